@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -24,6 +24,7 @@ import dns.exception
 import dns.message
 import dns.rdatatype
 
+from evac.model.records import dataclass
 from evac_lab.primaries import Connection, Database, Failures
 
 Kind = Literal["try", "ack", "fail", "probe"]

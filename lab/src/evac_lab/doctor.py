@@ -10,7 +10,6 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,6 +17,7 @@ from evac.app.certificates import end_of, own_certificates, words_of
 from evac.app.detached import in_background
 from evac.drivers.process import CERT
 from evac.model.errors import EvacError
+from evac.model.records import dataclass
 from evac.store.locks import open_locks
 from evac_lab import faults, namespaces
 from evac_lab.process import MissingProgram, find_program

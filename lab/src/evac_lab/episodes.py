@@ -8,11 +8,12 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from evac.model.errors import EvacError
+from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac_lab import clients, faults, status
 from evac_lab import process as processes

@@ -13,10 +13,11 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from evac.model.records import dataclass
 from evac_lab import process as processes
 from evac_lab.namespaces import network_of
 from evac_lab.process import ServerFailed, find_program, run_once

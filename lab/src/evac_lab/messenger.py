@@ -17,12 +17,12 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 
+from evac.model.records import dataclass
 from evac_lab.primaries import ASK_SECONDS, Connection, Database, Failures, PrimaryFinder, redis_master
 
 WRITE_SECONDS: Final = 0.9

@@ -22,10 +22,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
+from evac.model.records import dataclass
 from evac_lab import process as processes
 from evac_lab.process import Process, find_program, run_once
 from evac_lab.state import HOSTS, LabError, LabFolder, LabState, Site, Starter, Topology, living

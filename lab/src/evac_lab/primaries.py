@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
+
+from evac.model.records import dataclass
 
 ASK_SECONDS: Final = 0.4
 ROLE_SECONDS: Final = 1.0

@@ -16,11 +16,12 @@ import signal as signals
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
 from evac.model.errors import EvacError
+from evac.model.records import dataclass
 
 MARK: Final = "EVAC_LAB_PROCESS"
 """Environment variable of everything the lab starts: `<state folder>|<site>`; inherited by children."""

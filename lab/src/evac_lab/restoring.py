@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -35,6 +35,7 @@ from evac.engine.stores.datasets import DataSets
 from evac.model.errors import ActionError, EvacError, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.model.observation import Observation
+from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac.model.step_id import StepId
 from evac.run.values import ENDED

@@ -11,7 +11,6 @@ import json
 import secrets as randomness
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from evac.agent.config import LOCAL_DRIVERS
 from evac.drivers.port import Action, Order
 from evac.drivers.process.client import AgentPeer
 from evac.drivers.process.driver import ProcessDriver
+from evac.model.records import dataclass
 from evac.net.etcd_gateway import Gateway
 from evac_lab import authorities, messenger
 from evac_lab import process as processes

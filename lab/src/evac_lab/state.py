@@ -16,12 +16,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 from evac.model.errors import EvacError, InvalidInput
+from evac.model.records import dataclass
 from evac_lab import process as processes
 from evac_lab.process import Process, ServerFailed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,6 +27,7 @@ from evac.engine.runs.live_actions import PREFIX as STANDING
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.model.errors import EvacError, Unavailable
+from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac.model.step_id import StepId
 from evac.run.decide import EVAC
@@ -182,6 +183,9 @@ class Before:
     watched: int = 0
 
 
+NO_RECORD = Before()
+
+
 def before_fire(topology: Topology, first: str = "") -> Before:
     """Empty if the store does not answer: then everything is read."""
 
@@ -205,7 +209,7 @@ def run_of_fire(
     burnt_at: float,
     first: str,
     ahead: Mapping[str, float],
-    before: Before = Before(),
+    before: Before = NO_RECORD,
 ) -> RunFacts | None:
     """Milestones of the runs created after the fire; None while there are none.
 

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -27,6 +26,7 @@ from evac.app import runs
 from evac.engine.lead.watch_journal import STREAM, Notice, decode
 from evac.engine.runs.live_actions import PREFIX, decode_standing
 from evac.model.errors import EvacError
+from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac.run.waits import waiting
 from evac.store.journal import read

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +20,7 @@ from typing import Any, Final
 import yaml
 
 from evac.drivers.process.client import Lines
+from evac.model.records import dataclass
 from evac.model.run_policy import PROFILES
 from evac_lab import authorities, clients, doctor, faults, messenger, namespaces, receipts, site_servers
 from evac_lab import process as processes

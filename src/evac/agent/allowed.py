@@ -11,7 +11,6 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, get_args
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from evac.drivers.process.client import address
 from evac.drivers.registry import DRIVERS
 from evac.drivers.spec import Names
 from evac.model.errors import Permanent
+from evac.model.records import dataclass
 
 _PREFIXES: Final = ("old_", "primary_", "candidate_")
 """Prefixes of parameters that name another member with the keys that settings use for this one."""

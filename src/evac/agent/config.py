@@ -12,7 +12,7 @@ import logging
 import re
 import tomllib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -23,6 +23,7 @@ from evac.agent.allowed import Allowed
 from evac.drivers.process.client import address
 from evac.drivers.registry import DRIVERS
 from evac.model.errors import EvacError, InvalidInput
+from evac.model.records import dataclass
 from evac.net.tls import Renewed, TlsFiles, ends_ms, is_here, names_of, server_context, stamp_of
 
 LOOK_S: Final = 5.0

@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,6 +31,7 @@ from evac.agent.units import Units
 from evac.drivers.port import Action, Driver, Order
 from evac.drivers.programs import environment
 from evac.model.errors import EvacError, Permanent
+from evac.model.records import dataclass
 
 MAX_TTL_MS: Final = 600_000
 State = Literal["unwatched", "permitted", "fencing", "fenced", "failed"]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from evac.agent.memory import read_values, write_values
 from evac.drivers.process import client
 from evac.model.errors import EvacError, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net import secrets
 from evac.net.secrets import Secret
 

@@ -15,7 +15,6 @@ import pwd
 import signal
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -23,6 +22,7 @@ from evac.agent.config import UnitConfig
 from evac.agent.memory import boot_id, read_values, write_values
 from evac.drivers.programs import environment, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+from evac.model.records import dataclass
 from evac.net.http_calls import Caller, NotAnswered, NotReached
 
 MARK: Final = "EVAC_INSTANCE"

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ import orjson
 
 from evac.model.errors import Corrupt, Permanent
 from evac.model.generation import GENERATION_MOST, SUPERSEDED, generation_of
+from evac.model.records import dataclass
 
 MAX_FILE_BYTES: Final = 4 << 20
 OPENER_MOST: Final = 64

@@ -13,13 +13,13 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from evac.agent.config import AgentConfig, UnitConfig
 from evac.agent.instance import Instance, OwnInstance, SystemdInstance, kill_now, states, states_now
 from evac.agent.memory import read_values, write_values
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net.http_calls import Caller
 from evac.net.internal_errors import internal
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from evac.estate.codecs.access import access_beside, load_access
 from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.access import ROLES, AccessRules, Person, Role, Token
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 
 TOKEN_PREFIX: Final = "evac_"

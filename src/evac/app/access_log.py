@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ from evac.engine.plans.journal import STREAM as PLANS
 from evac.engine.runs.reading import decode_all
 from evac.model.access import AccessRecord, Proven
 from evac.model.errors import Corrupt, InvalidInput
+from evac.model.records import dataclass
 from evac.notices.values import STREAM as NOTICES
 from evac.run.values import CORRUPT, Event
 from evac.store.anchors import Anchor, Segment, decode, key_of, verify_chain

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -43,6 +43,7 @@ from evac.model.estate import Estate
 from evac.model.generation import generation_of
 from evac.model.observation import MemberSeen, Observation
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Effects, Situation
 from evac.model.units import moment_words

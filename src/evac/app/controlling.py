@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -81,6 +81,7 @@ from evac.model.estate import Estate
 from evac.model.names import alike
 from evac.model.observation import LeavingSite
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
 from evac.net.secrets import HEAD_KEY

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL, REQUESTS
 from evac.engine.runs.releases import RELEASE
 from evac.model.errors import EvacError, StoreError
+from evac.model.records import dataclass
 from evac.store.port import Put, Store
 
 KEY: Final = "detached"

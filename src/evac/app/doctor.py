@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -49,6 +49,7 @@ from evac.engine.stores.guards import WHOLE
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Endpoint, Estate, Service, Store
 from evac.model.observation import Observation
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.views.doctor_view import Ability, Diagnosis, Tried, Verdict
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,7 @@ from evac.model.errors import ActionError, InvalidInput, Permanent
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.fleet import BMC_NO, BoolColumn, np
 from evac.model.observation import LeavingSite, MemberSeen, Observation
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.run.pacing import SAMPLES_LEAST, Health
 from evac.watch import witness

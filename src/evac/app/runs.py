@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,7 @@ from evac.model.errors import (
     Unavailable,
     error_of,
 )
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.run.data_loss import Loss, fenced_ms, known_losses
 from evac.run.state import plans_of, replay

@@ -26,7 +26,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +47,7 @@ from evac.engine.runs.reading import run_of_incident
 from evac.incident.components import Language, StatusPage, languages_of, public_names, status_page
 from evac.incident.incident import Dossier, Summary
 from evac.model.errors import EvacError, InvalidInput, Permanent, StoreError
+from evac.model.records import dataclass
 from evac.store.journal import head_of, last_of
 from evac.store.opening import open_store
 from evac.store.port import Put, Store, all_entries

@@ -34,7 +34,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import decode_all
 from evac.model import extras
 from evac.model.errors import Corrupt, EvacError, Unavailable
+from evac.model.records import dataclass
 from evac.model.step_id import StepId
 from evac.run.values import Event
 from evac.store.anchors import Anchor

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from typing import Any, Final, Literal
 
@@ -42,6 +42,7 @@ from evac.model.collector import collector_at_rest
 from evac.model.estate import Estate, Lead
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
 from evac.model.reason import fact_words
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

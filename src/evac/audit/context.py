@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Final, Literal
@@ -23,6 +23,7 @@ from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict, ProofRecor
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
+from evac.model.records import dataclass
 
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from typing import Final
 
 from evac.model.diagnostic import NOWHERE, SEVERITIES, Place, Severity
+from evac.model.records import dataclass
 
 FINGERPRINT_DIGITS: Final = 16
 

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -24,6 +23,7 @@ from evac.backup.known import Known, after
 from evac.engine.clock import Clock
 from evac.model.backup import NOTHING_SEEN, BackupEvent, BackupFacts, Stray
 from evac.model.errors import Conflict, Corrupt, Unavailable
+from evac.model.records import dataclass
 from evac.store.journal import Journal, last_of, records_after
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store, all_entries
 from evac.views.documents import Mismatch, read

@@ -11,7 +11,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -36,6 +36,7 @@ from evac.model.backup import (
 )
 from evac.model.errors import ActionError, LeaseLost, OutcomeUnknown, Unavailable
 from evac.model.estate import Endpoint
+from evac.model.records import dataclass
 from evac.store.port import Lease, Store
 
 SMALL_BYTES: Final = 256 << 20

@@ -6,11 +6,12 @@ Invariant: the verdict on this state is the verdict on all events (`derive.backu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal
 
 from evac.derive.backups import counts, open_errors
 from evac.model.backup import READ, Alarm, AlarmCode, BackupEvent, CopySeen, EventKind, ProofRecord
+from evac.model.records import dataclass
 
 Job = Literal["list", "take", "copy", "prove", "restore-test", "restore"]
 """What a job does with one copy. restore: into a person's folder, where it stays."""

@@ -6,7 +6,6 @@ Pure: the current time is a parameter. Expressions are in UTC, so that no hour r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,6 +17,7 @@ from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.registry import can
 from evac.model.backup import COMPARED, READ
 from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Store
+from evac.model.records import dataclass
 
 LIST_EVERY_MS: Final = 3_600_000
 """Repositories are listed once an hour, each copy at a minute of its own."""

@@ -18,7 +18,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -60,6 +60,7 @@ from evac.estate.format.problems import Problems
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.net.secrets import secret_of
 from evac.store.anchors import decode

@@ -17,7 +17,7 @@ import base64
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +47,7 @@ from evac.engine.stores.guards import HOLD_KEY
 from evac.estate.codecs.bundle import Bundle, BundleDamaged, check_name, manifest_of, open_bundle
 from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed, UnknownDomain
 from evac.model.generation import GENERATION_MOST, epoch_in, token_in
+from evac.model.records import dataclass
 from evac.net import secrets
 from evac.store.anchors import Anchor, Segment, decode, key_of, verify_chain
 from evac.store.anchors import encode as encode_segment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from evac.incident import runbook as books
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError
 from evac.model.estate import Estate
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import lose
 from evac.store.port import Entry

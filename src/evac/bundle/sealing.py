@@ -23,7 +23,6 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +32,7 @@ from evac.estate.codecs.bundle import sync_folder
 from evac.model import extras
 from evac.model.digest import canonical_json
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 STORE: Final = "evac.sqlite"
 OPENED: Final = "opened.json"

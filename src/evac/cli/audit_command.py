@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ from evac.model.backup import NOTHING_SEEN
 from evac.model.diagnostic import SEVERITIES
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
+from evac.model.records import dataclass
 from evac.views.audit_view import audit_context, audit_json, audit_text
 from evac.views.html_report import html_report
 from evac.views.json_out import in_format, of_findings

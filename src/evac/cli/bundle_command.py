@@ -12,7 +12,6 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ import click
 from evac.cli import console, options
 from evac.cli.console import emit, progress, say, screen
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 if TYPE_CHECKING:
     from evac.bundle.opening import Opened

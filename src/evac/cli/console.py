@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +27,7 @@ import click
 
 from evac.model import errors
 from evac.model.extras import is_installed, needs
+from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac.run.values import ENDED, RunPhase
 

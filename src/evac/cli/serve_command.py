@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -29,6 +29,7 @@ from evac.cli.bundle_command import SITE as BUNDLE_SITE
 from evac.cli.bundle_command import BundleAsked, bundle_options, open_bundle
 from evac.cli.console import say
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 from evac.views.words import ZONE, listed
 
 if TYPE_CHECKING:

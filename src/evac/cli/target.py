@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +18,7 @@ import click
 from evac.cli import console
 from evac.cli.options import Command, store_option
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 if TYPE_CHECKING:
     from evac.control.port import Control

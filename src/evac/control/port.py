@@ -8,7 +8,6 @@ are shown unchanged; both implementations give the same results.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -16,6 +15,7 @@ from evac.engine.runs.requests import Request
 from evac.incident.records import Note
 from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.observation import Observation
+from evac.model.records import dataclass
 from evac.store.anchors import Anchor
 from evac.views.decisions import Decision
 from evac.views.documents import DryRun, RunDocument

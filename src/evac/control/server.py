@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -38,6 +38,7 @@ from evac.incident.records import CONTENT, Note, Notice
 from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.errors import EvacError, Unavailable
 from evac.model.observation import Observation
+from evac.model.records import dataclass
 from evac.office.reckoning import WhatIf
 from evac.office.status_summary import NOTICES_SHOWN, plan_line
 from evac.run.envelope import to_data

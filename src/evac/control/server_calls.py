@@ -12,7 +12,6 @@ import contextlib
 import random
 import secrets as randomness
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -22,6 +21,7 @@ import orjson
 
 from evac import __version__
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknown, error_of
+from evac.model.records import dataclass
 from evac.net.http_calls import open_session
 from evac.net.secrets import Secret
 from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, trouble_of, why_cut

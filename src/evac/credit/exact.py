@@ -6,7 +6,6 @@ Written for readability, not speed. Shares only the values of rules and windows 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 from typing import Literal
@@ -14,6 +13,7 @@ from typing import Literal
 from evac.credit import formulas
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Kind, Rounding, Rule, RuleSet
 from evac.credit.windows import DAY_MS, Cycle, Window, Zone, cycle_of, spans_of
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, get_args
 
@@ -20,6 +19,7 @@ from evac.credit.formulas import money_words
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
 from evac.credit.windows import WEEKDAYS, Window, clock, cycle_of
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 Language = Literal["en", "ko"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)

@@ -6,9 +6,10 @@ The engines match on `formulas.Days` and so on: a new formula starts here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
+
+from evac.model.records import dataclass
 
 _MINOR: Final[Mapping[str, int]] = MappingProxyType(
     dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND"), 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from evac.credit.formulas import Bands
@@ -17,6 +16,7 @@ from evac.credit.windows import Window
 from evac.model.diagnostic import NOWHERE, Diagnostic, Place
 from evac.model.digest import canonical_json
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 Tranche = Literal["paying", "free"]
 TRANCHES: Final[tuple[Tranche, ...]] = get_args(Tranche)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -20,6 +19,7 @@ from urllib.parse import quote
 
 from evac.credit.formulas import decimal_text, minor_digits
 from evac.credit.rules import MONEY
+from evac.model.records import dataclass
 
 Row = Mapping[str, Any]
 

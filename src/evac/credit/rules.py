@@ -8,7 +8,7 @@ The meaning of each field is defined here and implemented three times: on intege
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from itertools import combinations, pairwise
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -17,6 +17,7 @@ from evac.credit import formulas
 from evac.credit.windows import UTC_ZONE, WEEK_MINUTES, Hours, Zone
 from evac.model.diagnostic import NOWHERE, Diagnostic, Place, Severity
 from evac.model.digest import digest
+from evac.model.records import dataclass
 
 Kind = Literal["refund", "balance", "days", "voucher", "goods"]
 MONEY: Final[tuple[Kind, ...]] = ("refund", "balance")

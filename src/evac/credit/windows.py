@@ -10,7 +10,7 @@ skipped one counts on from the change, so 02:30 becomes 03:30.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any, Final, Literal, get_args
@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from evac.model.diagnostic import NOWHERE, Diagnostic, Place
 from evac.model.digest import digest
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 MINUTE_MS: Final = 60_000
 DAY_MINUTES: Final = 1_440

@@ -10,12 +10,13 @@ the order of ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from evac.derive.domains import Loss, Topology, is_lost, site_of_replicas
 from evac.derive.stores import store_is_lost
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BoolColumn, IntColumn, Replicas, np
+from evac.model.records import dataclass
 
 
 def components(edges: Sequence[Sequence[int]]) -> list[int]:

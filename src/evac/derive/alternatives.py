@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from evac.derive.affected import Alternatives, ServiceGraph
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Candidate, Instance, LostStore
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ check found damage; damage counts until a check of at least the same scope passe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -29,6 +29,7 @@ from evac.model.backup import (
     measured_restores,
 )
 from evac.model.estate import Backup, BackupPolicy, DataSet, Store
+from evac.model.records import dataclass
 
 ASKED_OF_ALL: Final = BackupPolicy()
 """Requirements for the copies of data without a policy."""

@@ -21,7 +21,7 @@ affect, so that their digests can be kept, and the rest.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +31,7 @@ from evac.derive.rows import RowSet, demand_of
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn
 from evac.model.instance import Instance, Present, Rows
+from evac.model.records import dataclass
 from evac.model.units import RESOURCE_COUNT
 
 OF_TOUCHED: Final = ("start", "verify", "change", "settle")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from evac.model.errors import UnknownDomain
@@ -26,6 +26,7 @@ from evac.model.fleet import (
     Replicas,
     np,
 )
+from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 
 Kept = TypeVar("Kept")

@@ -9,7 +9,7 @@ equally for planner and checker: the feed first that powers most servers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 
 from evac.derive.domains import Loss, Topology
@@ -18,6 +18,7 @@ from evac.model.errors import UnknownDomain
 from evac.model.fleet import CONDEMNED, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn, np
 from evac.model.instance import WHOLE, PowerStep, Use
 from evac.model.reason import OffReason
+from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.step_id import limit_id
 from evac.model.units import ticks_up

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 from evac.derive.affected import counts_by_service, sites_left
 from evac.derive.domains import Loss, Topology, server_row, site_of_replicas
 from evac.derive.pools import replicas_lost
 from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,6 @@ counts on both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from evac.derive.domains import Topology, resolve
@@ -16,6 +15,7 @@ from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, Rate, ServerClass
 from evac.model.fleet import IndexColumn, IntColumn, np
 from evac.model.instance import Limit, Use
+from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.step_id import limit_id
 from evac.model.units import ticks_up

@@ -11,7 +11,7 @@ states.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -44,6 +44,7 @@ from evac.model.instance import (
     ToolNeed,
     Use,
 )
+from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
 from evac.steps.registry import PLANNED, START_CYCLE, STATED_KINDS

@@ -8,7 +8,6 @@ only the site of a replica is known, a loss below the site cannot be judged.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members
@@ -28,6 +27,7 @@ from evac.model.fleet import (
     np,
 )
 from evac.model.plan import PLACEMENT
+from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED
 

@@ -5,7 +5,7 @@ Vectorised over servers; the only Python loops are over classes, pools, feeds an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from evac.model.fleet import (
     pools_of,
 )
 from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows, Vague
+from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED
 

@@ -8,7 +8,7 @@ plan, its dry run and the next plan agree on the effect of each step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -34,6 +34,7 @@ from evac.model.fleet import (
 )
 from evac.model.observation import Observation, UnitsSeen
 from evac.model.plan import Plan, Step
+from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac.model.scenario import Scenario
 from evac.model.situation import (

@@ -14,13 +14,14 @@ it by name. A witness votes and has no data.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal, TypeVar
 
 from evac.derive.domains import Topology, site_of, topology
 from evac.model.estate import NO_TIMEOUT_MS, Backup, Estate, ReplicationMode, Store, StoreMember
 from evac.model.instance import Candidate
 from evac.model.observation import MemberSeen, Observation
+from evac.model.records import dataclass
 
 ELECTION_MS: Final = 30_000
 """Duration of an election if the estate does not state it."""

@@ -14,7 +14,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.programs import Ended, environment, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.model.units import moment_words
 from evac.net import secrets
 from evac.net.secrets import Secret

@@ -10,11 +10,12 @@ that verb), which `ABOUT` lists. The others are queries with results of their ow
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
 from evac.drivers.port import Action, Checked, Driver, Verb
+from evac.model.records import dataclass
 
 MemberRole = Literal["primary", "replica", "detached", "none"]
 """primary: accepts writes. replica: currently receives from a primary. detached: configured to follow one but

@@ -19,7 +19,7 @@ import shutil
 import stat
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -53,6 +53,7 @@ from evac.drivers.parameters import plain_name, text
 from evac.drivers.places import HASH_BYTES, everything_below, length_and_digest, sync
 from evac.drivers.port import Action
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.records import dataclass
 
 MARK: Final = "evac-repository"
 RECORD: Final = "copy.json"

@@ -13,13 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.model.extras import install
+from evac.model.records import dataclass
 
 OBJECTS_MOST: Final = 1_000_000
 ASKED_MOST: Final = 20_000

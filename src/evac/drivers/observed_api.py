@@ -6,7 +6,6 @@ import asyncio
 from abc import abstractmethod
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -15,6 +14,7 @@ from evac.drivers.capabilities import ReportsRole, RoleReport
 from evac.drivers.parameters import text
 from evac.drivers.port import Action
 from evac.model.errors import Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net import secrets
 from evac.net.http_calls import Caller, NotAnswered, NotReached
 

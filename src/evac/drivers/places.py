@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +26,7 @@ import orjson
 from evac.drivers.parameters import stale_token
 from evac.drivers.port import Order
 from evac.model.errors import Permanent, Retryable
+from evac.model.records import dataclass
 
 RECORD_BYTES: Final = 65_536
 HASH_BYTES: Final = 1 << 20

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
 from evac.model.errors import ActionError
+from evac.model.records import dataclass
 
 Verb = Literal[
     "fence",

@@ -12,13 +12,13 @@ import pwd
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from evac.drivers.parameters import many
 from evac.drivers.port import Value
 from evac.model.errors import Permanent
+from evac.model.records import dataclass
 from evac.net import secrets
 from evac.net.secrets import Secret
 

@@ -18,7 +18,6 @@ import tempfile
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +29,7 @@ from evac.drivers.places import sync
 from evac.drivers.port import Action, Value
 from evac.drivers.restored_server import account_of, give
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.model.units import moment_words
 from evac.net import secrets
 from evac.net.secrets import Secret

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
@@ -28,6 +27,7 @@ from evac.drivers.places import everything_below
 from evac.drivers.port import Value
 from evac.drivers.programs import environment
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.records import dataclass
 
 PID: Final = "evac.pid"
 LOG: Final = "evac-start.log"

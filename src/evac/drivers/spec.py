@@ -10,7 +10,7 @@ file is shown as the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from types import MappingProxyType
 from typing import Final, Literal
@@ -18,6 +18,7 @@ from typing import Final, Literal
 from evac.drivers.capabilities import ABOUT, AnswersProbe, Fences, Subject
 from evac.drivers.port import Driver, Value, Verb
 from evac.model.errors import Permanent
+from evac.model.records import dataclass
 from evac.model.run_policy import Proof
 
 Kind = Literal["text", "number", "flag", "list", "secret"]

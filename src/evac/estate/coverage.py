@@ -7,7 +7,6 @@ kind are one group, so that the advice names ten things to do and not ten thousa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -15,6 +14,7 @@ from evac.derive.stores import commits_wait
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN, np
 from evac.model.objectives import rpo_for, rto_for
+from evac.model.records import dataclass
 from evac.model.step_id import DARK_ROLES, HUMAN_ROLES, TOOL_ROLES
 
 LISTED_MAX: Final = 10

@@ -8,7 +8,7 @@ cooling.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
 from evac.model.estate import ASSUMED_APPROVAL_MS, Estate, Interval
 from evac.model.fleet import SERVING, SPARE, np
+from evac.model.records import dataclass
 
 
 def check_loads(estate: Estate, problems: Problems) -> None:

@@ -11,7 +11,7 @@ never published.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Final, Literal, get_args
@@ -21,6 +21,7 @@ from evac.incident.records import DAY_MS, ComponentState, Note, in_order, open_d
 from evac.incident.services import Fate, Level
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
+from evac.model.records import dataclass
 from evac.model.wall_clock import WallClock
 
 DAYS: Final = 90

@@ -9,12 +9,12 @@ services are affected (Article 6) and either Article 9(5)(b) is met, or two or m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.incident.incident import Dossier, Summary
 from evac.incident.records import HOUR_MS
 from evac.incident.regulator import Basics, Said, Stated
+from evac.model.records import dataclass
 
 Met = Literal["met", "not met", "not known"]
 CLIENTS_MOST: Final = 100_000

@@ -5,12 +5,12 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from evac.incident import records as people
 from evac.incident.records import DAY_MS, HOUR_MS, WATCH, Note, Notice, RunRecord, Source, StoreLoss
 from evac.incident.services import Fate, fates, merged
+from evac.model.records import dataclass
 
 LOOK_BACK_MS: Final = DAY_MS
 """How long before a run a suspicion about its sites may have begun and still belong to it."""

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from evac.model.errors import InvalidInput
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.run.values import Event, RunSpec
 
 NoteKind = Literal["note", "command", "draft", "update", "state", "fact", "resolved", "reopened"]

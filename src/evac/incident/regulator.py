@@ -17,7 +17,6 @@ needs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Literal
@@ -28,6 +27,7 @@ from evac.incident.records import DAY_MS, Entry, Note, StoreLoss, in_order
 from evac.incident.services import Change, Fate
 from evac.incident.timeline import timeline
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 FactKind = Literal["text", "count", "yes or no", "moment"]
 FACTS: Final[Mapping[str, FactKind]] = MappingProxyType(

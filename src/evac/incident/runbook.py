@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers.by_hand import move_traffic, promote, scale
@@ -16,6 +15,7 @@ from evac.model.errors import InvalidInput
 from evac.model.estate import Endpoint, Estate
 from evac.model.fleet import ON_POOL, ON_SERVER
 from evac.model.plan import Plan, Relocation, Step
+from evac.model.records import dataclass
 from evac.steps.registry import kind_of
 
 STEPS_MOST: Final = 20_000

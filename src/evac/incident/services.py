@@ -7,11 +7,12 @@ a person skipped proves nothing, so the service stays down until a person confir
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal
 
 from evac.incident.records import RunRecord, Source
 from evac.model.plan import Outcome, Plan
+from evac.model.records import dataclass
 from evac.model.step_id import StepId
 from evac.run.state import apply
 from evac.run.values import ENDED, Event

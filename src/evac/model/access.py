@@ -6,11 +6,12 @@ Loaded from an access file at the edge. Secrets appear here only as references, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from evac.model.estate import Rate
+from evac.model.records import dataclass
 
 Role = Literal["viewer", "operator", "approver", "admin"]
 """viewer reads. operator pauses, resumes, retries, skips, cancels, undoes, attests, holds and writes notes.

@@ -8,10 +8,11 @@ application served a request from it. A check that could not run counts neither 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Literal
 
 from evac.model.estate import BackupPolicy
+from evac.model.records import dataclass
 
 ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]
 EXISTS, STRUCTURE, READ, RESTORED, COMPARED, SERVED = range(6)

@@ -7,9 +7,10 @@ hands-on list.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
+
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ terms.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from fractions import Fraction
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from typing import Final, Literal
 from evac.model.diagnostic import Place
 from evac.model.fleet import Fleet, Replicas, empty_fleet, empty_replicas
 from evac.model.objectives import Objectives
+from evac.model.records import dataclass
 
 SiteRole = Literal["full", "witness", "edge"]
 TrafficKind = Literal["dns", "anycast", "load_balancer", "none"]

@@ -5,9 +5,10 @@ Unknown values have a mask column, never NaN or zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
+from evac.model.records import dataclass
 from evac.model.units import RESOURCE_COUNT
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ place on, and one row for each self-scheduling pool.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Final, Literal
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn, np
 from evac.model.reason import OffReason
+from evac.model.records import dataclass
 
 WHOLE: Final = -1
 """Hold of a use that lasts as long as the step itself."""

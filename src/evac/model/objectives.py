@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from evac.model.records import dataclass
 
 if TYPE_CHECKING:
     from evac.model.estate import Service, Store

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.digest import digest
 from evac.model.estate import Estate
+from evac.model.records import dataclass
 from evac.model.situation import Effects, Rivals, Silent
 
 Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]

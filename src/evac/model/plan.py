@@ -10,7 +10,7 @@ integers give a true bound (weak duality over a finite box), so a bug in the pla
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from types import MappingProxyType
 from typing import Final, Literal
@@ -18,6 +18,7 @@ from typing import Final, Literal
 from evac.model.estate import Lead
 from evac.model.instance import LeftOff
 from evac.model.reason import Reason
+from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario
 from evac.model.step_id import MOVED
 

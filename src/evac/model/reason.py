@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
 
+from evac.model.records import dataclass
 from evac.model.units import amount
 
 ReasonKind = Literal[

@@ -8,9 +8,11 @@ only, one approver, no asynchronous promotion without a person.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Final, Literal
+
+from evac.model.records import dataclass
 
 SUCCEEDED: Final = frozenset({"succeeded", "succeeded_with_exceptions"})
 """Phases of a run that did what its plan promises, with or without skipped steps."""

@@ -4,8 +4,9 @@ is in `run_policy`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from evac.model.records import dataclass
 
 ScenarioKind = Literal["lose", "evacuate", "restore", "failback"]
 

@@ -10,11 +10,12 @@ decides. `derive.situation.of` combines the three; code that reasons about an es
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.estate import Estate
+from evac.model.records import dataclass
 from evac.model.scenario import ScenarioKind
 
 DomainState = Literal["evacuating", "evacuated", "lost"]

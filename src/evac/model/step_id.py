@@ -11,8 +11,9 @@ is written as it was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from evac.model.records import dataclass
 
 _AGAIN: Final = "~"
 MOVED: Final = "moved"

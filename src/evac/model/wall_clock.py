@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ import email.utils
 import errno
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import orjson
 
 from evac.model.errors import Permanent
+from evac.model.records import dataclass
 from evac.net.tls import TlsTrouble, trouble_of
 
 if TYPE_CHECKING:  # it takes a fifth of a second to load: a command that calls nobody does without

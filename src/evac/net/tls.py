@@ -15,11 +15,11 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

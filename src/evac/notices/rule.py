@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac.notices.values import (
     UPDATE,

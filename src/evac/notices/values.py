@@ -9,13 +9,14 @@ are milliseconds since 1970 (UTC). JSON that cannot be read raises Corrupt.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 import orjson
 
 from evac.model.errors import Corrupt
+from evac.model.records import dataclass
 
 WAITING_MOST: Final = 200
 OLDEST_MS: Final = 86_400_000

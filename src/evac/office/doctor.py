@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,6 +16,7 @@ from evac.app.doctor import examine_files
 from evac.engine.clock import Clock
 from evac.model.errors import EvacError
 from evac.model.observation import Observation
+from evac.model.records import dataclass
 from evac.net.internal_errors import internal
 from evac.views.doctor_view import Diagnosis
 

@@ -7,7 +7,6 @@ names are those of the API. Times are in milliseconds, capacities in base units 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
@@ -22,6 +21,7 @@ from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
+from evac.model.records import dataclass
 from evac.model.situation import Away, LostNow, Situation, StoreAway
 from evac.model.units import RESOURCE_COUNT, RESOURCES, amount
 from evac.views.audit_view import Root, fix_first

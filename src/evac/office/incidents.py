@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
 import orjson
@@ -29,6 +28,7 @@ from evac.incident.services import Fate
 from evac.incident.timeline import grouped, timeline
 from evac.model.collector import collector_at_rest
 from evac.model.errors import RunError
+from evac.model.records import dataclass
 from evac.office.runs import Borrowed, Register
 from evac.office.values import ExportSeen, RunShort
 from evac.store.journal import head_of, last_of

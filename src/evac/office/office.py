@@ -18,7 +18,7 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,7 @@ from evac.model.backup import BackupEvent
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.model.run_policy import PROFILES
 from evac.office import values
 from evac.office.doctor import DoctorDesk, Examiner, Examines

@@ -15,7 +15,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -39,6 +39,7 @@ from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.objectives import LOSS_CLASSES, rto_for
 from evac.model.observation import Observation
 from evac.model.plan import Outcome, Plan, StoreOutcome
+from evac.model.records import dataclass
 from evac.model.run_policy import Mode, RunPolicy, WatchProfile
 from evac.model.situation import Situation
 from evac.model.units import RESOURCE_COUNT, RESOURCES

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import orjson
@@ -31,6 +31,7 @@ from evac.engine.stores.guards import HOLD_KEY
 from evac.incident.records import Note
 from evac.model.access import GlassUse, Proven
 from evac.model.errors import Conflict, Corrupt, InvalidInput, NotAllowed, RunError
+from evac.model.records import dataclass
 from evac.net.secrets import ROOM_KEY
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 from evac.views.status_document import HoldLine

@@ -16,7 +16,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Literal
 
 from evac.engine.clock import Clock
@@ -25,6 +25,7 @@ from evac.engine.lead.verdict_answers import VoteReader
 from evac.incident.records import Notice
 from evac.model.errors import EvacError, StoreError, Unavailable
 from evac.model.generation import GENERATION_BITS
+from evac.model.records import dataclass
 from evac.model.run_policy import WatchProfile
 from evac.model.situation import LostNow, Rivals, Silent
 from evac.store.opening import SealedStore

@@ -9,13 +9,14 @@ numpy, and free if nothing failed.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
+from evac.model.records import dataclass
 from evac.model.step_id import StepId, boot_step
 from evac.steps.places import Places
 from evac.steps.registry import kind_of

@@ -7,12 +7,13 @@ Kept in the run's labels, so that a later change of the estate does not change w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal
 
 import orjson
 
 from evac.model.errors import NotAllowed
+from evac.model.records import dataclass
 from evac.run.values import Left, RunSpec
 from evac.run.view import RunView
 from evac.steps.registry import kind_of

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Final
 
+from evac.model.records import dataclass
 from evac.model.step_id import MOVED
 from evac.run.agenda import Agenda
 from evac.run.boots import outages, silent_servers

@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from difflib import get_close_matches
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from evac.model.errors import RunError
+from evac.model.records import dataclass
 from evac.model.step_id import LimitId
 from evac.run.values import KEPT, RunLimit, RunStep
 

@@ -5,9 +5,10 @@ Unknown is not healthy: with too few requests to judge by, evac waits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, Literal
 
+from evac.model.records import dataclass
 from evac.model.run_policy import Pace
 
 SAMPLES_LEAST: Final = 20

@@ -7,12 +7,12 @@ recovered to a point in time is at that point, however old its newest write is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import orjson
 
 from evac.model.estate import RecoveryGroup
+from evac.model.records import dataclass
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 

@@ -8,9 +8,10 @@ well), that is another step: it gets the id with `~2` appended, and so its own k
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, cast
 
+from evac.model.records import dataclass
 from evac.model.step_id import StepId, act, is_another_act, plan_id
 from evac.run.values import RunLimit, RunSpec, RunStep, StepPhase
 from evac.steps.registry import kind_of

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
+from evac.model.records import dataclass
 from evac.model.run_policy import Envelope, Pace, Patience
 from evac.model.step_id import StepId
 

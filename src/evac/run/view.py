@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from evac.model.errors import RunError
 from evac.model.observation import LeavingSite
+from evac.model.records import dataclass
 from evac.model.step_id import plan_id
 from evac.run import values
 from evac.run.boots.state import Boots

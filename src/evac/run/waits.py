@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
+from evac.model.records import dataclass
 from evac.run.boots import outages, silent_servers
 from evac.run.boots.rules import held_servers
 from evac.run.decide import EVAC

@@ -6,12 +6,12 @@ field or a method here; planner, checker, engine, views and audit use these and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Literal, NamedTuple
 
 from evac.model.instance import Instance, Use
 from evac.model.plan import Step
+from evac.model.records import dataclass
 from evac.model.situation import Draft
 
 Target = Literal["service", "store", "copy", "server", "supply", "plan"]

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any, Final, Literal
 
 import orjson
 
 from evac.model.errors import Corrupt, StoreError
+from evac.model.records import dataclass
 from evac.store.port import Entry, Store
 
 FORMAT: Final = 1

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ import orjson
 
 from evac.model.errors import Conflict, Corrupt, NotAllowed, StoreError
 from evac.model.generation import GENERATION_MOST
+from evac.model.records import dataclass
 from evac.store.anchors import decode as segment_of
 from evac.store.port import MAX_CHANGES, Compare, Entry, Put, Store, check_transaction, entries
 from evac.store.sqlite import connect, in_words, prepare

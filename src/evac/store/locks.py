@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from evac.model.errors import EvacError, InvalidInput, StoreError, Unavailable
+from evac.model.records import dataclass
 from evac.model.units import moment_words
 from evac.net.etcd_gateway import GRPC_NOT_FOUND, Gateway, Refused, raw, text_key
 from evac.net.secrets import is_open

@@ -19,7 +19,6 @@ import hmac
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -27,6 +26,7 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 
 from evac.model.errors import Corrupt, Flooded, Permanent, StoreError
+from evac.model.records import dataclass
 from evac.net.secrets import Secret, resolve
 from evac.net.tls import is_here
 from evac.store import anchors

@@ -14,11 +14,12 @@ import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from evac.model.errors import Conflict, LeaseLost, LockHeld, StoreError, Unavailable
 from evac.model.generation import token_in
+from evac.model.records import dataclass
 
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1 << 20

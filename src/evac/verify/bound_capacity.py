@@ -6,7 +6,6 @@ Written from that page and the instance alone; the planner has its own version o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
 from typing import Final
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance
+from evac.model.records import dataclass
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]

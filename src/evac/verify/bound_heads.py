@@ -5,13 +5,14 @@ A head is a tick before which a milestone cannot hold under any plan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, Use
+from evac.model.records import dataclass
 from evac.verify.bound_capacity import NEVER, Capacity
 
 Ints = NDArray[np.int64]

@@ -5,13 +5,13 @@ Also, for rule F17: capacity that would be free without lower tiers, and how lon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance
+from evac.model.records import dataclass
 from evac.steps.registry import kind_of
 from evac.verify.reading import Reading, Timed, uses_of
 

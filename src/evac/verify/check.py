@@ -9,7 +9,7 @@ looked up in the estate by this package's own code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from evac.model.fleet import IntColumn
 from evac.model.instance import Instance
 from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 from evac.model.plan import Outcome, Plan, StoreOutcome
+from evac.model.records import dataclass
 from evac.model.units import QUANTITY_LIMIT
 from evac.steps.registry import kind_of
 from evac.verify import capacity, order

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from evac.derive.circles import tools_of_base
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
+from evac.model.records import dataclass
 from evac.model.step_id import MOVED
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_capacity, holdings

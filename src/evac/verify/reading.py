@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Candidate, Instance, ToolNeed, Use
 from evac.model.plan import Plan, Step
+from evac.model.records import dataclass
 from evac.model.step_id import MILES, MOVED
 from evac.model.units import QUANTITY_LIMIT
 from evac.steps.kind import Place

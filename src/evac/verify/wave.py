@@ -7,10 +7,11 @@ whole numbers; the planner has its own version of the same page.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from evac.model.instance import WHOLE, Instance, LeftOff
 from evac.model.reason import OffReason
+from evac.model.records import dataclass
 from evac.model.step_id import power_step
 from evac.steps.registry import kind_of
 from evac.verify.bound_capacity import capacity_of

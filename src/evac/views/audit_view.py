@@ -6,7 +6,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from textwrap import shorten
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from evac.audit import RULES, AuditReport, Finding, LossRow, headline
 from evac.audit.auditing import VERDICTS, Verdict, causes, proof_command
 from evac.audit.impacts.all_losses import PLANNED
 from evac.model.diagnostic import SEVERITIES
+from evac.model.records import dataclass
 from evac.views import svg
 from evac.views.json_out import alert_of, alert_rows, document
 from evac.views.sheet import Page

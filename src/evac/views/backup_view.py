@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from evac.model.backup import BackupEvent, BackupFacts, CopyState, DataVerdict, ProofRecord
+from evac.model.records import dataclass
 from evac.views.sheet import Sheet, SheetPart
 from evac.views.words import duration, moment, plural
 

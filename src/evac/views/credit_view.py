@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from evac.credit.explain import Explanation, length_words
@@ -13,6 +12,7 @@ from evac.credit.ledger import WORDS, Tranche
 from evac.credit.rules import MONEY
 from evac.incident.regulator import DAMAGES_DAYS
 from evac.model.diagnostic import Diagnostic
+from evac.model.records import dataclass
 from evac.views.sheet import Sheet, SheetPart, local_and_utc
 from evac.views.words import plural
 

@@ -7,10 +7,10 @@ people use them, and the consequences of each possible request, and of waiting.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.model.step_id import MOVED, StepId, plan_id
 from evac.run.values import ENDED, SETTLED
 from evac.run.view import RunView

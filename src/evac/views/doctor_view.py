@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from evac.model.records import dataclass
 from evac.views.sheet import Page
 from evac.views.words import moment, plural
 

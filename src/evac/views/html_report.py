@@ -5,11 +5,12 @@ The parts that show a plan and a simulation are prepared here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step, StoreOutcome
+from evac.model.records import dataclass
 from evac.model.units import amount
 from evac.planning.simulation.simulate import PERCENTILES, Critical, Simulation
 from evac.steps.registry import PLANNED

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import date
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from evac import __version__
 from evac.model.diagnostic import SEVERITIES, Diagnostic, Place, Severity
+from evac.model.records import dataclass
 from evac.planning.simulation.simulate import PERCENTILES, Simulation
 from evac.views.words import listed, plural
 

@@ -9,11 +9,12 @@ is an upper bound.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from html import escape
 from typing import Final
 
 from evac.model.plan import Outcome
+from evac.model.records import dataclass
 from evac.views.words import people, wall_clock_here
 
 Line = tuple[tuple[int, int], ...]

@@ -6,11 +6,11 @@ to compare numbers; every assumption is listed with its source.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from markupsafe import Markup
 
+from evac.model.records import dataclass
 from evac.views import rendered
 from evac.views.svg import Card, Part, Series, Shares, curves, shares
 from evac.views.words import duration, number, people, plural

@@ -8,7 +8,6 @@ detection and approval.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from evac.model.estate import Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import LeftOff
 from evac.model.plan import FROM_LOSS_MS, Outcome, Plan, Step, StoreOutcome
+from evac.model.records import dataclass
 from evac.model.units import moment_words
 from evac.steps.registry import PLANNED, kind_of
 from evac.views import svg

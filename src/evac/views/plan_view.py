@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, BoolColumn
 from evac.model.plan import Outcome, Plan
 from evac.model.reason import fact_words
+from evac.model.records import dataclass
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of

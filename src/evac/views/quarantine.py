@@ -12,12 +12,12 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 from evac.run.boots import silent_servers
 from evac.run.boots.outages import lacks_image
 from evac.run.boots.rules import silent_racks

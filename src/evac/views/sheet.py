@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 from evac.views import rendered
 from evac.views.words import shown, wall_clock_here
 

@@ -8,12 +8,13 @@ knows more about runs, plans and the hold and shows the same fields first. Times
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Final
 
 import orjson
 
 from evac.incident.records import Notice
+from evac.model.records import dataclass
 from evac.run.values import CORRUPT
 from evac.views.sheet import Page
 from evac.views.words import listed, moment, plural

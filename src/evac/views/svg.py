@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from typing import Final
+
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

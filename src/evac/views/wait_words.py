@@ -5,11 +5,12 @@ words a `Wait`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from evac.model.records import dataclass
 from evac.run.forecast import Forecast, LearnedRow, forecast
 from evac.run.values import ENDED
 from evac.run.view import RunView

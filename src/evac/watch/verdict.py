@@ -39,9 +39,10 @@ something else at the site: a cut-off or lost site does not make its halls lost.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from evac.model.records import dataclass
 from evac.model.run_policy import WatchProfile
 
 Opinion = Literal["up", "down", "unknown"]

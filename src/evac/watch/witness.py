@@ -26,10 +26,10 @@ import asyncio
 import errno
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from evac.drivers.capabilities import ProbeReport
+from evac.model.records import dataclass
 from evac.model.run_policy import WatchProfile
 from evac.watch.verdict import EvidenceKind, Opinion, Seen, Vote
 

@@ -20,7 +20,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from starlette.types import Message, Scope, Send
 
 from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput, Unavailable
+from evac.model.records import dataclass
 from evac.office.facts import EstateFacts
 from evac.office.office import Office
 from evac.office.requests import Counter

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.records import dataclass
 
 LOOPBACK_NAMES: Final = ("localhost",)
 NAMES_HERE: Final = ("127.0.0.1", "localhost", "::1")

@@ -7,7 +7,6 @@ import io
 import multiprocessing
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import yaml
 
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate, ServerClass
+from evac.model.records import dataclass
 from evac_lab.fleet import resources
 from evac_lab.fleet.fleet import Fleet
 from evac_lab.fleet.ground import (

@@ -8,7 +8,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 from evac_lab.fleet.ground import FleetGround, PowerGrid, Shares, code_of, draw, draw_racks
 from evac_lab.fleet.machines import Machines
 

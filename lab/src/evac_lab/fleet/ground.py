@@ -7,7 +7,7 @@ tell from an accepted connection's address which controller was called.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 
 PREFIX: Final = "127.64"
 CIRCUITS_ADDRESS: Final = f"{PREFIX}.255.1"

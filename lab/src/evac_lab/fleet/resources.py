@@ -6,13 +6,14 @@ Names and shapes follow the Redfish schemas; values come from the machines. Read
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
 
+from evac.model.records import dataclass
 from evac_lab.fleet.fleet import SESSION_IDLE_MS, Fleet
 from evac_lab.fleet.ground import INRUSH, NO_LIMIT, STEADY, Kind
 from evac_lab.fleet.machines import (

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from evac.app.side_process import raise_limit
 from evac.model.errors import EvacError, InvalidInput
+from evac.model.records import dataclass
 from evac_lab import process as processes
 from evac_lab.fleet import estates
 from evac_lab.fleet.admin import AdminDoor

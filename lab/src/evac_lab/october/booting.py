@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
@@ -38,6 +38,7 @@ from evac.engine.runs.reading import create_run
 from evac.estate.codecs import plan as plan_codec
 from evac.model.estate import Endpoint, Estate
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.model.run_policy import Patience, RunPolicy
 from evac.model.step_id import StepId, plan_id
 from evac.run.values import Event, RunPhase, RunSpec, RunStep

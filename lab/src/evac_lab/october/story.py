@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -20,6 +20,7 @@ from evac.estate.examples import pangyo
 from evac.model.errors import RunError
 from evac.model.estate import Estate
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac.model.scenario import Scenario, lose
 from evac.model.step_id import StepId

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ import dns.query
 import dns.rcode
 
 from evac.model.errors import EvacError
+from evac.model.records import dataclass
 from evac_lab.process import Process, find_program
 
 PACKAGE: Final = "knot"

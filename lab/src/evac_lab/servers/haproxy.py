@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from evac.model.records import dataclass
 from evac_lab.process import Process, find_program
 
 PACKAGE: Final = "haproxy"

@@ -12,10 +12,11 @@ import os
 import signal as signals
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from evac.model.records import dataclass
 from evac_lab.process import Process, find_program, give_to, kill_family, run_once, signal_family
 from evac_lab.servers.postgres import DEFAULTS, USER, program_folder, remove_segment, shared_segment
 

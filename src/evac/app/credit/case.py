@@ -21,7 +21,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +35,7 @@ from evac.estate.codecs.credit_rules import check_rules, load_rules
 from evac.model.diagnostic import Diagnostic
 from evac.model.digest import canonical_json, digest
 from evac.model.errors import Corrupt, EstateError, EvacError, InvalidInput, LockHeld
+from evac.model.records import dataclass
 
 JOURNAL: Final = "journal.jsonl"
 _LOCK: Final = ".lock"

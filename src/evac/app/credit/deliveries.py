@@ -8,7 +8,6 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, get_args
 
@@ -27,6 +26,7 @@ from evac.engine.runs.signatures import check, read_key, sign
 from evac.model.access import Proven
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.names import alike
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 
 UNPROVEN: Final = Proven()

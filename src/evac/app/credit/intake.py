@@ -12,7 +12,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +26,7 @@ from evac.estate.format.problems import shown
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.digest import canonical_json
 from evac.model.errors import EstateError, EvacError, InvalidInput
+from evac.model.records import dataclass
 from evac.model.units import QUANTITY_LIMIT
 from evac.net.secrets import resolve, scrub
 from evac.views.words import listed

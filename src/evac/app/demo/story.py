@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +22,7 @@ from evac.estate.examples import pangyo
 from evac.estate.importers import import_estate
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
+from evac.model.records import dataclass
 from evac.model.scenario import lose
 from evac.planning.simulation.simulate import Simulation, simulate
 from evac.verify import Verdict, check

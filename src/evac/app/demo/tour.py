@@ -8,13 +8,13 @@ the incident.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
 from evac.incident.components import is_published
 from evac.incident.incident import Dossier, Summary
 from evac.incident.records import PHASES
+from evac.model.records import dataclass
 from evac.views.words import listed
 
 STEPS: Final = 5

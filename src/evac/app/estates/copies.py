@@ -26,7 +26,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,7 @@ from evac.estate.codecs.policy import policy_beside
 from evac.estate.format.document import POLICY_FILE, TABLE_BYTES_MAX, YAML_BYTES_MAX, find_files
 from evac.estate.format.problems import Problems
 from evac.model.errors import EstateError, EvacError
+from evac.model.records import dataclass
 
 PREFIX: Final = "evac-estate-"
 CURRENT: Final = "current"

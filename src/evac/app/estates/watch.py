@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +54,7 @@ from evac.estate.format.document import read_document
 from evac.estate.format.problems import Problems
 from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.estate import Estate
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 
 

@@ -18,7 +18,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -31,6 +30,7 @@ from evac.estate.importers.kubernetes.objects import inside, text_in
 from evac.estate.importers.kubernetes.source import KINDS_OF_GROUPS
 from evac.model.diagnostic import Place
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 from evac.net.tls import client_context, trouble_of
 
 REQUESTS_PER_SECOND: Final = 5

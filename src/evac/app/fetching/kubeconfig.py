@@ -13,7 +13,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from evac.estate.format.problems import Problems
 from evac.estate.importers.kubernetes.objects import inside, plain_of, text_in
 from evac.estate.importers.source_files import at, items_in, read_values, word
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 from evac.net.secrets import MAX_SECRET_BYTES, Secret, output_of
 from evac.net.tls import TlsFiles
 

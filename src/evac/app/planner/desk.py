@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from typing import Any, Final, TypeVar
 
@@ -45,6 +45,7 @@ from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.observation import Observation
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.model.scenario import Policy, lose
 from evac.model.units import TICK_MS
 from evac.net.internal_errors import internal

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -36,6 +36,7 @@ from evac.model.errors import EvacError, InvalidInput, PlanError, StalePlan, Unk
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario, ScenarioKind
 from evac.planning.repair import repair
 from evac.steps.registry import kind_of

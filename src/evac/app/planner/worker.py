@@ -17,7 +17,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from evac.engine.plans.library import Made, digest_of
 from evac.engine.plans.queue import Ready, WantedPlan, Work
 from evac.model.errors import Corrupt, EvacError, InvalidInput, PlanError, UnsafePlan
 from evac.model.observation import Observation
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 
 BUDGET_MS: Final = 5_000

@@ -6,7 +6,7 @@ Arrays are (L, S): losses by services. Verdicts are left to rules and rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -26,6 +26,7 @@ from evac.model import reason as planned
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IntColumn
 from evac.model.objectives import LOSS_CLASSES, rto_for
+from evac.model.records import dataclass
 
 UNAFFECTED: Final = 0
 DEGRADED: Final = 1

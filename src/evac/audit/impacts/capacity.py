@@ -7,7 +7,6 @@ cannot settle, and every loss of a whole site, are placed by first fit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -20,6 +19,7 @@ from evac.audit.impacts.losses import CountTable, Losses, PoolsTaken, Presence
 from evac.audit.impacts.placing import Placed, Stock, Supply, open_packing, pack
 from evac.derive.pools import part_of
 from evac.model.fleet import BoolColumn, IntColumn
+from evac.model.records import dataclass
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 
 LARGE_KINDS = ("site", "group", "pair")

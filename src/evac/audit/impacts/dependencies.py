@@ -8,7 +8,6 @@ edges is enough. Few services are down, so results are pairs, not tables.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from evac.derive.affected import ServiceGraph, components
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.records import dataclass
 
 Kind = TypeVar("Kind", bound=np.generic)
 

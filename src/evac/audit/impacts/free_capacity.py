@@ -9,7 +9,6 @@ Fragmentation stays visible: a replica still has to fit on one server.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -42,6 +41,7 @@ from evac.model.fleet import (
     Replicas,
     pools_of,
 )
+from evac.model.records import dataclass
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED, floor_share
 from evac.planning.distinct_rows import alike, least_of
 

@@ -5,8 +5,6 @@ Arrays are (L, S): losses by services.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from evac.audit.impacts import dependencies
@@ -28,6 +26,7 @@ from evac.audit.impacts.stores import FamilyHits, StoreHits, family_hits, store_
 from evac.derive.affected import ServiceGraph, service_graph
 from evac.derive.domains import Topology
 from evac.model.fleet import BoolColumn
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

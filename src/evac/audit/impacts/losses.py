@@ -8,7 +8,6 @@ itself gets a row of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
@@ -30,6 +29,7 @@ from evac.model.fleet import (
     Replicas,
 )
 from evac.model.objectives import LOSS_CLASSES
+from evac.model.records import dataclass
 from evac.model.units import ceil_share
 
 LossKind = Literal["site", "hall", "feed", "rack", "group", "server", "pair", "provider"]

@@ -7,7 +7,7 @@ For small losses a sufficient test is enough: each lost replica gets a server of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ from evac.derive.affected import reachable, service_graph
 from evac.derive.domains import Topology
 from evac.model.estate import Estate
 from evac.model.fleet import ON_SERVER, BoolColumn, IntColumn
+from evac.model.records import dataclass
 from evac.model.units import UNBOUNDED
 
 _NO_DEMAND: Final = np.iinfo(np.int64).max

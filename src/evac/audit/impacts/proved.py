@@ -22,7 +22,6 @@ Anything else is not proved. A time is the earliest possible one, so it proves o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +35,7 @@ from evac.audit.impacts.stores import NEVER
 from evac.derive.domains import may_run_at
 from evac.derive.vague import knows_servers
 from evac.model.fleet import CONDEMNED, ON_SERVER, SERVING, BoolColumn, IntColumn, pools_of
+from evac.model.records import dataclass
 from evac.model.units import UNBOUNDED, floor_share
 
 

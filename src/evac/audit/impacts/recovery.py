@@ -10,7 +10,6 @@ have lower depths.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from evac.audit.impacts.stores import FENCE, LOSS, NEVER, RELEASE, FamilyHits
 from evac.derive.affected import Alternatives, ServiceGraph
 from evac.model.estate import Estate, Rate
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.records import dataclass
 from evac.steps.registry import PLANNED, START_CYCLE, STATED_KINDS
 
 WAITED_KINDS: Final = tuple(name for name in STATED_KINDS if PLANNED[name].is_audited)

@@ -8,7 +8,6 @@ definitions are those of `model.affected`, evaluated here for all losses at once
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -32,6 +31,7 @@ from evac.derive.stores import (
 from evac.model.estate import Store
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn, IntColumn
 from evac.model.objectives import LOSS_CLASSES
+from evac.model.records import dataclass
 
 NEVER: Final = 2**31 - 1
 """Milliseconds that mean 'does not come back' or 'nothing is left'."""

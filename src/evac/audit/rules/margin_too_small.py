@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
 from evac.derive.limits import less_margin
 from evac.model.fleet import CONDEMNED, IntColumn
+from evac.model.records import dataclass
 
 LOOPING_PERMILLE: Final = 5
 """Assumed share of servers in a boot loop after a power cut, the same as in the simulated fleet (`evac lab

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from evac.derive.energising import energise
 from evac.derive.limits import PowerTable, limits_of, power_table
 from evac.model.fleet import CONDEMNED
 from evac.model.reason import OffReason
+from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.units import TICK_MS
 

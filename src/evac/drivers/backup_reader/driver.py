@@ -11,7 +11,6 @@ that its tool calls partly failed, cancelled or incomplete has failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +31,7 @@ from evac.drivers.parameters import many, text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order
 from evac.drivers.programs import given
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.records import dataclass
 
 FILE_BYTES: Final = 32 << 20
 _CHECKED_BY_PROGRAM: Final = ("wal-g", "kopia")

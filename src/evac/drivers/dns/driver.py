@@ -7,7 +7,6 @@ The highest token is stored in the zone (`_evac-token`), and every update depend
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers import parameters
@@ -17,6 +16,7 @@ from evac.drivers.dns.records import Answers, Names, RecordKey
 from evac.drivers.dns.wire import Found, Key, NoDnsAnswer, Rewrite, Server, TokenMark
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net import secrets
 
 VERBS: Final[frozenset[Verb]] = frozenset({"shift", "drain", "ready", "verify"})

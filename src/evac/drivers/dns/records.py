@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.drivers import parameters
 from evac.drivers.port import Action, Value
 from evac.model.errors import Permanent
+from evac.model.records import dataclass
 
 HALF: Final = 500
 Kind = Literal["A", "AAAA"]

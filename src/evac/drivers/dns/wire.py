@@ -15,7 +15,6 @@ import hmac
 import struct
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import dns.exception
@@ -34,6 +33,7 @@ import dns.wire
 
 from evac.drivers.dns.records import Addresses, Answers, RecordKey
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net.secrets import Secret
 
 ASKED_AT_ONCE: Final = 64

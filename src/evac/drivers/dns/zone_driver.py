@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from evac.drivers import parameters
@@ -19,6 +18,7 @@ from evac.drivers.dns import records
 from evac.drivers.dns.records import Answers, Names, RecordKey
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 
 TOKEN_NAME: Final = "_evac-token"
 DEFAULT_TTL_S: Final = 60

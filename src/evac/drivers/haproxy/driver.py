@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers import parameters
@@ -16,6 +15,7 @@ from evac.drivers.capabilities import Fences, RoutesTraffic
 from evac.drivers.haproxy import DRIVER
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 
 VERBS: Final[frozenset[Verb]] = frozenset({"drain", "ready", "shift", "verify", "fence", "unfence"})
 FULL_WEIGHT: Final = -1

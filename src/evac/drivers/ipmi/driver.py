@@ -15,7 +15,6 @@ import contextlib
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers import parameters
@@ -34,6 +33,7 @@ from evac.drivers.redfish.settings import (
     one_of,
 )
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 
 PORT: Final = 623
 PROGRAMS_AT_ONCE: Final = 32

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -29,6 +28,7 @@ from lightkube.types import PatchType
 from evac.drivers import parameters
 from evac.drivers.port import Action, Order, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net import secrets
 
 WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ from evac.drivers.kubernetes.cluster import (
 )
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 
 QUOTA: Final = "ResourceQuota"
 PRIORITY: Final = "PriorityClass"

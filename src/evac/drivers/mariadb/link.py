@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from evac.drivers.capabilities import MemberRole, RoleReport
 from evac.drivers.parameters import refuse_stale, text, whole
 from evac.drivers.port import Action, Order, Value
 from evac.model.errors import ActionError, InvalidInput, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net.secrets import Secret, resolve, scrub
 from evac.net.tls import TlsFiles, client_context
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from evac.drivers.octodns import DRIVER
 from evac.drivers.port import Action
 from evac.drivers.programs import environment, given
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net import secrets
 from evac.net.secrets import Secret
 

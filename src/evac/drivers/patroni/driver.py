@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from evac.drivers.parameters import many, stale_token, text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.drivers.store_driver import StoreDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable, StoreError
+from evac.model.records import dataclass
 from evac.net.etcd_gateway import Gateway, NotSent, Refused, text_key
 from evac.net.http_calls import Caller, NotAnswered, NotReached
 from evac.net.secrets import path_of, resolve, scrub

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from configparser import Error as ConfigError
 from configparser import RawConfigParser
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +48,7 @@ from evac.drivers.port import Action
 from evac.drivers.programs import Ended, given
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 
 SEGMENTS_MOST: Final = 64
 """Newest log segments searched for the last transaction."""

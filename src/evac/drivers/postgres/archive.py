@@ -23,7 +23,6 @@ import signal
 import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -37,6 +36,7 @@ from evac.drivers.postgres.facts import Commit, Control, lsn_text, parse_commit,
 from evac.drivers.postgres.link import FAILURES, Member, member_of, translate
 from evac.drivers.postgres.own_files import keep
 from evac.model.errors import OutcomeUnknown, Permanent
+from evac.model.records import dataclass
 from evac.net.secrets import scrub
 
 OUTPUT_BYTES = 65_536

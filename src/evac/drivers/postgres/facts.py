@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import orjson
@@ -27,6 +26,7 @@ from evac.drivers.port import Checked, Evidence, Order
 from evac.drivers.postgres.link import UNREADABLE, Link, SyncSet, literal, parse_sync_set
 from evac.drivers.store_driver import place_problems
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.records import dataclass
 
 _FACTS = """
 SELECT pg_is_in_recovery() AS standby,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers.parameters import many, whole
@@ -42,6 +41,7 @@ from evac.drivers.postgres.link import (
 )
 from evac.drivers.store_driver import ANSWER_MS, CONNECT_MS, standing_problems, takes_connections
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.records import dataclass
 
 ANSWER_S: Final = ANSWER_MS / 1_000
 

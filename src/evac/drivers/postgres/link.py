@@ -14,7 +14,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import asyncpg
@@ -22,6 +21,7 @@ import asyncpg
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action, Value
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net.secrets import Secret, resolve, scrub
 
 _PAIR = re.compile(r"\s*([A-Za-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))", re.DOTALL)

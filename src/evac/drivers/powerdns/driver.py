@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +13,7 @@ from evac.drivers.dns.records import Answers, Names
 from evac.drivers.dns.zone_driver import DEFAULT_TTL_S, MOST_TTL_S, TOKEN_NAME, SeenZone, ZoneDriver
 from evac.drivers.port import Action
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached
 from evac.net.secrets import Secret, resolve
 

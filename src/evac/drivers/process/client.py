@@ -19,7 +19,7 @@ import secrets as randomness
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ from evac.drivers.port import Checked, Observed, Order
 from evac.drivers.process import ALLOWED, CA, CERT, DRIVER, KEY, PLAIN
 from evac.model.errors import ActionError, InvalidInput, OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import Endpoint, Estate
+from evac.model.records import dataclass
 from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
 from evac.net.secrets import Secret

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -31,6 +30,7 @@ from evac.drivers.redfish.settings import BUTTON, Access, Reader, RedfishTarget,
 from evac.drivers.redfish.system import UP, System, text, words_of
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 
 BREAKER: Final = "#Circuit.BreakerControl"
 POWER: Final = "#Circuit.PowerControl"

@@ -14,13 +14,14 @@ import hashlib
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from evac.drivers import parameters
 from evac.drivers.port import Action, Value
 from evac.model.errors import InvalidInput, Permanent
+from evac.model.records import dataclass
 from evac.net.tls import TlsFiles, client_context, unverified_context
 
 ON_TYPES: Final = ("On", "ForceOn", "PushPowerButton")

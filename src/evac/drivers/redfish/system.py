@@ -8,12 +8,12 @@ host; values that are missing or of another type are unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from evac.drivers.redfish.calls import Talk, content, refusal
 from evac.drivers.redfish.settings import Quirks, is_own_path, quirks_of
 from evac.model.errors import Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net.http_calls import Answer
 
 SYSTEMS: Final = "/redfish/v1/Systems"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import redis.asyncio as client
@@ -39,6 +38,7 @@ from evac.drivers.store_driver import (
     takes_connections,
 )
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net.secrets import Secret, resolve, scrub
 
 KEY: Final = "evac:authority"

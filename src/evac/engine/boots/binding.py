@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import count
 from types import MappingProxyType
@@ -40,6 +40,7 @@ from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn, np
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
+from evac.model.records import dataclass
 from evac.model.step_id import LimitId, StepId, power_step
 from evac.run.boots.events import ARRIVES_MS, MAYBE_SENT
 from evac.run.patience import LATE

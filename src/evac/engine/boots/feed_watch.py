@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -34,6 +33,7 @@ from evac.engine.runs.binding import Bound
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
+from evac.model.records import dataclass
 from evac.model.step_id import plan_id, power_step
 from evac.run.boots.events import GONE, SEVERAL
 from evac.run.boots.rules import is_waited_for

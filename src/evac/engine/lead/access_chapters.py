@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
@@ -21,6 +21,7 @@ from typing import Final
 import orjson
 
 from evac.model.access import AccessRecord
+from evac.model.records import dataclass
 from evac.store.anchors import Anchor, prefix_of, verify_chain
 from evac.store.journal import last_of, records_after
 from evac.store.port import MAX_CHANGES, Change, Delete, Entry, Lease, Put, Store

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -47,6 +47,7 @@ from evac.model.errors import (
     Superseded,
     Unavailable,
 )
+from evac.model.records import dataclass
 from evac.net.internal_errors import enduring, in_own_task
 from evac.store.anchors import Anchor
 from evac.store.generation import Newer

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 import orjson
@@ -23,6 +23,7 @@ from evac.engine.clock import Clock
 from evac.engine.runs.signatures import parse_key, public_text
 from evac.model.digest import canonical_json
 from evac.model.errors import NotAllowed, Permanent
+from evac.model.records import dataclass
 from evac.net.secrets import secret_of
 from evac.store.anchors import Anchor
 from evac.store.port import Put, Store

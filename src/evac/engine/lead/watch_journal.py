@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -17,6 +17,7 @@ import orjson
 
 from evac.model.access import GlassUse
 from evac.model.errors import Conflict, Corrupt, StoreError, Unavailable
+from evac.model.records import dataclass
 from evac.run.patience import is_alarm
 from evac.run.values import Event
 from evac.store.journal import Journal

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from evac.engine.plans import library
 from evac.model.errors import Corrupt
+from evac.model.records import dataclass
 from evac.store.journal import Journal, records_after
 from evac.store.port import Lease, Store, all_entries
 

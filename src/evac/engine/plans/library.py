@@ -28,7 +28,7 @@ import logging
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import orjson
@@ -45,6 +45,7 @@ from evac.model.errors import (
     Unavailable,
     UnsafePlan,
 )
+from evac.model.records import dataclass
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store, all_entries
 
 __all__ = [

@@ -7,9 +7,10 @@ plans, single sites come first, then pairs of sites, then the domains whose loss
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Final, Literal
+
+from evac.model.records import dataclass
 
 Work = Literal["now", "make", "search", "confirm"]
 """now: the first fitting plan, before everything else, because a site burns. make: the first fitting plan.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -43,6 +43,7 @@ from evac.engine.stores.sightings import within
 from evac.model.errors import Corrupt, InvalidInput
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
+from evac.model.records import dataclass
 from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
 from evac.model.step_id import StepId, limit_id
 from evac.run import envelope, recovery_groups

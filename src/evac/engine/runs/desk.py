@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers.port import Action, Driver
@@ -27,6 +26,7 @@ from evac.engine.stores.sightings import up_to_date
 from evac.model.access import Proven
 from evac.model.errors import Retryable, RunError
 from evac.model.observation import LeavingSite
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.run.data_loss import Loss, as_known
 from evac.run.pacing import Health, Judgement, judge

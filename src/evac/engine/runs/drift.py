@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.desk import Desk
 from evac.engine.runs.open_runs import InHand
 from evac.model.errors import ActionError, Conflict, EvacError, NotAllowed, RunError, Unavailable
+from evac.model.records import dataclass
 from evac.model.step_id import StepId
 from evac.run.values import Event
 from evac.run.view import RunView

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from evac.drivers.port import Action, Checked, Driver, Order
@@ -25,6 +25,7 @@ from evac.engine.stores import datasets
 from evac.engine.stores.datasets import PREFIX as EPOCH
 from evac.engine.stores.datasets import Epoch
 from evac.model.errors import EvacError, NotAllowed
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunStep
 from evac.steps.registry import kind_of

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -28,6 +27,7 @@ from evac.engine.stores.datasets import HELD
 from evac.engine.stores.guards import HOLD_ENDED, HOLD_KEY, Permit
 from evac.model.collector import collect_seldom, collector_at_rest
 from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
+from evac.model.records import dataclass
 from evac.run.decide import decide, next_ms, withdraw
 from evac.run.patience import LATE, deadline_ms
 from evac.run.state import apply, apply_in_parts

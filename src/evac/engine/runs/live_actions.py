@@ -10,7 +10,7 @@ is written only if the store's epoch is unchanged since before the look, and is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from evac.drivers.port import Action, Value
 from evac.drivers.registry import can
 from evac.engine.stores.datasets import Epoch, key_of
 from evac.model.errors import Conflict, NotAllowed
+from evac.model.records import dataclass
 from evac.model.step_id import StepId
 from evac.store.port import Compare, Lease, Put, Store
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from evac.drivers.capabilities import BootsServers
@@ -20,6 +20,7 @@ from evac.engine.boots.binding import NoTurn
 from evac.engine.pool import Within
 from evac.model.boot_codes import BOOT_CODES, BOOTING
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.model.run_policy import Patience
 from evac.run.patience import NO_MORE, again_ms, deadline_ms
 from evac.run.values import RunStep

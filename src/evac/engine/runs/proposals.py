@@ -26,7 +26,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final
 
 import orjson
@@ -45,6 +45,7 @@ from evac.model.access import Proven
 from evac.model.digest import canonical_json
 from evac.model.names import alike
 from evac.model.observation import LeavingSite
+from evac.model.records import dataclass
 from evac.model.run_policy import Envelope
 from evac.model.step_id import StepId, plan_id
 from evac.net.internal_errors import foreseen

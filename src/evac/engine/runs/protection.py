@@ -7,7 +7,6 @@ follow first, and a separate step then makes it confirm.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from evac.derive.domains import site_of
@@ -15,6 +14,7 @@ from evac.derive.stores import loses_confirming, primary_site
 from evac.drivers.port import Action
 from evac.engine.runs.step_actions import Ground, is_protected_by_us, protect_action
 from evac.model.estate import Store
+from evac.model.records import dataclass
 from evac.model.step_id import StepId
 from evac.run.values import RunStep
 from evac.steps.protect import Protect

@@ -18,7 +18,7 @@ import base64
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from evac.model.access import Person, Proven, least, role_for
 from evac.model.digest import canonical_json
 from evac.model.errors import NotAllowed
 from evac.model.names import alike
+from evac.model.records import dataclass
 from evac.model.run_policy import Approver, RunPolicy
 from evac.model.units import moment_words
 from evac.run.state import glass_of

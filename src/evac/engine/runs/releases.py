@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import orjson
@@ -26,6 +26,7 @@ from evac.engine.runs.proving import OF_HOLD, OF_MARK, Asked
 from evac.engine.stores.guards import HOLD_ENDED, HOLD_KEY
 from evac.model.access import Proven
 from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
+from evac.model.records import dataclass
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 
 RELEASE: Final = "release/"

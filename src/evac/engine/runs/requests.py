@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
@@ -18,6 +18,7 @@ import orjson
 
 from evac.model.access import GlassUse, Proven
 from evac.model.errors import EvacError, NotAllowed, RunError
+from evac.model.records import dataclass
 from evac.model.run_policy import Envelope
 from evac.run import envelope
 from evac.run.limits import capacity_of

@@ -22,7 +22,6 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -34,6 +33,7 @@ from evac.engine.runs.requests import TEXT_MOST, VERBS
 from evac.model.access import GlassRules, Grant
 from evac.model.digest import canonical_json
 from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.records import dataclass
 from evac.model.run_policy import Envelope, RunPolicy
 
 PREFIX: Final = "evac-glass-1."

@@ -6,7 +6,7 @@ A step without a known endpoint becomes manual work.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -33,6 +33,7 @@ from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_ac
 from evac.model.errors import StalePlan
 from evac.model.estate import NO_TIMEOUT_MS, Endpoint, Estate, Store
 from evac.model.plan import Plan, Step
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.model.step_id import StepId
 from evac.model.units import moment_words

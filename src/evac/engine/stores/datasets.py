@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
 import orjson
@@ -25,6 +25,7 @@ import orjson
 from evac.engine.clock import Clock
 from evac.engine.stores.guards import Permit
 from evac.model.errors import LeaseLost, LockHeld, NotAllowed, Retryable, Unavailable
+from evac.model.records import dataclass
 from evac.model.run_policy import FENCE_PROOFS, StorePolicy
 from evac.model.step_id import target_step
 from evac.store.port import Compare, Entry, Lease, Put, Store, entries

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 import orjson
@@ -21,6 +21,7 @@ import orjson
 from evac.drivers.port import Action
 from evac.engine.clock import Clock
 from evac.model.errors import NotAllowed, Retryable
+from evac.model.records import dataclass
 from evac.model.run_policy import Mode, RunPolicy, Window
 from evac.store.port import Change, Compare, Delete, Put, Store
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final
 
 import orjson
@@ -33,6 +33,7 @@ from evac.model.estate import Estate, ReplicationMode
 from evac.model.estate import Store as DataSet
 from evac.model.observation import MemberSeen
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.run.data_loss import Basis, Loss, fenced_ms, known_losses, later
 from evac.run.values import RunStep

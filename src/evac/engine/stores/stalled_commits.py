@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, get_args
 
@@ -41,6 +40,7 @@ from evac.engine.stores.guards import Permit, check_mode, read_register
 from evac.model.digest import canonical_json
 from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, RunError, StalePlan, Unavailable
 from evac.model.estate import Endpoint, Estate, Store
+from evac.model.records import dataclass
 from evac.model.run_policy import Envelope, RunPolicy
 from evac.model.step_id import StepId
 from evac.run.decide import EVAC

@@ -17,7 +17,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -26,6 +25,7 @@ import orjson
 from evac.model.digest import canonical_json
 from evac.model.errors import InvalidInput
 from evac.model.generation import GENERATION_MOST
+from evac.model.records import dataclass
 
 KIND: Final = "evac-bundle"
 VERSION: Final = 2

@@ -8,7 +8,6 @@ references, for the address of a chat is as good as a password.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,6 +20,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import QuantityError
 from evac.estate.format.reading import BAD, FactBook, Reader
 from evac.model.errors import EstateError
+from evac.model.records import dataclass
 from evac.notices.values import KINDS, SEVERITIES, UPDATE, Channel, Kind, NoticeRules, Severity, Way
 
 SCHEMA_ID: Final = "urn:evac:notices:1"

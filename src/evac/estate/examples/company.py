@@ -5,8 +5,9 @@ Only names and roles; sizes, places and dependencies are drawn elsewhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from evac.model.records import dataclass
 
 Machine = Literal["web", "general", "memory", "storage", "gpu"]
 Component = Literal[

@@ -4,7 +4,7 @@ as columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -26,6 +26,7 @@ from evac.model.fleet import (
     IntColumn,
     NameColumn,
 )
+from evac.model.records import dataclass
 
 FULL_SERVERS: Final = 90_000
 SITE_SHARES: Final = (("anyang", 24_000), ("bundang", 14_000), ("gasan", 20_000), ("pangyo", 32_000))

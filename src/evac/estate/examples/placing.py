@@ -6,7 +6,7 @@ first. One numpy pass per service and site; no loop over servers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import product
 from typing import Final
 
@@ -17,6 +17,7 @@ from evac.estate.examples.grounds import CLASS_IDS, CLASSES, SITE_IDS, Ground, M
 from evac.estate.examples.sizes import SCARCE, Sizes, eligible_sites
 from evac.model.estate import Spread
 from evac.model.fleet import DARK, ON_SERVER, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn, Replicas
+from evac.model.records import dataclass
 from evac.model.units import UNBOUNDED, floor_share
 
 MIXED_CLASSES: Final = {

@@ -9,7 +9,6 @@ few services that very many share (Luo et al., "Characterizing Microservice Depe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, timedelta
 from fractions import Fraction
 from typing import Final
@@ -34,6 +33,7 @@ from evac.model.estate import (
     TrafficKind,
 )
 from evac.model.fleet import IntColumn
+from evac.model.records import dataclass
 
 Needs = dict[str, dict[tuple[str, str], Dependency]]
 """Service id -> (kind, target) -> dependency; a later entry replaces an earlier one."""

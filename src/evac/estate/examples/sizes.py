@@ -9,7 +9,6 @@ more; the flawed one keeps much at Pangyo only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from evac.estate.examples.company import SHEDDABLE, Blueprint
 from evac.estate.examples.grounds import CLASS_IDS, CLASSES, LOST_SITE, SITE_IDS, Machines
 from evac.model.fleet import SERVING, IntColumn
+from evac.model.records import dataclass
 from evac.model.units import ceil_share
 
 REPLICAS_OF_90000: Final = 200_000

@@ -5,7 +5,7 @@ Works on columns and imports no table library, because small estates have no tab
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evac.estate.format.problems import Problems, shown
@@ -24,6 +24,7 @@ from evac.model.fleet import (
     np,
     pools_of,
 )
+from evac.model.records import dataclass
 from evac.model.units import RESOURCE_WORDS
 
 if TYPE_CHECKING:

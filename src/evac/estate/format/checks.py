@@ -8,7 +8,6 @@ that later stages need no check.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from evac.drivers import process
@@ -24,6 +23,7 @@ from evac.model.diagnostic import Place
 from evac.model.estate import PROVIDER_PREFIX, BackupPolicy, Endpoint, Service, SharedFate, Store
 from evac.model.fleet import Fleet, np
 from evac.model.names import alike
+from evac.model.records import dataclass
 from evac.model.units import QUANTITY_LIMIT, RESOURCE_WORDS
 
 HORIZON_MIN_MS: Final = 1_000

@@ -13,7 +13,6 @@ import codecs
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -22,6 +21,7 @@ from yaml.cyaml import CParser  # type: ignore[attr-defined]
 
 from evac.estate.format.problems import Problems, shown
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 YAML_BYTES_MAX: Final = 32 * 2**20
 TABLE_BYTES_MAX: Final = 2 * 2**30

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, date, datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -18,6 +18,7 @@ from cronsim import CronSim, CronSimError
 from evac.estate.format import quantities
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.model import objectives as by_class
+from evac.model.records import dataclass
 
 TEXT_MAX: Final = 500
 ID_MAX: Final = 200

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from evac.model.diagnostic import Diagnostic, Place, Severity
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

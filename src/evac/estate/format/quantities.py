@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.model.estate import Rate
+from evac.model.records import dataclass
 from evac.model.units import QUANTITY_LIMIT
 
 _NUMBER: Final = re.compile(r"([+-]?)([0-9]{1,30})(?:\.([0-9]{1,30}))?(?: *([^\d\s.,+_-][^\s]*))?", re.ASCII)

@@ -7,7 +7,7 @@ Owns shelf lives: no other module knows what has expired on the day of the estat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from evac.estate.format.quantities import QuantityError
 from evac.estate.format.spec import FACT
 from evac.model.diagnostic import Place
 from evac.model.estate import Fact, Rate
+from evac.model.records import dataclass
 
 TABLE_COLUMNS = {
     "servers": (

@@ -7,7 +7,7 @@ cannot disagree. Importing it imports no parser.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -32,6 +32,7 @@ from evac.estate.format.kinds import (
 )
 from evac.estate.format.services import SERVICE, capacity
 from evac.model import estate as m
+from evac.model.records import dataclass
 from evac.model.step_id import TOOL_ROLES
 from evac.steps.registry import MANUAL_KINDS, STATED_KINDS
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +26,7 @@ from evac.estate.format.document import (
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.spec import FORMAT_VERSION, SECTIONS
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 _FIRST: Final = "1"
 _NEWEST: Final = str(FORMAT_VERSION)

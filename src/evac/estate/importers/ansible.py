@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -37,6 +37,7 @@ from evac.estate.importers.source_files import (
     word,
 )
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 _PLACE: Final = re.compile(
     r"(?:site|dc|datacent(?:er|re)|location|region|facility|rz|rechenzentrum|standort)[_-](.+)", re.IGNORECASE

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
 from evac.estate.format.problems import Problems
 from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Sections, Value, value_text
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 _VOWELS: Final = frozenset("aeiou")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -26,6 +26,7 @@ from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_text
+from evac.model.records import dataclass
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 from evac.estate.importers.imported import Sign
 from evac.estate.importers.running import IMPORTERS, KINDS
+from evac.model.records import dataclass
 
 FILES_MAX: Final = 500
 DEPTH_MAX: Final = 3

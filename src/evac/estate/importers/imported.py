@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -19,6 +19,7 @@ from evac.estate.format.spec import FORMAT_VERSION, SECTIONS
 from evac.estate.importers.containers import is_internal
 from evac.model.diagnostic import Diagnostic
 from evac.model.errors import EstateError
+from evac.model.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.imported import Live, Options
 from evac.estate.importers.source_files import at, entries, is_id, read_tree, word, words
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 RECIPE_VERSION: Final = "1"
 SOURCES_MAX: Final = 100

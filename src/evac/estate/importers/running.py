@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,6 +52,7 @@ from evac.estate.loading import check
 from evac.model.diagnostic import IMPORTED
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate, Service, Store
+from evac.model.records import dataclass
 from evac.model.units import RESOURCE_WORDS
 
 IMPORTERS: Final[Mapping[str, str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from evac.estate.format import quantities as q
@@ -14,6 +14,7 @@ from evac.estate.importers.containers import hint_undescribed
 from evac.estate.importers.imported import Imported, Value
 from evac.estate.importers.source_files import is_id
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 QUANTITIES: Final[Mapping[str, Quantity]] = {
     "people": q.COUNT,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -27,6 +26,7 @@ from evac.estate.format.document import (
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, more_rows, shown
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 FILES_MAX: Final = 5_000
 FOLDERS_MAX: Final = 5_000

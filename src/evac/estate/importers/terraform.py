@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +19,7 @@ from evac.estate.importers.hosts import Host, add_hosts
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.services import service_examples
 from evac.estate.importers.source_files import at, is_id, items_in, read_values, word, words
+from evac.model.records import dataclass
 
 _DEPTH_MAX: Final = 30
 

@@ -11,7 +11,6 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from evac.estate.format.document import TABLE_BYTES_MAX, decode, read_bytes
 from evac.estate.format.problems import Problems, more_rows, shown
 from evac.model.diagnostic import Place
 from evac.model.fleet import BoolColumn, IntColumn
+from evac.model.records import dataclass
 from evac.model.units import QUANTITY_LIMIT
 
 ROWS_MAX: Final = 20_000_000

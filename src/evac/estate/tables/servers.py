@@ -8,7 +8,6 @@ port; anything else never becomes part of a request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +31,7 @@ from evac.model.fleet import (
     NameColumn,
     no_names,
 )
+from evac.model.records import dataclass
 from evac.model.units import RESOURCES
 
 BMC_COLUMNS: Final = ("bmc_address", "serial", "position")

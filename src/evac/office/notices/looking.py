@@ -13,7 +13,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -36,6 +36,7 @@ from evac.engine.stores.guards import SITES_KEY, marks_in
 from evac.engine.stores.sightings import read_sightings
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
+from evac.model.records import dataclass
 from evac.notices import rule
 from evac.notices.rule import Drawn, Lag
 from evac.notices.values import Concern, Kind, Known, News, State

@@ -21,11 +21,12 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal
 
 from evac.engine.clock import Clock
 from evac.model.errors import Corrupt
+from evac.model.records import dataclass
 from evac.notices import values as boxes
 from evac.notices.values import (
     STREAM,

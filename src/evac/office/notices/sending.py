@@ -14,7 +14,6 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ import orjson
 from evac.estate.codecs.access import is_hidden
 from evac.model import extras
 from evac.model.errors import EvacError, InvalidInput
+from evac.model.records import dataclass
 from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
 from evac.notices.values import UPDATE, Channel, Message, Way

@@ -26,7 +26,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -40,6 +40,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from evac.incident.components import Language
 from evac.model.errors import Conflict, Corrupt, EvacError, InvalidInput
+from evac.model.records import dataclass
 from evac.net.secrets import secret_of
 from evac.notices.values import OLDEST_MS, Channel, Message, pause_of
 from evac.office.notices.sending import ANSWER_S, Outcome, apart, key_bytes

@@ -6,7 +6,7 @@ available or needed amount is unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from evac.model.fleet import IntColumn
 from evac.model.instance import Instance, LostStore, Services
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
 from evac.model.reason import NAMED_MOST, Reason
+from evac.model.records import dataclass
 from evac.model.step_id import MILES, MOVED
 from evac.planning.assembly.capacity import has_no_capacity, short_of
 from evac.planning.evacuation.board import FAILED_TIME, NEVER, STARTS, Board

@@ -4,7 +4,6 @@ boots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from evac.model.instance import WHOLE, Instance, LeftOff
 from evac.model.plan import Wave
 from evac.model.reason import OffReason
+from evac.model.records import dataclass
 from evac.model.step_id import member_step, power_step, target_step
 from evac.planning.assembly.draft import Draft
 from evac.planning.evacuation.board import NEVER, Board
@@ -162,6 +162,9 @@ class Tools:
     by_hand: int = 0
 
 
+NO_TOOLS = Tools()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kinds:
     """Boot kinds that use one limit: ready, ticks, units, offset, hold and number of boots of each."""
@@ -181,7 +184,7 @@ class _Kinds:
 _COLUMNS: Final = ("ready", "ticks", "units", "offset", "hold", "count", "by_hand")
 
 
-def wave_bound(instance: Instance, rows: Ints, tools: Tools = Tools()) -> WaveBound:
+def wave_bound(instance: Instance, rows: Ints, tools: Tools = NO_TOOLS) -> WaveBound:
     """How early the last of these rows can be on, whatever the order: a bound that limits alone give.
 
     A boot takes `p` ticks, cannot begin before `r` (its feed has power) and holds, for each limit, `u` units
@@ -251,7 +254,7 @@ def _chain(instance: Instance, kinds: list[int], counts: Ints, tools: Tools) -> 
     return alone
 
 
-def limit_bound(capacity: int, lines: Ints, tools: Tools = Tools()) -> int:
+def limit_bound(capacity: int, lines: Ints, tools: Tools = NO_TOOLS) -> int:
     """The bound of one limit. lines: (K, 7) ready, ticks, units, offset, hold, count of each kind,
     and whether only people boot it."""
     kinds = _Kinds(*np.asarray(lines, np.int64).T)

@@ -7,10 +7,9 @@ as the relaxation found them. Kernels use floats with + - * / only, so every mac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from evac.model.records import dataclass
 from evac.planning.bound.problem import (
     ARC,
     SHARE,

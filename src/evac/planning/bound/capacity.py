@@ -6,13 +6,13 @@ may be shed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import WHOLE, BootKind, Instance
+from evac.model.records import dataclass
 from evac.planning.distinct_rows import alike
 
 

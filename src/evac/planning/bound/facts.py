@@ -7,13 +7,14 @@ docs/explanation/bound.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance, Use
 from evac.model.plan import PlacementRows
+from evac.model.records import dataclass
 from evac.planning.bound.capacity import Capacity, Needs, Sweep, needs_of
 from evac.planning.bound.heads import Heads, by_hand, heads_of, needs_tools, pools_of
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.affected import components
+from evac.model.records import dataclass
 from evac.planning.bound import supply
 from evac.planning.bound.facts import Curve, Facts, Work
 

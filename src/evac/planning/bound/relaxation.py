@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
+from evac.model.records import dataclass
 from evac.planning.bound.facts import Facts
 from evac.planning.bound.problem import CapacityChoice, FloatTable, Network
 from evac.planning.bound.supply import waits_of

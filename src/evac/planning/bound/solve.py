@@ -7,13 +7,14 @@ section by section; any non-negative integers give a true bound.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from evac.model.errors import PlanError
 from evac.model.instance import Instance
 from evac.model.plan import SCALE, CapacityRow, Certificate, PlacementRows, SupplyRow
+from evac.model.records import dataclass
 from evac.planning.bound import supply
 from evac.planning.bound.ascent import Split, ascend, relaxed_split
 from evac.planning.bound.facts import Facts, facts_of_lost, whole

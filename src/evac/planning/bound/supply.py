@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cmp_to_key
 from typing import Final
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from evac.model.fleet import IntColumn
 from evac.model.instance import LostStore, Use
+from evac.model.records import dataclass
 from evac.planning.bound.facts import Alike, Curve, Facts, Work
 from evac.planning.bound.heads import hold_of
 

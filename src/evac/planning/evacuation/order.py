@@ -6,12 +6,11 @@ worth, and costs the work of all of it (greedy closures; WSPT of Smith 1956 on c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import Instance
+from evac.model.records import dataclass
 from evac.planning.compiled import allocating_kernel
 from evac.planning.evacuation import board as b
 from evac.planning.evacuation.board import Board, Ints

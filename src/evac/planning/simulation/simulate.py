@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from evac.derive.untimed import from_loss
 from evac.model.errors import InvalidInput
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome, Plan, Step
+from evac.model.records import dataclass
 from evac.steps.kind import Uncertainty
 from evac.steps.places import Places
 from evac.steps.registry import PLANNED, kind_of

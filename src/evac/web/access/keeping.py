@@ -27,7 +27,6 @@ import re
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -36,6 +35,7 @@ from evac.engine.clock import Clock
 from evac.model.access import ROLES, Role, Sessions
 from evac.model.errors import Conflict, EvacError, LeaseLost
 from evac.model.estate import Rate
+from evac.model.records import dataclass
 from evac.office.logins import ID_LETTERS, PREFIX, kept
 from evac.store.port import Compare, Delete, Lease, Put, Store
 from evac.web.access.port import Proof, TooMany
@@ -115,6 +115,9 @@ class ProofShown:
     """The provider's own ID of its login (`sid`)."""
 
 
+NO_PROOF = ProofShown()
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
     """One login, as shown to those who may end it."""
@@ -157,7 +160,7 @@ class Session:
     revision: int = 0
     saved_ms: int = 0
     confirmed_ms: int = 0
-    shown: ProofShown = ProofShown()
+    shown: ProofShown = NO_PROOF
 
 
 class SessionBook:
@@ -180,7 +183,7 @@ class SessionBook:
         rules: Sessions,
         most_ms: int | None = None,
         glass: str = "",
-        shown: ProofShown = ProofShown(),
+        shown: ProofShown = NO_PROOF,
     ) -> str:
         """Start a login and return the value of its cookie. most_ms: its maximum age."""
         now = self._now_ms()

@@ -18,7 +18,7 @@ import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final, TypeGuard
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -32,6 +32,7 @@ from evac.estate.codecs.access import is_hidden
 from evac.model.access import ROLES, AccessRules, Provider, Role
 from evac.model.errors import EvacError, NotAllowed, Permanent
 from evac.model.names import alike
+from evac.model.records import dataclass
 from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
 from evac.web.access.guarding import going_on, path_within

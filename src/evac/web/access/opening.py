@@ -10,7 +10,6 @@ import ipaddress
 import os
 import ssl
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from evac.engine.clock import Clock
 from evac.estate.codecs.access import access_beside, load_access
 from evac.model.access import AccessRules, Tls
 from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.records import dataclass
 from evac.net.tls import TlsFiles, server_context
 from evac.web.access.people import People
 from evac.web.access.port import Access, Loopback

@@ -8,7 +8,6 @@ its own pages and routes, such as a login.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from markupsafe import Markup
@@ -16,6 +15,7 @@ from starlette.requests import HTTPConnection, Request
 
 from evac.model.access import ROLES, Grant, Proven, Role
 from evac.model.errors import EvacError, NotAllowed
+from evac.model.records import dataclass
 
 if TYPE_CHECKING:
     from fastapi import APIRouter

@@ -7,7 +7,6 @@ Rows are serialised once per estate digest; a page is a slice of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -15,6 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from evac.backup.evidence import Evidence
 from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.errors import EvacError
+from evac.model.records import dataclass
 from evac.office import facts as f
 from evac.office.doctor import DoctorSeen
 from evac.office.reckoning import WhatIf

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
@@ -24,6 +23,7 @@ from evac.incident.records import CONTENT, NAME_MOST, TEXT_MOST, ComponentState,
 from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
 from evac.incident.runbook import Runbook
 from evac.model.errors import EvacError, InvalidInput, RunError, Unavailable
+from evac.model.records import dataclass
 from evac.office.incidents import IncidentFile, IncidentShort, felt
 from evac.office.requests import Answer, Asked, NoteTold, body_digest
 from evac.views import incident_view as views

@@ -5,7 +5,6 @@ status.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -14,6 +13,7 @@ from evac.app import incidents
 from evac.app.incidents import PaperForm, PaperKind
 from evac.app.status_export import URL, About
 from evac.incident.components import Language, StatusPage, languages_of
+from evac.model.records import dataclass
 from evac.views.sheet import Sheet, sheet_data
 from evac.views.status_page import status_feed, status_files, status_json
 from evac.web.access.port import need

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Final
 
 import orjson
@@ -19,6 +19,7 @@ from evac.engine.plans.journal import STREAM, PlanRecord, plan_records
 from evac.engine.plans.library import digest_of, find_plan, lend_plan
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, Unavailable
+from evac.model.records import dataclass
 from evac.office.requests import ProposalTold
 from evac.office.values import ReadyPlan
 from evac.store.journal import head_of

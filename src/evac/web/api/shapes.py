@@ -8,13 +8,13 @@ filled in at run time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import Header, Path, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from evac.engine.runs.requests import TEXT_MOST
+from evac.model.records import dataclass
 
 Text = Annotated[str, Field(max_length=TEXT_MOST)]
 Name = Annotated[str, Field(max_length=512)]

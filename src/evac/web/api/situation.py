@@ -4,7 +4,6 @@ logins: people see and end their own; admins, everyone's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -13,6 +12,7 @@ from evac.app.access_log import AccessLog, access_log
 from evac.incident.records import Notice
 from evac.model.errors import EvacError, NotAllowed
 from evac.model.observation import Observation
+from evac.model.records import dataclass
 from evac.office.notices.overview import NoticesSeen, NoticeTold
 from evac.office.office import TOPIC_SITUATION, TOPIC_WATCH
 from evac.office.values import News, Situation

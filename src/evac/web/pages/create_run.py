@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import orjson
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from evac.engine.runs.proposals import ANSWERS
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.plan import Plan
+from evac.model.records import dataclass
 from evac.office.reckoning import verdict_of
 from evac.views.words import listed, plural
 from evac.web.access.port import Actor, need

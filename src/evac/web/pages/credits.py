@@ -10,7 +10,6 @@ import asyncio
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from fastapi import Depends, Query, Request, Response
 from evac.credit.formulas import money_words
 from evac.model.access import Proven
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
+from evac.model.records import dataclass
 from evac.views.credit_view import case_sheet, summary_of, sums_of, to_type, tranche_rows
 from evac.views.svg import Card
 from evac.views.words import duration, number, plural

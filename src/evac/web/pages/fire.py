@@ -6,11 +6,11 @@ after that run has ended.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 from evac.model.errors import EvacError
+from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac.office.incidents import IncidentShort
 from evac.office.values import RunShort, SiteSeen, Situation

@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from importlib import resources
@@ -26,6 +25,7 @@ from evac import __version__
 from evac.app.demo.tour import INCIDENT, TourStep, step_of
 from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput
+from evac.model.records import dataclass
 from evac.model.wall_clock import WallClock
 from evac.office.values import HoldSeen, Silence
 from evac.views.words import duration, number, people, plural, spelled, wall_clock_here

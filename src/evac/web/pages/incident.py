@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from evac.incident.components import LANGUAGES, Language
 from evac.incident.records import COMPONENT_STATES, PHASES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
+from evac.model.records import dataclass
 from evac.office.incidents import IncidentFile, felt
 from evac.views.incident_view import runbook_body
 from evac.views.status_page import LANGUAGE_NAMES, preview_headline, status_body

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import Query, Request, Response
 
+from evac.model.records import dataclass
 from evac.notices.values import UPDATE, Kind, Severity, rank
 from evac.office.notices.overview import ChannelSeen, ConcernOpen, DeliverySeen, NoticesSeen, NoticeTold
 from evac.views.words import plural

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -17,6 +16,7 @@ from urllib.parse import quote
 from fastapi import Query, Request, Response
 
 from evac.model.errors import EvacError
+from evac.model.records import dataclass
 from evac.office.facts import Amount, EstateFacts, ServiceAt, ServiceFacts, StoreFacts
 from evac.office.values import RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT

@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import numpy as np
 
 from evac.incident.services import PLANNED
 from evac.model.plan import Outcome, Plan
+from evac.model.records import dataclass
 from evac.model.step_id import MOVED
 from evac.run.forecast import forecast
 from evac.run.values import ENDED, SETTLED, Event

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import quote
 
@@ -21,6 +21,7 @@ from evac.app import runs as cases
 from evac.engine.runs.requests import TEXT_MOST
 from evac.model.access import role_for
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
+from evac.model.records import dataclass
 from evac.model.run_policy import Envelope
 from evac.run.data_loss import time_lost
 from evac.run.view import RunView

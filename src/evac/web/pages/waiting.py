@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
 from fastapi import Request, Response
 
+from evac.model.records import dataclass
 from evac.office.values import RunShort, Situation
 from evac.run.values import CORRUPT
 from evac.run.waits import Gate, Wait

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from html import escape
 from typing import Any, Final
 from urllib.parse import quote
 
+from evac.model.records import dataclass
 from evac.office.facts import EstateFacts
 from evac.office.reckoning import FateOf, WhatIf
 from evac.views.words import duration, listed, people, plural

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from evac.estate.format.document import LIST, SCALAR, Node
@@ -20,6 +20,7 @@ from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.kubernetes.operators import has_secret, hosts_of
 from evac.estate.importers.kubernetes.source import KNATIVE, Manifests, Workload, texts
 from evac.estate.importers.source_files import at, entries, items_in, word, words
+from evac.model.records import dataclass
 
 Target = tuple[str, str]
 """`service` or `store`, and its id."""

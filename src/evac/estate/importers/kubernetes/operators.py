@@ -8,12 +8,12 @@ them promote a replica by themselves when a primary is lost, within one cluster.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from evac.estate.format.document import LIST, Node
 from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.source_files import at, word
+from evac.model.records import dataclass
 
 if TYPE_CHECKING:
     from evac.estate.importers.kubernetes.source import Manifests

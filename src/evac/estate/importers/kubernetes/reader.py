@@ -8,7 +8,6 @@ provides these, and until then they are unknown. A cluster dump contains more: s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,7 @@ from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.kubernetes.source import KNATIVE, Manifests, Workload, read_manifests, selects
 from evac.estate.importers.kubernetes.stores import add_stores
 from evac.estate.importers.source_files import at, word
+from evac.model.records import dataclass
 
 _WHOLE: Final = re.compile(r"\d{1,7}", re.ASCII)
 _PERCENT: Final = re.compile(r"(\d{1,3})%", re.ASCII)

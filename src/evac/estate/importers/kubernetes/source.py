@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from evac.estate.importers.kubernetes.objects import (
 )
 from evac.estate.importers.kubernetes.operators import OPERATORS
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 OWNERS_MAX: Final = 8
 """Most owners above a pod that are followed; Kubernetes itself has two."""

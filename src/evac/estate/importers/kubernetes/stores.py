@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from evac.estate.format.document import LIST, Node
@@ -22,6 +22,7 @@ from evac.estate.importers.kubernetes.operators import describe, follows, operat
 from evac.estate.importers.kubernetes.source import Manifests, Workload
 from evac.estate.importers.source_files import at, is_id, word
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 _PORTS: Final[Mapping[str, str]] = {
     "2379": "etcd",

@@ -6,7 +6,7 @@ Formats: `service.yaml` (hiera key `service::catalog`), conftool's `node`, `disc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from evac.estate.format.document import LIST, SCALAR, YAML_BYTES_MAX, Node
 from evac.estate.format.problems import Problems
 from evac.estate.importers.source_files import Row, at, entries, read_cells, read_text, read_tree, word, words
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 CATALOGUE_FILES: Final = (
     "puppet/service.yaml",
