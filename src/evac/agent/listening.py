@@ -24,12 +24,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+
+from evac.model.records import dataclass
 
 MOST: Final = 256
 """Connections at once. Controllers and witnesses of a hundred sites keep one each."""

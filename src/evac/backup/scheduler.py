@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from evac.backup.evidence import Evidence
@@ -20,6 +20,7 @@ from evac.backup.schedule import RANK, Entry
 from evac.engine.clock import Clock
 from evac.model.backup import BackupEvent
 from evac.model.errors import Conflict, EvacError, LeaseLost, LockHeld, Unavailable
+from evac.model.records import dataclass
 from evac.store.port import Lease
 
 AT_ONCE: Final = 4

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from evac.estate.importers import import_recipe
 from evac.estate.importers.discovery import Found, look_around
 from evac.estate.importers.imported import SourceError, scalar_text
 from evac.model.errors import InvalidInput
+from evac.model.records import dataclass
 from evac.views.words import plural
 
 RECIPE: Final = "estate.yaml"

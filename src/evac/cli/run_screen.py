@@ -7,10 +7,11 @@ import contextlib
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from evac.cli.console import say
+from evac.model.records import dataclass
 from evac.run.values import ENDED
 from evac.views.documents import RunDocument, StepRow, took_ms
 from evac.views.run_report import run_text

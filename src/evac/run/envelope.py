@@ -6,11 +6,12 @@ A replan inside an approved envelope continues; one outside it asks again and sa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from evac.model.access import Proven
 from evac.model.names import alike
+from evac.model.records import dataclass
 from evac.model.run_policy import Envelope
 
 

@@ -8,10 +8,11 @@ copy of the view, works between two parts, and installs the copy at the end.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from evac.model.errors import RunError
+from evac.model.records import dataclass
 from evac.run import replan
 from evac.run.boots import events as boot_events
 from evac.run.boots.state import Boots

@@ -11,11 +11,12 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import takewhile
 from typing import Final
 
 from evac.model.errors import Conflict, Corrupt, EvacError, Unavailable
+from evac.model.records import dataclass
 from evac.store.anchors import (
     MAX_BODY_BYTES,
     MAX_HEADER_BYTES,

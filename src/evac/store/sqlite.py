@@ -18,11 +18,12 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, LockHeld, StoreError, Unavailable
+from evac.model.records import dataclass
 from evac.store.port import (
     PREFIX_END,
     Change,

@@ -6,8 +6,10 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -99,3 +101,10 @@ def test_what_is_never_used_is_never_compiled() -> None:
     assert all(isinstance(vars(late)[name], _Late) for name in ("__init__", "__repr__", "__eq__", "__hash__"))
     late("a")
     assert not any(isinstance(value, _Late) for value in vars(late).values())
+
+
+def test_every_class_of_evac_is_made_by_it(project_root: Path) -> None:
+    sources = [*(project_root / "src").rglob("*.py"), *(project_root / "lab" / "src").rglob("*.py")]
+    own = project_root / "src" / "evac" / "model" / "records.py"
+    plain = re.compile(r"^from dataclasses import .*\bdataclass\b|\bdataclasses\.dataclass\b", re.MULTILINE)
+    assert [path for path in sources if path != own and plain.search(path.read_text())] == []

@@ -8,10 +8,11 @@ import contextlib
 import subprocess
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 
+from evac.model.records import dataclass
 from evac.net.etcd_gateway import Gateway, text_key
 from evac.net.tls import RenewedClient, TlsFiles
 from evac_lab.process import OneProcess, Process, ServerFailed, find_program, run_once

@@ -9,10 +9,11 @@ import contextlib
 import shutil
 import socket
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
+from evac.model.records import dataclass
 from evac_lab.process import OneProcess, Process, ServerFailed, find_program, give_to, may_change_user
 
 PACKAGE: Final = "mariadb-server"

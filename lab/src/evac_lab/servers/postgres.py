@@ -11,10 +11,11 @@ import contextlib
 import re
 import signal as signals
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from evac.drivers.postgres.link import format_conninfo, passfile_line
+from evac.model.records import dataclass
 from evac_lab.process import (
     MissingProgram,
     Process,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from evac.model.records import dataclass
 from evac_lab.process import OneProcess, Process, find_program
 
 PACKAGE = "redis-server"

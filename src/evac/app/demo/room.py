@@ -22,7 +22,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, date, datetime
 from functools import partial
 from importlib import resources
@@ -43,6 +43,7 @@ from evac.incident.records import Note
 from evac.model import extras
 from evac.model.errors import EvacError, InvalidInput, Retryable, RunError, Unavailable
 from evac.model.estate import Estate
+from evac.model.records import dataclass
 from evac.run.waits import waiting
 from evac.store.opening import open_store
 from evac.store.port import Store

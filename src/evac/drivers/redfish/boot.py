@@ -12,7 +12,6 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.drivers import parameters
@@ -22,6 +21,7 @@ from evac.drivers.redfish.calls import NoBmcAnswer, Talk, Wire, refusal
 from evac.drivers.redfish.settings import RedfishTarget, choose
 from evac.drivers.redfish.system import UP, System, healthy_storage, set_boot_source, switch
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 
 UNKNOWN_BOOT_S: Final = 60.0
 FIRST_SHARE: Final = 1.0

@@ -11,7 +11,6 @@ import asyncio
 import time
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self
 
@@ -31,6 +30,7 @@ from evac.drivers.redfish.connection import (
 )
 from evac.drivers.redfish.settings import Access, RedfishTarget, fits, is_busy, is_own_path, message_id
 from evac.model.errors import Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net.http_calls import Answer
 
 BRACKETS_MOST: Final = 8_192

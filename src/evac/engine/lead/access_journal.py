@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, fields, replace
 from typing import Any, Final
 
 import orjson
@@ -21,6 +21,7 @@ import orjson
 from evac.engine.lead import access_chapters as chapters
 from evac.model.access import AccessRecord
 from evac.model.errors import Conflict, Corrupt, Unavailable
+from evac.model.records import dataclass
 from evac.store.journal import Journal, last_of, records_after
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 

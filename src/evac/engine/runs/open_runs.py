@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -35,6 +35,7 @@ from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, Mark, Permit
 from evac.model.digest import canonical_json
 from evac.model.errors import Conflict, Corrupt, NotAllowed, Retryable, Unavailable
+from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec, made_ms
 from evac.run.view import RunView

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import QuantityError, parse_moment, parse_permille
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
+from evac.model.records import dataclass
 
 Row = tuple[Place, dict[str, tuple[str, Place]]]
 CLAIM_COLUMNS: Final = ("id", "account", "service", "loss", "received", "cycle")

@@ -9,7 +9,7 @@ holds it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,6 +21,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import BAD, FactBook, Reader, _Bad
 from evac.estate.format.spec import FACT, FORMAT_VERSION, HEAD, SECTIONS, TOOLS, TOP_KEYS, Section
 from evac.model.diagnostic import OVERLAY
+from evac.model.records import dataclass
 
 OVERLAY_FILES: Final = (OVERLAY, "overlay.yml")
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from evac.estate.importers.imported import Imported, Rows, Unknown
+from evac.model.records import dataclass
 
 AMOUNTS: Final = ("cpu", "memory", "disk", "accelerators", "watts")
 REACH: Final = ("serial", "position", "bmc")

@@ -9,13 +9,14 @@ Found in passes over all milestones until nothing changes, compiled.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import WHOLE, Instance, Use
+from evac.model.records import dataclass
 from evac.planning.bound.capacity import AT_ONCE, NEVER, Capacity, Needs
 from evac.planning.compiled import fill, inner, kernel
 from evac.steps.boot import Boot

@@ -9,12 +9,12 @@ server is on about as early as any order allows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import Instance
+from evac.model.records import dataclass
 from evac.planning.compiled import kernel
 from evac.planning.evacuation.board import AHEAD_WAIT, LEVELLED, NEED_STORE, NEVER, WAIT, Board, Ints
 from evac.planning.evacuation.items import EAGER, FAVOUR, TASTE

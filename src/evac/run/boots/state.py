@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any
 
+from evac.model.records import dataclass
 from evac.run.values import Renumber, RunStep, renumbered, renumbered_facts
 
 Moments = dict[int, int]

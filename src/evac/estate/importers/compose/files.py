@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -17,6 +17,7 @@ from evac.estate.format.document import LIST, MAP, SCALAR, Node, Tagged
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.source_files import at, entries, items_in, read_text, read_tree, word
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 """Names that Compose looks for, in its order."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from evac.estate.format.kinds import ID, ID_MAX
@@ -20,6 +20,7 @@ from evac.estate.importers.kubernetes.amounts import offered
 from evac.estate.importers.kubernetes.objects import Object, inside, text_in
 from evac.estate.importers.kubernetes.source import Manifests
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 _ZONES: Final = (
     "topology.kubernetes.io/zone",
