@@ -1,8 +1,7 @@
 """Operations on runs: propose one, view it, send requests, hold everything, verify it.
 
-Every function takes an open store and plain values. Nothing here runs a step: the controller does.
-
-Also: which servers of a run did not come up, with their locations.
+Every function takes an open store and plain values. Nothing here runs a step: the controller does. Also:
+which servers of a run did not come up, with their locations.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The estate: what a company runs, where, on what, and what depends on what. Frozen values in the field's
-terms.
+"""The estate: what a company runs, where, on what, and what depends on what. Frozen, in the field's terms.
 
 `None` means unknown, everywhere. Durations are integer milliseconds, capacities base units
 (`units.RESOURCES`), bandwidths Mbit/s, power watts. Ids of fault domains are paths: `pangyo`,
