@@ -262,7 +262,7 @@ def _places(top: Topology, names: list[str]) -> list[tuple[int, int] | None]:
 def _fleet(
     fleet: Fleet, top: Topology, moved: Sequence[Moved], lost: Sequence[LostNow], replicas: Replicas
 ) -> Fleet:
-    """Switched servers are as the last run left them, those of lost domains dark; loaded ones that are on serve."""
+    """Servers as the last run left them, and dark in what is lost; those that are on and loaded serve."""
     state = fleet.state.copy()
     switched: dict[str, bool] = {}
     for one in moved:
