@@ -25,6 +25,10 @@ Subject = Literal["store", "service", "site", "feed", "backup"]
 """What an endpoint can be for; `backup`: a data set that is not a store, such as the volumes of a tool."""
 
 
+ANY_COPY: Final = "any copy"
+"""What a primary waits for if any copy may confirm its commits."""
+
+
 @dataclass(frozen=True, slots=True)
 class RoleReport:
     """Current state of one copy of a store, as it reports."""

@@ -172,6 +172,35 @@ def test_of_two_copies_none_is_sure_and_a_demotion_confirms_nothing(server_folde
         asyncio.run(story())
 
 
+def test_a_commit_that_hangs_until_a_time_limit_is_reported_while_it_does(server_folder: Path) -> None:
+    """With a limit of a minute nobody waits until someone commits, and after it nobody does either."""
+    with data_set(server_folder) as world:
+        pangyo = world.pangyo
+
+        async def story() -> None:
+            driver, ask_it = MariadbDriver(), world.action("verify", "dc-pangyo")
+            pangyo.sql("SET GLOBAL rpl_semi_sync_master_timeout = 60000")
+            world.anyang.kill()
+            async with asyncio.timeout(10):
+                while ask(pangyo, _CONFIRM) != "0":
+                    await asyncio.sleep(0.02)
+            assert (await driver.report_role(ask_it, 5.0)).waits_for == ()
+            ledger = Ledger()
+            writer = asyncio.create_task(write_until_it_ends(pangyo, ledger, writers=1))
+            async with asyncio.timeout(10):
+                while not (report := await driver.report_role(ask_it, 5.0)).waits_for:
+                    await asyncio.sleep(0.02)
+            assert (report.waits_for, ledger.acknowledged) == (("dc-anyang",), [])
+            pangyo.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
+            async with asyncio.timeout(10):
+                while not ledger.acknowledged or (await driver.report_role(ask_it, 5.0)).waits_for:
+                    await asyncio.sleep(0.02)
+            pangyo.kill()
+            await writer
+
+        asyncio.run(story())
+
+
 @pytest.mark.parametrize(
     ("held", "least", "enough"),
     [("0-1-9", "0-1-9", True), ("0-2-9,1-1-3", "0-1-8", True), ("0-1-7", "0-1-8", False), ("", "", True)],

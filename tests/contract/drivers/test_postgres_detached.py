@@ -101,6 +101,39 @@ def test_a_copy_that_follows_nobody_is_led_to_the_new_primary_and_confirms_its_c
         asyncio.run(story())
 
 
+@pytest.mark.parametrize("names", ["FIRST 1 (*)", "ANY 1 (*)", "ANY 2 (*)", "*"])
+def test_a_primary_that_lets_any_copy_confirm_waits_once_too_few_follow(
+    server_folder: Path, names: str
+) -> None:
+    """As its own commits show, with a copy or without one."""
+    with data_set(server_folder) as world:
+        two, driver = "2" in names, PostgresDriver()
+
+        async def hangs() -> bool:
+            try:
+                await query(world.pangyo, "INSERT INTO messages SELECT count(*), 0, '' FROM messages", 1.0)
+            except TimeoutError:
+                return True
+            return False
+
+        async def story() -> None:
+            ask_it = world.action("verify", "dc-pangyo")
+            await query(world.pangyo, f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+            await query(world.pangyo, "SELECT pg_reload_conf()")
+            async with asyncio.timeout(10):
+                while (await query(world.pangyo, "SHOW synchronous_standby_names"))[0] != (names,):
+                    await asyncio.sleep(0.02)
+            said = (await driver.report_role(ask_it, 5.0)).waits_for
+            assert (await hangs(), said) == (two, ("any copy",) if two else ())
+            world.anyang.kill()
+            async with asyncio.timeout(10):
+                while not (report := await driver.report_role(ask_it, 5.0)).waits_for:
+                    await asyncio.sleep(0.02)
+            assert (await hangs(), report.waits_for) == (True, ("any copy",))
+
+        asyncio.run(story())
+
+
 def test_a_synchronous_copy_that_reconnects_is_one_while_its_primary_waits_for_it(
     server_folder: Path,
 ) -> None:

@@ -17,7 +17,7 @@ import asyncmy
 from asyncmy.cursors import DictCursor
 from asyncmy.errors import MySQLError
 
-from evac.drivers.capabilities import MemberRole, RoleReport
+from evac.drivers.capabilities import ANY_COPY, MemberRole, RoleReport
 from evac.drivers.parameters import refuse_stale, text, whole
 from evac.drivers.port import Action, Order, Value
 from evac.model.errors import ActionError, InvalidInput, OutcomeUnknown, Permanent, Retryable
@@ -203,12 +203,12 @@ class MariadbFacts:
     @property
     def waits_for(self) -> tuple[str, ...]:
         """Copies that commits wait for. Without one that confirms, the next commit waits even if none hangs
-        now, and for any copy if evac never named one.
+        now, and for any copy if evac never named one. With a time limit it waits only while a commit hangs.
         """
         missing = tuple(name for name in self.seen.confirms if name not in self.copies)
-        if not self.waits or (self.clients and not self.hanging):
+        if not self.hanging and (self.clients or not self.waits):
             return ()
-        return missing if self.clients else missing or self.seen.confirms or ("any copy",)
+        return missing if self.clients else missing or self.seen.confirms or (ANY_COPY,)
 
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal."""

@@ -20,7 +20,7 @@ from typing import Literal
 
 import orjson
 
-from evac.drivers.capabilities import MemberRole, RoleReport
+from evac.drivers.capabilities import ANY_COPY, MemberRole, RoleReport
 from evac.drivers.parameters import refuse_stale
 from evac.drivers.port import Checked, Evidence, Order
 from evac.drivers.postgres.link import UNREADABLE, Link, SyncSet, literal, parse_sync_set
@@ -162,13 +162,16 @@ class PostgresFacts:
     def waits_for(self) -> tuple[str, ...]:
         """Names of the synchronous members that a primary waits for because too few of them are streaming:
         until they do, or another set is written, every commit hangs. None for a primary that we demoted.
+        Connections count, not names; `*` lets each confirm that receives as a synchronous one.
         """
         if not self.writable or not self.sync.names:
             return ()
-        follow = {one.name for one in self.standbys if one.state == "streaming"}
-        if "*" in self.sync.names or len(follow.intersection(self.sync.names)) >= self.sync.count:
+        names, streams = self.sync.names, [one for one in self.standbys if one.state == "streaming"]
+        any_may = "*" in names
+        follow = [one.name for one in streams if one.name in names or (any_may and one.sync_state != "async")]
+        if len(follow) >= self.sync.count:
             return ()
-        return tuple(name for name in self.sync.names if name not in follow)
+        return (ANY_COPY,) if any_may else tuple(name for name in names if name not in follow) or names
 
     def streaming(self, name: str) -> StandbySeen | None:
         """The standby of that name that is currently receiving."""
