@@ -109,3 +109,35 @@ def test_a_mark_that_a_drill_left_is_cleared_by_a_person(world: World) -> None: 
         "plan", estate, "--observe", "--budget", "0s", "--lose", "pangyo", "-o", str(world.folder / "q")
     )
     assert Path(world.folder / "q").exists()
+
+
+def test_what_a_cancelled_evacuation_leaves_is_named_and_the_next_failback_stops_it(world: World) -> None:  # noqa: F811
+    """And a plan that was made before that is refused afterwards, with what to do."""
+    estate, plan = str(world.folder / "estate"), str(world.folder / "away")
+    world.evac("plan", estate, "--observe", "--evacuate", "pangyo", "--budget", "0s", "-o", plan)
+    world.evac("apply", plan, estate, "--execute", "--reason", "heat", "--confirm", "pangyo", code=13)
+    run = world.run()
+    world.evac("approve", run, "--reason", "agreed")
+    world.until(run, "running", "start:web:base:1")
+    world.evac("run", "attest", run, "start:web:base:1", "--reason", "it runs in anyang")
+    world.until(run, "succeeded", "start:web:base:1")
+    world.evac("run", "cancel", run, "--reason", "it is cool again")
+    world.until(run, "cancelled")
+    world.evac("site", "clear", "pangyo", "--reason", "it is cool again")
+    status = world.evac("status", estate)
+    assert "web runs in anyang (1), pangyo (1) since" in status
+    assert f"run {run}; home: pangyo (1); surplus: anyang (1)" in status
+    assert f"next: evac plan {estate} --failback pangyo" in status
+    before = str(world.folder / "before")
+    world.evac("plan", estate, "--observe", "--budget", "0s", "--lose", "anyang", "-o", before)
+    home = str(world.folder / "home")
+    world.evac("plan", estate, "--observe", "--budget", "0s", "--failback", "pangyo", "-o", home)
+    carry_out(world, "--failback", "pangyo")
+    status = world.evac("status", estate)
+    assert "surplus" not in status
+    assert "web runs in" not in status
+    for old, site in ((before, "anyang"), (home, "pangyo")):
+        for words in ((), ("--execute", "--reason", "fire", "--confirm", site)):
+            refused = world.evac("apply", old, estate, *words, code=12)
+            assert "[plan-stale]" in refused
+            assert "evac plan ESTATE --observe" in refused.replace(estate, "ESTATE")

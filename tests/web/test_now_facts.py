@@ -271,6 +271,10 @@ def test_what_runs_away_from_home_is_listed_with_its_cause() -> None:
         assert "cart runs in south (12) since" in page
         assert "run fire-1; home: north (8)" in page
         assert "all data is at its home site" not in page
+        assert "Plan the way home" not in page
+        way = "evac plan ESTATE --observe --failback north"
+        office.facts = replace(office.facts, way_home=way, services_away=(away,), plans=("another",))
+        assert f"Plan the way home: <code>{way}</code>" in (await client.get("/now")).text
 
     play(story, MemoryStore())
 

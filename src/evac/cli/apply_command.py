@@ -271,8 +271,8 @@ def _refuse_others(confirm: tuple[str, ...], leaving: Collection[str]) -> None:
     if others and leaving:
         raise InvalidInput(
             "not-left",
-            f"{', '.join(others)} was confirmed, but this run does not evacuate it",
-            f"it evacuates: {', '.join(sorted(leaving))}",
+            f"{', '.join(others)} was confirmed, but this plan is not for it",
+            f"it is for: {', '.join(sorted(leaving))}",
         )
 
 

@@ -42,19 +42,21 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     missing = np.minimum(np.maximum(0, belongs - there), short)
     leaves = (missing > 0) | ((belongs > 0) & (short == 0) & _users_elsewhere(top, home))
     total = counts_by_service(home, home.count, services)
+    over = np.array([service.id in estate.surplus for service in estate.services], np.bool_)
+    stops = leaves | ((belongs > 0) & (short == 0) & over)
     surplus = counts_by_service(now, now.count, services) + missing - total
-    return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, leaves, surplus))
+    return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, stops, surplus))
 
 
 def _users_elsewhere(top: Topology, home: Replicas) -> BoolColumn:
-    """(S,) services whose users are all sent to sites where home has none of it: what a run leaves that ended
+    """(S,) services with users that are sent to sites where home has none of it: what a run leaves that ended
     between start and shift.
     """
     sites, own = (site_of_replicas(top, home) + 1).tolist(), home.service.tolist()
     names, at_home = ("", *(site.id for site in top.estate.sites)), set(zip(own, sites, strict=True))
     known = {(top.estate.services[service].id, names[site]) for service, site in at_home}
     sent = ((service.id, top.estate.traffic.get(service.id, ())) for service in top.estate.services)
-    return np.array([bool(to) and known.isdisjoint((name, at) for at in to) for name, to in sent], np.bool_)
+    return np.array([not known.issuperset((name, at) for at in to) for name, to in sent], np.bool_)
 
 
 def _short_of_home(top: Topology, now: Replicas, home: Replicas) -> IntColumn:
@@ -70,10 +72,10 @@ def _short_of_home(top: Topology, now: Replicas, home: Replicas) -> IntColumn:
 
 
 def _leaving(
-    top: Topology, now: Replicas, home: Replicas, here: BoolColumn, leaves: BoolColumn, surplus: IntColumn
+    top: Topology, now: Replicas, home: Replicas, here: BoolColumn, stops: BoolColumn, surplus: IntColumn
 ) -> tuple[Leaving, ...]:
-    """For returning services: replicas in excess of home's number at their places, in the order of the
-    table.
+    """For services that return, or of which a run left too many: replicas in excess of home's number at their
+    places, in the order of the table. stops: (S,) these services.
     """
     declared = Counter[tuple[int, int, int]]()
     for key, count in zip(_keys(top, home), home.count.tolist(), strict=True):
@@ -83,13 +85,12 @@ def _leaving(
         service, left, count = key[0], int(surplus[key[0]]), int(now.count[row])
         stays = min(count, declared[key])
         declared[key] -= stays
-        if here[row] or left <= 0 or not leaves[service]:
+        if here[row] or left <= 0 or not stops[service]:
             continue
-        stops = min(left, count - stays)
-        if stops:
-            surplus[service] -= stops
+        if over := min(left, count - stays):
+            surplus[service] -= over
             places, name = found.setdefault(service, {}), place_name(top, key[1], key[2])
-            places[name] = places.get(name, 0) + stops
+            places[name] = places.get(name, 0) + over
     return tuple(Leaving(service, tuple(sorted(places.items()))) for service, places in sorted(found.items()))
 
 

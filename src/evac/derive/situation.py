@@ -89,6 +89,7 @@ def of(estate: Estate, seen: Observation) -> Situation:
             home=estate.replicas if effects.moved or gone or placed else None,
             lost=gone,
             traffic=MappingProxyType(traffic),
+            surplus=_surplus(top, placed, causes),
         )
     now = observed(now, seen)
     fires = {one.domain: one for one in lost if one.domain in gone and one.run}
@@ -129,6 +130,23 @@ def _placed(
             placed[seen.service] = rest | declared.spread(seen.service, seen.site, there, seen.replicas)
             causes[seen.service] = Cause("observed", seen.driver, at_ms=seen.at_ms)
     return placed, causes
+
+
+def _surplus(
+    top: Topology, placed: Mapping[str, Mapping[str, int]], causes: Mapping[str, Cause]
+) -> tuple[str, ...]:
+    """Services with more replicas than declared: left by a run that was cut short, or seen at a site where
+    none are declared. What is seen at a declared site may be scaled by someone else, and is theirs.
+    """
+    declared, found = _Counts(top), []
+    for service, counts in sorted(placed.items()):
+        home = declared.of(service)
+        if sum(counts.values()) > sum(home.values()):
+            sites = {declared.site(place) for place in home}
+            strays = (n and declared.site(place) not in sites for place, n in counts.items())
+            if causes[service].source == "run" or any(strays):
+                found.append(service)
+    return tuple(found)
 
 
 def services_at(estate: Estate, seen: Observation, site: str) -> frozenset[str]:
@@ -548,8 +566,12 @@ def situation_after(estate: Estate, plan: Plan) -> Situation:
     traffic = {name: sites for name, sites in estate.traffic.items() if name not in after.traffic}
     situation = of(replace(estate, lost=(), home=None, traffic=NOTHING), seen)
     home = estate.replicas if estate.home is None else estate.home
+    surplus = {*estate.surplus} - after.placed.keys() | {*situation.estate.surplus}
     now = replace(
-        situation.estate, home=home, traffic=MappingProxyType({**traffic, **situation.estate.traffic})
+        situation.estate,
+        home=home,
+        surplus=tuple(sorted(surplus)),
+        traffic=MappingProxyType({**traffic, **situation.estate.traffic}),
     )
     return replace(situation, estate=now)
 

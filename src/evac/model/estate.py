@@ -531,7 +531,7 @@ class Lead:
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
 
-    `lost`, `home` and `traffic` are set for an estate as it is now (`model.situation`), else empty. `tools`:
+    `lost`, `home`, `traffic` and `surplus`: set for an estate as it is now (`model.situation`). `tools`:
     role of `steps.TOOL_ROLES` -> services that fill it (all are needed; one of a tuple, preferred one first);
     `places`: path of a fact, such as `services/pay/rto` -> where it was read, not part of the digest;
     `changed`: when someone last changed it; `intervals`: facts that are known only within bounds."""
@@ -577,6 +577,8 @@ class Estate:
     """Where the files declare the replicas; None if `replicas` says the same."""
     traffic: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> sites that its users are sent to, if a run or a driver reports it."""
+    surplus: tuple[str, ...] = ()
+    """Services with more replicas than declared because of a run, or at a site where none are declared."""
 
     @property
     def lead(self) -> Lead:

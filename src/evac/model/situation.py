@@ -128,6 +128,13 @@ class Away:
     in_lost: Counts = ()
     """Replicas that were not moved away from a site that counts as lost; after a drill they may still run."""
 
+    @property
+    def surplus(self) -> Counts:
+        """Replicas beyond what the files declare; empty if there are not more in all."""
+        home = dict(self.home)
+        over = tuple((site, n - home.get(site, 0)) for site, n in self.now if n > home.get(site, 0))
+        return over if sum(n for _, n in self.now) > sum(home.values()) else ()
+
 
 @dataclass(frozen=True, slots=True)
 class StoreAway:

@@ -7,6 +7,7 @@ names are those of the API. Times are in milliseconds, capacities in base units 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Final
 
@@ -25,6 +26,7 @@ from evac.model.records import dataclass
 from evac.model.situation import Away, LostNow, Situation, StoreAway
 from evac.model.units import RESOURCE_COUNT, RESOURCES, amount
 from evac.views.audit_view import Root, fix_first
+from evac.views.situation_view import next_of
 
 REASONED_MOST: Final = 1_000
 """Number of rack losses for which a reason is computed; larger domains all get one."""
@@ -227,6 +229,8 @@ class EstateFacts:
     services_away: tuple[Away, ...] = ()
     stores_away: tuple[StoreAway, ...] = ()
     """What is not where the files declare it, and why."""
+    way_home: str = ""
+    """The command that makes the plan to bring the next of it home; empty if none does."""
     plans: tuple[str, ...] = ()
     """Plans whose verdicts are in `losses`."""
     before: str = ""
@@ -263,6 +267,9 @@ def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> E
         lost=() if now is None else now.lost,
         services_away=() if now is None else now.services,
         stores_away=() if now is None else now.stores,
+        way_home=""
+        if now is None or now.lost
+        else next_of(replace(now, rivals=(), silent=()), "ESTATE --observe"),
     )
 
 

@@ -40,6 +40,7 @@ def service_words(one: Away, now_ms: int, with_home: bool = True) -> str:
     if not with_home:
         return words
     words += f"; home: {home}"
+    words += f"; surplus: {places(one.surplus)}" if one.surplus else ""
     sites = {site for site, _ in one.now}
     if one.traffic and (one.now == one.home or not set(one.traffic) <= sites):
         only = "only " if set(one.traffic) < sites else ""
@@ -208,7 +209,10 @@ def next_of(situation: Situation, estate: str, run: str = "") -> str:
     for one in situation.services:
         now = dict(one.now)
         short = {site for site, count in one.home if now.get(site, 0) < count}
-        homes |= short or {site for site, _ in one.home if site not in one.traffic}
+        back = short or {site for site, _ in one.home if one.traffic and site not in one.traffic}
+        if not back and one.service in situation.estate.surplus:
+            back = {site for site, _ in one.home} - {site for site, _ in one.surplus}
+        homes |= back
     return f"evac plan {estate} --failback {min(homes)}" if homes else ""
 
 
@@ -227,6 +231,7 @@ def document(situation: Situation) -> dict[str, Any]:
                 "home": dict(o.home),
                 "now": dict(o.now),
                 "in_lost": dict(o.in_lost),
+                "surplus": dict(o.surplus),
                 "traffic": list(o.traffic),
                 "cause": cause(o.cause),
             }

@@ -346,6 +346,60 @@ def test_a_failback_that_ended_between_start_and_shift_is_completed_by_the_next(
     assert found
 
 
+@pytest.mark.parametrize("kind", ["failback", "evacuate"])
+def test_what_a_run_left_too_many_of_is_named_and_the_next_failback_stops_it(kind: str) -> None:
+    """A failback that was cut between its shift and its stop; an evacuation that was cancelled before its
+    shift.
+    """
+    found = 0
+    for seed in range(8):
+        world = World(estate_of(seed))
+        files = world.files
+        if kind == "failback":
+            world.run(lose("east"))
+            world.run(Scenario("restore", ("east",)))
+            scenario, left_out = Scenario("failback", ("east",)), {"stop"}
+        else:
+            scenario, left_out = Scenario("evacuate", ("east",), 3_600_000), {"shift", "stop", "promote"}
+        before = world.now
+        whole = make_plan(before, scenario, budget_ms=0).plan
+        cut = [one for one in promised(before, whole) if one.step.kind not in left_out]
+        world.moved.append(moved(before, scenario, cut, run="cut", phase="cancelled"))
+        now = of(files, world.seen)
+        over = {one.service: one for one in now.services if one.surplus}
+        assert set(over) == {step.target for step in whole.steps if step.kind == "stop"}
+        for one in over.values():
+            assert "; surplus: " in service_words(one, 9)
+            assert set(now.estate.surplus) == set(over)
+        if over:
+            assert next_of(now, "ESTATE") == "evac plan ESTATE --failback east"
+            assert estate_digest(now.estate) != estate_digest(before)
+        rest = world.run(Scenario("failback", ("east",)))
+        stops = {step.target: step.servers for step in rest.steps if step.kind == "stop"}
+        assert set(stops) == set(over)
+        assert not [step for step in rest.steps if step.kind in ("start", "shift")]
+        assert not of(files, world.seen).services
+        assert placement(world.now) == placement(files)
+        found += len(stops)
+    assert found
+
+
+def test_a_failback_leaves_alone_what_someone_else_scaled_at_home_and_stops_strays() -> None:
+    """As an autoscaler does: a run has nothing to do with it. Strays are where the files declare none."""
+    files = estate_of(1, sites=2)
+    service = files.services[0].id
+    ((_, home), count) = next(one for one in placement(files).items() if one[0][0] == service)
+    other = next(site for site in ("east", "west") if site != home)
+    failback = Scenario("failback", (home,))
+    for site, many, stopped in ((home, count + 2, 0), (other, 2, 2)):
+        seen = Observation(7, units=(UnitsSeen(service, site, many, "kubernetes", 7),), effects=Effects())
+        now = of(files, seen)
+        plan = make_plan(now.estate, failback, budget_ms=0).plan
+        assert check(now.estate, plan).holds
+        assert sum(step.count for step in plan.steps if step.kind == "stop") == stopped
+        assert next_of(now, "ESTATE") == (f"evac plan ESTATE --failback {home}" if stopped else "")
+
+
 def test_an_undone_start_is_no_effect_and_nothing_known_is_the_declared_estate() -> None:
     files = estate_of(2)
     assert of(files, Observation(0)).estate is files

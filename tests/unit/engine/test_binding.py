@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evac import estate as estates
+from evac.derive import situation
 from evac.derive.stores import observed
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.binding import Bound, _digest, bind
@@ -19,8 +20,10 @@ from evac.model.estate import NO_TIMEOUT_MS, Endpoint, Estate
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import Pace, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
+from evac.model.situation import Effects, Moved
 from evac.planning.plan import plan
 from evac.run.values import Left
+from evac.verify import check
 
 ESTATE = """evac: 1
 horizon: 1 h
@@ -373,6 +376,21 @@ def test_the_way_home_lets_a_site_in_again_that_serves_beside_another(
     starts = {name for name, step in steps.items() if step.kind == "start"}
     assert starts
     assert starts <= set(steps["redirect:messenger"].after), "only once it runs there again"
+
+
+def test_the_way_home_scales_back_what_a_cut_run_left_too_many_of(tmp_path: Path) -> None:
+    """Where one replica is at home beside it, one stays."""
+    files = estate(tmp_path)
+    placed = {"messenger": (("anyang-units", 3), ("pangyo-units", 2))}
+    left = Moved("cut", "evacuate", ("pangyo",), 1, 2, "cancelled", placed)
+    now = situation.of(files, Observation(3, effects=Effects(moved=(left,)))).estate
+    made = plan(now, Scenario("failback", ("pangyo",)))
+    assert check(now, made).holds
+    found = bind(now, made, LAX, run="r1", incident="i1", digest="sha256:0")
+    assert [step.id for step in found.spec.steps] == ["stop:messenger"]
+    (units,) = found.actions["stop:messenger"]
+    assert (units.verb, units.at) == ("scale", "anyang")
+    assert (units.parameters["replicas"], units.parameters["from_replicas"]) == (1, 3)
 
 
 def test_a_way_home_planned_from_the_files_alone_moves_no_primary_that_is_at_home(tmp_path: Path) -> None:

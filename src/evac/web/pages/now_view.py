@@ -389,7 +389,8 @@ def _away(facts: EstateFacts, at_ms: int) -> dict[str, Any]:
     """What is not where the files declare it, and why; stores first."""
     words = [store_words(one, at_ms) for one in facts.stores_away]
     words += [service_words(one, at_ms) for one in facts.services_away]
-    return {"words": words[:UNWELL_MOST], "rest": max(0, len(words) - UNWELL_MOST)}
+    rest = max(0, len(words) - UNWELL_MOST)
+    return {"words": words[:UNWELL_MOST], "rest": rest, "next": facts.way_home if words else ""}
 
 
 def _families(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> Iterator[dict[str, Any]]:
