@@ -1,7 +1,7 @@
 """Certificates that this process presents, when they expire, and those of the agents; warns in time.
 
 own        `EVAC_AGENT_CERT`, which controllers present to agents
-agents     as their health pages report
+agents     as they report themselves, with their clocks
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from evac.app.agent_health import clocks_of, healths
 from evac.app.anchoring import AgentReach
 from evac.drivers.process import CERT
-from evac.drivers.process.client import Lines
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.model.errors import EvacError
-from evac.net.http_calls import Caller, NotAnswered, NotReached
 from evac.net.tls import ends_ms
 from evac.store.port import Lease
+from evac.views.doctor_view import SET_CLOCK
 
 SOON_MS: Final = 30 * 86_400_000
 LOOK_S: Final = 600.0
 AGAIN_MS: Final = 86_400_000
-ASK_S: Final = 3.0
 
 
 def own_certificates(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
@@ -53,16 +52,20 @@ def words_of(what: str, end_ms: int, now_ms: int) -> str:
 
 
 class CertificateChore:
-    """Runs in the leader: checks every ten minutes, and warns about each expiring certificate once a day."""
+    """Runs in the leader: checks every ten minutes, warns about each expiring certificate once a day, and
+    about each clock that is off once until it agrees again. site: of this controller.
+    """
 
     def __init__(
         self,
         agents: Mapping[str, AgentReach],
         clock: Clock,
         tell: Tell,
+        site: str = "",
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._agents, self._clock, self._tell, self._pause = agents, clock, tell, pause
+        self._site, self._off = site, frozenset[str]()
         self._told: dict[str, int] = {}
 
     async def chore(self, guard: Lease) -> None:
@@ -73,11 +76,11 @@ class CertificateChore:
         found = {
             f"our certificate for {name}": ("", end_of(path)) for name, path in own_certificates().items()
         }
-        secure = {site: at for site, at in self._agents.items() if at[0].url.startswith("https:")}
-        ends = await asyncio.gather(*(self._asked(at) for at in secure.values()))
-        for site, end_ms in zip(secure, ends, strict=True):
-            if end_ms:
-                found[f"the certificate of the agent of {site}"] = (site, end_ms)
+        agents = await healths(self._agents, self._clock.now_ms)
+        for site, one in agents.items():
+            if one.ends_ms:
+                found[f"the certificate of the agent of {site}"] = (site, one.ends_ms)
+        self._tell_clocks(clocks_of(agents, f"the controller at {self._site}"))
         now_ms = self._clock.now_ms()
         for what, (site, end_ms) in found.items():
             words = words_of(what, end_ms, now_ms)
@@ -87,14 +90,10 @@ class CertificateChore:
                     Notice("trouble", now_ms, site, words, {"code": "certificate-ends", "ends_ms": end_ms})
                 )
 
-    async def _asked(self, at: AgentReach) -> int:
-        """Expiry reported by an agent; 0 if it does not respond or reports none, which other checks cover."""
-        agent, peer = at
-        url = agent.url
-        try:
-            health = f"{url.rstrip('/')}/v1/health"
-            async with Caller() as caller:
-                answer = await caller.call("GET", health, timeout_s=ASK_S, line=Lines(peer).to(url))
-            return int(answer.values()["tls"]["ends_ms"])
-        except (NotReached, NotAnswered, EvacError, ValueError, KeyError, TypeError):
-            return 0
+    def _tell_clocks(self, off: Mapping[str, str]) -> None:
+        """Names each clock that is off, once until it agrees again."""
+        for site, words in off.items():
+            if site not in self._off:
+                data = {"code": "clock-off", "hint": SET_CLOCK}
+                self._tell(Notice("trouble", self._clock.now_ms(), site or self._site, words, data))
+        self._off = frozenset(off)

@@ -249,7 +249,7 @@ async def compose(
             *_backups(setting, replace(desk, tell=journalled), estate, drivers),
             *(PlanJournal(store).chore, _access_journal(desk).chore, Evidence(store).chore),
             HeadChore(store, sinks | signed, clock, journalled, setting.site).chore,
-            *_reporting(store, clock, journalled, people, seen),
+            *_reporting(store, clock, journalled, people, seen, setting.site),
         ),
         leader_ttl_ms=setting.leader_ttl_ms
         or (LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS),
@@ -264,7 +264,7 @@ async def compose(
 
 
 def _reporting(
-    store: Store, clock: Clock, tell: Tell, people: KnownPeople, seen: SeenEstate
+    store: Store, clock: Clock, tell: Tell, people: KnownPeople, seen: SeenEstate, site: str
 ) -> tuple[Chore, ...]:
     """What a leader watches and reports."""
     return (
@@ -272,7 +272,7 @@ def _reporting(
         effects.ClearedMarks(store, clock, tell).chore,
         StoreAlarmChore(lambda: seen.observation, clock, tell).chore,
         StrangeEntryChore(store, clock, tell).chore,
-        CertificateChore(agents_of(seen.estate), clock, tell).chore,
+        CertificateChore(agents_of(seen.estate), clock, tell, site).chore,
     )
 
 

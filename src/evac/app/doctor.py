@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from evac import estate as estates
+from evac.app.agent_health import clocks_of, healths
+from evac.app.anchoring import agents_of
 from evac.app.controlling import hands_of, read_policy
 from evac.app.observing import AT_ONCE, action_of, standing_facts
 from evac.derive import situation
@@ -215,7 +217,12 @@ async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: i
         *(a for service in estate.services if not service.external for a in _of_service(service, known)),
     ]
     asked = sum(1 for found in answers if found)
-    return Diagnosis(estate.name, now_ms, tuple(abilities), asked)
+    clocks = clocks_of(await healths(agents_of(estate), _wall_ms), "this machine")
+    return Diagnosis(estate.name, now_ms, tuple(abilities), asked, tuple(clocks.values()))
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from evac.views.words import moment, plural
 
 Verdict = Literal["automatic", "by hand", "nobody"]
 """automatic: evac does it. by hand: a person has to. nobody: nothing is available that could do it."""
+SET_CLOCK: Final = "synchronise the clocks; times of journals, proofs and copies depend on them"
 _WORST_LAST: Final[tuple[Verdict, ...]] = ("automatic", "by hand", "nobody")
 
 
@@ -65,6 +66,8 @@ class Diagnosis:
     abilities: tuple[Ability, ...]
     endpoints: int
     """Number of endpoints that were asked."""
+    clocks: tuple[str, ...] = ()
+    """What is wrong with the clocks of agents, or with that of the machine that asked."""
 
     def verdict(self, subject: str) -> Verdict:
         """The worst verdict among a subject's abilities."""
@@ -106,7 +109,7 @@ class Diagnosis:
     @property
     def is_well(self) -> bool:
         """Whether every endpoint can do its job, and someone can do the rest."""
-        return not any(a.is_broken or a.verdict == "nobody" for a in self.abilities)
+        return not self.clocks and not any(a.is_broken or a.verdict == "nobody" for a in self.abilities)
 
 
 def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
@@ -116,6 +119,7 @@ def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
         "asked_at": moment(found.asked_at_ms),
         "well": found.is_well,
         "endpoints": found.endpoints,
+        "clocks": list(found.clocks),
         "subjects": [
             {
                 "id": subject,
@@ -148,6 +152,10 @@ def diagnosis_text(found: Diagnosis, width: int, colour: bool) -> str:
         counts = [f"{sum(a.verdict == one for a in mine)}" for one in _WORST_LAST]
         rows.append((subject, kind, found.verdict(subject), *(one if one != "0" else "-" for one in counts)))
     page.table(("name", "kind", "verdict", *_WORST_LAST), rows)
+    for words in found.clocks:
+        page.line()
+        page.line(f"{words} [clock-off]", "warning")
+        page.line(f"next: {SET_CLOCK}")
     for title, wanted in (
         ("Endpoints that cannot do their job", [a for a in found.abilities if a.is_broken]),
         ("Nobody can", [a for a in found.abilities if a.verdict == "nobody"]),

@@ -309,6 +309,11 @@ def clocks_off(
         vote = ballot.vote
         if ballot.proven and vote.witness != own_site:
             ahead_ms[vote.witness] = vote.at_ms - (wall_ms - (now_ms - ballot.seen_at_ms))
+    return apart(ahead_ms)
+
+
+def apart(ahead_ms: Mapping[str, int]) -> tuple[dict[str, int], bool]:
+    """The same for clocks of any parties, by how far each is ahead of this one, which is one of them."""
     found = sorted(ahead_ms.values())
     middle_ms = found[len(found) // 2]
     agreed = 2 * sum(abs(one - middle_ms) <= CLOCKS_DIFFER_MS for one in found) > len(found)

@@ -10,11 +10,18 @@ from pathlib import Path
 import pytest
 import pytest_socket
 
+from evac.app import doctor
+from evac.app.agent_health import AgentHealth, clocks_of
 from evac.app.certificates import CertificateChore, end_of, own_certificates, words_of
-from evac.drivers.process import CERT
+from evac.app.doctor import examine
+from evac.drivers.process import CA, CERT, KEY
 from evac.drivers.process.client import HERE, AgentAt, AgentPeer
+from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
+from evac.model.estate import Endpoint, Estate, Site
+from evac.model.run_policy import RunPolicy
+from evac.views.doctor_view import diagnosis_text
 from evac.web.metrics import Certificates
 from evac_lab.doctor import _certificates
 from tests.unit.agent.test_agent_tls import tls
@@ -72,7 +79,9 @@ def test_whoever_leads_tells_once_a_day_of_each_that_ends_soon(
             ]
             clock.ahead_ms = DAY_MS
             await chore.look()
-            assert len(told) == 4
+            assert [one.data["code"] for one in told] == ["certificate-ends"] * 2 + ["clock-off"] + [
+                "certificate-ends"
+            ] * 2
 
     asyncio.run(story())
 
@@ -98,3 +107,50 @@ def test_figures_and_the_doctor_name_them(tmp_path: Path, monkeypatch: pytest.Mo
     assert (row.verdict, "expires on" in row.words) == ("note", True)
     monkeypatch.setenv(CERT, str(late.cert))
     assert [row.verdict for row in _certificates()] == ["good"]
+
+
+@pytest.mark.parametrize(("ahead_ms", "by"), [(300_000, "5 min behind"), (-7_200_000, "2 h ahead of")])
+def test_a_clock_that_is_off_is_named_once_until_it_agrees_again_and_by_the_doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_ms: int, by: str
+) -> None:
+    """An agent is the only other party: no witness votes."""
+    ours = Authority(tmp_path)
+    mine = ours.sign("controller", "controller", good=timedelta(days=90))
+    for name, path in ((CERT, mine.cert), (KEY, mine.key), (CA, mine.ca)):
+        monkeypatch.setenv(name, str(path))
+    told: list[Notice] = []
+    clock = Later()
+
+    async def story() -> None:
+        door = tls(ours.sign("agent", "127.0.0.1", good=timedelta(days=90)), ours.file)
+        async with running(config(tmp_path, tls=door)) as agent:
+            reach = (at(agent.config, agent.url), AgentPeer(mine))
+            chore = CertificateChore({"pangyo": reach}, clock, told.append, "anyang")
+            for clock.ahead_ms in (0, ahead_ms, ahead_ms, 0, ahead_ms):
+                await chore.look()
+            words = f"the clock of the agent at pangyo is {by} that of the controller at anyang"
+            assert [(one.site, one.data["code"]) for one in told] == [("pangyo", "clock-off")] * 2
+            assert {one.words for one in told} == {words}
+            end = Endpoint(
+                "web", "web", "pangyo", "process", {"agent": agent.url, "secret": REFERENCE, "unit": "web"}
+            )
+            estate = Estate("acme", sites=(Site("pangyo"),), endpoints=(end,))
+            drivers = Drivers()
+            try:
+                assert (await examine(estate, RunPolicy(), drivers, 5)).is_well
+                monkeypatch.setattr(doctor, "_wall_ms", clock.now_ms)
+                found = await examine(estate, RunPolicy(), drivers, 5)
+            finally:
+                await drivers.close()
+            said = f"the clock of the agent at pangyo is {by} that of this machine"
+            assert (found.clocks, found.is_well) == ((said,), False)
+            assert f"{said} [clock-off]" in diagnosis_text(found, 160, False)
+
+    asyncio.run(story())
+
+
+def test_of_several_agents_the_one_that_most_disagree_with_is_named() -> None:
+    behind = {site: AgentHealth(0, 300_000) for site in ("pangyo", "ansan")}
+    assert clocks_of(behind, "this machine") == {
+        "": "the clock of this machine is 5 min behind that of most of the others"
+    }

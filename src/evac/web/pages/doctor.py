@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request, Response
 
 from evac.office.doctor import DoctorSeen
-from evac.views.doctor_view import Ability, Diagnosis, NextStep
+from evac.views.doctor_view import SET_CLOCK, Ability, Diagnosis, NextStep
 from evac.views.words import listed, number, plural
 from evac.web.access.port import Actor, need
 from evac.web.pages import frame
@@ -41,6 +41,7 @@ async def doctor(request: Request, actor: Annotated[Actor, Depends(need("viewer"
         more_steps=0 if found is None else max(0, len(found.next_steps()) - STEPS_MOST),
         rows=() if found is None else rows_of(found),
         more_rows=0 if found is None else max(0, len(found.subjects()) - ROWS_MOST),
+        set_clock=SET_CLOCK,
         actor=actor,
         may_ask=actor.has("operator"),
     )
@@ -66,7 +67,7 @@ def answer_of(seen: DoctorSeen) -> tuple[str, str, str]:
     total = sum(counts.values())
     if not total:
         return "The estate lists no services and no stores.", "Add them, then ask again.", "warn"
-    look = "bad" if counts["nobody"] or broken else "warn" if counts["by hand"] else "good"
+    look = "bad" if counts["nobody"] or broken else "warn" if counts["by hand"] or found.clocks else "good"
     more = f"{plural(found.endpoints, 'endpoint')} asked; nothing was changed."
     if broken:
         more = f"{listed(broken, 3)} cannot do what {'they are' if len(broken) > 1 else 'it is'} for. {more}"
