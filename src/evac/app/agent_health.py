@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from evac.app.anchoring import AgentReach
 from evac.drivers.process.client import Lines
 from evac.drivers.process.driver import HEALTH_PATH
 from evac.model.errors import EvacError
+from evac.model.records import dataclass
 from evac.net.http_calls import Caller, NotAnswered, NotReached
 from evac.views.words import duration
 from evac.watch.verdict import apart
@@ -63,6 +63,7 @@ def clocks_of(found: Mapping[str, AgentHealth], here: str) -> dict[str, str]:
     for site, ahead_ms in off.items():
         whose = f"the agent at {site}" if site else here
         than = "most of the others" if agreed else here
-        by = f"{duration(round(abs(ahead_ms) / MINUTE_MS) * MINUTE_MS)} {'ahead of' if ahead_ms > 0 else 'behind'}"
+        by = duration(round(abs(ahead_ms) / MINUTE_MS) * MINUTE_MS)
+        by += " ahead of" if ahead_ms > 0 else " behind"
         words[site] = f"the clock of {whose} is {by} that of {than}"
     return words

@@ -36,7 +36,7 @@ from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.rules import RULES
 from evac.derive.domains import can_be_lost, topology
 from evac.derive.domains import domains as every_domain
-from evac.derive.situation import without_lost
+from evac.derive.pools import without_lost
 from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.collector import collector_at_rest
 from evac.model.estate import Estate, Lead

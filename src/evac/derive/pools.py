@@ -8,11 +8,13 @@ only the site of a replica is known, a loss below the site cannot be judged.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members
-from evac.derive.domains import Loss, Topology
+from evac.derive.domains import Loss, Topology, is_lost, lost_now, topology
 from evac.derive.stores import is_down, store_is_lost
+from evac.model.estate import Estate
 from evac.model.fleet import (
     AT_SITE,
     CONDEMNED,
@@ -331,3 +333,39 @@ def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str])
         else:
             capacity.append(total * pool.quota_permille // 1000)
     return capacity
+
+
+def without_lost(estate: Estate) -> Estate:
+    """A current estate without what is lost: nothing there can be lost again, and it provides no capacity.
+    The same object if nothing is lost.
+    """
+    if not estate.lost:
+        return estate
+    top = topology(estate)
+    gone, old = lost_now(top), estate.replicas
+    state = estate.fleet.state.copy()
+    state[gone.servers] = CONDEMNED
+    left = old.count - replicas_lost(top, gone)
+    kept, nothing = left > 0, (0, 0, 0, 0)
+    return replace(
+        estate,
+        fleet=replace(estate.fleet, state=state),
+        replicas=Replicas(old.service[kept], old.kind[kept], old.target[kept], left[kept]),
+        sites=tuple(
+            replace(site, role="edge") if dead else site
+            for site, dead in zip(estate.sites, gone.sites.tolist(), strict=True)
+        ),
+        pools=tuple(
+            replace(pool, capacity=nothing) if dead else pool
+            for pool, dead in zip(estate.pools, gone.pools.tolist(), strict=True)
+        ),
+        stores=tuple(
+            replace(
+                store,
+                members=tuple(member for member in store.members if not is_lost(top, gone, member.at)),
+                backups=tuple(backup for backup in store.backups if not is_lost(top, gone, backup.at)),
+            )
+            for store in estate.stores
+        ),
+        lost=(),
+    )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from evac.derive.domains import Loss, Topology, is_lost, loss, lost_in, lost_now, resolve, site_of, topology
+from evac.derive.domains import Loss, Topology, is_lost, loss, lost_in, resolve, site_of, topology
 from evac.derive.homing import place_name, pool_of_server
 from evac.derive.pools import pool_shares, replicas_lost
 from evac.derive.serving import Serving
@@ -583,39 +583,3 @@ def promised(estate: Estate, plan: Plan) -> list[Done]:
         Done(step, step.end_ms, serving.sites(step.target)[:1] if kind_of(step.kind).moves_traffic else ())
         for step in sorted(plan.steps, key=lambda step: (step.end_ms, step.id))
     ]
-
-
-def without_lost(estate: Estate) -> Estate:
-    """A current estate without what is lost: nothing there can be lost again, and it provides no capacity.
-    The same object if nothing is lost.
-    """
-    if not estate.lost:
-        return estate
-    top = topology(estate)
-    gone, old = lost_now(top), estate.replicas
-    state = estate.fleet.state.copy()
-    state[gone.servers] = CONDEMNED
-    left = old.count - replicas_lost(top, gone)
-    kept, nothing = left > 0, (0, 0, 0, 0)
-    return replace(
-        estate,
-        fleet=replace(estate.fleet, state=state),
-        replicas=Replicas(old.service[kept], old.kind[kept], old.target[kept], left[kept]),
-        sites=tuple(
-            replace(site, role="edge") if dead else site
-            for site, dead in zip(estate.sites, gone.sites.tolist(), strict=True)
-        ),
-        pools=tuple(
-            replace(pool, capacity=nothing) if dead else pool
-            for pool, dead in zip(estate.pools, gone.pools.tolist(), strict=True)
-        ),
-        stores=tuple(
-            replace(
-                store,
-                members=tuple(member for member in store.members if not is_lost(top, gone, member.at)),
-                backups=tuple(backup for backup in store.backups if not is_lost(top, gone, backup.at)),
-            )
-            for store in estate.stores
-        ),
-        lost=(),
-    )

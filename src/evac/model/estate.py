@@ -531,10 +531,9 @@ class Lead:
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
 
-    `lost`, `home`, `traffic` and `surplus`: set for an estate as it is now (`model.situation`). `tools`:
-    role of `steps.TOOL_ROLES` -> services that fill it (all are needed; one of a tuple, preferred one first);
-    `places`: path of a fact, such as `services/pay/rto` -> where it was read, not part of the digest;
-    `changed`: when someone last changed it; `intervals`: facts that are known only within bounds."""
+    `lost`, `home`, `traffic`, `surplus`: as it is now (`model.situation`). `tools`: role of `TOOL_ROLES` ->
+    services that fill it (all are needed; one of a tuple, preferred one first). `places`: path of a fact ->
+    where it was read; no part of the digest. `changed`: by someone. `intervals`: facts within bounds."""
 
     name: str
     as_of: date | None = None
@@ -577,8 +576,7 @@ class Estate:
     """Where the files declare the replicas; None if `replicas` says the same."""
     traffic: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> sites that its users are sent to, if a run or a driver reports it."""
-    surplus: tuple[str, ...] = ()
-    """Services with more replicas than declared because of a run, or at a site where none are declared."""
+    surplus: tuple[str, ...] = ()  # services with more replicas than declared, by a run or where none are
 
     @property
     def lead(self) -> Lead:

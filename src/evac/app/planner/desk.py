@@ -35,6 +35,7 @@ from evac.derive.basis import (
 from evac.derive.domains import Loss, Topology, can_be_lost, domains, is_lost, loss, topology
 from evac.derive.objectives import rto_of
 from evac.derive.planning_instance import derive, limits_in
+from evac.derive.pools import without_lost
 from evac.derive.rows import RowSet, rows_of
 from evac.engine.plans.queue import scenarios_of
 from evac.estate.codecs import plan as plan_codec
@@ -351,7 +352,7 @@ def _domains(desk: _Desk) -> Iterator[Domain]:
 
     every = (domain for domain in domains(desk.estate) if domain.kind in KINDS)
     chosen = [domain for domain in every if can_be_lost(desk.top, domain.id)]
-    top = topology(situation.without_lost(desk.estate)) if desk.estate.lost else desk.top
+    top = topology(without_lost(desk.estate)) if desk.estate.lost else desk.top
     rows = loss_rows(impacts(top, losses(top, [domain.id for domain in chosen])))
     for domain, row in zip(chosen, rows, strict=True):
         yield Domain((domain.id,), domain.kind, row.people_down, desk.taken((domain.id,)))
