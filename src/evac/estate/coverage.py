@@ -167,7 +167,6 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
 _TIER_WEIGHT: Final = (4, 3, 2, 1)
 _UNTIERED: Final = 2
 _LIMITS: Final = (
-    "approvals_at_once",
     "promotions_at_once",
     "traffic_changes_at_once",
     "starts",

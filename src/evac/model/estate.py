@@ -216,9 +216,9 @@ class Traffic:
 @dataclass(frozen=True, slots=True)
 class Service:
     """One service. `replicas`: nominal count over all sites; `share`: the smallest share that can serve.
-    `sites`: where it runs unless a replica table says more. `purges`: it deletes old data by itself, so after
-    a restore it waits for a person. `public_name`: its name on the status page; services with the same one
-    are shown as one.
+    `sites`: where it runs unless a replica table says more. `single_run`: a note for people. `purges`: it
+    deletes old data by itself, so after a restore it waits for a person. `public_name`: its name on the
+    status page; services with the same one are shown as one.
     """
 
     id: str
@@ -423,7 +423,7 @@ class Limits:
 
     `manual_ms`: step kind -> least duration when people do it without the tools; `hands_at_once`: manual
     steps at one time; `power_margin_permille`: what stays free in every budget of power, inrush and cooling;
-    `backups_at_once`: backups, checks and restore tests that evac runs.
+    `backups_at_once`: backups, checks and restore tests that evac runs; `approvals_at_once`: a note.
     """
 
     approvals_at_once: int | None = None

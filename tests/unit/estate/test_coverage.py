@@ -52,6 +52,13 @@ def test_every_missing_fact_lowers_the_score_and_is_named() -> None:
         assert any(fact.path == f"services/pay/{key}" for fact in after.missing)
 
 
+def test_a_note_for_people_is_no_missing_fact() -> None:
+    """No plan uses the number of approvals at one time, so stating it makes no answer better."""
+    estate = load(ESTATES / "small")
+    limits = replace(estate.limits, approvals_at_once=None)
+    assert coverage(replace(estate, limits=limits)) == coverage(estate)
+
+
 def test_a_share_that_no_one_stated_is_missing_and_one_of_all_replicas_is_not(tmp_path: Path) -> None:
     def missing(values: str) -> bool:
         (tmp_path / "e.yaml").write_text(f"evac: 2\nsites: {{a: {{}}}}\nservices: {{s: {{{values}}}}}\n")

@@ -193,7 +193,8 @@ SERVICE: Final[tuple[Field, ...]] = (
         "single_run",
         "single_run",
         flag(),
-        "true: only one instance may run at a time (cron, billing, consumers)",
+        "true: only one instance may run at a time (cron, billing, consumers); a note for people: "
+        "plans do not prevent a second one while the service moves",
         default=False,
     ),
     Field(

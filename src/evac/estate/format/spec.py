@@ -171,7 +171,12 @@ def _endpoint(id: str, settings: dict[str, Any] | None = None, **values: Any) ->
 
 
 _LIMITS: Final[tuple[Field, ...]] = (
-    Field("approvals_at_once", "approvals_at_once", _AT_ONCE, "maximum simultaneous approvals"),
+    Field(
+        "approvals_at_once",
+        "approvals_at_once",
+        _AT_ONCE,
+        "maximum simultaneous approvals; a note for people: plans do not use it",
+    ),
     Field("fences_at_once", "fences_at_once", _AT_ONCE, "maximum simultaneous fences"),
     Field("promotions_at_once", "promotions_at_once", _AT_ONCE, "maximum simultaneous promotions"),
     Field("sheds_at_once", "sheds_at_once", _AT_ONCE, "maximum number of services being stopped at once"),
