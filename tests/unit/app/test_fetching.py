@@ -87,10 +87,20 @@ class Server(BaseHTTPRequestHandler):
         elif url.path == "/api/virtualization/virtual-machines/":
             machine = {"name": "vm", "vcpus": 2, "device": {"id": 7}, "role": {"slug": "shop"}}
             self._send(200, {"next": None, "results": [machine]})
+        elif url.path == "/api/dcim/locations/":
+            found = [
+                {"id": n, "slug": f"room-{n}", "site": {"slug": "fra"}, "parent": {"id": 9}} for n in (1, 2)
+            ]
+            around = {"id": 9, "slug": "house", "site": {"slug": "fra"}, "parent": None}
+            self._send(200, {"next": None, "results": [*found, around]})
         else:
             first, count = int(query.get("offset", ["0"])[0]), min(int(query["limit"][0]), Server.page_most)
             numbers = range(first, min(first + count, 450))
-            results = [{"id": n, "name": f"srv-{n}", "site": {"slug": "fra"}} for n in numbers]
+            more = {
+                "site": {"slug": "fra"},
+                "custom_fields": {"cpu_cores": 8, "notes": "root password: 1234"},
+            }
+            results = [{"id": n, "name": f"srv-{n}", "location": {"id": 1 + n % 2}, **more} for n in numbers]
             self._send(200, {"next": "x" if first + count < 450 else None, "results": results})
 
     def _odd(self, how: str) -> None:
@@ -202,7 +212,9 @@ def test_netbox_is_read_page_by_page(server: str, tmp_path: Path, status: int, s
     estate = load(tmp_path / "estate")
     assert len(estate.fleet) == 450
     assert [(one.id, one.replicas) for one in estate.services] == [("shop", 1)] * (not said)
-    assert len(Server.seen) == 4 + (not said)
+    assert [(group.id, len(group.members)) for group in estate.groups] == [("fra.house", 2)]
+    assert estate.fleet.capacity[:, 0].tolist() == [8_000] * 450
+    assert len(Server.seen) == 6 + (not said)
     assert ("did not let this token read virtual machines" in done.output) == said
 
 

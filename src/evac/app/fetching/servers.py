@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from evac.estate.importers.csv import understand
+from evac.estate.importers.hosts import AMOUNTS
 from evac.estate.importers.netbox import REFUSED
 from evac.estate.importers.prometheus import QUERIES, recorded
 from evac.model.errors import InvalidInput
@@ -180,11 +182,14 @@ def _samples(answer: Any) -> Any:
 
 
 def _netbox(server: _Server) -> Mapping[str, Any]:
-    devices = list(_pages(server, "/api/dcim/devices/"))
-    path = "/api/virtualization/virtual-machines/"
-    if server.get(path, "Token", optional=True, limit="1") is None:
-        return {"devices": devices, REFUSED: True}
-    return {"devices": devices, "virtual_machines": list(_pages(server, path))}
+    found: dict[str, Any] = {"devices": list(_pages(server, "/api/dcim/devices/"))}
+    for key, path in (("locations", "/api/dcim/locations/"), ("virtual_machines", _MACHINES)):
+        if server.get(path, "Token", optional=True, limit="1") is not None:
+            found[key] = list(_pages(server, path))
+    return found if "virtual_machines" in found else {**found, REFUSED: True}
+
+
+_MACHINES: Final = "/api/virtualization/virtual-machines/"
 
 
 _OF_DEVICE: Final = (
@@ -204,8 +209,15 @@ _OF_DEVICE: Final = (
     "oob_ip",
     "vcpus",
     "memory",
+    "parent",
+    "slug",
 )
-"""Fields of a device or a virtual machine that the importer reads; the others are dropped."""
+"""Fields of a device, a virtual machine or a location that the importer reads; the others are dropped."""
+
+
+def _is_amount(name: str) -> bool:
+    known = understand(name)
+    return known is not None and known[0] in AMOUNTS
 
 
 def _pages(server: _Server, path: str) -> Iterator[Any]:
@@ -218,7 +230,11 @@ def _pages(server: _Server, path: str) -> Iterator[Any]:
             raise InvalidInput("import-server", f"{server.url} does not respond like NetBox", hint)
         for item in results:
             if isinstance(item, dict):
-                yield {name: item[name] for name in _OF_DEVICE if name in item}
+                kept = {name: item[name] for name in _OF_DEVICE if name in item}
+                own = item.get("custom_fields")
+                if isinstance(own, dict):  # they may hold anything, so only amounts are kept
+                    kept["custom_fields"] = {key: value for key, value in own.items() if _is_amount(key)}
+                yield kept
         seen += len(results)  # a server may return fewer than requested: MAX_PAGE_SIZE
         if not answer.get("next"):
             return

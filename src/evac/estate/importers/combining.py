@@ -391,7 +391,7 @@ def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
     made.published = {host: names.get(service, service) for host, service in imported.published.items()}
     for section, entries in imported.sections.items():
         for name, entry in entries.items():
-            values = {key: _renamed(value, names) for key, value in entry.values.items()}
+            values = {key: _renamed(value, names, section == "groups") for key, value in entry.values.items()}
             kept = replace(entry, values=values)
             new = _path_renamed(name, names) if section in _PATHS else names.get(name, name)
             made.sections.setdefault(section, {})[new] = kept
@@ -427,9 +427,11 @@ def _path_renamed(text: str, names: Mapping[str, str]) -> str:
     return "+".join(f"{names.get(site, site)}{slash}{rest}" for site, slash, rest in paths)
 
 
-def _renamed(value: Value, names: Mapping[str, str]) -> Value:
+def _renamed(value: Value, names: Mapping[str, str], are_paths: bool = False) -> Value:
     if isinstance(value, list):
-        return [_renamed(item, names) for item in value]
+        return [_renamed(item, names, are_paths) for item in value]
     if isinstance(value, dict):
-        return {names.get(key, key): _renamed(item, names) for key, item in value.items()}
-    return names.get(value, value) if isinstance(value, str) else value
+        return {names.get(key, key): _renamed(item, names, are_paths) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    return _path_renamed(value, names) if are_paths else names.get(value, value)

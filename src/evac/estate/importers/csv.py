@@ -509,6 +509,22 @@ def _unit(stated: str, meaning: str, reading: _Reading) -> str | None:
     return (unit_named(stated) or stated) if stated else reading.columns[meaning].unit
 
 
+def amount(meaning: str, text: str, unit: str | None) -> str | None:
+    """An amount of a server in base units; None if the text is none, or if it needs a unit and has none."""
+    match = _AMOUNT.fullmatch(text.strip())
+    number = None if match is None else plain_number(match[1], None)
+    stated = (unit_named(match[2]) or match[2]) if match is not None and match[2] else unit
+    if number is None or (stated is None and meaning in _MEASURED):
+        return None
+    try:
+        whole = (
+            f"{number} {stated or 'cores'}" if meaning in _IN_CORES else f"{number} {stated or ''}".strip()
+        )
+        return str(q.parse(_QUANTITIES[meaning], whole))
+    except QuantityError:
+        return None
+
+
 def _services(row: Row, reading: _Reading) -> list[str]:
     text = _cell(row, "services", reading)
     names = [] if text is None else [part for part in _PARTED.split(text) if part]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Final
 
-from evac.estate.importers.imported import Imported, Rows, Unknown
+from evac.estate.importers.imported import Imported, Rows, Unknown, Value
 from evac.model.records import dataclass
 
 AMOUNTS: Final = ("cpu", "memory", "disk", "accelerators", "watts")
@@ -38,6 +38,7 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[st
     halls: dict[str, str] = {}
     feeds: dict[str, set[str]] = {}
     pools = _pool_names(hosts)
+    in_pools: dict[str, list[Mapping[str, str]]] = {}
     for name, host in hosts.items():
         facts = host.facts
         site = facts.get("site")
@@ -49,11 +50,13 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[st
         rack = _add_rack(facts, site, halls, feeds, imported)
         pool = pools.get((facts.get("pool", ""), site), "")
         if pool:
-            imported.add("pools", pool, {"site": site})
+            in_pools.setdefault(pool, []).append(facts)
         amounts = [facts.get(meaning, "") for meaning in AMOUNTS]
         reach = [facts.get(meaning, "") for meaning in REACH]
         row = (name, site, rack, facts.get("class", ""), facts.get("state", ""), pool, *amounts, *reach)
         servers.append(row)
+    for pool, members in in_pools.items():
+        imported.add("pools", pool, {"site": members[0]["site"], **_capacity(members)})
     imported.tables["servers"] = servers
     imported.tables["racks"] = [
         (rack, hall or "unknown", "+".join(sorted(feeds.get(rack, ())))) for rack, hall in halls.items()
@@ -63,6 +66,16 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[st
     if nowhere:
         imported.unknown.append(Unknown("hosts without a site; left out", len(nowhere), nowhere))
     return pools
+
+
+def _capacity(members: list[Mapping[str, str]]) -> dict[str, Value]:
+    """What the serving members of a pool have together; an amount that one does not state is unknown."""
+    serving = [facts for facts in members if facts.get("state", "serving") == "serving"]
+    return {
+        meaning: f"{sum(int(facts[meaning]) for facts in serving)} {unit}"
+        for meaning, unit in (("cpu", "mCPU"), ("memory", "MiB"))
+        if all(meaning in facts for facts in serving)
+    }
 
 
 def _add_rack(

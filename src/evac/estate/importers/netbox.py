@@ -1,8 +1,9 @@
 """Maps NetBox data to an estate: devices become servers in their racks and locations.
 
 The source is the JSON of its API: the answer of `/api/dcim/devices/`, or a folder or mapping of several
-(`devices`, `virtual_machines`). Devices that share a name, which NetBox allows at several sites, are renamed
-by site. A role becomes a service unless it concerns the network or hosts of virtual machines.
+(`devices`, `virtual_machines`, `locations`). A location is a hall; those around several are groups of halls.
+Devices that share a name, which NetBox allows at several sites, are renamed by site. A role becomes a service
+unless it concerns the network or hosts of others.
 
 A virtual machine is a replica of its role on its device, else in the pool of its cluster, so that no capacity
 counts twice. If the source has neither, the virtual machine is a server itself.
@@ -13,28 +14,59 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
 from evac.estate.format import quantities as q
-from evac.estate.format.document import LIST, MAP, Node
+from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.csv import STATES, bare
-from evac.estate.importers.hosts import Host, add_hosts, host_examples
+from evac.estate.importers.csv import STATES, amount, bare, understand
+from evac.estate.importers.hosts import AMOUNTS, Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
-from evac.estate.importers.source_files import at, is_id, items_in, read_values, word
+from evac.estate.importers.source_files import at, entries, is_id, items_in, read_values, word
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 _NO_SERVERS: Final = re.compile(
-    r".*(?:switch|router|firewall|pdu|patch|console|access-?point|load-?balancer|ups|cable|panel|kvm).*"
+    r".*(?:switch|router|firewall|pdu|patch|console|access-?point|load-?balancer|ups|cable|panel|kvm(?!-?(?:host|hyper|node|server))).*"
     r"|(?:.*[-_ ])?(?:leaf|spine|tor|wlc|oob|wan)(?:[-_ ].*)?"
 )
+_HOSTS_OF_OTHERS: Final = re.compile(
+    r"(?:.*[-_ ])?(?:hypervisor|esxi?|proxmox|kvm|virtuali[sz]ation|vmware|vm-?host|k8s|kubernetes)s?"
+    r"(?:[-_ ].*)?"
+)
+"""Roles of servers that run what others describe; they are no services."""
 _PLAIN_SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:#-]{0,62}", re.ASCII)
 _MACHINE_URL: Final = re.compile(r"/(?:devices|virtual-machines)/[0-9a-f-]+/?$", re.ASCII)
 """Their ids are numbers, or UUIDs in Nautobot."""
 _POSITION: Final = re.compile(r"(\d{1,3})(?:\.0)?", re.ASCII)
 REFUSED: Final = "virtual_machines_refused"
 """Set in a dump if the server did not let evac read virtual machines."""
+_DEPTH_MAX: Final = 20
+"""Most locations one above the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Location:
+    """A location: its site, its name, and the id of the one around it, if any."""
+
+    site: str
+    name: str
+    parent: str
+
+
+@dataclass(slots=True)
+class _Dump:
+    """A dump as it is read. `halls`: id of a location -> its name here, unique at its site."""
+
+    problems: Problems
+    options: Options
+    halls: dict[str, str] = field(default_factory=dict)
+    hosts: dict[str, Host] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    unitless: set[str] = field(default_factory=set)
+    """Custom fields that were reported because they state no unit."""
 
 
 def looks_like(name: str, head: str) -> Sign | None:
@@ -52,7 +84,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         tree = read_values(path, problems)
         if tree is not None:
             roots.append(tree)
-            if source.is_dir() and not any(_devices(tree)):
+            if source.is_dir() and not any(_devices(tree)) and not any(map(_is_location, _items(tree))):
                 message = f"{path.name} has no devices and no virtual machines: evac does not use it"
                 problems.add("import-ignored", message, Place(path.name))
     found = [item for root in roots for item in _devices(root)]
@@ -67,11 +99,12 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         message = "NetBox did not let this token read virtual machines; they are left out"
         hint = "give the token the permission to view virtual machines, then import again"
         problems.add("import-skipped", message, Place(source.name), hint)
-    left_out: Counter[str] = Counter()
-    hosts: dict[str, Host] = {}
+    locations = _locations(roots, [item for item, _ in found])
+    dump = _Dump(problems, options, _hall_names(locations))
+    hosts = dump.hosts
     by_id: dict[str, str] = {}
     for device in (item for item, is_virtual in found if not is_virtual):
-        made = _add_host(device, options, hosts, left_out, problems)
+        made = _add_host(device, dump)
         if made is not None and (number := word(device, "id")):
             by_id[number] = made
     clusters: dict[str, set[str]] = {}
@@ -80,41 +113,102 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             clusters.setdefault(host.facts["pool"], set()).add(host.facts["site"])
     guests: list[tuple[Node, dict[str, str], str]] = []
     for machine in (item for item, is_virtual in found if is_virtual):
-        facts = _facts(machine, options, problems)
+        facts = _facts(machine, dump)
         below = by_id.get(word(machine, "device", "id") or "", "")
         if below or ("pool" in facts and facts["pool"] in clusters):
             guests.append((machine, facts, below))
         else:
-            _add_host(machine, options, hosts, left_out, problems)
+            _add_host(machine, dump)
     _keep_apart({below for _, _, below in guests}, {facts.get("pool", "") for _, facts, _ in guests}, hosts)
     pools = add_hosts(hosts, imported)
-    _add_guests(guests, clusters, pools, imported, left_out)
-    imported.unknown += [Unknown(what, count) for what, count in sorted(left_out.items())]
+    _add_guests(guests, clusters, pools, imported, dump.left_out)
+    _add_groups(locations, dump.halls, imported)
+    imported.unknown += [Unknown(what, count) for what, count in sorted(dump.left_out.items())]
     imported.examples = host_examples(imported)
     return imported
 
 
-def _add_host(
-    device: Node, options: Options, hosts: dict[str, Host], left_out: Counter[str], problems: Problems
-) -> str | None:
+def _add_host(device: Node, dump: _Dump) -> str | None:
     """Adds a server; returns its name, or None if it is left out."""
-    role = _role(device)
+    role, problems = _role(device), dump.problems
     if _NO_SERVERS.fullmatch(role.lower()):
-        left_out["network devices"] += 1
+        dump.left_out["network devices"] += 1
         return None
     name = word(device, "name")
     if not name:
-        left_out["devices without a name; left out"] += 1
+        dump.left_out["devices without a name; left out"] += 1
         return None
-    facts = _facts(device, options, problems)
-    made = _unique(name, facts.get("site") or facts.get("pool", ""), device, hosts, problems)
+    facts = _facts(device, dump)
+    made = _unique(name, facts.get("site") or facts.get("pool", ""), device, dump.hosts, problems)
     if made is None:
         return None
     if "site" not in facts:
         message = f"{shown(name)} has no site; it is left out"
         problems.add("import-host-nowhere", message, device.place, "set its site in NetBox")
-    hosts[made] = Host(facts, {role} if role and is_id(role, device.place, Problems()) else set())
+    is_service = (
+        role and not _HOSTS_OF_OTHERS.fullmatch(role.lower()) and is_id(role, device.place, Problems())
+    )
+    dump.hosts[made] = Host(facts, {role} if is_service else set())
     return made
+
+
+def _locations(roots: list[Node], devices: list[Node]) -> dict[str, _Location]:
+    """Every location that the source names, by its id; only a list of locations says which is in which."""
+    found: dict[str, _Location] = {}
+    for device in devices:
+        node = at(device, "location")
+        number, name = word(node, "id"), _as_id(word(node, "slug") or word(node, "name"), device)
+        if number and name:
+            found[number] = _Location(
+                word(device, "site", "slug") or "", name, word(node, "parent", "id") or ""
+            )
+    for item in (one for root in roots for one in _items(root) if _is_location(one)):
+        number, name = word(item, "id"), _as_id(word(item, "slug") or word(item, "name"), item)
+        if number and name:
+            found[number] = _Location(
+                word(item, "site", "slug") or "", name, word(item, "parent", "id") or ""
+            )
+    return found
+
+
+def _above(number: str, locations: Mapping[str, _Location]) -> list[str]:
+    """A location and those around it, from the inside to the outside."""
+    found: list[str] = []
+    while number in locations and number not in found and len(found) < _DEPTH_MAX:
+        found.append(number)
+        number = locations[number].parent
+    return found
+
+
+def _hall_names(locations: Mapping[str, _Location]) -> dict[str, str]:
+    """Names of locations, unique at their site: two buildings may both have a `room-1`, in NetBox."""
+    same = Counter((one.site, one.name) for one in locations.values())
+    names: dict[str, str] = {}
+    for number, one in locations.items():
+        whole = ".".join(locations[above].name for above in reversed(_above(number, locations)))
+        names[number] = one.name if same[one.site, one.name] == 1 else whole
+    again = Counter((locations[number].site, name) for number, name in names.items())
+    return {
+        number: name if again[locations[number].site, name] == 1 else f"{name}.{number}"
+        for number, name in names.items()
+    }
+
+
+def _add_groups(locations: Mapping[str, _Location], halls: Mapping[str, str], imported: Imported) -> None:
+    """Locations around several halls, such as a building, as groups: they are lost together."""
+    known = imported.sections.get("halls", {})
+    inside: dict[str, set[str]] = {}
+    for number in locations:
+        path = f"{locations[number].site}/{halls[number]}"
+        for above in _above(number, locations) if path in known else ():
+            inside.setdefault(above, set()).add(path)
+    taken: set[tuple[str, ...]] = set()
+    for number in sorted(inside, key=lambda one: (len(_above(one, locations)), halls[one])):
+        members = tuple(sorted(inside[number]))
+        if len(members) > 1 and members not in taken:
+            taken.add(members)
+            name = f"{locations[number].site}.{halls[number]}"
+            imported.add("groups", name, {"kind": "location", "members": list(members)})
 
 
 def _keep_apart(below: set[str], pools: set[str], hosts: Mapping[str, Host]) -> None:
@@ -163,18 +257,36 @@ def _role(device: Node) -> str:
     return word(device, "role", "slug") or word(device, "device_role", "slug") or ""
 
 
-def _devices(root: Node) -> Iterator[tuple[Node, bool]]:
-    """Devices and virtual machines, and whether each is the latter, from a response, list or mapping."""
-    lists = [(root, "")] if root.kind == LIST else []
-    for key in ("results", "devices", "virtual_machines", "virtual-machines"):
+def _lists(root: Node) -> Iterator[tuple[str, list[Node]]]:
+    """Lists of objects, each with the key that it has, from a response, list or mapping."""
+    if root.kind == LIST:
+        yield "", root.items
+    for key in ("results", "devices", "virtual_machines", "virtual-machines", "locations"):
         found = at(root, key)
-        lists += [(found, key)] if found is not None else []
-    for found, key in lists:
-        items = found.items if found.kind == LIST else items_in(found, "results")
-        for item in items:
+        if found is not None:
+            yield key, found.items if found.kind == LIST else items_in(found, "results")
+
+
+def _items(root: Node) -> Iterator[Node]:
+    yield from (item for _, items in _lists(root) for item in items)
+
+
+def _devices(root: Node) -> Iterator[tuple[Node, bool]]:
+    """Devices and virtual machines, and whether each is the latter."""
+    for key, items in _lists(root):
+        for item in items if key != "locations" else ():
             if item.kind == MAP and not _is_other(item):
                 is_like_one = "vcpus" in item.fields and "device_type" not in item.fields
                 yield item, key.startswith("virtual") or (is_like_one and key != "devices")
+
+
+def _is_location(item: Node) -> bool:
+    """Whether an object is a location; those of old versions say so by their address only."""
+    url = word(item, "url") or ""
+    is_one = "/dcim/locations/" in url or (
+        "/api/" not in url and {"slug", "parent", "site"} <= item.fields.keys()
+    )
+    return is_one and word(item, "id") is not None
 
 
 def _is_other(item: Node) -> bool:
@@ -205,19 +317,22 @@ def _unique(name: str, site: str, device: Node, hosts: dict[str, Host], problems
     return made
 
 
-def _facts(device: Node, options: Options, problems: Problems) -> dict[str, str]:
+def _as_id(text: str | None, node: Node) -> str:
+    """A name as an id: blanks become dashes; empty if it cannot be one."""
+    name = "-".join((text or "").split())
+    return name if name and "/" not in name and is_id(name, node.place, Problems()) else ""
+
+
+def _facts(device: Node, dump: _Dump) -> dict[str, str]:
+    problems, hall = dump.problems, dump.halls.get(word(device, "location", "id") or "")
     stated = {
-        "site": word(device, "site", "slug") or word(device, "site", "name") or options.site,
-        "hall": word(device, "location", "slug") or word(device, "location", "name"),
+        "site": word(device, "site", "slug") or word(device, "site", "name") or dump.options.site,
+        "hall": hall or word(device, "location", "slug") or word(device, "location", "name"),
         "rack": word(device, "rack", "name"),
         "class": word(device, "device_type", "slug") or word(device, "device_type", "model"),
         "pool": word(device, "cluster", "name"),
     }
-    facts = {}
-    for meaning, text in stated.items():
-        name = "-".join((text or "").split())
-        if name and "/" not in name and is_id(name, device.place, Problems()):
-            facts[meaning] = name
+    facts = {meaning: name for meaning, text in stated.items() if (name := _as_id(text, device))}
     state = word(device, "status", "value") or word(device, "status")
     if state is not None:
         known = STATES.get(bare(state))
@@ -240,4 +355,16 @@ def _facts(device: Node, options: Options, problems: Problems) -> dict[str, str]
     memory = word(device, "memory") or ""
     if re.fullmatch(r"\d{1,8}", memory, re.ASCII):
         facts["memory"] = memory
+    for key, _, value in entries(device, "custom_fields"):
+        meaning, unit = understand(key) or ("", None)
+        if meaning not in AMOUNTS or value.kind != SCALAR or value.is_unknown or not value.text:
+            continue
+        stated_amount = amount(meaning, value.text, unit)
+        if stated_amount is not None:
+            facts.setdefault(meaning, stated_amount)
+        elif key not in dump.unitless:
+            dump.unitless.add(key)
+            message = f"the custom field {shown(key)} has a value that is no amount: {shown(value.text)}"
+            hint = f"add the unit to the values, such as 128 GiB, or to the name of the field: {meaning}_gib"
+            problems.add("import-unit-missing", message, value.place, hint, "warning")
     return facts

@@ -335,6 +335,63 @@ def test_a_virtual_machine_without_a_device_is_not_on_a_device_without_an_id(tmp
     assert estate.fleet.name.tolist() == [b"a", b"b", b"hv1"]
 
 
+def test_rooms_of_one_name_in_two_buildings_are_two_halls_and_a_building_is_lost_as_a_whole(
+    tmp_path: Path,
+) -> None:
+    """NetBox keeps names of locations unique only inside the location around them."""
+
+    def location(number: int, slug: str, parent: int = 0) -> dict[str, Any]:
+        url = f"https://nb.example/api/dcim/locations/{number}/"
+        around = {"id": parent} if parent else None
+        return {"id": number, "url": url, "slug": slug, "site": {"slug": "fra"}, "parent": around}
+
+    def at(number: int, slug: str, name: str) -> dict[str, Any]:
+        return device(name, "fra", location={"id": number, "slug": slug}, rack={"name": "R1"})
+
+    locations = [location(1, "b1"), location(2, "b2"), location(3, "room", 1), location(4, "room", 2)]
+    devices = [at(3, "room", "a"), at(4, "room", "b"), at(5, "lab", "c")]
+    locations += [location(5, "lab", 1), location(6, "empty", 2)]
+    body = {"devices": devices, "locations": {"results": locations}}
+    estate, result, _ = imported(tmp_path, "netbox", body)
+    assert not [one for one in result.diagnostics if one.code.startswith("import-")]
+    assert [one.id for one in estate.halls] == ["fra/b1.room", "fra/b2.room", "fra/lab"]
+    assert [rack.id for rack in estate.racks] == ["fra/b1.room/R1", "fra/b2.room/R1", "fra/lab/R1"]
+    assert [(one.id, one.members) for one in estate.groups] == [("fra.b1", ("fra/b1.room", "fra/lab"))]
+    # Without the list, two ids still tell two rooms apart.
+    estate, _, _ = imported(tmp_path, "netbox", {"devices": devices})
+    assert [one.id for one in estate.halls] == ["fra/lab", "fra/room.3", "fra/room.4"]
+
+
+def test_amounts_in_custom_fields_are_facts_and_hosts_of_others_are_no_services(tmp_path: Path) -> None:
+    devices = [
+        device(
+            "n1",
+            "fra",
+            custom_fields={"cpu_cores": 32, "RAM GB": "128", "cost_center": "7"},
+            role={"slug": "k8s-node"},
+        ),
+        device(
+            "n2", "fra", custom_fields={"ram": 256, "power_w": 350, "disk": None}, role={"slug": "kvm-host"}
+        ),
+        device(
+            "n3",
+            "fra",
+            custom_fields={"ram": 512},
+            role={"slug": "mail"},
+            cluster={"name": "c"},
+            vcpus=2,
+            memory=1024,
+        ),
+    ]
+    estate, result, _ = imported(tmp_path, "netbox", {"devices": devices})
+    assert estate.fleet.capacity[:, :2].tolist() == [[32_000, 122_070], [0, 0], [2_000, 1_024]]
+    assert estate.fleet.watts.tolist() == [0, 350, 0]
+    assert [one.id for one in estate.services] == ["mail"]
+    (problem,) = [one for one in result.diagnostics if one.code == "import-unit-missing"]
+    assert "'ram'" in problem.message
+    assert [(one.id, one.capacity[:2]) for one in estate.pools] == [("c", (2_000, 1_024))]
+
+
 def resource(kind: str, name: str, /, **values: Any) -> dict[str, Any]:
     return {"address": f"{kind}.{name}", "mode": "managed", "type": kind, "name": name, "values": values}
 
