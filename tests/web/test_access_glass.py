@@ -148,6 +148,26 @@ def test_one_that_is_used_up_stays_so_though_its_record_is_deleted(signer: Signe
     play(story, access=signer.access)
 
 
+def test_a_room_that_did_not_see_its_use_reads_of_it_in_the_journal_of_the_run(signer: Signer) -> None:
+    """Though its record was deleted, or the store is silent: after a minute it reads nothing."""
+    text, access = by(signer.sign(id="d" * 32, uses=2)), signer.access
+    key = f"{GLASS_USED}{'d' * 32}/002"
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        view = await office.register.view(RUN)
+        view.marks.add(GlassUse("d" * 8, 1, 2).mark)
+        assert (await client.get(f"/v1/runs/{RUN}", headers=text)).status_code == 200
+        assert key not in access.used, "one use is left"
+        view.marks.add(GlassUse("d" * 8, 2, 2).mark)
+        assert (await client.get(f"/v1/runs/{RUN}", headers=text)).status_code == 200
+        access.used[key] -= SPENT_READS_MS
+        read = await client.get(f"/v1/runs/{RUN}", headers=text)
+        assert (read.status_code, read.json()["code"]) == (401, "glass-spent")
+
+    play(story, access=access)
+
+
 @pytest.mark.parametrize(
     ("grant", "body", "code"),
     [

@@ -54,7 +54,8 @@ def _cut(words: Any) -> str:
 def _dropped(data: Mapping[str, Any]) -> str:
     """Whose earlier approval no longer counts."""
     names = data.get("dropped") or ()
-    return f"; no longer counted, because no longer listed: {', '.join(map(_cut, names))}" if names else ""
+    who = ", ".join(map(_cut, names))
+    return f"; to be given again, because person or key is not listed now: {who}" if names else ""
 
 
 def _by(data: Mapping[str, Any]) -> str:

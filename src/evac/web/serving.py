@@ -26,6 +26,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -42,6 +43,7 @@ from evac.model.errors import EstateError, EvacError
 from evac.net.secrets import secret_of
 from evac.office.office import Office, OfficeSetting, beside, open_office
 from evac.office.requests import Counter
+from evac.office.runs import is_spent
 from evac.web import api, pages
 from evac.web.access import sign_in
 from evac.web.access.opening import access_of, choose, setting_of
@@ -77,6 +79,7 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
     )
     if isinstance(access, KeepsLogins):
         access.keep_in(office.store)
+        access.spent = partial(is_spent, office.register)
     metrics = Metrics(office)
     metrics.registry.register(Certificates(dict(setting.certificates)))
     room = app.state.room = WarRoom(office, access, setting, Counter(office.store, office.clock), metrics)

@@ -12,11 +12,12 @@ from evac.app import runs
 from evac.app.controlling import check_request
 from evac.engine.clock import SystemClock
 from evac.engine.lead.policies import stricter
-from evac.engine.runs.proving import asked_of
+from evac.engine.runs.proving import Provers, asked_of, key_id, outlived
 from evac.engine.runs.requests import Request
 from evac.engine.runs.signatures import new_key, read_key, sign
+from evac.model.access import Person, Proven
 from evac.model.errors import NotAllowed
-from evac.model.run_policy import RunPolicy
+from evac.model.run_policy import Approver, RunPolicy
 from evac.run import envelope
 from evac.run.state import apply
 from evac.run.values import Event
@@ -70,6 +71,26 @@ def test_one_person_does_not_count_twice_under_names_that_look_the_same(second: 
         data = {"who": who, "reason": "fire", "envelope": envelope.to_data(view.spec.envelope)}
         view = apply(view, Event("approved", number, data=data))
         assert view.approvals.counted == (2 if who == "lee" else 1)
+
+
+def test_an_approval_that_no_listed_key_proves_is_to_be_given_again(tmp_path: Path) -> None:
+    """Those of older versions say neither which key signed them nor, before that, that one did."""
+    public = {name: new_key(tmp_path / f"{name}.pem") for name in ("kim", "old")}
+    policy = RunPolicy(approvals=2, approvers=(Approver("kim", public["kim"]),))
+    person = Provers(True, {"kim": Person("kim", "approver", key=public["kim"])})
+    view = proposed("sam")
+    for proof, counts in (
+        (Proven("signature", mark="m", key=key_id(public["kim"])), True),
+        (Proven("signature", mark="m", key=key_id(public["old"])), False),
+        (Proven("signature", mark="m"), False),
+        (Proven(), False),
+    ):
+        data = {"who": "kim", "reason": "fire", "envelope": envelope.to_data(view.spec.envelope)}
+        seen = apply(view.fork(), Event("approved", 2, data=data | {"proof": proof.to_data()}))
+        assert outlived(seen, (policy,), Provers()) == ([] if counts else ["kim"])
+        assert outlived(seen, (RunPolicy(approvals=2),), person) == ([] if counts else ["kim"])
+    password = Event("approved", 2, data=data | {"proof": Proven("password", room="r").to_data()})
+    assert outlived(apply(view.fork(), password), (RunPolicy(approvals=2),), person) == []
 
 
 def test_a_program_neither_approves_nor_attests() -> None:

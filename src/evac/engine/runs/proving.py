@@ -212,8 +212,9 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
 
 
 def outlived(view: RunView, policies: Sequence[RunPolicy], known: Provers) -> list[str]:
-    """Approvers of a run who may no longer approve, or whose key was replaced after they approved. People
-    known only to an identity provider are on no list.
+    """Approvers of a run who may no longer approve, whose key was replaced after they approved, or whose
+    approval does not say which key signed it, as those of older versions. They approve again. People known
+    only to an identity provider are on no list.
     """
     able = tuple(one for one in known.people.values() if one.role in ("approver", "admin"))
     listed: list[tuple[Approver | Person, ...]] = [one.approvers for one in policies if one.approvers]
@@ -225,7 +226,8 @@ def outlived(view: RunView, policies: Sequence[RunPolicy], known: Provers) -> li
         who
         for who, one in view.approvals.proofs.items()
         if (alike(who) not in names and (listed or one.kind != "oidc" or who in known.people))
-        or (one.key and one.key not in keys)
+        or one.kind == "trust"
+        or (one.kind == "signature" and one.key not in keys)
     ]
 
 

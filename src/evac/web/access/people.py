@@ -95,6 +95,8 @@ class People:
         """Uses of break-glass credentials that this process made or saw, by key in the store -> when: they
         count even if someone deletes them there.
         """
+        self.spent: Callable[[Grant], Awaitable[bool]] | None = None
+        """Whether the journal of its run has all uses of a credential, set by the room."""
         self._turn = asyncio.Lock()
         self._tokens, self._names = _by_digest(rules), _names(rules)
 
@@ -132,8 +134,9 @@ class People:
         return replace(found, streams=self.rules.limits.streams)
 
     async def _is_spent(self, grant: Grant) -> bool:
-        """Whether a credential is used up and its person has had a minute to see the result. While the
-        store does not answer, it can still read.
+        """Whether a credential is used up and its person has had a minute to see the result: by its record in
+        the store, by this process, or by the journal of its run, which counts from when this process saw it.
+        While the store does not answer and none of this is known, it can still read.
         """
         if self.keep is None:
             return False
@@ -143,6 +146,8 @@ class People:
                 last = await self.keep.store.get(key)
             if last is not None:
                 self.note_use(key, int(orjson.loads(last.value)["at_ms"]))
+        if key not in self.used and self.spent is not None and await self.spent(grant):
+            self.note_use(key, self.clock.now_ms())
         return key in self.used and self.clock.now_ms() - self.used[key] >= SPENT_READS_MS
 
     def note_use(self, key: str, at_ms: int) -> None:

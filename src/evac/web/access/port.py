@@ -135,6 +135,7 @@ class KeepsLogins(Protocol):
 
     seen: Recording
     used: Mapping[str, int]
+    spent: Callable[[Grant], Awaitable[bool]] | None
 
     def keep_in(self, store: Store) -> None: ...
 
