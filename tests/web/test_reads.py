@@ -150,13 +150,25 @@ def test_a_body_that_is_none_is_told_what_to_send(body: bytes, media: str, statu
     play(story)
 
 
-def test_what_nobody_foresaw_is_told_by_its_number_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_foresaw_is_told_by_its_number_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         monkeypatch.setattr(office, "runs", lambda: 1 / 0)
         found = await client.get("/v1/runs", headers={"X-Request-ID": "seen-by-me"})
         assert (found.status_code, found.json()["code"]) == (500, "internal")
         assert found.json()["request"] == "seen-by-me"
         assert "division" not in found.text
+        asked = {"X-Request-ID": "seen-by-kim", "Accept": "text/html,*/*;q=0.8"}
+        page = await client.get("/runs", headers=asked)
+        assert (page.status_code, page.headers["content-type"][:9]) == (500, "text/html")
+        assert "Something went wrong" in page.text
+        assert page.text.count("seen-by-kim") == 2, "in the hint, and in the foot of the page"
+        assert "division" not in page.text
+        assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+            "request seen-by-me failed",
+            "request seen-by-kim failed",
+        ]
 
     play(story)
 

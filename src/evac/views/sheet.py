@@ -6,6 +6,7 @@ tables.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ INDENT: Final = 2
 """Before each line of a page."""
 WORD: Final = 26
 """Words longer than this may be broken."""
+JOINTS: Final = re.compile(r"[^:/.@+_-]*[:/.@+_-]|[^:/.@+_-]+")
+"""The parts of a name, each with the sign after which a line may end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,19 @@ def fitted(columns: Sequence[Column], width: int, optional: Sequence[int]) -> di
         given = min(wanted[n], rest // (len(kept) - len(shares)))
         shares[n], rest = least[n] + given, rest - given
     return {n: shares[n] for n in kept}
+
+
+def at_joints(words: str, width: int) -> str:
+    """The words, with names that are wider than a column broken after a sign such as `:` or `.`."""
+    found = []
+    for word in words.split(" "):
+        lines = [""]
+        for part in JOINTS.findall(word) if cell_len(word) > width else (word,):
+            if lines[-1] and cell_len(lines[-1] + part) > width:
+                lines.append("")
+            lines[-1] += part
+        found.append("\n".join(lines))
+    return " ".join(found)
 
 
 class Page:
@@ -151,7 +167,12 @@ class Page:
                 Text(column.head), justify=justify, overflow="fold", no_wrap=column.whole, width=width
             )
         for row in cells:
-            table.add_row(*(Text(row[n], style=STYLES.get(row[n], "")) for n in widths))
+            table.add_row(
+                *(
+                    Text(at_joints(row[n], width or self._width), style=STYLES.get(row[n], ""))
+                    for n, width in widths.items()
+                )
+            )
         self._parts.append(Padding(table, (0, 0, 0, 2)))
 
     def text(self) -> str:

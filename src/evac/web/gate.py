@@ -118,7 +118,7 @@ class Gate:
             if not told.status:
                 await problem_of(error, number)(scope, receive, answer)
         except Exception as error:
-            found = internal(number, error)
+            found = await internal(scope, error)
             if not told.status:
                 await found(scope, receive, answer)
         finally:

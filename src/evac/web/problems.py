@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +25,7 @@ from evac.web.access.port import TooMany, Unauthenticated
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import Scope
 
 MEDIA: Final = "application/problem+json"
 REQUEST_ID: Final = "evac_request"
@@ -172,6 +174,7 @@ def add_handlers(app: FastAPI, shown: Callable[[Request, Mapping[str, Any]], Awa
             found.headers["allow"] = ", ".join(_methods(request)) or found.headers.get("allow", "")
         return await told(request, found)
 
+    app.state.told = told
     app.add_exception_handler(e.EvacError, evac_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
@@ -196,11 +199,15 @@ def _methods(request: Request) -> list[str]:
     return []
 
 
-def internal(request: str, error: BaseException) -> Response:
+async def internal(scope: Scope, error: BaseException) -> Response:
     """An unforeseen error: the log has the details, the response has the id to find them."""
+    request = _id(Request(scope))
     _LOG.error("request %s failed", request, exc_info=error)
     hint = f"the log of this process has the cause under {request}"
-    return problem(500, "internal", "internal error", hint, request)
+    found = problem(500, "internal", "internal error", hint, request)
+    with suppress(Exception):  # the page may need what failed
+        return cast("Response", await scope["app"].state.told(Request(scope), found))
+    return found
 
 
 def _id(request: Request) -> str:

@@ -17,6 +17,7 @@ from evac.model.diagnostic import Place, Severity
 from evac.model.estate import Estate
 from evac.views import audit_view
 from evac.views.html_report import html_report
+from evac.views.sheet import at_joints
 
 HOSTILE = '"><script>alert(1)</script><svg onload=x>&amp;\u202e{{7*7}}'
 
@@ -149,6 +150,15 @@ def test_a_narrow_screen_breaks_no_word_and_no_amount(flawed: AuditReport) -> No
             assert f"{row.down:,}" in line
             assert audit_view.people(row.people_down) in line
     assert "degraded" in wide[2]
+
+
+@given(st.text(":/.-ab \u30b5", max_size=60), st.integers(4, 30))
+def test_a_name_wider_than_its_column_is_broken_after_a_sign_only(words: str, width: int) -> None:
+    broken = at_joints(words, width)
+    assert broken.replace("\n", "") == words
+    for line in broken.split("\n")[:-1]:
+        assert line[-1] in ":/.-"
+    assert at_joints("provider:api.payments.example", 26) == "provider:api.payments.\nexample"
 
 
 def test_the_screen_begins_with_what_resolves_most_and_names_its_key(flawed: AuditReport) -> None:

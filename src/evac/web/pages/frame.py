@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -302,7 +303,8 @@ async def problem(request: Request, told: Mapping[str, Any]) -> bytes:
     now_ms = room_of(request).office.clock.now_ms()
     actor: Actor | None = request.scope.get(STATE)
     if actor is not None and actor.has("viewer"):
-        await look_around(request)
+        with suppress(*[Exception] * (told["code"] == "internal")):  # this may be what failed
+            await look_around(request)
     wrong = [str(one["at"]).partition(".") for one in told.get("fields", ())]
     detail, heading = str(told["detail"]).rstrip("."), "This request failed"
     missing = told["code"] == "not-found" or any(where == "path" for where, _, _ in wrong)

@@ -79,7 +79,23 @@ def library_context(
     for row in page["rows"]:
         loss = losses.get(row["name"]) if row["plan"].plan else None
         row["loss"] = loss_row(loss) if loss is not None and loss.plan == row["plan"].plan else None
-    return page | {"answer": _drawer_answer(rows), "kinds": list(_kinds(rows, kind)), "kind": kind}
+    paged = page["before"] is not None or page["after"] is not None
+    folded = [] if kind else _folded(page["rows"], " on this page" if paged else "")
+    hidden = {id(row) for _, mine in folded for row in mine}
+    page["rows"] = [row for row in page["rows"] if id(row) not in hidden]
+    told = {"answer": _drawer_answer(rows), "kinds": list(_kinds(rows, kind)), "kind": kind}
+    return page | told | {"folded": folded}
+
+
+def _folded(rows: Sequence[dict[str, Any]], where: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """What nobody needs at first: ready plans for anything but a site, by kind, each with a summary."""
+    found = []
+    for name, one, many in ALL_KINDS[2:]:
+        mine = [row for row in rows if row["plan"].kind == name and row["state"] in ("ok", "note")]
+        if mine:
+            words = f"{plural(len(mine), one, many)}{where}, {'ready' if len(mine) == 1 else 'all ready'}"
+            found.append((words, mine))
+    return found
 
 
 def _drawer_answer(rows: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[str, ...], str]:
@@ -157,7 +173,7 @@ def plan_context(
     waits = ready is not None and ready.current is False
     upto = plan_charts.span_seconds(plan)
     sentences, state = views.answer_sentences(planned)
-    rows = [capacity_bar(one) for one in capacity]
+    rows, stores = [capacity_bar(one) for one in capacity], _stores(plan)
     return {
         "title": plan.scenario.title,
         "digest": digest,
@@ -177,7 +193,8 @@ def plan_context(
         "gantt": _gantt(plan),
         "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
         "given_up": _given_up(plan),
-        "stores": _stores(plan),
+        "stores": [row for row in stores if row[-1] != "ok"],
+        "safe": [row for row in stores if row[-1] == "ok"],
         "rungs": _rungs(plan),
         "waves": _waves(plan),
         "services": _services(plan, services),
@@ -413,6 +430,8 @@ _LOOKS: Final[Mapping[str, tuple[str, str]]] = {
     "unknown": ("", "info"),
 }
 """State of a service after a plan -> (style, icon)."""
+_CALM: Final = ((("degraded",), "restored in part"), (("restored", "running"), "restored or still up"))
+"""States of services that nobody has to look at first, if they miss no objective, and their summary."""
 _ATTENTION: Final = ("unplaced", "unknown", "missed", "shed", "degraded", "restored", "running")
 
 
@@ -436,7 +455,13 @@ def _services(plan: Plan, begin: int) -> dict[str, Any]:
         return rank["missed"] if missed else rank[row["state"]]
 
     rows.sort(key=attention)
-    return _page(rows, begin, SERVICES)
+    page, folded = _page(rows, begin, SERVICES), []
+    for states, words in _CALM:
+        calm = [row for row in page["rows"] if row["state"] in states and attention(row) != rank["missed"]]
+        page["rows"] = [row for row in page["rows"] if row not in calm]
+        if calm:
+            folded.append((f"{plural(len(calm), 'service')} {words}, no objective missed", calm))
+    return page | {"folded": folded}
 
 
 def _steps(plan: Plan, begin: int) -> dict[str, Any]:
