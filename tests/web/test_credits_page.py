@@ -241,6 +241,9 @@ def test_what_is_no_case_is_not_listed(tmp_path: Path) -> None:
 def test_the_pages_fit_and_axe_finds_nothing(browser: Browser, folder: Path, tmp_path: Path) -> None:
     pytest_socket.enable_socket()
     address = f"127.0.0.1:{free_port()}"
+    folder = folder.rename(
+        tmp_path / ("credits-of-a-company-with-a-long-name-" * 3)
+    )  # the commands shown name it
     options = ["--store", f"sqlite:{tmp_path / 'room.sqlite'}", "--listen", address, "--credits", str(folder)]
     command = [sys.executable, "-m", "evac.web.serving", str(ESTATE), *options]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
