@@ -317,15 +317,23 @@ class Problems:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, Place, str], Diagnostic] = {}
+        self._about: dict[tuple[str, Place, str], str] = {}
         self._by_code: Counter[str] = Counter()
         self._more: Counter[str] = Counter()
         self._comparisons = 0
         self._last_place = Place("")
 
     def add(
-        self, code: str, message: str, place: Place, hint: str = "", severity: Severity | None = None
+        self,
+        code: str,
+        message: str,
+        place: Place,
+        hint: str = "",
+        severity: Severity | None = None,
+        *,
+        about: str = "",
     ) -> None:
-        """Records a problem, with its code's severity by default."""
+        """Records a problem, with its code's severity by default. about: the name for `settle`."""
         key = (code, place, message)
         if key in self._kept:
             return
@@ -336,6 +344,8 @@ class Problems:
         level = severity or CODES[code].severity
         self._by_code[code] += 1
         self._kept[key] = Diagnostic(code, message, place, level, hint)
+        if about:
+            self._about[key] = about
 
     def suggest(self, name: str, known: Collection[str]) -> str:
         """`did you mean 'x'?` for the nearest known name, else empty; bounded work."""
@@ -351,6 +361,12 @@ class Problems:
         folded = {candidate.lower(): candidate for candidate in candidates}
         near = difflib.get_close_matches(name.lower(), folded, 1, 0.6)
         return f"did you mean '{folded[near[0]]}'?" if near else ""
+
+    def settle(self, code: str, names: Collection[str]) -> None:
+        """Forgets the problems of a code about these names: what was read since solves them."""
+        for key in [key for key, name in self._about.items() if key[0] == code and name in names]:
+            del self._kept[key], self._about[key]
+            self._by_code[code] -= 1
 
     def sharpen(self, codes: Collection[str]) -> None:
         """Turns all problems of these codes into errors."""

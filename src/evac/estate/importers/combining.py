@@ -7,12 +7,21 @@ reported with both. A service in several clusters is one service with its replic
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from evac.estate.format.problems import Problems
-from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Sections, Value, value_text
+from evac.estate.importers.imported import (
+    TABLE_COLUMNS,
+    Entry,
+    Imported,
+    Rows,
+    Sections,
+    Unknown,
+    Value,
+    value_text,
+)
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
 
@@ -53,7 +62,7 @@ class _Known:
 def combine(parts: list[SourcePart], problems: Problems) -> Imported:
     """All sources as one; conflicts are added to the problems."""
     made = Imported()
-    parts = _at_home(parts, problems)
+    parts = _in_halls(_on_servers(_at_home(parts, problems), problems))
     known: dict[tuple[str, str], _Known] = {}
     described = {
         name
@@ -62,13 +71,15 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
         if entry.described
     }
     stores = {name for part in parts for name in part.imported.sections.get("stores", {})} - described
+    problems.settle("import-dangling", described | stores)
     for part in parts:
         for section, entries in part.imported.sections.items():
             for name, entry in entries.items():
                 if not (section == "services" and name in stores and not entry.described):
                     firm = _firm(entry, part, described, stores)
                     _add_entry(section, name, firm, part, known, problems)
-        made.unknown += [replace(one, what=f"{part.name}: {one.what}") for one in part.imported.unknown]
+        open_facts = _still(part.imported.unknown, described | stores)
+        made.unknown += [replace(fact, what=f"{part.name}: {fact.what}") for fact in open_facts]
         made.examples += [line for line in part.imported.examples if line not in made.examples]
     _add_tables(parts, made, problems)
     _hint_at_sites(parts, problems)
@@ -80,6 +91,16 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
         made.add(section, name, values, one.entry.comment)
     made.facts = _provenance(known, parts)
     return made
+
+
+def _still(unknown: list[Unknown], described: Collection[str]) -> list[Unknown]:
+    """What is still unknown once other sources describe these names."""
+    found = []
+    for one in unknown:
+        left = tuple(name for name in one.names if not (one.undescribed and name in described))
+        if left or not one.names:
+            found.append(replace(one, count=one.count - len(one.names) + len(left), names=left))
+    return found
 
 
 def _at_home(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
@@ -100,18 +121,95 @@ def _at_home(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
             problems.add(
                 "import-name-changed", message, part.place, "if that is wrong, correct it under names:"
             )
+        problems.settle("import-dangling", {hosts[name] for name in names})
         if not names:
             found.append(part)
             continue
         kept = {name: one for name, one in own.items() if names.get(name) not in own}
         whole = replace(part.imported, sections={**part.imported.sections, "services": kept})
         moved = renamed(whole, names)
+        moved.unknown = _still(whole.unknown, names)
         for name, entry in moved.sections["services"].items():
             if isinstance(needs := entry.values.get("needs"), list):
                 other = [one for one in needs if not isinstance(one, dict) or one.get("service") != name]
                 values = {**entry.values, "needs": _joined("needs", other, [])}
                 moved.sections["services"][name] = replace(entry, values=values)
         found.append(replace(part, imported=moved))
+    return found
+
+
+def _on_servers(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
+    """The parts, with the names of servers that another part needs as services on these servers."""
+    servers: dict[str, set[str]] = {}
+    by: dict[str, SourcePart] = {}
+    for part in parts:
+        for row in part.imported.tables.get("servers", []):
+            for name in {row[0].lower(), row[0].lower().partition(".")[0]}:
+                servers.setdefault(name, set()).add(row[0])
+            by.setdefault(row[0], part)
+    entries = [
+        (part, name, entry)
+        for part in parts
+        for name, entry in part.imported.sections.get("services", {}).items()
+    ]
+    described = {name for _, name, entry in entries if entry.described}
+    added: dict[str, list[tuple[str, str]]] = {}
+    for part, name, entry in entries:
+        host, is_own = name.lower(), "external" not in entry.values and ".svc" not in name
+        found = servers.get(host, set()) or (servers.get(host.partition(".")[0], set()) if is_own else set())
+        if entry.described or name in described or len(found) != 1:
+            continue
+        server = min(found)
+        owner = by[server]
+        message = f"{name}, which {part.name} needs, is on server {server} of {owner.name}"
+        hint = "if that is wrong, or if it means a service, correct it under names:"
+        problems.add("import-name-changed", message, part.place, hint)
+        if (name, server) not in added.setdefault(owner.name, []):
+            added[owner.name].append((name, server))
+    found_parts = []
+    for part in parts:
+        whole = part.imported
+        if new := added.get(part.name, []):
+            own = {name: Entry({}, f"the address of server {server}") for name, server in new}
+            rows = [*whole.tables.get("replicas", []), *((name, server, "1") for name, server in new)]
+            services = {**whole.sections.get("services", {}), **own}
+            whole = replace(
+                whole,
+                sections={**whole.sections, "services": services},
+                tables={**whole.tables, "replicas": rows},
+            )
+        found_parts.append(replace(part, imported=whole))
+    return found_parts
+
+
+def _in_halls(parts: list[SourcePart]) -> list[SourcePart]:
+    """The parts, with a rack whose hall only one of them knows in that hall for all. That it is one rack is
+    certain if a server is in it by both.
+    """
+    halls = {row[0]: row[1] for part in parts for row in part.imported.tables.get("racks", [])}
+    placed: dict[str, set[str]] = {}
+    for part in parts:
+        for row in part.imported.tables.get("servers", []):
+            placed.setdefault(row[0], set()).add(row[2])
+    whole: dict[str, set[str]] = {}
+    for paths in placed.values():
+        for path in paths:
+            hall = halls.get(path, "unknown")
+            short = f"{path.partition('/')[0]}/{path.removeprefix(f'{hall}/')}"
+            if short != path and short in paths:
+                whole.setdefault(short, set()).add(path)
+    names = {short: min(paths) for short, paths in whole.items() if len(paths) == 1}
+    found = []
+    for part in parts:
+        tables = dict(part.imported.tables)
+        for table, column in (("racks", 0), ("servers", 2)):
+            if names and table in tables:
+                rows = [
+                    (*row[:column], names.get(row[column], row[column]), *row[column + 1 :])
+                    for row in tables[table]
+                ]
+                tables[table] = rows
+        found.append(replace(part, imported=replace(part.imported, tables=tables)))
     return found
 
 
@@ -157,12 +255,18 @@ def _plain(value: Value) -> Value:
 
 
 def _report(
-    what: str, first: Value, second: Value, by: SourcePart, part: SourcePart, problems: Problems
+    what: str,
+    first: Value,
+    second: Value,
+    by: SourcePart,
+    part: SourcePart,
+    problems: Problems,
+    also: str = "",
 ) -> None:
     here, there = value_text(_plain(first)), value_text(_plain(second))
     problems.add(
         "import-conflict",
-        f"{what} is {here} in {by.name}, but {there} in {part.name}",
+        f"{what} is {here} in {by.name}, but {there} in {part.name}{also}",
         part.place,
         f"{by.name} is used, because the recipe lists it first; to decide "
         "otherwise, set the fact in the overlay",
@@ -219,6 +323,7 @@ def _firm(entry: Entry, part: SourcePart, described: set[str], stores: set[str])
 
 def _add_tables(parts: list[SourcePart], made: Imported, problems: Problems) -> None:
     elsewhere: dict[tuple[str, str, str, str], list[str]] = {}
+    differing: _Differing = {}
     for table in TABLE_COLUMNS:
         rows: dict[tuple[str, ...], list[str]] = {}
         origin: dict[tuple[str, ...], SourcePart] = {}
@@ -235,9 +340,10 @@ def _add_tables(parts: list[SourcePart], made: Imported, problems: Problems) -> 
                     # A rack, a position in it and a pool are where their site is.
                     elsewhere.setdefault((by.name, here, part.name, there), []).append(cells[0])
                     cells = ["" if place in _AT_SITE else cell for place, cell in enumerate(cells)]
-                _add_cells(table, known, cells, by, part, problems)
+                _add_cells(table, known, cells, by, part, differing)
         if rows:
             made.tables[table] = [tuple(row) for row in rows.values()]
+    _report_cells(differing, problems)
     _report_sites(elsewhere, {part.name: part for part in parts}, problems)
 
 
@@ -322,15 +428,29 @@ def _is_code(code: str, whole: str) -> bool:
     return len(code) > 1
 
 
+_Differing: TypeAlias = "dict[tuple[str, str, str, str], list[tuple[str, str, str, SourcePart, SourcePart]]]"
+"""Table, column and two sources -> rows that they state differently, with both values."""
+
+
 def _add_cells(
-    table: str, known: list[str], cells: list[str], by: SourcePart, part: SourcePart, problems: Problems
+    table: str, known: list[str], cells: list[str], by: SourcePart, part: SourcePart, differing: _Differing
 ) -> None:
     for position, cell in enumerate(cells):
         if known[position] in ("", "unknown"):
             known[position] = cell or known[position]
         elif cell not in ("", "unknown", known[position]):
-            column = TABLE_COLUMNS[table][position]
-            _report(f"{column} of {table[:-1]} {known[0]}", known[position], cell, by, part, problems)
+            key = (table, TABLE_COLUMNS[table][position], by.name, part.name)
+            differing.setdefault(key, []).append((known[0], known[position], cell, by, part))
+
+
+def _report_cells(differing: _Differing, problems: Problems) -> None:
+    """One conflict for each column and two sources, with the first row and the names of others."""
+    for (table, column, _, _), rows in differing.items():
+        name, here, there, by, part = rows[0]
+        others = [row[0] for row in rows[1:]]
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        also = f"; the two also differ about {', '.join(others[:3])}{more}" if others else ""
+        _report(f"{column} of {table[:-1]} {name}", here, there, by, part, problems, also)
 
 
 def _replicas(known: Mapping[tuple[str, str], _Known], made: Imported) -> dict[str, Value]:

@@ -69,7 +69,7 @@ STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "deployed inbetrieb aktiv produktiv 운영 운영중 사용중",
         "spare": "spare standby idle available free reserve frei verfügbar 예비 대기",
         "dark": "dark off offline poweredoff poweroff stopped shutoff paused suspended cold coldspare "
-        "instock stored außerbetrieb ausgeschaltet eingelagert lager 정지 전원꺼짐",
+        "instock stored außerbetrieb ausgeschaltet eingelagert lager auflager 정지 전원꺼짐",
         "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty "
         "dead rma planned staged inventory ordered terminated maintenance inmaintenance underrepair defekt "
         "ausgemustert stillgelegt geplant bestellt imaufbau wartung inwartung inreparatur "

@@ -107,7 +107,7 @@ class Catalogue:
             need.name, is_host=False
         )
         message = f"{shown(name)} needs {shown(need.name)}, which the source does not describe"
-        problems.add("import-dangling", message, need.place, hint)
+        problems.add("import-dangling", message, need.place, hint, about=need.name)
         return {"service": need.name, "hard": False}
 
 

@@ -264,6 +264,66 @@ def test_names_that_look_like_one_place_are_said(recipe: Path, one: str, two: st
     assert made(recipe)[1].diagnostics == (), "a source that has both says that they are two"
 
 
+def test_what_another_source_describes_is_not_said_to_be_undescribed(recipe: Path) -> None:
+    """Warnings of one source about names that another one knows hid those that matter."""
+    (recipe.parent / "services.csv").write_text("service;tier;needs\npay;1;shop,ghost,store:orders\n")
+    estate, result = made(recipe)
+    told = [one.message for one in result.diagnostics if one.code == "import-dangling"]
+    assert [one for one in told if "'pay' needs" in one] == [
+        "'pay' needs 'ghost', which the source does not describe"
+    ]
+    open_names = {name for one in result.unknown if one.undescribed for name in one.names}
+    assert "ghost" in open_names
+    assert "shop" not in open_names
+    pay = next(one for one in estate.services if one.id == "pay")
+    assert {need.target: need.hard for need in pay.needs} == {"shop": True, "ghost": False, "orders": True}
+
+
+def test_an_address_on_a_server_that_another_source_lists_is_there(recipe: Path) -> None:
+    for name in ("east", "west"):
+        (recipe.parent / f"{name}.yaml").write_text((CLUSTER % 1).replace("login}", "DB-1.corp.internal}"))
+    estate, result = made(recipe)
+    host = next(one for one in estate.services if one.id.lower() == "db-1.corp.internal")
+    assert (host.replicas, host.external) == (1, False)
+    assert f"{host.id},db-1,1" in (recipe.parent / "company" / "replicas.csv").read_text().splitlines()
+    shop = next(one for one in estate.services if one.id == "shop")
+    assert {need.target: need.hard for need in shop.needs}[host.id] is True
+    told = [one.message for one in result.diagnostics if "is on server db-1" in one.message]
+    assert len(told) == 2
+    assert not any(host.id in one.names for one in result.unknown if one.undescribed)
+
+
+def test_a_rack_whose_hall_one_source_knows_is_one_rack(recipe: Path) -> None:
+    """It used to be two racks, one without a hall, and the loss of either missed servers of the other."""
+    (recipe.parent / "hosts.csv").write_text("host;site;hall;rack\ndb-1;fra;h1;R1\ndb-2;fra;h1;R1\n")
+    hosts = {
+        "db-1": {"dc": "fra", "rack": "R1"},
+        "web-9": {"dc": "fra", "rack": "R1"},
+        "x": {"dc": "fra", "rack": "R2"},
+    }
+    (recipe.parent / "inventory.json").write_text(
+        json.dumps({"_meta": {"hostvars": hosts}, "all": {"hosts": [*hosts]}})
+    )
+    estate, result = made(recipe)
+    assert [(rack.id, rack.hall) for rack in estate.racks] == [("fra/R2", None), ("fra/h1/R1", "fra/h1")]
+    rows = (recipe.parent / "company" / "servers.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[2] for row in rows] == ["fra/h1/R1", "fra/h1/R1", "fra/h1/R1", "fra/R2"]
+    assert not [one for one in result.diagnostics if one.code == "import-conflict"]
+
+
+def test_two_lists_that_differ_in_many_rows_are_one_conflict(recipe: Path) -> None:
+    rows = "".join(f"s{number};fra;32\n" for number in range(50))
+    (recipe.parent / "hosts.csv").write_text(f"host;site;cores\n{rows}")
+    hosts = {f"s{number}": {"dc": "fra", "cpus": 16 + number % 3} for number in range(50)}
+    (recipe.parent / "inventory.json").write_text(
+        json.dumps({"_meta": {"hostvars": hosts}, "all": {"hosts": [*hosts]}})
+    )
+    _, result = made(recipe)
+    (told,) = [one.message for one in result.diagnostics if one.code == "import-conflict"]
+    assert told.startswith("cpu_millicores of server s0 is")
+    assert told.endswith("the two also differ about s1, s2, s3 and 46 more")
+
+
 def test_the_overlay_settles_a_conflict(recipe: Path) -> None:
     made(recipe)
     overlay = recipe.parent / "company" / "overlay.yaml"

@@ -181,7 +181,7 @@ def _needs(
             message = f"{shown(name)} depends on {shown(target)}, which the file does not describe"
             hint_here = variables.problems.suggest(target, sorted({*known.values()}))
             hint_here = hint_here or containers.hint_undescribed(target, is_host=True)
-            variables.problems.add("import-dangling", message, place, hint_here)
+            variables.problems.add("import-dangling", message, place, hint_here, about=target)
     linked = {alias: service for key in _LINKS for alias, service, _ in _links(node, key)}
     for host, place, is_sure in _addresses(node, variables):
         target = linked.get(host, host)
@@ -194,7 +194,7 @@ def _needs(
                 message = f"{shown(name)} uses the address {shown(host)}, which the file does not describe"
                 hint_here = variables.problems.suggest(host, sorted(known))
                 hint_here = hint_here or containers.hint_undescribed(host, is_host=True)
-                variables.problems.add("import-dangling", message, place, hint_here)
+                variables.problems.add("import-dangling", message, place, hint_here, about=host)
             outside.add(host)
             found.setdefault(host, {"service": host, "hard": False})
     return [dict(found[target]) for target in sorted(found)]

@@ -258,7 +258,7 @@ def _add_call(
             f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no workload is behind that service"
         )
         hint = containers.hint_undescribed(host, is_host=True)
-        problems.add("import-dangling", message, given.node.place, hint)
+        problems.add("import-dangling", message, given.node.place, hint, about=host)
     for target in behind:
         # Several workloads behind one Service can replace each other, so none of them is needed individually.
         if target != ("service", workload.id):
@@ -287,7 +287,7 @@ def _add_outside(
         hint = problems.suggest(host, [name for _, name in names.behind]) or containers.hint_undescribed(
             host, is_host=True
         )
-        problems.add("import-dangling", message, given.node.place, hint)
+        problems.add("import-dangling", message, given.node.place, hint, about=host)
     calls.outside.setdefault(host, set()).add(workload.id)
 
 
