@@ -132,6 +132,18 @@ def test_it_comes_up_otherwise_than_it_should(fleet: Running, name: int, fault: 
     _ask(fleet, name, RESET, {"ResetType": "ForceOff"})
 
 
+def _until_it_answers(fleet: Running, name: int) -> Any:
+    """Its system, once it says something again."""
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected):
+            status, body, _ = _ask(fleet, name)
+            if status == 200:
+                return body
+        time.sleep(0.05)
+    pytest.fail("it stays silent")
+
+
 def test_where_all_sessions_are_taken_room_comes_after_a_while(fleet: Running, name: int) -> None:
     _strike(fleet, name, "sessions-full")
     status, body, headers = _ask(fleet, name)
@@ -139,24 +151,21 @@ def test_where_all_sessions_are_taken_room_comes_after_a_while(fleet: Running, n
     entries = body["error"]["@Message.ExtendedInfo"]
     assert [one["MessageId"] for one in entries] == ["Base.1.18.SessionLimitExceeded", "IDRAC.2.8.RAC0218"]
     assert entries[1]["Message"] == "The maximum number of user sessions is reached."
-    time.sleep(0.6)
-    assert _ask(fleet, name)[0] == 200
+    _until_it_answers(fleet, name)
 
 
 def test_a_controller_that_restarts_is_silent_and_comes_back(fleet: Running, name: int) -> None:
     _strike(fleet, name, "rebooting")
     with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
         _ask(fleet, name)
-    time.sleep(1.2)
-    assert _ask(fleet, name)[0] == 200
+    _until_it_answers(fleet, name)
 
 
 def test_one_that_crashes_has_done_it_and_does_not_say_so(fleet: Running, name: int) -> None:
     _strike(fleet, name, "crashing")
     with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
         _on(fleet, name)
-    time.sleep(1.2)
-    assert _ask(fleet, name)[1]["PowerState"] == "On"
+    assert _until_it_answers(fleet, name)["PowerState"] == "On"
     _ask(fleet, name, RESET, {"ResetType": "ForceOff"})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -211,7 +211,8 @@ def run_of_fire(
     ahead: Mapping[str, float],
     before: Before = NO_RECORD,
 ) -> RunFacts | None:
-    """Milestones of the runs created after the fire; None while there are none.
+    """Milestones of the runs created after the fire. None while there are none and no controller reported that
+    nothing has to move.
 
     A loss may create two: one that evacuates, and one for each store that only lost its synchronous replica.
     ahead: site -> seconds that its clock was made to jump, by which its leader's times are corrected.
@@ -230,7 +231,7 @@ def run_of_fire(
             events = moved([row async for row in _records(store, run)] if run else [], shift_ms)
             if events and events[0][1] >= burnt_at * 1_000 and not is_withdrawn(events):
                 runs.append(facts(run, events, watched, site, burnt_at))
-        return together(runs)
+        return together(runs) or unharmed(watched, site, burnt_at)
 
     try:
         return ask(topology, question, first)
@@ -299,6 +300,15 @@ def facts(
     if lost:
         seconds["detected"] = round(min(lost) / 1_000 - burnt_at, 3)
     return RunFacts(run, phase, seconds)
+
+
+def unharmed(watched: Sequence[Sequence[Any]], site: str, burnt_at: float) -> RunFacts | None:
+    """The facts if a controller reported that nothing has to move for what burnt; no run is created then."""
+    for kind, at_ms, about, _, data in watched:
+        of_site = kind == "loss" and about.partition("/")[0] == site and at_ms >= burnt_at * 1_000
+        if of_site and data.get("steps") == 0:
+            return replace(facts("", (), watched, site, burnt_at), phase="unharmed")
+    return None
 
 
 def _lost_at(watched: Sequence[Sequence[Any]], site: str) -> list[int]:

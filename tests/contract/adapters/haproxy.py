@@ -33,13 +33,14 @@ class Site:
     """A small web server that says which site it is."""
 
     def __init__(self, name: str) -> None:
-        closing = threading.Event()
+        closing, holding = threading.Event(), threading.Event()
 
         class Answer(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
                 if self.path == "/hold":
+                    holding.set()
                     closing.wait(10)
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(name)))
@@ -53,7 +54,7 @@ class Site:
             def handle_error(self, request: object, client_address: object) -> None:
                 """A session that was shut down is what a test asked for."""
 
-        self.closing = closing
+        self.closing, self.holding = closing, holding
         self.server = Server(("127.0.0.1", 0), Answer)
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -97,10 +98,15 @@ class World:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Name, administrative state and weight of each server, as HAProxy itself says."""
+        return [(row[3], row[6], row[7]) for row in self._state()]
+
+    def is_down(self, server: str) -> bool:
+        """Whether the health checks of HAProxy found a server down."""
+        return (server, "0") in {(row[3], row[5]) for row in self._state()}
+
+    def _state(self) -> list[list[str]]:
         lines = servers.ask(self.balancer, "show servers state chat").splitlines()
-        return [
-            (row[3], row[6], row[7]) for row in map(str.split, lines) if len(row) > 7 and row[0].isdigit()
-        ]
+        return [row for row in map(str.split, lines) if len(row) > 7 and row[0].isdigit()]
 
     def who_answers(self, requests: int = 40) -> Counter[str]:
         return Counter(self.ask_once() for _ in range(requests))

@@ -54,7 +54,8 @@ def test_nobody_is_taken_out_before_somebody_takes_over(
     world.sites.pop("anyang").close()
     driver = HaproxyDriver()
     asyncio.run(driver.execute(world.site_action("ready", "ansan"), order()))
-    time.sleep(0.3)
+    while not world.is_down("anyang-1"):
+        time.sleep(0.02)
     monkeypatch.setattr(haproxy_driver, "_PAUSE_S", 1_000.0)  # no time is left for another look
     with pytest.raises(Retryable, match="no server of chat is up"):
         asyncio.run(driver.execute(world.shift(), order()))
@@ -65,7 +66,7 @@ def test_nobody_is_taken_out_before_somebody_takes_over(
 def test_a_hard_shift_ends_the_sessions_that_are_open(world: World) -> None:
     with socket.create_connection((world.balancer.host, world.balancer.port), 2) as client:
         client.sendall(b"GET /hold HTTP/1.1\r\nHost: chat\r\n\r\n")
-        time.sleep(0.2)
+        assert world.sites["pangyo"].holding.wait(60)
         evidence = asyncio.run(HaproxyDriver().execute(world.shift(hard=True), order()))
         assert not client.recv(4_096).startswith(b"HTTP/1.1 200")
     assert evidence["sessions"] == 0

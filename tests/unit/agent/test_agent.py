@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -431,6 +432,15 @@ def test_health_says_nothing_to_a_stranger(tmp_path: Path) -> None:
     assert asyncio.run(story()) == (b'{"answer":"evac agent"}', b'{"answer":"evac agent"}')
 
 
+async def heard(made: AgentConfig, task: asyncio.Task[None]) -> dict[str, Any]:
+    """The health of an agent, as soon as it listens."""
+    while not task.done():
+        with contextlib.suppress(OSError):
+            return await asyncio.to_thread(agents.health, made)
+        await asyncio.sleep(0.02)
+    pytest.fail("the agent ended")
+
+
 def test_it_stops_when_told_and_its_port_is_free_again(tmp_path: Path) -> None:
     made = agents.config(tmp_path)
 
@@ -438,8 +448,7 @@ def test_it_stops_when_told_and_its_port_is_free_again(tmp_path: Path) -> None:
         for _ in range(2):
             stop = asyncio.Event()
             task = asyncio.create_task(run_agent(made, stop))
-            await asyncio.sleep(0.2)
-            assert (await asyncio.to_thread(agents.health, made))["site"] == "pangyo"
+            assert (await heard(made, task))["site"] == "pangyo"
             stop.set()
             await task
 

@@ -210,7 +210,7 @@ def test_a_hall_with_nothing_to_move_makes_no_run() -> None:
     async def story(world: World) -> None:
         await world.until_planned()
         world.dark.add("ansan/hall-1")
-        await world.until(lambda: any("nothing has to be moved" in one for one in world.words("loss")))
+        await world.until(lambda: any(one.data.get("steps") == 0 for one in world.notices))
         assert not await incidents(world)
 
     play(story, World(policy_of("act"), halls=True))

@@ -1,26 +1,18 @@
-"""The witness: fixed rounds, hard deadlines, misses, and doubt of itself. Real loop, short periods."""
+"""The witness: fixed rounds, hard deadlines, misses, and doubt of itself, in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-import time
 from collections.abc import Awaitable, Callable
 
 from evac.model.run_policy import WatchProfile
 from evac.watch.verdict import EvidenceKind, Seen, Vote
 from evac.watch.witness import Probe, SelfDoubt, Tally, Witness, opinion_of
+from tests.unit.virtual_time import LoopClock, pass_s, run_virtually
 
 QUICK = WatchProfile("quick", 60, 30, 3, 180, 0, 300, 2, 200, 1_000)
-
-
-class _Clock:
-    def now_ms(self) -> int:
-        return int(time.time() * 1_000)
-
-    def monotonic_ms(self) -> int:
-        return int(time.monotonic() * 1_000)
 
 
 class _Site:
@@ -53,7 +45,7 @@ def _watch(
 ) -> list[Vote]:
     async def play() -> list[Vote]:
         votes: list[Vote] = []
-        witness = Witness("ansan", sites, QUICK, _Clock(), votes.append, control, answered)
+        witness = Witness("ansan", sites, QUICK, LoopClock(), votes.append, control, answered)
         task = asyncio.ensure_future(witness.run())
         await story(votes)
         task.cancel()
@@ -61,7 +53,7 @@ def _watch(
             await task
         return votes
 
-    return asyncio.run(play())
+    return run_virtually(play())
 
 
 def _last(votes: list[Vote], target: str) -> Vote:
@@ -142,7 +134,7 @@ def test_a_witness_that_stood_still_counts_no_miss() -> None:
     async def story(votes: list[Vote]) -> None:
         await asyncio.sleep(0.2)
         for _ in range(4):
-            time.sleep(0.25)
+            pass_s(0.25)
             await asyncio.sleep(0.001)
 
     votes = _watch({"pangyo": [site.probe()]}, story)
@@ -152,7 +144,7 @@ def test_a_witness_that_stood_still_counts_no_miss() -> None:
 def test_answered_names_what_is_worth_keeping() -> None:
     async def play() -> tuple[str, ...]:
         sites = {"pangyo": [_Site().probe(), _Site("refuse").probe("data", "db")]}
-        witness = Witness("ansan", sites, QUICK, _Clock(), lambda vote: None)
+        witness = Witness("ansan", sites, QUICK, LoopClock(), lambda vote: None)
         task = asyncio.ensure_future(witness.run())
         await asyncio.sleep(0.1)
         task.cancel()
@@ -160,7 +152,7 @@ def test_answered_names_what_is_worth_keeping() -> None:
             await task
         return witness.answered()
 
-    assert asyncio.run(play()) == ("pangyo/front",)
+    assert run_virtually(play()) == ("pangyo/front",)
 
 
 def test_opinion_follows_users_and_then_everything_known() -> None:
@@ -210,7 +202,7 @@ def test_other_probes_are_asked_from_the_next_round_on_and_old_ones_count_on() -
     async def play() -> list[Vote]:
         votes: list[Vote] = []
         targets = {"pangyo": [kept.probe("user", "front"), gone.probe("member", "etcd")]}
-        witness = Witness("ansan", targets, QUICK, _Clock(), votes.append)
+        witness = Witness("ansan", targets, QUICK, LoopClock(), votes.append)
         task = asyncio.ensure_future(witness.run())
         await asyncio.sleep(0.2)
         witness.retarget({"pangyo": [moved.probe("user", "front"), new.probe("data", "db")], "ansan": []})
@@ -221,7 +213,7 @@ def test_other_probes_are_asked_from_the_next_round_on_and_old_ones_count_on() -
             await task
         return votes
 
-    votes = asyncio.run(play())
+    votes = run_virtually(play())
     assert votes[0].opinion == "up"
     assert _last(votes, "pangyo").evidence == (("data", "unknown"), ("user", "down")), (
         "a probe of a name that answered once is known to have; one that is new never did"

@@ -423,7 +423,7 @@ class VerdictAnswers:
         acts = mode == "act" and not (hall and left)
         bound = await self._desk.bind(data, *["envelope"] * 3) if hall or acts else None
         if hall and bound is not None and not bound.spec.steps:
-            self._say("loss", what, f"{what} is lost; nothing has to move", {"plan": ready.plan})
+            self._say("loss", what, f"{what} is lost; nothing has to move", {"plan": ready.plan, "steps": 0})
             return
         if mode == "advise":
             words = f"{what} is lost; the plan is ready: {to_apply(ready.plan, left)}"
