@@ -211,8 +211,8 @@ def run_of_fire(
     ahead: Mapping[str, float],
     before: Before = NO_RECORD,
 ) -> RunFacts | None:
-    """Milestones of the runs created after the fire. None while there are none and no controller reported that
-    nothing has to move.
+    """Milestones of the runs created after the fire. None while there are none, unless a controller reported
+    that nothing has to move.
 
     A loss may create two: one that evacuates, and one for each store that only lost its synchronous replica.
     ahead: site -> seconds that its clock was made to jump, by which its leader's times are corrected.
