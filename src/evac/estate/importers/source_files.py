@@ -7,6 +7,7 @@ Lines without quotes are split at once; only lines with quotes are read characte
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -253,12 +254,39 @@ def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:
     return path.open(encoding="utf-8-sig", errors="strict", newline="")
 
 
+def explain(found: Problems, text: str, name: str, problems: Problems) -> None:
+    """Adds the problems found in a text, with their likely cause: a template, or JSON that ends early."""
+    for one in found.all():
+        code, message, place, hint = one.code, one.message, one.place, one.hint
+        line = text.split("\n", place.line)[place.line - 1 : place.line] if place.line else []
+        if code in ("yaml-syntax", "key-not-text", "too-deep") and re.search(r"\{\{|\{%|<%", "".join(line)):
+            code, message = "import-shape", f"{name} is a template"
+            hint = "render it first, then import the result"
+        elif code == "yaml-syntax" and text.lstrip()[:1] in ("{", "["):
+            try:
+                json.loads(text)
+            except json.JSONDecodeError as error:
+                is_open = error.msg.startswith("Unterminated string")
+                at_end = error.pos >= len(text.rstrip())
+                place = Place(place.file, error.lineno, error.colno)
+                code = "import-truncated" if is_open or at_end else "import-shape"
+                message = (
+                    f"{name} ends in the middle" if is_open or at_end else f"{name} is not JSON: {error.msg}"
+                )
+            except RecursionError:
+                pass
+            hint = "export the file again, and check that the disk is not full"
+        problems.add(code, message, place, hint, one.severity if code == one.code else None)
+
+
 def read_tree(
     path: Path, root: Path, problems: Problems, kept_tags: frozenset[str] = frozenset()
 ) -> Node | None:
     """The mapping in a YAML file; None, with diagnostics, if there is none."""
     text = read_text(path, root, YAML_BYTES_MAX, problems)
-    node = None if text is None else read_document(text, path.name, problems, kept_tags)
+    scratch = Problems()
+    node = None if text is None else read_document(text, path.name, scratch, kept_tags)
+    explain(scratch, text or "", path.name, problems)
     if node is not None and node.kind != MAP:
         problems.add(
             "import-shape", f"{path.name} is not a mapping", node.place, "check that this is the right file"
@@ -276,13 +304,7 @@ def read_values(path: Path, problems: Problems) -> Node | None:
         return None
     scratch = Problems()
     roots = read_documents(text, path.name, scratch, _TEXT_MAX, several=False, core_tags=True)
-    is_cut = text.lstrip()[:1] in ("{", "[") and text.rstrip()[-1:] not in ("}", "]")
-    for one in scratch.all():
-        if is_cut and one.code == "yaml-syntax":
-            hint = "export the file again, and check that the disk is not full"
-            problems.add("import-truncated", f"{path.name} ends in the middle", one.place, hint)
-        else:
-            problems.add(one.code, one.message, one.place, one.hint)
+    explain(scratch, text, path.name, problems)
     if roots is None or scratch.has_errors:
         return None
     return roots[0] if roots else Node(MAP, path.name, 1, 1)

@@ -580,6 +580,13 @@ def test_azure_names_zones_within_a_location_and_groups_hide_their_machines(tmp_
             "--list > inventory.json",
         ),
         ("ansible", '{"_meta": {"hostvars": {"a"', "ends in the middle"),
+        ("netbox", '{"results": [{"name": "a"}, {"name": "b"}', "ends in the middle"),
+        ("netbox", '{"results": [{"name": "a"} {"name": "b"}]}', "is not JSON: Expecting ',' delimiter"),
+        ("netbox", '{{- if .Values.on }}\n{"results": []}\n{{- end }}', "source.json is a template"),
+        ("terraform", '{% if on %}\n{"values": {}}', "source.json is a template"),
+        ("backstage", "kind: {{ kind }}\napiVersion: backstage.io/v1", "source.json is a template"),
+        ("compose", "services:\n  web: {image: {{ image }}}\n", "source.json is a template"),
+        ("catalogue", "services:\n  {{ name }}: {tier: 1}\n", "source.json is a template"),
         ("netbox", "{}", "/api/dcim/devices/"),
         ("terraform", '{"lineage": "x", "resources": []}', "terraform show -json"),
         ("terraform", '{"values": {"root_module": {}}}', "docs/how-to/import.md"),
@@ -592,5 +599,6 @@ def test_a_source_of_another_kind_is_refused_with_the_way_to_make_one(
     source.write_text(text)
     with pytest.raises(SourceError) as caught:
         import_estate(kind, source, tmp_path / "estate")
-    assert any(words in f"{one.message} {one.hint}" for one in caught.value.diagnostics)
+    (problem,) = caught.value.diagnostics
+    assert words in f"{problem.message} {problem.hint}"
     assert not (tmp_path / "estate").exists()

@@ -104,8 +104,11 @@ def looks_like(name: str, head: str) -> Sign | None:
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of manifests or of a dump; problems are added."""
+    imported, had_errors = Imported(), problems.has_errors
     manifests = read_manifests(source, problems, options)
-    imported = Imported()
+    if problems.has_errors and not had_errors:
+        # What a part of a dump does not describe, the rest of it may.
+        return imported
     cluster = read_cluster(manifests, imported, options, problems)
     stores = add_stores(manifests, cluster, imported, problems)
     calls = find_calls(manifests, stores.of_databases, problems)
