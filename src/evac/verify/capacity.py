@@ -288,6 +288,10 @@ Bools = NDArray[np.bool_]
 NEVER = 2**60
 
 
+COUNTED = 64
+"""Replicas on one row whose sheds are counted; that more fit there costs nothing."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ready:
     """Rows on which a replica would fit, as columns: pool; the tick from which the row is on; ticks of the
@@ -298,6 +302,22 @@ class Ready:
     on: Ints
     done: Ints
     due: Ints
+    fit: Ints
+    """How many replicas would fit."""
+    free: Ints
+    """(N, R) capacity without further sheds."""
+    most: Ints
+    """(N, R) the most that one further shed frees of each resource."""
+
+    def sheds(self, demand: Ints, missing: int) -> int:
+        """Replicas that must still be shed at least so that `missing` replicas fit, whatever their rows."""
+        more = np.arange(1, min(missing, int(self.fit.max(initial=0)), COUNTED) + 1)
+        need = np.flatnonzero(demand)
+        lack = np.maximum(more[:, None] * demand[need] - self.free[:, None, need], 0)
+        sheds = (-(-lack // np.maximum(self.most[:, None, need], 1))).max(axis=2, initial=0)
+        each = np.diff(sheds, axis=1, prepend=0)[more <= self.fit[:, None]]
+        uncounted = int(np.maximum(self.fit - COUNTED, 0).sum())
+        return int(np.sort(each)[: max(0, missing - uncounted)].sum())
 
 
 class EndState:
@@ -332,6 +352,17 @@ class EndState:
             at = np.flatnonzero(count > 0)
             table[final.service[at], instance.rows.pool[final.row[at]]] = True
         return started, any_of_it
+
+    def may_use(self, service: int) -> Bools:
+        """(P,) pools that a service may use: if it was not lost, at sites where it ran, as its users stay."""
+        instance = self.reading.instance
+        eligible: Bools = instance.eligible[service]
+        if instance.services.base_lost[service]:
+            return eligible
+        rows = instance.present.row[instance.present.service == service]
+        home = set(instance.rows.site[rows].tolist())
+        at_home: Bools = np.array([pool.site in home for pool in instance.pools], np.bool_)
+        return np.logical_and(eligible, at_home)
 
     @cached_property
     def on(self) -> Ints:
@@ -404,10 +435,11 @@ class Displaced:
         s = end_state.reading.instance.services
         self._lower = (s.tier > s.tier[service]) & may
         self._shed = self._lower & sheddable
+        self._eligible = end_state.may_use(service)
 
     def anything(self) -> bool:
         """Whether a lower tier keeps or gets anything where the service may run."""
-        eligible = self._end_state.reading.instance.eligible[self._service]
+        eligible = self._eligible
         started, any_of_it = self._end_state.pools
         there = started[self._lower & ~self._shed].any(axis=0) | any_of_it[self._shed].any(axis=0)
         return bool((there & eligible).any())
@@ -431,24 +463,27 @@ class Displaced:
         mine[final.row[own]] = final.count[own]
         each = 1 if s.conflict[service] >= 0 else 2**31
         fit = np.where(rows.is_pool, fit, np.minimum(fit, np.minimum(s.per_server[service] - mine, each)))
-        fit = np.where(instance.eligible[service][rows.pool], np.maximum(fit, 0), 0)
-        return end_state.spread.most(service, fit, mine), self._ready(
-            capacity, stood, np.flatnonzero(fit > 0)
-        )
+        fit = np.where(self._eligible[rows.pool], np.maximum(fit, 0), 0)
+        return end_state.spread.most(service, fit, mine), self._ready(capacity, stood, fit)
 
-    def _ready(self, capacity: Ints, stood: Ints, fit: NDArray[np.intp]) -> Ready:
+    def _ready(self, capacity: Ints, stood: Ints, fit: Ints) -> Ready:
         """When rows that would take a replica could do so. capacity: after all that leaves; stood: the part
-        of each final binding that a shed must remove.
+        of each final binding that a shed must remove; fit: replicas that each row would take.
         """
         end_state, final = self._end_state, self._end_state.final
         s, rows = end_state.reading.instance.services, end_state.reading.instance.rows
         made, shortest = end_state.shed
-        before, done, due = capacity - made, shortest.copy(), np.full(len(rows), NEVER, np.int64)
-        at = np.flatnonzero(stood)
-        _add(before, final.row[at], -s.demand[final.service[at]] * stood[at, None])
+        free, done, due = capacity.copy(), shortest.copy(), np.full(len(rows), NEVER, np.int64)
+        at, most = np.flatnonzero(stood), np.zeros_like(capacity)
+        _add(free, final.row[at], -s.demand[final.service[at]] * stood[at, None])
         np.minimum.at(due, final.row[at], s.shed[final.service[at]])
-        done[(before >= s.demand[self._service]).all(axis=1)] = 0
-        return Ready(rows.pool[fit].astype(np.int64), end_state.on[fit], done[fit], due[fit])
+        np.maximum.at(most, final.row[at], s.demand[final.service[at]])
+        # Where starts take what the plan's sheds free, one more shed must come.
+        done[(free < s.demand[self._service]).any(axis=1)] = NEVER
+        done[(free - made >= s.demand[self._service]).all(axis=1)] = 0
+        on = np.flatnonzero(fit > 0)
+        pool = rows.pool[on].astype(np.int64)
+        return Ready(pool, end_state.on[on], done[on], due[on], fit[on], free[on], most[on])
 
 
 def _add(capacity: Ints, row: Ints, amounts: Ints) -> None:

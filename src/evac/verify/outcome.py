@@ -463,19 +463,37 @@ def _pools_ready(slots: Slots, reading: Reading, times: Milestones, rows: Ready)
     return found
 
 
+def _sheds_over(reading: Reading, times: Milestones, rows: Ready, count: int) -> int:
+    """When that many further sheds could be over, each as early as limits allow alongside all other steps."""
+    slots, over = Slots(reading), 0
+    of_pool = {pool: int(rows.due[rows.pool == pool].min()) for pool in np.unique(rows.pool).tolist()}
+    while count > 0:
+        sheds = (
+            slots.look(times, "shed", reading.instance.pools[pool].shed_uses, due, 0)
+            for pool, due in of_pool.items()
+            if due < NEVER
+        )
+        first = min((shed for shed in sheds if shed is not None), key=lambda a: a.end, default=None)
+        if first is None:
+            return NEVER
+        count, over = count - slots.take(first, count), first.end
+    return over
+
+
 def time_left(reading: Reading, times: Milestones, service: int, missing: int, ready_rows: Ready) -> bool:
     """Whether a service that lacks `missing` replicas could still be back before the horizon, ignoring
     capacity.
 
     ready_rows: rows where it would fit. If a shed must free the capacity, nothing starts before one could
-    have ended. Starts, then verify and shift, follow what the service waits for, each as early as tools,
-    hands and limits allow alongside all other steps.
+    have ended, and the last start follows the last of as many as it takes at least. Starts, then verify and
+    shift, follow what the service waits for, each as early as tools, hands and limits allow alongside all
+    other steps.
     """
     instance, s = reading.instance, reading.instance.services
     members = times.members[int(s.component[service])]
     freed = max(instance.attests.get(member, 0) for member in members)
     ready = max(dependencies_ready(reading, times, service, to_start=True)[0], freed)
-    slots, last = Slots(reading), ready
+    slots, last, wanted = Slots(reading), ready, missing
     pools = _pools_ready(slots, reading, times, ready_rows)
     while missing > 0:
         starts = (
@@ -486,7 +504,8 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
         if first is None:
             return False
         missing, last = missing - slots.take(first, missing), max(last, first.end)
-    last = max(last, dependencies_ready(reading, times, service)[0])
+    freed = _sheds_over(reading, times, ready_rows, ready_rows.sheds(s.demand[service], wanted))
+    last = max(last, freed + int(s.start[service]), dependencies_ready(reading, times, service)[0])
     rest: list[tuple[str, tuple[Use, ...], int]] = [("verify", (), int(s.verify[service]))]
     if s.shift[service]:
         rest.append(("shift", s.shift_uses[service], int(s.change[service] + s.settle[service])))
@@ -500,6 +519,12 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
 
 
 Bools = NDArray[np.bool_]
+
+
+def _left(reading: Reading, service: int) -> int:
+    """Survivors that are not shed."""
+    shed = sum(timed.step.count for timed in reading.sheds.get(service, ()))
+    return int(reading.instance.services.surviving[service]) - shed
 
 
 def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
@@ -521,7 +546,10 @@ def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
     for (service, milestone), steps in reading.starts.items():
         rows = {row for step in steps for row, _ in step.rows}
         needs = s.demand[service]
-        marks[milestone][service] |= (
+        kind = (
+            ("base" if _left(reading, service) < s.m[service] else "top") if milestone == MOVED else milestone
+        )
+        marks[kind][service] |= (
             service in vague.demand
             or not crowded.isdisjoint(rows)
             or any(needs[resource] > 0 for row in rows for resource, _ in vague.rows.get(row, ()))

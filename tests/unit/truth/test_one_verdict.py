@@ -194,6 +194,39 @@ def test_a_pool_of_unknown_capacity_proves_nothing_and_is_used_last(tmp_path: Pa
     assert (outcome.state, fate) == ("restored", "recovers")
 
 
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ("replicas: {pb: 2}, share: 100 %", "unknown"),
+        ("replicas: {pb: 3}, share: 1/3", "degraded"),
+    ],
+)
+def test_nobody_knows_that_what_was_shed_fits_elsewhere(facts: str, state: str, tmp_path: Path) -> None:
+    """Its base depends on that only where too little of it was left in place."""
+    estate = written(
+        tmp_path,
+        f"""
+name: moved
+sites: {{a: {{}}, b: {{}}}}
+pools:
+  pa: {{site: a, cpu: 4 cores, memory: 9 GiB}}
+  pb: {{site: b, cpu: 6 cores, memory: 9 GiB}}
+  pc: {{site: b, memory: 9 GiB}}
+services:
+  pay: {{tier: 0, people: 9, replicas: {{pa: 1}}, start: 60 s, demand: {{cpu: 4 cores, memory: 1 GiB}},
+        traffic: {{kind: none}}}}
+  wiki: {{tier: 3, people: 9, {facts}, start: 60 s, demand: {{cpu: 2 cores, memory: 1 GiB}},
+         traffic: {{kind: none}}, sheddable: true}}
+""",
+    )
+    made = plan(estate, lose("a"))
+    assert check(estate, made).violations == ()
+    wiki = next(one for one in made.outcomes if one.service == "wiki")
+    assert (wiki.state, wiki.reason) == (state, "cannot be judged: cpu of pool pc")
+    lie = replace(made, outcomes=tuple(replace(o, state="restored", why=None) for o in made.outcomes))
+    assert not check(estate, lie).holds
+
+
 def test_that_something_comes_back_is_refused_where_nobody_knows_that_it_fits(tmp_path: Path) -> None:
     estate = written(tmp_path, pools().replace("cpu: 6 cores, ", ""))
     made = plan(estate, lose("a"))

@@ -52,7 +52,15 @@ class Plain:
                 self.stood.append((victim, row, stands))
 
     def may_run(self, row: int) -> bool:
-        return bool(self.reading.instance.eligible[self.service][self.rows.pool[row]])
+        """What was not lost stays at sites where it ran."""
+        instance, present = self.reading.instance, self.reading.instance.present
+        home = {
+            self.rows.site[at]
+            for of, at in zip(present.service, present.row, strict=True)
+            if of == self.service
+        }
+        at_home = self.s.base_lost[self.service] or self.rows.site[row] in home
+        return bool(at_home and instance.eligible[self.service][self.rows.pool[row]])
 
     def anything(self) -> bool:
         return any(
@@ -99,9 +107,34 @@ class Plain:
             if where == row and count:
                 before = [left - count * need for left, need in zip(before, demand[victim], strict=True)]
                 due = min(due, int(self.s.shed[victim]))
+        if any(
+            left < need for left, need in zip(self.unshed(capacity, row), demand[self.service], strict=True)
+        ):
+            done = NEVER
         if all(left >= need for left, need in zip(before, demand[self.service], strict=True)):
             done = 0
         return done, due
+
+    def unshed(self, capacity: list[int], row: int) -> list[int]:
+        """What is left of it without any further shed."""
+        for victim, where, count in self.stood:
+            if where == row:
+                takes = self.s.demand[victim].tolist()
+                capacity = [left - count * need for left, need in zip(capacity, takes, strict=True)]
+        return capacity
+
+    def further(self, capacity: list[list[int]], missing: int) -> int:
+        """Sheds that it takes at least for as many replicas more, if each frees the most of all."""
+        each, demand = [], self.s.demand[self.service].tolist()
+        for row in range(len(self.rows)):
+            free, before = self.unshed(capacity[row], row), 0
+            victims = [victim for victim, where, count in self.stood if where == row and count]
+            most = [max((int(self.s.demand[v, r]) for v in victims), default=0) for r in range(len(demand))]
+            for count in range(1, min(missing, self.fits(capacity, row)) + 1):
+                lacks = [(max(0, count * d - f), m) for d, f, m in zip(demand, free, most, strict=True) if d]
+                now = max([0, *(-(-lack // max(1, much)) for lack, much in lacks)])
+                each, before = [*each, now - before], now
+        return sum(sorted(each)[:missing])
 
     def most(self, capacity: list[list[int]]) -> int:
         """By racks, by feeds and by sites alone, and by one after the other."""
@@ -164,6 +197,8 @@ def test_what_would_fit_is_the_same(seed: int) -> None:
             assert most == plain.most(capacity)
             columns = (column.tolist() for column in (ready.pool, ready.on, ready.done, ready.due))
             assert list(zip(*columns, strict=True)) == plain.ready(capacity)
+            missing = rng.randint(1, 5)
+            assert ready.sheds(instance.services.demand[service], missing) == plain.further(capacity, missing)
 
 
 @pytest.mark.parametrize("seed", [0, 29, 30, 77, 102, 107])

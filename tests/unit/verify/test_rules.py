@@ -10,6 +10,7 @@ import pytest
 
 from evac.model.instance import Instance, Limit, ToolNeed, Use
 from evac.model.plan import Certificate, Plan, Step, SupplyRow
+from evac.model.units import RESOURCE_COUNT
 from evac.verify import check_instance
 from evac.verify.capacity import NEVER, Ready
 from evac.verify.outcome import Slots, time_left
@@ -185,8 +186,9 @@ def left(instance: Instance, plan: Plan, missing: int) -> bool:
 def rows_on(pools: dict[int, int], shed: int = NEVER) -> Ready:
     """A row in each pool, on from a tick: a replica fits at once, or after a shed of `shed` ticks."""
     done = 0 if shed == NEVER else NEVER
-    lines = np.array([(pool, on, done, shed) for pool, on in pools.items()], np.int64).reshape(-1, 4)
-    return Ready(*lines.T)
+    lines = np.array([(pool, on, done, shed, 9) for pool, on in pools.items()], np.int64).reshape(-1, 5)
+    much = np.full((len(pools), RESOURCE_COUNT), 2**40, np.int64)
+    return Ready(*lines.T, free=much if shed == NEVER else 0 * much, most=much)
 
 
 def test_hands_that_are_all_taken_are_no_lack_of_capacity(instance: Instance) -> None:

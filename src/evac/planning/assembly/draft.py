@@ -434,8 +434,9 @@ def doubt_of(instance: Instance, board: Board) -> Doubt:
         *(lines[name].tolist() for name in ("service", "row", "mile")), strict=True
     ):
         missing = _missing(instance, service, row, beside.get(row, ()))
+        serves = MILES[mile] == MOVED and board.service["left"][service] < s.m[service]
         if missing:
-            (found.top if mile else found.base).setdefault(service, missing)
+            (found.base if mile == 0 or serves else found.top).setdefault(service, missing)
     found.base.update(_waiting(instance, s, found.base))
     unknown = {**found.base, **instance.unjudged}
     for service, others in enumerate(s.soft):

@@ -129,7 +129,7 @@ GROUP_TYPE: Final = _record(
     ),
 )
 POOL_TYPE: Final = _record(
-    *_fields("start_set shed_set first_dark last_dark site waiting eligible"),
+    *_fields("start_set shed_set first_dark last_dark site eligible"),
     *_fields("booted_count first_booted"),
     ("busy_from", *_PAIR),
     ("busy_to", *_PAIR),
@@ -174,8 +174,7 @@ class Board(NamedTuple):
     NEVER: they could not be); moved: replicas of what runs that were shed and started again elsewhere, which
     serve from `again` on; stays: what is shed of it does not start again; base_since, top_since: from when a
     milestone was gone that holds from base_at or top_at on (the grace where it is lost, NEVER: it was not);
-    waiting: of a pool, the highest tier that lacks capacity there; eligible: whether a service that starts
-    again may use it.
+    eligible: of a pool, whether a service kept at home may use it otherwise.
     busy_from, busy_to: between them no start in a pool fits that takes `busy_ticks` or more, with tools and
     by hand, unless something was released since `busy_at`; *_begun, begun_*: as it was when the item at
     work was begun; refused: by row, see `next_shed_row`.

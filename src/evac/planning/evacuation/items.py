@@ -68,6 +68,8 @@ TASTE, EAGER, FAVOUR, ROWS = range(4)
 """Columns of the options of an item: which stock first (of a store: which copy, 0 for the first to be
 there), whether sheds compete, pool liked best (-1), and rows to leave alone.
 """
+PUT_OFF = 2
+"""Value of `written_off` of what takes its turn after shed services have started again."""
 IN_TURN, AGAIN = range(2)
 """Ways to run an item."""
 AT_WORK: Final = 0
@@ -375,21 +377,32 @@ def _base(board: Board, component: int, options: Ints) -> None:
 
 
 @inner
-def _is_written_off(board: Board, component: int) -> bool:
-    """Whether a component is left for last, so that what it needs may make way for others."""
-    written_off = False
+def write_off(board: Board, component: int) -> int:
+    """Whether a component is left for last: so that what it needs may make way for others, or put off until
+    what was shed has started again (PUT_OFF).
+    """
+    written_off = 0
     for k in range(
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
     ):
-        written_off |= board.service[board.heap[k]].written_off > 0
+        written_off = max(written_off, board.service[board.heap[k]].written_off)
     return written_off
+
+
+@inner
+def puts_off(board: Board) -> int:
+    """1 if anything is put off until what was shed has started again, else 0."""
+    found = 0
+    for service in board.service:
+        found = 1 if service.written_off == PUT_OFF else found
+    return found
 
 
 @spliced
 def run_ahead(board: Board, component: int, options: Ints) -> None:
     """Starts a component before what it needs only to serve is generated, unless that would shed."""
     board.item[component].ahead = NEVER
-    if _is_out(board, component) or _is_written_off(board, component):
+    if _is_out(board, component) or write_off(board, component):
         return
     since = _startable_at(board, component)
     held, starts = board.size[HELD], board.size[STARTS]
@@ -473,7 +486,7 @@ def run_item(board: Board, item: int, options: Ints, again: int) -> None:
         board.size[RAN] += 1
     if item >= board.components:
         _top(board, item - board.components, options)
-    elif again == IN_TURN and _is_written_off(board, item):
+    elif again == IN_TURN and write_off(board, item):
         board.item[item].at = NEVER
     else:
         _base(board, item, options)

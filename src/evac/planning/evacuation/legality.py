@@ -41,7 +41,7 @@ from evac.planning.evacuation.board import (
     close_spread,
     open_spread,
 )
-from evac.planning.evacuation.shedding import base_is_shed, is_dead
+from evac.planning.evacuation.shedding import base_is_shed, is_dead, keep_at_home, leave_home
 from evac.planning.evacuation.timing import fits_at, hands, release_to, reserve, schedule, when
 
 NOTHING: Final = -2
@@ -54,7 +54,7 @@ BARE: Final = -1
 def _lacks_capacity(board: Board, service: int) -> bool:
     """Whether a service is down at the end although everything it waits for is there."""
     record = board.service[service]
-    if record.blocked:
+    if record.blocked or not _needs_stand(board, service):
         return False
     if base_is_shed(board, service) and not record.base_lost:
         return True
@@ -68,6 +68,17 @@ def _lacks_capacity(board: Board, service: int) -> bool:
     for k in range(first, last):
         missing += board.item[board.heap[k]].at >= NEVER
     return missing == 0
+
+
+@inner
+def _needs_stand(board: Board, service: int) -> bool:
+    """Whether all other running services that a service hard-depends on are still there."""
+    component = board.service[service].component
+    first, last = board.heap[board.base[NEED_UP] + component], board.heap[board.base[NEED_UP] + component + 1]
+    gone = 0
+    for k in range(first, last):
+        gone += board.heap[k] != service and base_is_shed(board, board.heap[k])
+    return gone == 0
 
 
 @inner
@@ -103,6 +114,11 @@ def _hold_back(board: Board, first: int) -> int:
         ):
             held_back += board.service[board.heap[k]].leaves
             board.service[board.heap[k]].leaves = 0
+            other = board.service[board.heap[k]].component
+            if board.item[other].seen != turn:
+                board.item[other].seen = turn
+                board.item[depth].stack = other
+                depth += 1
         for k in range(
             board.heap[board.base[WAIT] + component], board.heap[board.base[WAIT] + component + 1]
         ):
@@ -222,26 +238,29 @@ def _would_fit(board: Board, service: int, wanted: int) -> bool:
 
 @inner
 def _shed_ticks(board: Board, service: int, row: int) -> tuple[int, int]:
-    """Least ticks of a shed that a replica needs on a row's spare capacity: (of one already done, of one
-    still to do); (0, 0) if no shed is needed, NEVER if there is no capacity.
+    """Least ticks of a shed that a replica needs on a row's spare capacity: (of one already done, unless what
+    those free is taken; of one still to do); (0, 0) if no shed is needed, NEVER if there is no capacity.
     """
     first, last = board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]
-    short = 0
+    short, taken = 0, 0
     for r in range(board.vector.shape[1]):
         left = board.row[row].spare[r]
+        freed = 0
         for k in range(first, last):
             entry = board.present[board.heap[k]]
             victim = board.service[entry.service]
             goes = victim.tier > board.service[service].tier and victim.leaves
-            left -= (entry.count if goes else entry.count - entry.left) * victim.demand[r]
-        short += left < board.service[service].demand[r]
+            left -= entry.left * victim.demand[r] if goes else 0
+            freed += (entry.count - entry.left) * victim.demand[r]
+        taken += left < board.service[service].demand[r]
+        short += left - freed < board.service[service].demand[r]
     if short == 0:
         return 0, 0
     done, due = NEVER, NEVER
     for k in range(first, last):
         entry = board.present[board.heap[k]]
         victim = board.service[entry.service]
-        if entry.left < entry.count:
+        if entry.left < entry.count and taken == 0:
             done = min(done, victim.shed)
         if entry.left > 0 and victim.tier > board.service[service].tier and victim.leaves:
             due = min(due, victim.shed)
@@ -413,12 +432,25 @@ def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[boo
     """Whether a service that lacks `wanted` replicas would have its capacity if lower tiers made way, and
     time to use it; and the new meaning of `spare`.
     """
+    runs = not board.service[service].base_lost
+    if runs:
+        keep_at_home(board, service)
+    breach, fits = False, False
     if base_is_shed(board, service):
         if known != BARE:
             known = BARE
             _spare_capacity(board)
-        if _would_fit(board, service, wanted):
-            return False, known
+        fits = _would_fit(board, service, wanted)
+    if not fits:
+        breach, known = _lower_should_go(board, service, wanted, known)
+    if runs:
+        leave_home(board, service)
+    return breach, known
+
+
+@spliced
+def _lower_should_go(board: Board, service: int, wanted: int, known: int) -> tuple[bool, int]:
+    """Like `_is_breach`, for replicas that do not fit beside everything."""
     breach, held_back = False, _hold_back(board, board.service[service].component)
     if _lower_stands(board, service):
         known = _capacity_without(board, board.service[service].tier, NOTHING if held_back else known)

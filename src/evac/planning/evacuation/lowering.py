@@ -299,9 +299,9 @@ def _graph(instance: Instance, heap: _Heap) -> None:
             own = int(s.component[service])
             members[own].append(service)
             stores[int(s.component[service])] |= set(s.lost_stores[service])
-            running[int(s.component[service])] |= {j for j in s.hard[service] if not s.base_lost[j]}
             first[own] |= {int(s.component[j]) for j in s.hard_start[service] if s.base_lost[j]}
             first_stores[own] |= set(s.start_stores[service])
+        running[int(s.component[service])] |= {j for j in s.hard[service] if not s.base_lost[j]}
         for other in s.hard[service]:
             users[other].append(service)
     conflicts: list[list[int]] = [[] for _ in range(int(s.conflict.max(initial=-1)) + 1)]

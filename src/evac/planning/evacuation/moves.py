@@ -22,7 +22,6 @@ from evac.planning.evacuation.board import (
     SHEDS,
     STARTS,
     TOOL,
-    TURN,
     UNKNOWN,
     VERIFY,
     VICTIMS,
@@ -30,7 +29,13 @@ from evac.planning.evacuation.board import (
     Ints,
 )
 from evac.planning.evacuation.items import start, undo
-from evac.planning.evacuation.shedding import base_is_shed
+from evac.planning.evacuation.shedding import (
+    base_is_shed,
+    delay_sheds_of,
+    keep_at_home,
+    leave_home,
+    take_back_idle,
+)
 from evac.planning.evacuation.starts import MOVED, last_end
 from evac.planning.evacuation.timing import begin_item, schedule
 
@@ -38,12 +43,12 @@ from evac.planning.evacuation.timing import begin_item, schedule
 @inner
 def _mark_staying(board: Board) -> None:
     """A shed service stays away if it needs something that was shed as well, or if recovery needs the
-    capacity; while something waits for capacity, nothing of a lower tier takes it.
+    capacity.
     """
     for group in board.group:
         group.first_open = group.first  # too little for what was lost may be enough for this
     for pool in board.pool:
-        pool.waiting, pool.first_booted = board.last_tier, 0
+        pool.first_booted = 0
     for service in board.service:
         service.stays = service.base_lost
     first, last = board.base[TOOL], board.base[TOOL] + len(KINDS)
@@ -51,65 +56,55 @@ def _mark_staying(board: Board) -> None:
         board.service[board.heap[k]].stays = 1
     for service in range(len(board.service)):
         if base_is_shed(board, service):
-            for k in range(
-                board.heap[board.base[HARD_USER] + service], board.heap[board.base[HARD_USER] + service + 1]
-            ):
-                board.service[board.heap[k]].stays = 1
-        if board.service[service].base_lost and board.item[board.service[service].component].at >= NEVER:
-            _wait_in_pools(board, service)
+            _users_stay(board, service)
 
 
 @inner
-def _wait_in_pools(board: Board, service: int) -> None:
-    """A down service waits for capacity wherever it may run."""
-    for pool in range(len(board.pool)):
-        if board.eligible[service, pool]:
-            board.pool[pool].waiting = min(board.pool[pool].waiting, board.service[service].tier)
-
-
-@inner
-def _keep_at_home(board: Board, service: int) -> None:
-    """Restricts a service to sites where it ran, so that its users find it, and where nothing of a higher
-    tier waits for capacity.
-    """
-    board.size[TURN] += 1
-    for k in range(board.service[service].first_present, board.service[service].last_present):
-        site = board.row[board.present[k].row].site
-        if site >= 0:
-            board.place[site].fits = board.size[TURN]
-    for pool in range(len(board.pool)):
-        site = board.pool[pool].site
-        at_home = site >= 0 and board.place[site].fits == board.size[TURN]
-        at_home &= board.pool[pool].waiting >= board.service[service].tier
-        board.pool[pool].eligible = board.eligible[service, pool]
-        board.eligible[service, pool] = at_home and board.eligible[service, pool]
+def _users_stay(board: Board, service: int) -> None:
+    """What needs a shed service stays away as well."""
+    for k in range(
+        board.heap[board.base[HARD_USER] + service], board.heap[board.base[HARD_USER] + service + 1]
+    ):
+        board.service[board.heap[k]].stays = 1
 
 
 @spliced
 def _start_again(board: Board, service: int, count: int, options: Ints) -> bool:
-    """Starts shed replicas on other rows and verifies them, or undoes all of it."""
+    """Starts shed replicas on other rows and verifies them, or undoes all of it. Lower tiers make way for
+    what it lacks to serve, if that fits nowhere else.
+    """
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)
     item, end = board.components + service, NEVER
     fits = not board.size[PINNED] or board.item[item].pinned_last - board.item[item].pinned_first == count
-    if fits and start(board, item, service, MOVED, count, 0, options) and board.size[SHEDS] == sheds:
+    served = board.service[service].left + count > board.service[service].serves
+    board.service[service].moved = count  # it counts as alive, so what it needs stays
+    fits = fits and start(board, item, service, MOVED, count, 0, options)
+    if fits and (board.size[SHEDS] == sheds or not served):
+        delay_sheds_of(board, sheds, starts)
         since = last_end(board, starts)
         at, end, by_hand = schedule(board, VERIFY, 0, board.service[service].verify, since)
         board.service[service].verify_at[1], board.service[service].verify_manual[1] = at, by_hand
     if end >= board.horizon:
         undo(board, held, starts, sheds, boots)
         board.service[service].verify_at[1] = UNKNOWN
+        board.service[service].moved = 0
         return False
-    board.service[service].moved, board.service[service].again = count, end
+    board.service[service].again = end
+    for line in range(sheds, board.size[SHEDS]):
+        victim = board.present[board.shed[line].entry].service
+        if base_is_shed(board, victim):
+            _users_stay(board, victim)
     return True
 
 
 @spliced
 def restart_shed(board: Board, options: Ints) -> None:
     """Starts shed services elsewhere on remaining capacity, most valuable first: all of it, or as much as
-    serves. The old replica goes when its capacity is needed, served or not.
+    serves. The old replica goes when its capacity is needed, served or not; if nothing uses it, it stays.
     """
+    take_back_idle(board)
     if board.size[SHEDS] == 0:
         return
     _mark_staying(board)
@@ -119,16 +114,14 @@ def restart_shed(board: Board, options: Ints) -> None:
         if wanted == 0 or board.service[service].moved > 0:
             continue
         if not board.service[service].stays:
-            _keep_at_home(board, service)
+            keep_at_home(board, service)
             while wanted > 0 and not _start_again(
                 board, service, wanted, options[board.components + service]
             ):
                 short = board.service[service].serves - board.service[service].left
                 wanted = short if 0 < short < wanted else 0
-            for pool in range(len(board.pool)):
-                board.eligible[service, pool] = board.pool[pool].eligible > 0
-        if base_is_shed(board, service):
-            _wait_in_pools(board, service)
+            leave_home(board, service)
+    take_back_idle(board)
 
 
 @allocating_inner

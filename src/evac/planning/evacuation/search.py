@@ -51,18 +51,22 @@ from evac.planning.evacuation.items import (
     EAGER,
     FAVOUR,
     IN_TURN,
+    PUT_OFF,
     ROWS,
     TASTE,
     back_to_mark,
+    puts_off,
     recover_store,
     reset,
     run_ahead,
     run_item,
     set_mark,
     start_late,
+    write_off,
 )
 from evac.planning.evacuation.legality import breaks_rules
 from evac.planning.evacuation.moves import restart_shed, shed_times
+from evac.planning.evacuation.shedding import take_back_idle
 from evac.planning.evacuation.timing import tool_at
 
 EACH_ODDS = 4
@@ -157,9 +161,7 @@ def _goes_ahead(board: Board, component: int) -> bool:
 def cost(board: Board, at: int) -> int:
     """Cost of one unit of weight if its milestone holds from a tick on, as the search counts it."""
     until = min(at, board.horizon)
-    if board.grace == 0:
-        return until
-    return GRACE_FACTOR * max(0, until - board.grace) + until
+    return until + (GRACE_FACTOR * max(0, until - board.grace) if board.grace else 0)
 
 
 @inner
@@ -173,10 +175,9 @@ def _price(board: Board, item: int) -> int:
         )
     total = 0
     for k in range(board.heap[board.base[MEMBER] + item], board.heap[board.base[MEMBER] + item + 1]):
-        service = board.heap[k]
-        total += board.service[service].base_weight * cost(board, board.service[service].base_at)
-        if board.service[service].top_starts == 0:
-            total += board.service[service].top_weight * cost(board, board.service[service].base_at)
+        service = board.service[board.heap[k]]
+        weight = service.base_weight + (service.top_weight if service.top_starts == 0 else 0)
+        total += weight * cost(board, service.base_at)
     return total
 
 
@@ -259,46 +260,47 @@ def _begin(board: Board) -> None:
     """Starts empty, except that stores are saved first while a site still runs."""
     reset(board)
     board.size[SPOILED] = board.size[LEFTOVERS] = 0
-    if board.grace > 0:
-        for store in range(len(board.store)):
-            recover_store(board, store, 0)
+    for store in range(len(board.store) if board.grace > 0 else 0):
+        recover_store(board, store, 0)
 
 
 @spliced
 def _conclude(board: Board, options: Ints) -> int:
     """Retries what was left out, then places what no one waits for: late services, other stores, and shed
-    services that can run elsewhere.
+    services that can run elsewhere. After all of that, what is put off. Returns the total price.
 
     Later boots and sheds may have freed capacity, so components that found none are retried, what is needed
     first; and tops, if later boots or sheds happened. What sheds left over is then there for every tier.
-    Returns the total price.
     """
-    board.size[LEFTOVERS], sheds = 1, -1
-    while sheds != board.size[SHEDS]:
-        sheds = board.size[SHEDS]
-        for component in range(board.components):
-            failed = board.item[component].done and board.item[component].at >= NEVER
-            if failed and board.item[component].why != FAILED_TIME:
-                run_item(board, component, options[component], AGAIN)
-    if max(tool_at(board, BOOT), tool_at(board, SHED)) > 0:
-        for service in range(len(board.service)):
-            if board.service[service].top_starts > 0 and board.service[service].top_own >= NEVER:
-                run_item(board, board.components + service, options[board.components + service], AGAIN)
-    board.size[BARRED] = 0
-    for component in range(board.components):
-        if board.item[component].why == FAILED_TIME and board.item[component].at >= NEVER:
-            start_late(board, component, options[component])
-    for store in range(len(board.store)):
-        recover_store(board, store, 0)
-    restart_shed(board, options)
+    board.size[LEFTOVERS], last = 1, puts_off(board)
+    for turn in range(last + 1):
+        sheds = -1
+        while sheds != board.size[SHEDS] or take_back_idle(board) > 0:
+            sheds = board.size[SHEDS]
+            for component in range(board.components):
+                failed = board.item[component].done and board.item[component].at >= NEVER
+                failed = failed and (turn == last or write_off(board, component) != PUT_OFF)
+                if failed and board.item[component].why != FAILED_TIME:
+                    run_item(board, component, options[component], AGAIN)
+        if turn > 0 or max(tool_at(board, BOOT), tool_at(board, SHED)) > 0:
+            for service in range(len(board.service)):
+                if board.service[service].top_starts > 0 and board.service[service].top_own >= NEVER:
+                    run_item(board, board.components + service, options[board.components + service], AGAIN)
+        board.size[BARRED] = 0
+        for component in range(board.components if turn == last else 0):
+            if board.item[component].why == FAILED_TIME and board.item[component].at >= NEVER:
+                start_late(board, component, options[component])
+        for store in range(len(board.store)):
+            recover_store(board, store, 0)
+        restart_shed(board, options)
     return NEVER if board.size[SPOILED] else _finish(board)
 
 
 @inner
 def _end(board: Board, item: int) -> int:
     """When an item is done; 0 if it never is."""
-    top = item >= board.components
-    at = board.service[item - board.components].top_own if top else board.item[item].at
+    own = item - board.components
+    at = board.service[own].top_own if own >= 0 else board.item[item].at
     return at if at < NEVER else 0
 
 
@@ -353,10 +355,9 @@ def _value(board: Board, since: int, back: int, gone: int) -> int:
 def objective(board: Board) -> int:
     """Weighted person-ticks of a finished generation: the Z of the model."""
     total = 0
-    for service in board.service:
-        base = outage(board, service.base_since, service.base_at, service.base_shed_at)
-        top = outage(board, service.top_since, service.top_at, service.top_shed_at)
-        total += service.base_weight * base + service.top_weight * top
+    for s in board.service:
+        total += s.base_weight * outage(board, s.base_since, s.base_at, s.base_shed_at)
+        total += s.top_weight * outage(board, s.top_since, s.top_at, s.top_shed_at)
     return total
 
 

@@ -51,9 +51,35 @@ def is_dead(board: Board, service: int) -> bool:
     """Whether a service will not be there at the end, as far as known."""
     if board.service[service].base_lost:
         at = board.item[board.service[service].component].at
-        if board.service[service].blocked or at >= NEVER or (board.service[service].written_off and at < 0):
+        if (
+            board.service[service].blocked
+            or at >= NEVER
+            or (board.service[service].written_off == 1 and at < 0)
+        ):
             return True
     return base_is_shed(board, service)
+
+
+@inner
+def keep_at_home(board: Board, service: int) -> None:
+    """Restricts a running service to sites where it ran, so that its users find it, until `leave_home`."""
+    board.size[TURN] += 1
+    for k in range(board.service[service].first_present, board.service[service].last_present):
+        site = board.row[board.present[k].row].site
+        if site >= 0:
+            board.place[site].fits = board.size[TURN]
+    for pool in range(len(board.pool)):
+        site = board.pool[pool].site
+        at_home = site >= 0 and board.place[site].fits == board.size[TURN]
+        board.pool[pool].eligible = board.eligible[service, pool]
+        board.eligible[service, pool] = at_home and board.eligible[service, pool]
+
+
+@inner
+def leave_home(board: Board, service: int) -> None:
+    """Allows a service again wherever it may run."""
+    for pool in range(len(board.pool)):
+        board.eligible[service, pool] = board.pool[pool].eligible > 0
 
 
 @inner
@@ -77,24 +103,27 @@ def last_level(board: Board, service: int) -> int:
 def _may_shed(board: Board, entry: int, level: int) -> int:
     """Replicas of an entry of `present` that a level allows shedding."""
     service = board.present[entry].service
-    here = board.present[entry].left
-    if here == 0 or board.present[entry].kept or board.service[service].spared:
+    here = board.present[entry].left - board.present[entry].kept
+    if here <= 0:
         return 0
     if board.service[service].moved > 0:
         return 0
+    tier_level = 1 + 2 * (board.last_tier - board.service[service].tier)
+    waits = board.item[board.service[service].component].at < 0
+    above = max(0, min(here, board.service[service].left - board.service[service].serves))
+    if board.service[service].spared:
+        free = not board.service[service].top_done and (waits or not board.service[service].base_lost)
+        return above if free and level >= tier_level else 0
     if is_dead(board, service):
         return here
-    tier_level = 1 + 2 * (board.last_tier - board.service[service].tier)
     if board.service[service].base_lost:
-        waits = board.item[board.service[service].component].at < 0
         return here if waits and level > tier_level and not _is_needed(board, service) else 0
     if board.service[service].top_done:
         return 0
     if level > tier_level and not _is_needed(board, service):
         return here
-    above = min(here, board.service[service].left - board.service[service].serves)
     touched = board.service[service].left < board.service[service].surviving
-    return max(above, 0) if touched or level >= tier_level else 0
+    return above if touched or level >= tier_level else 0
 
 
 @inner
@@ -138,15 +167,18 @@ def _put_back(board: Board, first: int, last: int) -> int:
         board.shed[line].count -= back
         for r in range(board.vector.shape[1]):
             board.vector[NEED, r] += back * board.service[victim].demand[r]
+    return _without_empty(board, first, last)
+
+
+@inner
+def _without_empty(board: Board, first: int, last: int) -> int:
+    """Drops lines first..last-1 of the shed log that shed nothing; returns the line after the last kept."""
     kept = first
     for line in range(first, last):
-        if board.shed[line].count > 0:
-            shed = board.shed[line]
-            board.shed[kept].entry, board.shed[kept].count, board.shed[kept].service = (
-                shed.entry,
-                shed.count,
-                shed.service,
-            )
+        shed, here = board.shed[line], board.shed[kept]
+        if shed.count > 0:
+            here.entry, here.count, here.service = shed.entry, shed.count, shed.service
+            here.at, here.manual, here.end_before = shed.at, shed.manual, shed.end_before
             kept += 1
     return kept
 
@@ -173,14 +205,30 @@ def sheds_for(board: Board, service: int, row: int, level: int) -> int:
     """Fewest sheds on a row that let one replica of `service` fit; returns how many lines they take, -1 if
     impossible.
 
-    They are written after the end of the shed log and are not executed yet.
+    They are written after the end of the shed log and are not executed yet. If they would go too late for
+    the service, those that would are passed over.
     """
-    return _least_sheds(board, service, row, level) if _could_cover(board, service, row) else -1
+    if not _could_cover(board, service, row):
+        return -1
+    lines = _least_sheds(board, service, row, level, False)
+    if lines > 0 and _is_late(board, service, sheds_end(board, row, lines)[0]):
+        lines = _least_sheds(board, service, row, level, True)
+    return lines
 
 
 @inner
-def _least_sheds(board: Board, service: int, row: int, level: int) -> int:
-    """Like `sheds_for`, for a row where all lower tiers together would free capacity."""
+def _is_late(board: Board, service: int, at: int) -> bool:
+    """Whether a replica of a service that starts at a tick cannot serve before the horizon."""
+    record = board.service[service]
+    shift = record.shift_ticks if record.shift and record.base_at >= NEVER else 0
+    return at + record.start + record.verify + shift >= board.horizon
+
+
+@inner
+def _least_sheds(board: Board, service: int, row: int, level: int, in_time: bool) -> int:
+    """Like `sheds_for`, for a row where all lower tiers together would free capacity. in_time: passes over
+    victims that would go too late.
+    """
     for r in range(board.vector.shape[1]):
         board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
     first = board.size[SHEDS]
@@ -193,6 +241,9 @@ def _least_sheds(board: Board, service: int, row: int, level: int) -> int:
         if board.service[victim].tier <= board.service[service].tier:
             continue
         count = _enough(board, victim, _may_shed(board, entry, level))
+        if in_time and count > 0:
+            at, length, _, _ = _shed_when(board, row, victim, 1)
+            count = 0 if _is_late(board, service, at + length) else count
         if count > 0:
             note_shed(board, last, entry, count, service)
             last += 1
@@ -275,6 +326,13 @@ def do_sheds(board: Board, row: int, lines: int) -> int:
 
 
 @inner
+def _end_of(board: Board, line: int) -> int:
+    """When a shed has ended."""
+    shed = board.shed[line]
+    return shed.at + shed_length(board, board.present[shed.entry].service, shed.manual)
+
+
+@inner
 def delay_shed(board: Board, line: int, end: int) -> None:
     """Delays a shed as long as it still ends by `end`, because its outage counts from its start."""
     entry, count, by_hand = board.shed[line].entry, board.shed[line].count, board.shed[line].manual
@@ -302,6 +360,66 @@ def undo_sheds_to(board: Board, mark: int) -> None:
         board.service[victim].left += count
         for r in range(board.vector.shape[1]):
             board.row[row].free[r] -= count * board.service[victim].demand[r]
+
+
+@inner
+def _fits_back(board: Board, line: int) -> bool:
+    """Whether one replica that a shed takes could have stayed: nothing uses its capacity, now or at any start
+    on its row after the shed.
+    """
+    entry = board.present[board.shed[line].entry]
+    demand, number = board.service[entry.service].demand, entry.row
+    end = _end_of(board, line)
+    for r in range(board.vector.shape[1]):
+        if demand[r] > board.row[number].free[r]:
+            return False
+    for k in range(board.size[STARTS]):
+        since = board.started[k].at
+        if board.started[k].row != number or since < end:
+            continue
+        for r in range(board.vector.shape[1]):
+            free = board.row[number].capacity[r]
+            for other in range(board.size[STARTS]):
+                start = board.started[other]
+                if start.row == number and start.at <= since:
+                    free -= board.service[start.service].demand[r]
+            for other in range(board.size[SHEDS]):
+                gone = board.present[board.shed[other].entry]
+                if gone.row == number and _end_of(board, other) <= since:
+                    free += board.shed[other].count * board.service[gone.service].demand[r]
+            if demand[r] > free:
+                return False
+    return True
+
+
+@inner
+def take_back_idle(board: Board) -> int:
+    """Undoes sheds of replicas whose capacity nothing uses in the end, most valuable first; returns how many
+    replicas stay.
+    """
+    stay = 0
+    for line in range(board.size[SHEDS] - 1, -1, -1):
+        shed = board.shed[line]
+        entry = board.present[shed.entry]
+        victim, number, count = board.service[entry.service], entry.row, shed.count
+        while victim.moved == 0 and shed.count > 0 and _fits_back(board, line):
+            shed.count -= 1
+            entry.left += 1
+            victim.left += 1
+            for r in range(board.vector.shape[1]):
+                board.row[number].free[r] -= victim.demand[r]
+                board.row[number].unshed[r] = max(0, board.row[number].unshed[r] - victim.demand[r])
+        if shed.count < count:
+            uses, by_hand = board.pool[board.row[number].pool].shed_set, hands(board, SHED, shed.manual)
+            length = shed_length(board, entry.service, shed.manual)
+            lift(board, uses, by_hand, length, count, shed.at)
+            if shed.count > 0:
+                reserve(board, uses, by_hand, length, shed.count, shed.at)
+            stay += count - shed.count
+    if stay > 0:
+        board.size[SHEDS] = _without_empty(board, 0, board.size[SHEDS])
+        board.size[VERSION] += 1
+    return stay
 
 
 @inner
@@ -382,7 +500,7 @@ def _row_of_victim(board: Board, service: int, victim: int) -> int:
                 board.refused[row] = never
             elif (
                 capacity_for(board, service, row, 1) > 0
-                or _least_sheds(board, service, row, size[LEVEL]) >= 0
+                or _least_sheds(board, service, row, size[LEVEL], False) >= 0
             ):
                 size[ENTRY] = entry
                 return row

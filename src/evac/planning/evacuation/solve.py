@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 from evac.model.instance import Instance
 from evac.model.records import dataclass
 from evac.planning.compiled import kernel
-from evac.planning.evacuation.board import AHEAD_WAIT, LEVELLED, NEED_STORE, NEVER, WAIT, Board, Ints
-from evac.planning.evacuation.items import EAGER, FAVOUR, TASTE
+from evac.planning.evacuation.board import (
+    AHEAD_WAIT,
+    HARD_USER,
+    LEVELLED,
+    NEED_STORE,
+    NEVER,
+    WAIT,
+    Board,
+    Ints,
+)
+from evac.planning.evacuation.items import EAGER, FAVOUR, PUT_OFF, TASTE
 from evac.planning.evacuation.legality import breaches, breaks_rules, first_idle_shed
 from evac.planning.evacuation.lowering import lower
 from evac.planning.evacuation.order import (
@@ -106,13 +115,15 @@ def first_plan(board: Board, items: Items) -> Found:
     found = _begin(board, items, closure, 1)
     tools = lost_tools(board, items)
     if len(tools):
-        spared, kept = board.service["spared"].copy(), board.present["kept"].copy()
+        marks = board.service[["spared", "written_off"]].copy()
+        kept = board.present["kept"].copy()
         first = closure_order(items, tools)
         other = _begin(board, items, np.concatenate([first, closure[~np.isin(closure, first)]]), 1)
         if (other.legal, -other.value) > (found.legal, -found.value):
             found = other
         else:
-            board.service["spared"], board.present["kept"] = spared, kept
+            board.service["spared"], board.service["written_off"] = marks["spared"], marks["written_off"]
+            board.present["kept"] = kept
             generate(board, found.order, found.options, NEVER)
     for order, eager in ((closure, 0), (tier_order(board, items), 0)):
         if found.legal:
@@ -128,27 +139,54 @@ def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
 
 
 def _mend(board: Board, items: Items, found: Found) -> Found:
-    """Generates; while tier rules are broken, spares services shed in vain and moves those that lack capacity
-    before the first of a lower tier, or to the front if that was not enough. What could have stayed is kept.
+    """Generates; while tier rules are broken, moves services that lack capacity before the first of a lower
+    tier, or to the front if that was not enough. What was shed and could run elsewhere does so before lower
+    tiers have their turn, or is spared if that was not enough. What could have stayed is kept.
     """
     keep_rows(board, 0)
-    moved = np.zeros(len(items.tier), np.bool_)
+    moved, tried = np.zeros(len(items.tier), np.bool_), set()
+    first = np.zeros(len(board.service), np.bool_)
     for turn in range(LONGEST_MENDS + 1):
         found.value = generate(board, found.order, found.options, NEVER)
         breaches, idle = _breaches(board), _idle_sheds(board)
         found.legal = not breaches and not idle
-        if found.legal or (turn >= MENDS and len(breaches) > NEARLY):
+        marks = (board.service["spared"], board.service["written_off"], board.present["kept"])
+        state = b"".join(part.tobytes() for part in (found.order, moved, first, *marks))
+        if found.legal or (turn >= MENDS and len(breaches) > NEARLY) or state in tried:
             break
-        board.present["kept"][idle] = 1
+        tried.add(state)
+        board.present["kept"][idle] += 1
         services = board.service[breaches]
         shed = services["left"] < services["surviving"]
-        board.service["spared"][np.array(breaches, np.int64)[shed]] = 1
+        hit = np.array(breaches, np.int64)[shed]
+        fresh = hit[~first[hit] & (board.service["base_lost"][hit] == 0)]
+        _put_off_below(board, fresh)
+        first[fresh] = True
+        board.service["spared"][np.setdiff1d(hit, fresh)] = 1
         late = np.unique(services["component"][~shed])
         late = late[np.lexsort((late, items.tier[late]))]
+        # What was tried first and still lacks capacity may take it from what was spared of lower tiers.
+        highest = items.tier[late[moved[late]]].min(initial=len(board.service))
+        board.service["spared"][board.service["tier"] > highest] = 0
         rest = found.order[~np.isin(found.order, late)]
         found.order = np.concatenate([late[moved[late]], _before_lower(rest, late[~moved[late]], items)])
         moved[late] = True
     return found
+
+
+def _put_off_below(board: Board, shed: Ints) -> None:
+    """Puts off what no service needs that is as important as those that were shed."""
+    if not len(shed):
+        return
+    tier = board.service["tier"]
+    needed = tier <= tier[shed].min()
+    while True:
+        users = [needed[entries(board, HARD_USER, service)].any() for service in range(len(needed))]
+        more = needed | np.array(users, np.bool_)
+        if (more == needed).all():
+            break
+        needed = more
+    board.service["written_off"][~needed & (board.service["base_lost"] > 0)] = PUT_OFF
 
 
 def _before_lower(order: Ints, late: Ints, items: Items) -> Ints:
@@ -169,7 +207,7 @@ def _write_off(board: Board, items: Items, found: Found) -> Found:
     keep_rows(board, 0)
     for _ in range(WRITE_OFFS):
         breaches = np.array(_breaches(board), np.int64)
-        board.present["kept"][_idle_sheds(board)] = 1
+        board.present["kept"][_idle_sheds(board)] += 1
         services = board.service[breaches]
         shed = services["left"] < services["surviving"]
         board.service["spared"][breaches[shed]] = 1
@@ -195,13 +233,13 @@ def _breaches(board: Board) -> list[int]:
 
 
 def _idle_sheds(board: Board) -> list[int]:
-    """Entries of `present` that were shed although they could have stayed."""
-    found: list[int] = []
+    """Entries of `present`, each once, of which a replica was shed that could have stayed."""
+    found = set[int]()
     line = first_idle_shed(board, 0)
     while line >= 0:
-        found.append(int(board.shed[line]["entry"]))
+        found.add(int(board.shed[line]["entry"]))
         line = first_idle_shed(board, line + 1)
-    return found
+    return sorted(found)
 
 
 def solve(

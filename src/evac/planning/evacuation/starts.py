@@ -105,12 +105,12 @@ def keep_rows(board: Board, keep: int) -> None:
 
 @spliced
 def _shed_pinned(board: Board, service: int, row: int) -> int:
-    """Executes what the placement sheds on a row and is not shed yet; returns when the last has ended."""
+    """Sheds what the placement sheds of lower tiers on a row, but for what is; returns when the last ends."""
     lines = 0
     for k in range(board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]):
-        entry = board.heap[k]
-        pending = board.present[entry].to_shed - (board.present[entry].count - board.present[entry].left)
-        if pending > 0:
+        entry, present = board.heap[k], board.present[board.heap[k]]
+        pending = present.to_shed - (present.count - present.left)
+        if pending > 0 and board.service[present.service].tier > board.service[service].tier:
             if board.size[SHEDS] + lines >= len(board.shed):
                 return NEVER
             note_shed(board, board.size[SHEDS] + lines, entry, pending, service)
@@ -225,10 +225,10 @@ def _add(board: Board, kind: int, number: int, time: int) -> None:
 @inner
 def _is_vague(board: Board, service: int, group: int) -> bool:
     """Whether the free amount of something that a service needs is unknown on the rows of a group."""
-    short = 0
     for r in range(board.vector.shape[1]):
-        short += board.service[service].demand[r] > 0 and board.group[group].vague >> r & 1 > 0
-    return short > 0
+        if board.service[service].demand[r] > 0 and board.group[group].vague >> r & 1 > 0:
+            return True
+    return False
 
 
 @inner
@@ -378,16 +378,17 @@ def _look_freed(board: Board, service: int, source: int, since: int) -> int:
     """Like `_look`, for rows freed by sheds; if they take turns, the row is for when nothing else is left."""
     line = board.source[source]
     row = next_shed_row(board, service, line.number)
-    if row < 0:
-        return -1
-    ready, in_turns = _shed_ready(board, service, row)
-    if ready >= NEVER:
-        return -1
-    at, _, _ = _start_when(board, service, board.row[row].pool, max(since, ready))
-    if at >= NEVER:
-        return -1
-    line.time = LAST if in_turns and board.size[SOURCES] > 1 else at
-    return row
+    while row >= 0:
+        ready, in_turns = _shed_ready(board, service, row)
+        at = NEVER
+        if ready < NEVER:
+            at, _, _ = _start_when(board, service, board.row[row].pool, max(since, ready))
+        if at < NEVER:
+            line.time = LAST if in_turns and board.size[SOURCES] > 1 else at
+            return row
+        board.refused[row] = board.size[VERSION]
+        row = next_shed_row(board, service, line.number)
+    return -1
 
 
 @spliced
@@ -395,7 +396,7 @@ def _shed_ready(board: Board, service: int, row: int) -> tuple[int, bool]:
     if capacity_for(board, service, row, 0) > 0:
         return 0, False
     lines = sheds_for(board, service, row, board.size[LEVEL])
-    return sheds_end(board, row, max(lines, 0))
+    return sheds_end(board, row, lines) if lines >= 0 else (NEVER, False)
 
 
 @inner
@@ -525,10 +526,12 @@ def start_replicas(
     """Starts `count` replicas of the open service at or after `since`; False if they do not all fit.
 
     taste, favour: which stock is used first if several are ready; eager 1: sheds compete with waiting for
-    boots, and tops may shed too. Replicas that start again elsewhere shed nothing.
+    boots, and tops may shed too. What starts again elsewhere sheds only to serve, if it fits nowhere else.
     """
     level = last_level(board, service) if mile == 0 or eager == 1 else 0
-    level = level if mile < MOVED else -1
+    if mile == MOVED:
+        serve = board.service[service].left + count <= board.service[service].serves
+        level, eager = last_level(board, service) if serve else -1, 0
     if level <= 0 and not enough_capacity(board, service, count):
         return False
     _open_sources(board, service, since, level, eager)
@@ -575,11 +578,8 @@ def last_end(board: Board, mark: int) -> int:
 @inner
 def start_length(board: Board, service: int, by_hand: int) -> int:
     """Ticks a start takes."""
-    return (
-        max(board.service[service].start, board.heap[board.base[MANUAL_TICKS] + START])
-        if by_hand
-        else board.service[service].start
-    )
+    slow = board.heap[board.base[MANUAL_TICKS] + START] if by_hand else 0
+    return max(board.service[service].start, slow)
 
 
 @inner
