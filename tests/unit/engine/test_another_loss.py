@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from evac.engine.stores.guards import read_register
 from evac.run.values import Event
 from evac.store.port import Put
 from tests.unit.engine.small_world import World, play, policy_of
+from tests.unit.engine.test_effects import moved, put
 
 FIVE = ("anyang", "ansan", "busan", "daegu", "pangyo")
 SERVING = ("pangyo", "anyang", "busan")
@@ -359,3 +361,33 @@ def test_a_plan_that_takes_long_is_not_made_in_silence() -> None:
 
     world.plan = slow  # type: ignore[method-assign]
     play(story, world)
+
+
+def test_a_site_that_was_restored_and_is_lost_again_before_it_counts_as_healthy_is_answered_again() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await world.until(lambda: "promote" in world.systems.verbs_done())
+        await until_ended(world)
+        losses = len(world.words("loss"))
+        for restored in (False, True):
+            world.cuts |= {("anyang", "pangyo")}  # one witness reaches it, the other one does not
+            world.burnt.discard("pangyo")
+            await world.until(lambda: state(world) == "suspect")
+            if restored:
+                back = replace(moved("back", "restore", "pangyo", at_ms=9), number=9)
+                await put(world.store, back, **dict.fromkeys(world.sites, "active"))
+            world.burnt.add("pangyo")
+            await world.until(lambda: state(world) == "lost")
+            if restored:
+                await world.until(lambda: len(world.words("loss")) > losses)
+            else:
+                await asyncio.sleep(0.5)
+                assert len(world.words("loss")) == losses, "the same loss is answered once"
+        assert any("run" in one.data for one in world.notices if one.kind == "loss")
+        assert len(await world.store.list("incident/")) == 2
+
+    def state(world: World) -> str:
+        return world.controllers[world.leader].standings["pangyo"].verdict.state if world.leader else ""
+
+    play(story, World(policy_of("act")))

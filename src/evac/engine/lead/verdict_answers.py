@@ -30,7 +30,7 @@ from evac.engine.lead.watch_journal import Notice, NoticeKind, of_verdict
 from evac.engine.plans.library import Drawer, Ready
 from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.desk import Desk
-from evac.engine.runs.effects import EffectsReader
+from evac.engine.runs.effects import EffectsReader, times_back
 from evac.engine.runs.proposals import Concerned, Wanted
 from evac.engine.runs.requests import to_apply, to_approve
 from evac.engine.stores.guards import Mark, check_mode, read_register
@@ -300,8 +300,10 @@ class VerdictAnswers:
         self._standings, self._halls = standings, halls
         self._judged, self._tell = judged, tell
         self._told: dict[str, str] = {}
-        self._handled: dict[tuple[str, str], int | tuple[str, int]] = {}
+        self._handled: dict[tuple[str, str], int | tuple[str, int] | None] = {}
         """(response, site) -> what was or is being answered."""
+        self._back: dict[str, tuple[int, int]] = {}
+        """Site or hall -> how often it had come back when its loss was last answered."""
         self._reported: set[str] = set()
         self._answering = asyncio.Lock()
 
@@ -310,16 +312,13 @@ class VerdictAnswers:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 for site, standing in self._standings().items():
-                    state = standing.verdict.state
-                    if self._told.get(site, "unknown") != state:
+                    state, told = standing.verdict.state, self._told.get(site, "unknown")
+                    if told != state:
                         self._tell(of_verdict(standing, self._desk.clock.now_ms()))
                     self._told[site] = state
-                    if state == "lost" and standing.lost_since_ms is not None:
-                        for answer in (self._protect, self._answer_loss):
-                            handled = (answer.__name__, site)
-                            if self._handled.get(handled) != standing.lost_since_ms:
-                                self._handled[handled] = standing.lost_since_ms
-                                tasks.create_task(self._try(answer, site))
+                    if state == "lost":
+                        both = (self._protect, self._answer_loss)
+                        self._answer(tasks, both, site, standing.lost_since_ms, again=told != state)
                     elif state == "healthy" and self._is_waited_for(site):
                         tasks.create_task(self._try(self._answer_return, site))
                 for hall, standing in self._halls().items():
@@ -327,13 +326,39 @@ class VerdictAnswers:
                     if told != state and "lost" in (told, state):
                         self._tell(of_verdict(standing, self._desk.clock.now_ms()))
                     self._told[hall] = state
-                    handled = (self._answer_hall.__name__, hall)
-                    since_ms = standing.lost_since_ms
-                    if state == "lost" and since_ms is not None and self._handled.get(handled) != since_ms:
-                        self._handled[handled] = since_ms
-                        tasks.create_task(self._try(self._answer_hall, hall))
+                    if state == "lost":
+                        only = (self._answer_hall,)
+                        self._answer(tasks, only, hall, standing.lost_since_ms, again=told != state)
                 await self._judged.wait()
                 self._judged.clear()
+
+    def _answer(
+        self,
+        tasks: asyncio.TaskGroup,
+        answers: Sequence[Answer],
+        what: str,
+        since_ms: int | None,
+        again: bool,
+    ) -> None:
+        """Start what answers a loss, once per loss. again: it only just counts as lost, perhaps once more."""
+        names = [(answer.__name__, what) for answer in answers]
+        if again and any(self._handled.get(name) == since_ms for name in names):
+            tasks.create_task(self._answer_again(answers, what))
+        for name, answer in zip(names, answers, strict=True):
+            if self._handled.get(name) != since_ms:
+                self._handled[name] = since_ms
+                tasks.create_task(self._try(answer, what))
+
+    async def _answer_again(self, answers: Sequence[Answer], what: str) -> None:
+        """A site that is lost, suspect and lost again was lost once, as long as it is never healthy between. If
+        it was restored or its mark was cleared meanwhile, this is another loss.
+        """
+        with contextlib.suppress(errors.Unavailable):
+            if await times_back(self._desk.store, what) == self._back.get(what):
+                return
+        for answer in answers:
+            self._handled.pop((answer.__name__, what), None)
+        self._judged.set()
 
     def _is_waited_for(self, site: str) -> bool:
         """Whether a run waits for the typed name of a site that is no longer lost; reported once per plan."""
@@ -368,6 +393,7 @@ class VerdictAnswers:
         """
         async with self._answering:
             await self._conductor.ready()
+            self._back[site] = await times_back(self._desk.store, site)
             register = await read_register(self._desk.store)
             concerned = self._conductor.concerned()
             if concerned is not None:
@@ -386,6 +412,7 @@ class VerdictAnswers:
             standing = self._halls().get(hall)
             if standing is None or standing.verdict.state != "lost":
                 raise _NotYet  # its site may be lost as well
+            self._back[hall] = await times_back(self._desk.store, hall)
             register = await read_register(self._desk.store)
             effects = await EffectsReader(self._desk.store).read(self._desk.clock.now_ms())
             concerned = self._conductor.concerned()

@@ -249,6 +249,17 @@ def _leaving(opened: Iterable[Entry]) -> dict[str, tuple[str, int]]:
     return found
 
 
+async def times_back(store: Store, domain: str) -> tuple[int, int]:
+    """How many runs brought a domain back, and when a person last cleared its mark, in ms since 1970: another
+    value whenever the domain comes back. Raises Unavailable.
+    """
+    effects = await EffectsReader(store).read(0)
+    runs = [one for one in effects.moved if domain in one.domains and one.scenario not in _LEAVES]
+    cleared = await store.get(CLEARED + domain)
+    said = {} if cleared is None else cleared_in(cleared.value)
+    return sum(one.phase in SUCCEEDED for one in runs), said.get("at_ms", 0)
+
+
 def _left_by(
     runs: Sequence[Moved], marks: Mapping[str, str], cleared: Mapping[str, int]
 ) -> dict[str, LostNow]:
