@@ -350,8 +350,8 @@ class VerdictAnswers:
                 tasks.create_task(self._try(answer, what))
 
     async def _answer_again(self, answers: Sequence[Answer], what: str) -> None:
-        """A site that is lost, suspect and lost again was lost once, as long as it is never healthy between. If
-        it was restored or its mark was cleared meanwhile, this is another loss.
+        """A site that is lost, suspect and lost again was lost once, unless it was healthy between. If it was
+        restored or its mark was cleared meanwhile, this is another loss.
         """
         with contextlib.suppress(errors.Unavailable):
             if await times_back(self._desk.store, what) == self._back.get(what):
