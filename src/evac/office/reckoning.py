@@ -69,6 +69,8 @@ class FateOf:
     """Optional services that are down."""
     stores: tuple[str, ...] = ()
     """Families of required stores that are completely lost."""
+    down: bool = False
+    """Whether it goes down, rather than only loses replicas or an optional service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:
             tuple(names[other] for other in graph.lacking(place, down)),
             tuple(names[other] for other in graph.soft[place] if down[other]),
             tuple(family for family in graph.families[place] if family in gone),
+            down[place],
         )
 
 

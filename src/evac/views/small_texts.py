@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from evac.model.estate import Lead
 from evac.model.plan import Plan
 from evac.model.reason import fact_words
 from evac.planning.simulation.simulate import PERCENTILES, ServiceForecast, Simulation
@@ -12,6 +13,7 @@ from evac.views.json_out import Alert, counts
 from evac.views.plan_view import GONE, assumed_times, unjudged_words
 from evac.views.sheet import Page
 from evac.views.words import (
+    assumed_words,
     duration,
     listed,
     number,
@@ -28,15 +30,23 @@ if TYPE_CHECKING:  # the checker takes a third of a second to load
 
 Document = Mapping[str, Any]
 ROWS: Final = 20
-_GRAVE: Final = ("lost", "shed", "recovers", "degraded")
+_GRAVE: Final = ("lost", "shed", "unknown", "not proved", "recovers", "degraded")
+_UNJUDGED: Final = {"unknown": "cannot be judged", "not proved": "not proved"}
 
 
 def what_if_text(document: Document, width: int, colour: bool) -> str:
-    """What is down, degraded and lost for good, with the chain behind each; the most severe first."""
+    """What is lost for good, not judged, down and degraded, with the chain behind each; in this order."""
     page = Page(width, colour)
-    rows = [row for row in document["services"] if row["fate"] in _GRAVE]
-    rows.sort(key=lambda row: (_GRAVE.index(row["fate"]), row.get("tier") or 0, row["service"]))
-    page.title(f"If {listed(document['domains'])} is lost: {plural(len(rows), 'service')} affected")
+    rows = sorted(
+        document["services"],
+        key=lambda row: (_GRAVE.index(row["fate"]), row.get("tier") or 0, row["service"]),
+    )
+    fates = [row["fate"] for row in rows]
+    doubts = [f"{number(n)} {words}" for fate, words in _UNJUDGED.items() if (n := fates.count(fate))]
+    affected = plural(len(rows) - sum(fate in _UNJUDGED for fate in fates), "service")
+    lost = document["domains"]
+    title = f"If {listed(lost)} {'is' if len(lost) == 1 else 'are'} lost: {affected} affected"
+    page.title(", ".join((title, *doubts)))
     page.line()
     if not rows:
         page.line("every service continues")
@@ -45,17 +55,22 @@ def what_if_text(document: Document, width: int, colour: bool) -> str:
         page.table(heads, [_fate(row) for row in rows[:ROWS]])
     if len(rows) > ROWS:
         page.line(f"and {number(len(rows) - ROWS)} more: --output json", "dim")
+    if rows and (assumed := assumed_words(Lead(**document["lead"]))):
+        page.line()
+        page.line(f"{assumed[:1].upper()}{assumed[1:]}.", "unknown")
     page.line()
     page.line("next: evac drawer list", "dim")
     return page.text()
 
 
 def _fate(row: Document) -> tuple[str, str, str, str, str]:
+    fate: str = row["fate"]
     back, count = row["recovery_ms"], row.get("people")
+    returns = fate == "recovers" or (fate == "degraded" and row["down"])
     return (
         row["service"],
-        row["fate"],
-        "-" if back is None else duration(back),
+        _UNJUDGED.get(fate, fate),
+        time_back(back) if returns else "-",
         "-" if count is None else people(count),
         ", ".join(row["chain"][1:]) or "-",
     )

@@ -43,7 +43,7 @@ def test_a_thousand_services_become_a_part_that_can_be_read() -> None:
     assert sum(counted) == told
     assert len(counted) == REASONS_MOST
     rest = 1_240 - sum(counted)
-    assert f"34 reasons more take {rest:,} services down" in found["more"][0]
+    assert f"34 more reasons take down {rest:,} services" in found["more"][0]
 
 
 def test_what_does_not_come_back_is_shown_before_what_does() -> None:

@@ -258,6 +258,7 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
 def _row(one: FateOf) -> dict[str, Any]:
     words, look, icon = FATES.get(one.fate, (one.fate, "", "info"))
     late = one.rto_ms is not None and one.recovery_ms is not None and one.recovery_ms > one.rto_ms
+    returns = one.fate == "recovers" or (one.fate == "degraded" and one.down)
     return {
         "id": one.service,
         "tier": "-" if one.tier is None else str(one.tier),
@@ -268,7 +269,7 @@ def _row(one: FateOf) -> dict[str, Any]:
         "late": late,
         "path": row_of(one)["path"],
         "why": row_of(one)["why"],
-        "back": "-" if one.fate != "recovers" else time_back(one.recovery_ms),
+        "back": time_back(one.recovery_ms) if returns else "-",
         "rto": "-" if one.rto_ms is None else duration(one.rto_ms),
     }
 
@@ -308,7 +309,10 @@ def by_plan(answer: WhatIf, digest: str, plan: Plan, before: Plan | None) -> Wha
         chain = seen.chain
         if len(chain) > 1 and (reason := reasons.get(chain[-2])):
             chain = (*chain[:-1], reason)
-        services.append(replace(seen, fate=fate, recovery_ms=one.recovery_ms, rto_ms=one.rto_ms, chain=chain))
+        recovery, rto = one.recovery_ms, one.rto_ms
+        services.append(
+            replace(seen, fate=fate, recovery_ms=recovery, rto_ms=rto, chain=chain, down=one.goes_down)
+        )
     loss = loss_by(answer.loss, verdict_of(digest, plan, before))
     return replace(answer, loss=loss, services=tuple(services))
 
