@@ -26,6 +26,7 @@ from evac.views.words import (
     percent,
     plural,
     share,
+    since,
     time_back,
     user_minutes,
 )
@@ -385,6 +386,7 @@ def simulation_context(plan: Plan, found: Simulation) -> dict[str, Any]:
             f"{number(found.trials)} trials with uncertain durations and failing steps, seed {found.seed}: "
             f"{odds_words(plan, found)}."
         ),
+        "simulation_since": since(plan.scenario.kind),
         "simulation_unknown": untimed_words(found),
         "percentiles": PERCENTILES,
         "simulation_tiers": [

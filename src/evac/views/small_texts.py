@@ -21,6 +21,7 @@ from evac.views.words import (
     percent,
     plural,
     share,
+    since,
     time_back,
     user_minutes,
 )
@@ -180,7 +181,7 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
         )
         for t in found.tiers
     ]
-    page.line("When the last service of a tier is back, counted from the loss", "bold")
+    page.line(f"When the last service of a tier is back, {since(plan.scenario.kind)}", "bold")
     page.table(heads, rows, right=range(1, len(heads)))
     page.line()
     costs = ", ".join(

@@ -117,7 +117,8 @@ def moment_ms(at: str | None) -> int:
 
 def since(kind: ScenarioKind) -> str:
     """The start of the times in a plan."""
-    return {"lose": "after the loss", "restore": "after power is back"}.get(kind, "after the start")
+    words = {"lose": "the loss", "restore": "power is back", "evacuate": "the deadline"}
+    return f"after {words.get(kind, 'the start')}"
 
 
 def number(value: int) -> str:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from evac.derive.planning_instance import derive
 from evac.model.plan import Plan
-from evac.model.scenario import lose
+from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 from evac.planning.simulation.simulate import Simulation, simulate
+from evac.steps.kind import Uncertainty
+from evac.views import words
 from evac.views.html_report import simulation_context
 from evac.views.small_texts import odds_words, simulate_text
 from tests.unit.truth.written import written
@@ -78,8 +80,8 @@ def test_a_simulation_knows_a_time_exactly_where_its_plan_does(
 
 def test_screen_and_report_say_that_a_time_is_unknown_and_why(tmp_path: Path) -> None:
     made, found = played(tmp_path, [(False, True, True, 0), (True, True, True, 1), (True, True, False, 1)])
-    for words in (simulate_text(made, found, 100, False), str(simulation_context(made, found))):
-        told = " ".join(words.split())
+    for text in (simulate_text(made, found, 100, False), str(simulation_context(made, found))):
+        told = " ".join(text.split())
         assert "it is unknown when x0 is back: the estate does not state start of x0" in told
         assert "1 of 3 services meet their RTO" in told
         assert "(1 unknown, 1 not restored by this plan)" in told
@@ -107,3 +109,45 @@ def test_a_simulation_does_not_time_what_its_plan_cannot_judge(tmp_path: Path, r
     for one in forecast.services:
         assert (set(one.recovery_ms) == {None}) == (planned[one.service] is None) == bool(one.untimed)
     assert all(tier.untimed for tier in forecast.tiers if tier.tier in (1, 2))
+
+
+MOVES = """
+name: press
+detection: 1 min
+approval: 5 min
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 8 GiB}, pb: {site: b, cpu: 8 cores, memory: 8 GiB}}
+services:
+  quick: {tier: 0, people: 10, rto: 5 min, replicas: {pa: 1}, demand: {cpu: 1 core, memory: 1 GiB},
+    start: 30 s, traffic: {kind: none}}
+  slow: {tier: 1, people: 10, rto: 5 min, replicas: {pa: 1}, demand: {cpu: 1 core, memory: 1 GiB},
+    start: 12 min, traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        lose("a"),
+        Scenario("restore", ("a",)),
+        Scenario("failback", ("a",)),
+        Scenario("evacuate", ("a",), deadline_ms=600_000),
+        Scenario("evacuate", ("a",), deadline_ms=3_600_000),
+    ],
+    ids=str,
+)
+def test_where_nothing_varies_a_simulation_counts_times_as_its_plan_does(
+    tmp_path: Path, scenario: Scenario
+) -> None:
+    """A service that moves in time is never down, so no detection and no approval count against it."""
+    estate = written(tmp_path, MOVES, lead="")
+    made = plan(estate, scenario, work=0)
+    exact = {step.kind: Uncertainty(0.0, 0.0, 0.0) for step in made.steps}
+    instance = derive(estate, made.scenario, made.policy, made.tick_ms)
+    found = simulate(instance, made, trials=2, uncertainty=exact)
+    planned = {outcome.service: outcome for outcome in made.outcomes}
+    assert {one.service for one in found.services} == {"quick", "slow"}
+    for one in found.services:
+        assert set(one.recovery_ms) == {planned[one.service].recovery_ms}
+        assert one.meets_rto_permille == (1_000 if planned[one.service].meets_rto else 0)
+    assert words.since(scenario.kind) in simulate_text(made, found, 100, False)

@@ -46,4 +46,5 @@ def test_lists_say_how_many_they_leave_out() -> None:
 def test_the_times_of_a_plan_count_from_what_it_answers() -> None:
     assert words.since("lose") == "after the loss"
     assert words.since("restore") == "after power is back"
-    assert words.since("evacuate") == words.since("failback") == "after the start"
+    assert words.since("evacuate") == "after the deadline"
+    assert words.since("failback") == "after the start"

@@ -86,8 +86,8 @@ NOT_BACK: Final = 2**60
 
 @dataclass(frozen=True, slots=True)
 class ServiceForecast:
-    """recovery_ms: at PERCENTILES, from the loss on (detection and approval included); None: not
-    within the horizon, or, with `untimed`, unknown. meets_rto_permille: of the trials; None without an
+    """recovery_ms: at PERCENTILES, counted like that of the plan's outcomes; None: not within the
+    horizon, or, with `untimed`, unknown. meets_rto_permille: of the trials; None without an
     objective, and where no one knows."""
 
     service: str
@@ -197,8 +197,12 @@ def simulate(
 def _back(
     instance: Instance, plan: Plan, arrays: _Arrays, services: list[int], base: Ints, drawn: Ints
 ) -> Ints:
-    """(T, services) milliseconds from the loss until each serves; NOT_BACK if it does not."""
-    found = np.where(base > instance.horizon, NOT_BACK, base * instance.tick_ms + plan.lead.ms)
+    """(T, services) milliseconds until each serves, counted as in the plan: from the loss, or from the
+    deadline of an evacuation; NOT_BACK if it does not.
+    """
+    lead_ms = 0 if instance.grace else plan.lead.ms
+    late = np.maximum(base - instance.grace, 0) * instance.tick_ms + lead_ms
+    found = np.where(base > instance.horizon, NOT_BACK, late)
     if not arrays.stores:
         return found
     stores = {row: np.abs(drawn[:, step]) for row, step in arrays.stores.items()}
