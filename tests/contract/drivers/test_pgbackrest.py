@@ -124,6 +124,7 @@ def test_what_was_half_restored_is_never_in_its_place(server_folder: Path, when:
         assert at.partial.exists()
         assert not at.path.exists()
         again: Any = Retryable("none", "")
+        deadline = time.monotonic() + 60.0
         while isinstance(again, Retryable):  # the program that outlived it still holds the place
             assert time.monotonic() < deadline
             again = ask("restore", world.action(), "", str(at.path), None)
