@@ -12,7 +12,16 @@ from evac.app.planner.plans import make_plan
 from evac.derive.situation import moved as derived
 from evac.derive.situation import promised
 from evac.drivers.port import Action
-from evac.engine.runs.effects import EFFECTS, EffectsReader, clear, decode, encode, numbered, of_run
+from evac.engine.runs.effects import (
+    EFFECTS,
+    EffectsReader,
+    clear,
+    decode,
+    encode,
+    numbered,
+    of_run,
+    times_back,
+)
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.estate import load
@@ -97,6 +106,30 @@ def test_what_is_lost_names_the_run_that_left_it_and_not_a_later_one_about_the_s
         await put(store, never, moved("fire-8", "lose", "east", at_ms=80), east="lost", west="active")
         found = (await EffectsReader(store).read(99)).lost
         assert [(one.domain, one.run) for one in found] == [("east", "fire-8")], "that drill was cleared"
+
+    asyncio.run(work())
+
+
+def test_how_often_a_domain_came_back_counts_its_site_and_what_a_person_cleared() -> None:
+    async def work() -> None:
+        store = MemoryStore()
+        seen = [await times_back(store, "east/h1")]
+        for at, (scenario, phase) in enumerate(
+            (
+                ("restore", "succeeded"),
+                ("failback", "succeeded"),
+                ("lose", "succeeded"),
+                ("restore", "failed"),
+            ),
+            1,
+        ):
+            await put(store, moved(f"run-{at}", scenario, "east", at_ms=at, phase=phase), east="active")
+            seen.append(await times_back(store, "east/h1"))
+        await put(store, moved("other", "restore", "east/h2", "west", at_ms=9), east="lost")
+        seen.append(await times_back(store, "east/h1"))
+        await clear(store, "east", "kim", "a drill", 50)
+        seen.append(await times_back(store, "east/h1"))
+        assert seen == [(0, 0), (1, 0), (2, 0), (2, 0), (2, 0), (2, 0), (2, 50)]
 
     asyncio.run(work())
 

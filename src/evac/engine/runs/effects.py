@@ -250,14 +250,15 @@ def _leaving(opened: Iterable[Entry]) -> dict[str, tuple[str, int]]:
 
 
 async def times_back(store: Store, domain: str) -> tuple[int, int]:
-    """How many runs brought a domain back, and when a person last cleared its mark, in ms since 1970: another
-    value whenever the domain comes back. Raises Unavailable.
+    """How many runs brought a domain back, or its site, and when a person last cleared its mark, in ms since
+    1970: another value whenever it comes back. Raises Unavailable.
     """
     effects = await EffectsReader(store).read(0)
-    runs = [one for one in effects.moved if domain in one.domains and one.scenario not in _LEAVES]
-    cleared = await store.get(CLEARED + domain)
-    said = {} if cleared is None else cleared_in(cleared.value)
-    return sum(one.phase in SUCCEEDED for one in runs), said.get("at_ms", 0)
+    back = {domain, domain.partition("/")[0]}
+    runs = [one for one in effects.moved if back.intersection(one.domains) and one.scenario not in _LEAVES]
+    cleared = [await store.get(CLEARED + name) for name in sorted(back)]
+    at_ms = [cleared_in(one.value).get("at_ms", 0) for one in cleared if one is not None]
+    return sum(one.phase in SUCCEEDED for one in runs), max(at_ms, default=0)
 
 
 def _left_by(
