@@ -59,7 +59,8 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "too-many-values",
         _YAML,
-        "More values than evac allows (1,000,000), counting those that aliases expand to.",
+        "More values than evac allows (1,000,000), counting those that aliases expand to; or a source to "
+        "import whose variables, groups or `extends` lead to far more than it contains.",
     ),
     ("too-deep", _YAML, "Values nested more than 32 levels deep."),
     ("value-too-long", _YAML, "A value longer than 4,096 characters."),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import field
@@ -27,6 +28,8 @@ from evac.estate.importers.csv import NAMES, STATES, bare
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.source_files import (
+    VALUE_SIZE,
+    Growth,
     at,
     entries,
     is_id,
@@ -67,9 +70,10 @@ _REFERENCE: Final = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", re.ASCII)
 _IN_TEMPLATE: Final = re.compile(r"\{[{%]")
 _PATTERN: Final = re.compile(r"[\w.@-]+(?:[,:][\w.@-]+)*", re.ASCII)
 _ROUNDS_MAX: Final = 8
+_TEXT_MAX: Final = 1_000
 _TAGS: Final = frozenset({"!vault", "!unsafe", "!vault-encrypted"})
 
-Variables: TypeAlias = "dict[str, Node]"
+Variables: TypeAlias = "Mapping[str, Node]"
 
 
 def _is_in_sections(source: Path) -> bool:
@@ -105,22 +109,26 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             f"create it with: ansible-inventory -i {source.name} --list > inventory.json",
         )
         return imported
-    groups = _Groups({name: node for name, _, node in entries(tree) if name != "_meta"})
+    growth = Growth(problems)
+    groups = _Groups({name: node for name, _, node in entries(tree) if name != "_meta"}, growth)
     plays = [] if project is None else list(_plays(project, groups, problems))
+    ranked = _Ranked(plays, growth)
     hosts: dict[str, Host] = {}
     places: dict[str, Place] = {}
     templates: dict[str, list[Place]] = {}
     for name, key, variables in _hosts(tree):
         if name not in hosts and is_id_of_host(name, key.place, problems):
-            hosts[name] = Host(_facts(_ranked(name, variables, plays), templates, problems))
+            hosts[name] = Host(_facts(*ranked.of(name, key, variables), templates, growth, problems))
             places[name] = key.place
     for text, stated in sorted(templates.items()):
         count = f"{len(stated):,} host{'' if len(stated) == 1 else 's'}"
         message = f"{shown(text)} is a template that only Ansible can fill in: unknown for {count}"
         hint = "set the value for the host or its group, or import the folder of the playbooks that set it"
         problems.add("import-word-unknown", message, stated[0], hint)
+    around = groups.around_places()
     for group, node in groups.nodes.items():
-        _take_place(group, node.place, groups, hosts, problems)
+        if group not in around:
+            _take_place(group, node.place, groups, hosts, problems)
     for group, node in groups.nodes.items():
         _take_service(group, node, hosts, problems)
     _leave_places(hosts, places, problems)
@@ -150,17 +158,34 @@ class _Groups:
     """The groups of an inventory."""
 
     nodes: Mapping[str, Node]
+    growth: Growth
 
     def below(self, group: str) -> tuple[set[str], set[str]]:
-        """Subgroups of a group at any depth, and all of its hosts."""
+        """Subgroups of a group at any depth, and all its hosts; some are missing if the source is refused."""
         found, hosts, left = {group}, set[str](), [group]
         while left:
             node = self.nodes.get(left.pop())
-            hosts |= {item.text for item in items_in(node, "hosts")}
-            new = {item.text for item in items_in(node, "children")} - found
+            own, children = items_in(node, "hosts"), items_in(node, "children")
+            if node is None or not self.growth.takes(1 + len(own) + len(children), node.place):
+                continue
+            hosts |= {item.text for item in own}
+            new = {item.text for item in children} - found
             found |= new
             left += new
         return found - {group}, hosts
+
+    def around_places(self) -> set[str]:
+        """Groups that have a place below them."""
+        above: dict[str, list[str]] = {}
+        for name, node in self.nodes.items():
+            for item in items_in(node, "children"):
+                above.setdefault(item.text, []).append(name)
+        found, left = set[str](), [name for name in (*self.nodes, *above) if _PLACE.fullmatch(name)]
+        while left:
+            new = set(above.get(left.pop(), ())) - found
+            found |= new
+            left += new
+        return found
 
 
 @dataclass(slots=True)
@@ -175,7 +200,7 @@ class _Play:
 
 def _plays(project: Path, groups: _Groups, problems: Problems) -> Iterator[_Play]:
     """The plays of a project's playbooks. Reads only the project's files."""
-    root = project.resolve()
+    root, below = project.resolve(), dict[str, set[str]]()
     for path in sorted((*root.glob("*.yml"), *root.glob("*.yaml"))):
         book = _tree(path, root, Place(path.name), problems)
         for play in book.items if book is not None and book.kind == LIST else ():
@@ -189,7 +214,13 @@ def _plays(project: Path, groups: _Groups, problems: Problems) -> Iterator[_Play
                 problems.add("import-ignored", message, play.place, "name groups and hosts in the play")
                 continue
             names = re.split("[,:]", pattern)
-            known = set(names).union(*(groups.below(name)[1] for name in names))
+            for name in names:
+                if name not in below:
+                    below[name] = {name, *groups.below(name)[1]}
+            size = sum(len(below[name]) for name in names) if len(names) > 1 else 1
+            is_small = groups.growth.takes(size, play.place)
+            known = set[str]().union(*(below[name] for name in names)) if is_small else set[str]()
+            known = below[names[0]] if len(names) == 1 else known
             made = _Play(known, "all" in names)
             # A later role or file overrides an earlier one.
             for role in reversed(items_in(play, "roles")):
@@ -251,13 +282,44 @@ def _tree(
     return roots[0] if roots else None
 
 
-def _ranked(host: str, variables: Node | None, plays: list[_Play]) -> Variables:
-    """The variables of a host; the one that Ansible prefers if a variable is set twice."""
-    mine = [play for play in plays if play.everywhere or host in play.hosts]
-    layers = [node for play in mine for node in play.above]
-    layers += [variables] if variables is not None else []
-    layers += [node for play in mine for node in play.below]
-    return {name: value for node in reversed(layers) for name, _, value in entries(node)}
+class _Ranked:
+    """The variables of hosts; the one that Ansible prefers if a variable is set twice."""
+
+    def __init__(self, plays: list[_Play], growth: Growth) -> None:
+        self._plays, self._growth = plays, growth
+        self._known: dict[tuple[int, ...], tuple[_Layer, _Layer]] = {}
+        """Plays -> what they set above and below the inventory."""
+
+    def of(self, host: str, key: Node, variables: Node | None) -> tuple[Variables, Variables]:
+        """Those of one host by their names, and by their bare names, from the inventory (variables) and the
+        plays that the host is in.
+        """
+        if not self._growth.takes(1 + len(self._plays) // VALUE_SIZE, key.place):
+            return {}, {}
+        mine = tuple(i for i, play in enumerate(self._plays) if play.everywhere or host in play.hosts)
+        if mine not in self._known:
+            plays = [self._plays[i] for i in mine]
+            self._known[mine] = (
+                self._merged([node for play in plays for node in play.above]),
+                self._merged([node for play in plays for node in play.below]),
+            )
+        above, below = self._known[mine]
+        names, bare_names = zip(
+            above, _layer([variables] if variables is not None else []), below, strict=True
+        )
+        return ChainMap(*names), ChainMap(*bare_names)
+
+    def _merged(self, layers: list[Node]) -> _Layer:
+        return _layer([node for node in layers if self._growth.takes(1 + len(node.fields), node.place)])
+
+
+_Layer: TypeAlias = "tuple[dict[str, Node], dict[str, Node]]"
+
+
+def _layer(nodes: list[Node]) -> _Layer:
+    """Variables by their names and by their bare names; the first that sets one counts."""
+    found = {name: value for node in reversed(nodes) for name, _, value in entries(node)}
+    return found, {bare(name): value for name, value in found.items()}
 
 
 def is_id_of_host(name: str, place: Place, problems: Problems) -> bool:
@@ -285,27 +347,22 @@ def _hosts(tree: Node) -> Iterator[tuple[str, Node, Node | None]]:
 def _take_place(
     group: str, place: Place, groups: _Groups, hosts: Mapping[str, Host], problems: Problems
 ) -> None:
-    """Puts the hosts of a place there; for a place that contains others, such as a region, the hosts say
-    where they are.
-    """
+    """Puts the hosts of a place there that contains no other place, unlike a region."""
     where = _PLACE.fullmatch(group)
     if where is None or not is_id(where[1], place, Problems()):
         return
-    below, members = groups.below(group)
-    if not any(_PLACE.fullmatch(name) for name in below):
-        at_other = {hosts[name].facts.get("site", where[1]) for name in members & hosts.keys()} - {where[1]}
-        new = sorted(name for name in members & hosts.keys() if "site" not in hosts[name].facts)
-        for name in new:
-            hosts[name].facts["site"] = where[1]
-        if at_other and new:
-            sites = ", ".join(sorted(at_other))
-            message = (
-                f"{shown(group)} puts {', '.join(new[:4])} at {where[1]}, but its other hosts are at {sites}"
-            )
-            hint = (
-                "if they are the same place, use one name, or map one to the other in a recipe, under names:"
-            )
-            problems.add("import-conflict", message, place, hint)
+    members = groups.below(group)[1] & hosts.keys()
+    at_other = {hosts[name].facts.get("site", where[1]) for name in members} - {where[1]}
+    new = sorted(name for name in members if "site" not in hosts[name].facts)
+    for name in new:
+        hosts[name].facts["site"] = where[1]
+    if at_other and new:
+        sites = ", ".join(sorted(at_other))
+        message = (
+            f"{shown(group)} puts {', '.join(new[:4])} at {where[1]}, but its other hosts are at {sites}"
+        )
+        hint = "if they are the same place, use one name, or map one to the other in a recipe, under names:"
+        problems.add("import-conflict", message, place, hint)
 
 
 def _take_service(group: str, node: Node, hosts: Mapping[str, Host], problems: Problems) -> None:
@@ -346,10 +403,17 @@ def _leave_places(hosts: Mapping[str, Host], places: Mapping[str, Place], proble
             problems.add("import-ignored", message, places[min(members[group])], hint)
 
 
-def _facts(variables: Variables, templates: dict[str, list[Place]], problems: Problems) -> dict[str, str]:
-    """Meaningful facts in a host's variables. templates: collects unresolved ones."""
+def _facts(
+    variables: Variables,
+    known: Variables,
+    templates: dict[str, list[Place]],
+    growth: Growth,
+    problems: Problems,
+) -> dict[str, str]:
+    """Meaningful facts in a host's variables. known: by their bare names; templates: collects unresolved
+    ones.
+    """
     found: dict[str, str] = {}
-    known = {bare(name): value for name, value in variables.items()}
     asked = [(meaning, "", [known.get(name) for name in NAMES[meaning]]) for meaning in _READ]
     gathered = variables.get("ansible_facts")
     asked += [
@@ -358,7 +422,7 @@ def _facts(variables: Variables, templates: dict[str, list[Place]], problems: Pr
     ]
     for meaning, unit, nodes in asked:
         for node in nodes if meaning not in found else ():
-            text = "" if node is None else _filled(node, variables)
+            text = "" if node is None else _filled(node, variables, growth)
             if node is not None and _IN_TEMPLATE.search(text):
                 templates.setdefault(text, []).append(node.place)
             elif node is not None and (value := _fact(meaning, unit, text, node, problems)) is not None:
@@ -367,14 +431,18 @@ def _facts(variables: Variables, templates: dict[str, list[Place]], problems: Pr
     return found
 
 
-def _filled(node: Node, variables: Variables) -> str:
-    """The text of a value; replaces a variable that it names if that is a single value."""
+def _filled(node: Node, variables: Variables, growth: Growth) -> str:
+    """The text of a value; replaces a variable that it names if that is a single value, and no long one."""
     text = (word(node) or "").strip()
+
+    def fill(match: re.Match[str]) -> str:
+        return word(variables.get(match[1])) or match[0]
+
     for _ in range(_ROUNDS_MAX):
-        before = text
-        text = _REFERENCE.sub(lambda match: word(variables.get(match[1])) or match[0], before)
-        if text in (before, "") or len(text) > 1_000:
+        filled = growth.filled(_REFERENCE, fill, text, _TEXT_MAX, node.place)
+        if filled in (None, text, "") or len(text) > _TEXT_MAX:
             break
+        text = filled
     return text.strip()
 
 

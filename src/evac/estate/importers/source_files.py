@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -41,6 +42,66 @@ _TEXT_MAX: Final = 2**20
 _SEPARATOR: Final = re.compile(r'"?sep=([,;\t|])"?')
 _QUOTED_LINES_MAX: Final = 50
 """Most lines in one quoted cell, so that a forgotten quote does not swallow the file."""
+
+
+GROWTH_MAX: Final = 256 * 2**20
+VALUE_SIZE: Final = 32
+"""Characters that a value counts as."""
+
+
+Fill = Callable[[re.Match[str]], str]
+
+
+class Growth:
+    """How much a source may grow as its references are followed: a small file can name a large value, or a
+    long list, any number of times. most: in characters.
+    """
+
+    def __init__(self, problems: Problems, most: int = GROWTH_MAX) -> None:
+        self._problems, self._most, self._left = problems, most, most
+
+    def takes(self, values: int, place: Place) -> bool:
+        """Whether so many more values fit; if not, the source is refused."""
+        return self._takes(values * VALUE_SIZE, place)
+
+    def filled(
+        self,
+        pattern: re.Pattern[str],
+        fill: Callable[[re.Match[str]], str],
+        text: str,
+        most: int,
+        place: Place,
+    ) -> str | None:
+        """A text with its references replaced; None, before more is built, if that adds more than `most`
+        characters, or more than the source may grow.
+        """
+        added = 0
+
+        def bounded(match: re.Match[str]) -> str:
+            nonlocal added
+            new = fill(match)
+            more = max(0, len(new) - len(match[0]))
+            added += more
+            if added > most or not self._takes(more, place):
+                raise OverflowError
+            return new
+
+        try:
+            return pattern.sub(bounded, text)
+        except OverflowError:
+            return None
+
+    def refuse(self, place: Place) -> None:
+        """Refuse the source because of what is at this place."""
+        self._takes(self._most, place)
+
+    def _takes(self, characters: int, place: Place) -> bool:
+        fits, self._left = self._left >= 0, self._left - characters
+        if fits and self._left < 0:
+            message = "what this source refers to makes it too large"
+            hint = "repeat less: import the parts that evac needs"
+            self._problems.add("too-many-values", message, place, hint)
+        return self._left >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +210,19 @@ def _rows(lines: list[str], first: int, file: str, delimiter: str, problems: Pro
 def _quoted(lines: list[str], number: int, file: str, delimiter: str) -> tuple[Row | None, int]:
     """A row with quotes and the number of its lines; None if a quote stays open."""
     used = 1
-    text = lines[number]
-    while (parsed := _split_quoted(text, delimiter)) is None:
+    is_open = lines[number].count('"') % 2 == 1
+    while is_open:
         if used >= _QUOTED_LINES_MAX or number + used >= len(lines):
             return None, used
-        text = f"{text}\n{lines[number + used]}"
+        is_open = lines[number + used].count('"') % 2 == 0
         used += 1
-    cells, starts = parsed
+    text = "\n".join(lines[number : number + used])
+    cells, starts = _split_quoted(text, delimiter)
     return Row(file, number + 1, cells, text, starts), used
 
 
-def _split_quoted(text: str, delimiter: str) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
+def _split_quoted(text: str, delimiter: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Cells, and the column in which each begins, of a row whose quotes are all closed."""
     cells: list[str] = []
     starts = [1]
     parts: list[str] = []
@@ -175,8 +238,6 @@ def _split_quoted(text: str, delimiter: str) -> tuple[tuple[str, ...], tuple[int
             starts.append(column + 1)
         else:
             parts.append(sign)
-    if inside:
-        return None
     cells.append("".join(parts).strip())
     return tuple(cells), tuple(starts)
 

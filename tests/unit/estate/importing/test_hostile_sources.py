@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -15,7 +16,10 @@ from unittest import mock
 import pytest
 
 from bench.hostile_sources import broken, outcomes, samples
+from evac.estate.format.problems import Problems
 from evac.estate.importers import KINDS, SourceError, import_estate
+from evac.estate.importers.imported import Options
+from evac.estate.importers.running import read_source
 from evac.model.errors import EvacError
 
 
@@ -103,6 +107,128 @@ def test_what_cannot_be_read_is_refused_with_its_place_within_bounds(kind: str, 
 def bounded(kind: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
     refuse_all(kind, Path(sys.argv[1]))
+
+
+def inventory(folder: Path, variables: dict[str, str], groups: dict[str, Any], hosts: int = 1) -> None:
+    told = {"hostvars": {f"h{number}": variables for number in range(hosts)}}
+    (folder / "inventory.json").write_text(json.dumps({"_meta": told, **groups}))
+
+
+def compose(folder: Path, lines: Iterable[str], env: str = "A=" + "x" * 60_000) -> None:
+    (folder / ".env").write_text(f"{env}\n")
+    (folder / "compose.yaml").write_text("services:\n" + "".join(f"  {line}\n" for line in lines))
+
+
+def included(folder: Path) -> None:
+    compose(folder, ["a: {image: b}"])
+    (folder / "compose.yaml").write_text("include: [other.yaml]\nservices: {a: {image: b}}\n")
+    lines = "".join(f"  s{number}: {{image: '{'$A' * 2_000}'}}\n" for number in range(100))
+    (folder / "other.yaml").write_text(f"services:\n{lines}")
+
+
+def plays(folder: Path) -> None:
+    hosts = [f"h{number}" for number in range(4_000)]
+    inventory(folder, {"datacenter": "fra"}, {"web": {"hosts": hosts}}, 4_000)
+    variables = ", ".join(f"v{number}: x" for number in range(100))
+    (folder / "site.yml").write_text(f"- {{hosts: web, vars: {{{variables}}}}}\n" * 1_000)
+
+
+def manifests(folder: Path) -> None:
+    long = [{"name": f"V{number}", "value": "$(A)" * 16_000} for number in range(60)]
+    env = [{"name": "A", "value": "x" * 65_000}, *long]
+    spec = {"template": {"spec": {"containers": [{"name": "web", "image": "web", "env": env}]}}}
+    told = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
+    (folder / "web.json").write_text(json.dumps(told))
+
+
+def quotes(folder: Path) -> None:
+    cell = "\n".join(["x" * 60] * 49)
+    rows = (f'h{number},fra,"{cell}"\n' for number in range(5_000))
+    (folder / "hosts.csv").write_text("name,site,note\n" + "".join(rows))
+
+
+GROWING: Final[dict[str, tuple[str, Callable[[Path], None], bool]]] = {
+    "a long variable in many places": (
+        "compose",
+        lambda folder: compose(folder, (f"s{number}: {{image: '{'$A' * 2_000}'}}" for number in range(50))),
+        False,
+    ),
+    "a long variable in a file that is included": ("compose", included, False),
+    "a large service that many extend": (
+        "compose",
+        lambda folder: compose(
+            folder,
+            [
+                f"b: {{{', '.join(f'k{number}: 1' for number in range(5_000))}}}",
+                *(f"s{number}: {{extends: b}}" for number in range(5_000)),
+            ],
+        ),
+        False,
+    ),
+    "a long file of variables for many services": (
+        "compose",
+        lambda folder: compose(
+            folder,
+            (f"s{number}: {{env_file: .env}}" for number in range(2_000)),
+            "\n".join(f"V{number}=x" for number in range(20_000)),
+        ),
+        False,
+    ),
+    "a long value that a template names often": (
+        "ansible",
+        lambda folder: inventory(folder, {"a": "x" * (1 << 20), "datacenter": "{{a}}" * 200_000}, {}),
+        True,
+    ),
+    "places within places": (
+        "ansible",
+        lambda folder: inventory(
+            folder,
+            {"datacenter": "fra"},
+            {
+                f"site_{number}": {"children": [f"site_{number + 1}"], "hosts": ["h0"]}
+                for number in range(8_000)
+            },
+        ),
+        True,
+    ),
+    "groups that several places share": (
+        "ansible",
+        lambda folder: inventory(
+            folder,
+            {"datacenter": "fra"},
+            {f"site_{number}": {"children": ["g0"]} for number in range(4_000)}
+            | {f"g{number}": {"children": [f"g{number + 1}"]} for number in range(4_000)},
+        ),
+        False,
+    ),
+    "many variables in many plays of many hosts": ("ansible", plays, True),
+    "a variable of a container that names a long one often": ("kubernetes", manifests, True),
+    "cells of many lines": ("csv", quotes, True),
+}
+
+
+@pytest.mark.parametrize("what", GROWING)
+def test_a_small_source_whose_references_lead_to_much_is_read_or_refused_in_time(
+    what: str, tmp_path: Path
+) -> None:
+    """In a process whose memory and computing time the system limits."""
+    words = f"import sys; from tests.unit.estate.importing.test_hostile_sources import *; grown({what!r})"
+    argv = (sys.executable, "-c", words, str(tmp_path))
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[4])
+    assert done.returncode == 0, (done.returncode, done.stderr[-2_000:])
+
+
+def grown(what: str) -> None:
+    kind, make, is_read = GROWING[what]
+    make(folder := Path(sys.argv[1]))
+    assert sum(one.stat().st_size for one in folder.iterdir()) < 16 << 20
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+    source = next(folder.glob("*.csv"), folder)
+    problems = Problems()
+    read_source(kind, source, problems, Options())
+    errors = [one.code for one in problems.all() if one.severity == "error"]
+    assert errors == ([] if is_read else ["too-many-values"])
 
 
 @pytest.mark.parametrize(("kind", "name"), [("kubernetes", "web.yaml"), ("backstage", "catalog.yaml")])

@@ -15,7 +15,7 @@ from typing import Final
 
 from evac.estate.format.document import LIST, MAP, SCALAR, Node, Tagged
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.source_files import at, entries, items_in, read_text, read_tree, word
+from evac.estate.importers.source_files import Growth, at, entries, items_in, read_text, read_tree, word
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
 
@@ -44,14 +44,16 @@ _VARIABLE: Final = re.compile(
 )
 _ENV_LINE: Final = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)", re.ASCII)
 _TEXT_MAX: Final = 65_536
+_GROWTH_MAX: Final = 32 * 2**20
 
 
 @dataclass(slots=True)
 class Variables:
-    """Values of variables, and those requested that have none."""
+    """Values of variables, and those requested that have none. growth: of the whole project."""
 
     values: Mapping[str, str]
     problems: Problems
+    growth: Growth
     unset: set[str] = field(default_factory=set)
 
     def text(self, node: Node | None) -> str | None:
@@ -75,7 +77,9 @@ class Variables:
             missing.append(name)
             return ""
 
-        filled = _VARIABLE.sub(fill, node.text[:_TEXT_MAX])
+        filled = self.growth.filled(_VARIABLE, fill, node.text, _TEXT_MAX, node.place)
+        if filled is None:
+            self.growth.refuse(node.place)
         for name in missing:
             if name not in self.unset:
                 self.unset.add(name)
@@ -136,7 +140,8 @@ def read_project(source: Path, problems: Problems) -> tuple[Node, Variables] | N
     if path is None:
         return None
     path = path.parent.resolve() / path.name
-    files = _Files(path.parent, problems, _env(path.with_name(".env"), problems))
+    env = _env(path.with_name(".env"), problems)
+    files = _Files(path.parent, problems, env, Growth(problems, _GROWTH_MAX))
     listed = _listed_in(files.env)
     is_listed = bool(listed) and (source.is_dir() or path in _read_with(path))
     tree = files.project(listed) if is_listed else files.whole(path)
@@ -151,7 +156,7 @@ def read_project(source: Path, problems: Problems) -> tuple[Node, Variables] | N
     filled = {name: (key, files.environment(node)) for name, key, node in entries(services)}
     key = tree.fields["services"][0]
     return _with(tree, {**tree.fields, "services": (key, _with(services, filled))}), Variables(
-        files.env, problems
+        files.env, problems, files.growth
     )
 
 
@@ -199,7 +204,9 @@ class _Files:
     root: Path
     problems: Problems
     env: dict[str, str]
+    growth: Growth
     trees: dict[Path, Node | None] = field(default_factory=dict)
+    envs: dict[Path, dict[str, str]] = field(default_factory=dict)
     included: set[Path] = field(default_factory=set)
 
     def whole(self, path: Path) -> Node | None:
@@ -237,7 +244,7 @@ class _Files:
                     found = self._included(self._resolved(found, other), other, {*known, *given})
                     whole = found if whole is None else _merged(whole, found)
             if whole is not None:
-                tree = _merged(_filled(whole, given or {}), tree)
+                tree = _merged(self._filled(whole, given or {}), tree)
         return tree
 
     def project(self, listed: list[str]) -> Node | None:
@@ -268,7 +275,10 @@ class _Files:
             if not other.is_file() and word(item, "required") != "false":
                 message = f"{shown(other.name)} does not exist, so the values that it sets are unknown"
                 self.problems.add("import-skipped", message, named.place, "put it next to the Compose file")
-            for key, value in _env(other, self.problems).items():
+            if other not in self.envs:
+                self.envs[other] = _env(other, self.problems)
+            values = self.envs[other] if self.growth.takes(len(self.envs[other]), named.place) else {}
+            for key, value in values.items():
                 text = Node(SCALAR, other.name, 1, 1, value)
                 fields[key] = (Node(SCALAR, other.name, 1, 1, key), text)
         if not fields:
@@ -307,7 +317,7 @@ class _Files:
 
     def _other(self, node: Node, path: Path) -> Path | None:
         """A file named by another, if it may be read."""
-        name = Variables(self.env, self.problems).text(node)
+        name = Variables(self.env, self.problems, self.growth).text(node)
         other = None if not name else _beside(path, name)
         if other is not None and other.is_relative_to(self.root) and len(self.trees) < FILES_MAX:
             return other
@@ -327,7 +337,7 @@ class _Files:
         """A service with what it extends merged below it."""
         node = tree.fields["services"][1].fields[name][1]
         stated = at(node, "extends")
-        if stated is None or node.kind != MAP:
+        if stated is None or node.kind != MAP or not self.growth.takes(1, node.place):
             return node
         own = _with(node, {key: pair for key, pair in node.fields.items() if key != "extends"})
         base = stated.text if stated.kind == SCALAR else word(stated, "service") or ""
@@ -340,30 +350,45 @@ class _Files:
             message = f"{shown(name)} extends {shown(base)}, which does not exist, or extends it in turn"
             self.problems.add("import-dangling", message, stated.place, "only its own settings are used")
             return own
-        return _merged(self._service(base, found, other, (*chain, (path, name))), own)
+        below = self._service(base, found, other, (*chain, (path, name)))
+        return _merged(below, own) if self.growth.takes(_size(below), stated.place) else own
+
+    def _filled(self, node: Node, values: Mapping[str, str]) -> Node:
+        """The same value with these variables filled in, and all others as they are."""
+        own = Variables(values, Problems(), self.growth)
+
+        def fill(match: re.Match[str]) -> str:
+            is_known = (match["bare"] or match["name"]) in values
+            text = own.text(Node(SCALAR, "", 1, 1, match[0])) if is_known else None
+            return match[0] if text is None else text.replace("$", "$$")
+
+        rest, seen = [node] if values else [], {id(node)}
+        while rest:
+            one = rest.pop()
+            text = self.growth.filled(_VARIABLE, fill, one.text, _TEXT_MAX, one.place)
+            if text is None:
+                self.growth.refuse(one.place)
+                break
+            one.text = text
+            below = [*one.items, *(value for _, value in one.fields.values())]
+            rest += [new for new in below if id(new) not in seen]
+            seen |= {id(new) for new in below}
+        return node
+
+
+def _size(node: Node) -> int:
+    """Number of values in a value, with itself."""
+    size, rest = 0, [node]
+    while rest:
+        one = rest.pop()
+        size += 1
+        rest += [*one.items, *(value for _, value in one.fields.values())]
+    return size
 
 
 def _listed(node: Node | None) -> list[Node]:
     """The items of a list; a single value counts as a list of one."""
     return [] if node is None else node.items if node.kind == LIST else [node]
-
-
-def _filled(node: Node, values: Mapping[str, str]) -> Node:
-    """The same value with these variables filled in, and all others as they are."""
-
-    def fill(match: re.Match[str]) -> str:
-        is_known = (match["bare"] or match["name"]) in values
-        text = Variables(values, Problems()).text(Node(SCALAR, "", 1, 1, match[0])) if is_known else None
-        return match[0] if text is None else text.replace("$", "$$")
-
-    rest, seen = [node] if values else [], {id(node)}
-    while rest:
-        one = rest.pop()
-        one.text = _VARIABLE.sub(fill, one.text[:_TEXT_MAX])
-        below = [*one.items, *(value for _, value in one.fields.values())]
-        rest += [new for new in below if id(new) not in seen]
-        seen |= {id(new) for new in below}
-    return node
 
 
 def _with(node: Node, fields: dict[str, tuple[Node, Node]]) -> Node:

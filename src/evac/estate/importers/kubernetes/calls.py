@@ -19,7 +19,7 @@ from evac.estate.importers import containers
 from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.kubernetes.operators import has_secret, hosts_of
 from evac.estate.importers.kubernetes.source import KNATIVE, Manifests, Workload, texts
-from evac.estate.importers.source_files import at, entries, items_in, word, words
+from evac.estate.importers.source_files import Growth, at, entries, items_in, word, words
 from evac.model.records import dataclass
 
 Target = tuple[str, str]
@@ -89,13 +89,13 @@ def find_calls(manifests: Manifests, stores: Mapping[tuple[str, str], str], prob
 
     stores: namespace and name of an operator's database -> id of its store.
     """
-    calls = Calls()
+    calls, growth = Calls(), Growth(problems)
     names = _names(manifests, stores)
     configs = {(c.namespace, c.name): at(c.node, "data") for c in manifests.of("ConfigMap")}
     for workload in manifests.workloads:
         for init in (True, False):
             for container in workload.containers(init=init):
-                for given in _given(container, workload, configs):
+                for given in _given(container, workload, configs, growth):
                     _add_call(workload, given, init, names, calls, problems)
                 for secret in _secrets(container):
                     for database, store in _databases(manifests, stores):
@@ -158,34 +158,41 @@ def workloads_behind(service: Object, manifests: Manifests) -> list[Workload]:
 
 
 def _given(
-    container: Node, workload: Workload, configs: Mapping[tuple[str, str], Node | None]
+    container: Node, workload: Workload, configs: Mapping[tuple[str, str], Node | None], growth: Growth
 ) -> Iterator[_Given]:
     """Every host in a container's variables, command and arguments."""
     variables = dict(variables_of(container, workload, configs))
+    if not growth.takes(len(variables), container.place):
+        return
     values = {name: node.text[:_TEXT_MAX] for name, node in variables.items()}
     for name, node in variables.items():
-        text = _filled(node.text[:_TEXT_MAX], values)
+        text = _filled(node, values, growth)
         for host, is_sure in containers.hosts_of_variable(name, text):
             yield _Given(host, node, name, is_sure)
     for key in ("command", "args"):
         items = at(container, key)
         for node in items.items if items is not None and items.kind == LIST else ():
-            text = _filled(node.text[:_TEXT_MAX], values)
+            text = _filled(node, values, growth)
             for host in containers.hosts_in(text):
                 yield _Given(host, node, key, True)
             for match in _WITH_PORT.finditer(text):
                 yield _Given(match[1], node, key, False)
 
 
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    """A text with the container's variables resolved, `$(NAME)` and `${NAME}`; unknown ones stay."""
+def _filled(node: Node, values: Mapping[str, str], growth: Growth) -> str:
+    """A text with the container's variables resolved, `$(NAME)` and `${NAME}`; unknown ones stay, and those
+    that make it too long.
+    """
+    text = node.text[:_TEXT_MAX]
+
+    def fill(match: re.Match[str]) -> str:
+        return values.get(match[1] or match[2] or "", match[0])
+
     for _ in range(_ROUNDS_MAX):
-        if "$" not in text:
+        filled = growth.filled(_VARIABLE, fill, text, _TEXT_MAX, node.place) if "$" in text else None
+        if filled in (None, text):
             break
-        before = text
-        text = _VARIABLE.sub(lambda match: values.get(match[1] or match[2] or "", match[0]), text)[:_TEXT_MAX]
-        if text == before:
-            break
+        text = filled[:_TEXT_MAX]
     return text
 
 
