@@ -20,8 +20,10 @@ from evac.engine.lead.challenges import CHANGE_MS, Challenge
 from evac.engine.lead.policies import Policies
 from evac.engine.lead.verdict_answers import PREFIX, VotePublisher, VoteReader
 from evac.engine.lead.watch_journal import Notice, of_event
+from evac.engine.plans.library import put_plan
 from evac.engine.runs import requests
-from evac.engine.runs.proving import Asked, Provers, RoomKey, prove
+from evac.engine.runs.proving import GOOD_MS, Asked, Provers, RoomKey, prove
+from evac.engine.stores.guards import read_register
 from evac.model.access import GlassUse, Proven
 from evac.model.errors import NotAllowed, RunError, StoreError
 from evac.model.run_policy import PROFILES, RunPolicy
@@ -32,7 +34,10 @@ from evac.run.values import Event
 from evac.store.opening import SealedStore, open_store, seal_of
 from evac.store.port import Delete, Entry, Lease, MemoryStore, Put
 from evac.watch.verdict import Vote, judge
+from evac_lab.virtual_loop import VirtualProcess
 from tests.unit.app.test_store_writer import PATIENCE_S, House
+from tests.unit.engine.small_world import World, policy_of
+from tests.unit.engine.small_world import play as play_in_a_small_world
 from tests.unit.engine.worlds import Ground, chain, spec_of
 from tests.web.rooms import play
 
@@ -274,6 +279,30 @@ def test_a_run_that_is_made_again_from_copies_has_no_approval(tmp_path: Path) ->
             await one.close()
 
     asyncio.run(story())
+
+
+def test_a_proposal_that_was_withdrawn_and_is_put_back_makes_no_run() -> None:
+    """Nobody led, so the person was told that no run was created; the copy comes when somebody leads."""
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        data, now_ms = await world.plan(("pangyo",)), world.clock.now_ms()
+        proposal = runs.Proposal("move-1", data, "a new roof", ("pangyo",), "evacuating", typed=("pangyo",))
+        number = runs.new_id(now_ms - GOOD_MS)
+        copy = Put(*runs.proposal_entry(number, await put_plan(world.store, data), proposal))
+        await world.store.transact((), (copy,))
+        answer = await runs.answer_to(world.store, number, PATIENCE_S)
+        assert answer is not None
+        assert answer.get("code") == "proposal-old", answer
+        assert await world.store.list("open/") == []
+        assert (await read_register(world.store))["pangyo"] == "active"
+        new = await runs.propose(world.store, proposal, now_ms, PATIENCE_S)
+        assert new.startswith("move-1-"), "what was proposed just now is made"
+
+    world = World(policy_of("hold"))
+    assert isinstance(world.clock, VirtualProcess)
+    world.clock.offset_ms = 2 * GOOD_MS
+    play_in_a_small_world(story, world)
 
 
 def test_a_war_room_shows_no_vote_that_was_put_back() -> None:

@@ -20,6 +20,7 @@ from evac.app.controlling import Composed, Setting, compose
 from evac.app.planner.plans import Made, Question, make_plan, scenario_of
 from evac.control.port import PlanGiven
 from evac.control.store import StoreControl
+from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans.library import Ready, digest_of
 from evac.engine.runs.proposals import ANSWER, PROPOSAL
@@ -210,19 +211,20 @@ def test_no_run_is_made_of_it_even_by_a_leader_that_is_asked_directly(
     bad, old = alter(good), altered(good, estate_digest="sha256:" + "0" * 64)
 
     async def story(made: Composed) -> None:
+        now_ms = SystemClock().now_ms()
         with pytest.raises(UnsafePlan) as error:
-            await runs.propose(made.store, runs.proposal_of(bad, "fire-1", "fire", ("north",)), 1)
+            await runs.propose(made.store, runs.proposal_of(bad, "fire-1", "fire", ("north",)), now_ms)
         assert error.value.code == "plan-wrong"
         assert "the checker does not accept this plan: F" in error.value.message
         with pytest.raises(StalePlan) as stale:
-            await runs.propose(made.store, runs.proposal_of(old, "fire-1", "fire", ("north",)), 1)
+            await runs.propose(made.store, runs.proposal_of(old, "fire-1", "fire", ("north",)), now_ms)
         assert (stale.value.code, stale.value.hint) == (
             "plan-stale",
             "make a new plan with evac plan, and apply it",
         )
         for nothing in ("open/", "incident/", "journal/fire", "bound/"):
             assert await made.store.list(nothing) == []
-        run = await runs.propose(made.store, runs.proposal_of(good, "fire-1", "fire", ("north",)), 2)
+        run = await runs.propose(made.store, runs.proposal_of(good, "fire-1", "fire", ("north",)), now_ms)
         assert (await runs.view_of(made.store, run)).phase in ("pending", "awaiting_approval")
 
     led(tmp_path, story)
@@ -250,7 +252,7 @@ def test_a_leader_reads_and_judges_plans_beside_its_loop(
         accepting.decoded.cache_clear()
         monkeypatch.setattr(plan_codec, "decode", noted("decode", plan_codec.decode))
         monkeypatch.setattr(accepting, "check", noted("check", accepting.check))
-        await runs.propose(made.store, proposal, 1)
+        await runs.propose(made.store, proposal, SystemClock().now_ms())
         assert done >= {"decode", "check"}
         assert on_the_loop == []
 

@@ -552,9 +552,11 @@ class Conductor:
 
     async def _propose(self, entry: Entry) -> None:
         """Creates what was proposed or answers why not; nothing if it was withdrawn meanwhile."""
+        desk = self._desk
         try:
+            now_ms = desk.clock.now_ms()
             await self.create(
-                await proposals.wanted_of(self._desk.store, entry, self._runs, self._desk.proven), entry
+                await proposals.wanted_of(desk.store, entry, now_ms, self._runs, desk.proven), entry
             )
         except (LeaseLost, Unavailable):
             raise

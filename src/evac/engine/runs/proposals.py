@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any, Final
@@ -36,6 +37,7 @@ from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.library import get_plan
 from evac.engine.runs import requests
+from evac.engine.runs.proving import GOOD_MS
 from evac.engine.runs.reading import incident_key, run_of_incident
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
@@ -48,6 +50,7 @@ from evac.model.observation import LeavingSite
 from evac.model.records import dataclass
 from evac.model.run_policy import Envelope
 from evac.model.step_id import StepId, plan_id
+from evac.model.units import moment_words
 from evac.net.internal_errors import foreseen
 from evac.run import envelope
 from evac.run.values import SETTLED
@@ -188,16 +191,36 @@ def refused(error: errors.EvacError) -> dict[str, str]:
     return {"refused": error.message, "code": error.code, "kind": errors.kind_of(error), "hint": error.hint}
 
 
+_MADE: Final = re.compile(rf"{PROPOSAL}([0-9]{{13}})-[0-9a-f]{{12}}")
+"""Key of a proposal that evac made, and when."""
+
+
+def _must_be_recent(entry: Entry, now_ms: int) -> None:
+    """Raises NotAllowed for a proposal as old as no signature may be. It was withdrawn or answered long ago,
+    and someone put it back; or nobody led, and what was right then may not be now.
+    """
+    made = _MADE.fullmatch(entry.key)
+    if made is not None and now_ms - int(made[1]) >= GOOD_MS:
+        raise errors.NotAllowed(
+            "proposal-old",
+            f"this was proposed at {moment_words(int(made[1]) // 1_000)}; the leader's clock says "
+            f"{moment_words(now_ms // 1_000)}, and a proposal is valid for {GOOD_MS // 60_000} minutes",
+            "propose it again; if it was just proposed, one of the two clocks is wrong: set it first",
+        )
+
+
 async def wanted_of(
     store: Store,
     entry: Entry,
+    now_ms: int,
     under_way: Iterable[str] = (),
     prove: Callable[[requests.Request], Awaitable[Proven]] | None = None,
 ) -> Wanted:
     """The proposal with its plan. under_way: names of open runs; prove: how the person was proven. Raises
-    RunError for unreadable data; NotAllowed for a person not proven as required, and for an incident that has
-    a run or resembles that of an open one; Corrupt without the plan.
+    RunError for unreadable data; NotAllowed for an old proposal, for a person not proven as required, and for
+    an incident that has a run or resembles that of an open one; Corrupt without the plan.
     """
+    _must_be_recent(entry, now_ms)
     try:
         told: dict[str, Any] = orjson.loads(entry.value)
         asked = _asked(entry, told)
