@@ -26,6 +26,19 @@ def tools_of_base(services: Services, tools: Mapping[str, ToolNeed], service: in
     return tuple(sorted({tool for need in needs if need.manual is None for tool in need.services}))
 
 
+def doubtful_tools(services: Services, tools: Mapping[str, ToolNeed], service: int) -> frozenset[int]:
+    """The same of tools that run as far as is known, but cannot be judged."""
+    needs = tool_needs(services, tools, service)
+    return frozenset(tool for need in needs if need.manual is None for tool in need.doubtful)
+
+
+def unjudged_tool(instance: Instance, kind: str) -> str:
+    """Path of the fact without which the tools of a kind of step cannot be judged; empty if they can."""
+    need = instance.tools.get(kind)
+    tools = () if need is None else (*need.services, *need.doubtful)
+    return next((instance.unjudged[tool] for tool in tools if tool in instance.unjudged), "")
+
+
 def tool_needs(services: Services, tools: Mapping[str, ToolNeed], service: int) -> tuple[ToolNeed, ...]:
     """What the steps of a service's base need wherever it is placed; none if it comes back by itself."""
     if service in services.alone:

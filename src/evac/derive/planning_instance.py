@@ -158,7 +158,7 @@ def derive(
     open_questions = _open_questions(top, lost, graph, store_rows, hit.waits, scenario)
     services = _services(top, hit, stores, graph, rows, limits, weights, tick_ms, unknown, open_questions)
     unknown.update((*open_questions.values(), *rebuild_times(top, hit.waits.rebuilds).values()))
-    tools = _tools(estate, graph, services, limits, tick_ms, scenario, counted)
+    tools = _tools(estate, graph, services, limits, tick_ms, scenario, counted, open_questions)
     horizon, by_hand = estate.horizon_ms // tick_ms, _ticks_or_none(estate, START_CYCLE, tick_ms)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
     services, stuck, broken = without_circles(services, tools, by_hand, grace)
@@ -190,7 +190,7 @@ def derive(
         unjudged={row: path for row, path in open_questions.items() if not services.blocked[row]},
         rebuilds=hit.waits.rebuilds,
         vague=rows.vague,
-        untimed=untimed(top, services, stores, hit.waits.rebuilds, tools, limits.limits),
+        untimed=untimed(top, services, stores, hit.waits.rebuilds, tools, limits.limits, open_questions),
         estimated=_estimated(top, lost, scenario),
         stuck=stuck,
         leaving=() if homing is None else homing.leaving,
@@ -581,17 +581,20 @@ def _tools(
     tick_ms: int,
     scenario: Scenario,
     counted: Mapping[tuple[int, ...], int],
+    open_questions: Mapping[int, str],
 ) -> dict[str, ToolNeed]:
     """In a failback every tool works until it has moved. counted: which of several lost tools is waited for;
-    nothing waits for other groups.
+    nothing waits for other groups. open_questions: services that cannot be judged.
     """
-    found: dict[str, ToolNeed] = {}
+    found, lost = dict[str, ToolNeed](), set(np.flatnonzero(services.base_lost).tolist())
+    unsure = lost | open_questions.keys()
     for kind in sorted(STATED_KINDS):
         roles = PLANNED[kind].tools if scenario.kind != "failback" else ()
         groups = [tuple(graph.index[name] for name in group) for group in estate.tool_groups(roles)]
         needed = {counted.get(group, -1) if len(group) > 1 else group[0] for group in groups}
-        affected = tuple(sorted(s for s in needed if s >= 0 and services.base_lost[s]))
+        affected = tuple(sorted(lost.intersection(needed)))
         manual = estate.limits.manual_ms.get(kind)
         ticks = None if manual is None else ticks_up(manual, tick_ms)
-        found[kind] = ToolNeed(kind, affected, ticks, limits.hands)
+        doubtful = {tool for group in groups if unsure.issuperset(group) for tool in group} - lost
+        found[kind] = ToolNeed(kind, affected, ticks, limits.hands, tuple(sorted(doubtful)))
     return found

@@ -30,9 +30,11 @@ def untimed(
     rebuilds: Mapping[int, Sequence[tuple[str, str]]],
     tools: Mapping[str, ToolNeed],
     limits: Sequence[Limit],
+    open_questions: Mapping[int, str],
 ) -> dict[int, str]:
     """Service -> path of the fact without which its recovery time is unknown; only for services that are
-    down.
+    down. open_questions: service -> fact without which it cannot be judged: if it is a tool, people may have
+    to do its steps.
     """
     estate = top.estate
     by_store = {row: path for row, store in enumerate(stores) if (path := _of_store(estate, store))}
@@ -40,9 +42,18 @@ def untimed(
     down = np.flatnonzero(services.base_lost).tolist()
     found = {row: path for row in down if (path := _own(estate, services, row, by_store))}
     found = rebuild_times(top, rebuilds) | found
-    if not found:
+    if not (found or open_questions):
         return found
     needs = {row: tool_needs(services, tools, row) for row in down}
+    doubtful = {
+        row: open_questions[tool]
+        for row in down
+        for need in needs[row]
+        if need.manual is not None
+        for tool in (*need.services, *need.doubtful)
+        if tool in open_questions
+    }
+    found = doubtful | found
     by_hand = {row for row in down if any(_is_in_hands(need) for need in needs[row])}
     held = min(by_hand & found.keys(), default=None)
     if held is not None:

@@ -212,13 +212,15 @@ class ToolNeed:
     """Affected services that a step of a kind must wait for, and what the step takes if people do it
     without them. services: indices of affected tool services (surviving ones are no constraint). manual:
     minimum ticks of a step done by people (its duration is max(regular, manual)); None if people cannot
-    do it. manual_uses: on-site staff.
+    do it. manual_uses: on-site staff. doubtful: tool services that are not affected as far as is known, but
+    cannot be judged.
     """
 
     kind: str
     services: tuple[int, ...]
     manual: int | None
     manual_uses: tuple[Use, ...]
+    doubtful: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.circles import tools_of_base
+from evac.derive.circles import doubtful_tools, tools_of_base, unjudged_tool
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
@@ -543,6 +543,9 @@ def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
         for step in steps
         for row, _ in step.rows
     }
+    by_tool = set(reading.boots) if unjudged_tool(instance, "boot") else set[int]()
+    if unjudged_tool(instance, "shed"):
+        by_tool |= {row for steps in reading.sheds.values() for step in steps for row, _ in step.rows}
     for (service, milestone), steps in reading.starts.items():
         rows = {row for step in steps for row, _ in step.rows}
         needs = s.demand[service]
@@ -552,13 +555,16 @@ def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
         marks[kind][service] |= (
             service in vague.demand
             or not crowded.isdisjoint(rows)
+            or not by_tool.isdisjoint(rows)
             or any(needs[resource] > 0 for row in rows for resource, _ in vague.rows.get(row, ()))
         )
     base = marks["base"]
     waits = defaultdict(set)
     for service in np.flatnonzero(s.base_lost).tolist():
-        for other in (*s.hard[service], *tools_of_base(s, instance.tools, service)):
+        tools = {*tools_of_base(s, instance.tools, service), *doubtful_tools(s, instance.tools, service)}
+        for other in tools.union(s.hard[service]):
             waits[other].add(service)
+    base[list(instance.unjudged)] = True
     work = np.flatnonzero(base).tolist()
     while work:
         for user in waits[work.pop()]:

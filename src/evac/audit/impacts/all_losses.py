@@ -19,7 +19,7 @@ from evac.audit.impacts.hits import Down, Ground, Wiring, down_by, ground_of, wi
 from evac.audit.impacts.losses import CountTable, Losses, Presence
 from evac.audit.impacts.proved import Alone, doubts
 from evac.audit.impacts.recovery import Chains, Damage, Recovery, Times, by_loss_of, levels_of, recovery
-from evac.audit.impacts.stores import NEVER, FamilyHits, StoreHits
+from evac.audit.impacts.stores import FENCE, NEVER, RELEASE, FamilyHits, StoreHits
 from evac.derive.affected import ServiceGraph
 from evac.derive.domains import Topology
 from evac.model import reason as planned
@@ -179,10 +179,11 @@ def judged(ground: Ground, wiring: Wiring) -> Impacts:
     paths = Chains(wiring.graph, levels, wiring.families, damage.pairs, len(ground.losses))
     chains = recovery(ground.top.estate, wiring.times, paths, damage)
     open_question, size = _open(ground, wiring, hit), (len(ground.losses), len(wiring.graph.hard))
+    open_question, unsure = _open_by_tools(wiring, hit, damage, paths, chains, open_question)
     fate = _fates(ground, wiring, hit, chains.ready >= NEVER, open_question)
     proofs = doubts(ground, wiring, hit, damage, chains, (fate == LOST) | (fate == UNKNOWN))
     fate[np.isin(fate, (UNAFFECTED, DEGRADED)) & proofs.stays] = NOT_PROVED
-    fate[(fate == RECOVERS) & proofs.returns] = NOT_PROVED
+    fate[(fate == RECOVERS) & (proofs.returns | unsure)] = NOT_PROVED
     down = hit.down.marked(*size)
     return Impacts(
         ground=ground,
@@ -226,6 +227,40 @@ def _open(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
             if open_ones[family]:
                 doubtful[:, service] |= families.open[family]
     return spread_table(wiring.order, doubtful, wiring.graph, hit.bits) if doubtful.any() else doubtful
+
+
+def _open_by_tools(
+    wiring: Wiring, hit: Down, damage: Damage, paths: Chains, chains: Recovery, open_question: BoolColumn
+) -> tuple[BoolColumn, BoolColumn]:
+    """(L, S) each: `open_question` with everything that needs tools of which nobody knows whether they run;
+    and what may need them, or else is done by hand and takes an unknown time.
+    """
+    pairs, unsure = hit.down, np.zeros(open_question.shape, np.bool_)
+    down, starts = pairs.marked(*open_question.shape), damage.starts > 0
+    stores, all_of_them = paths.stores[FENCE][1] | paths.stores[RELEASE][1], np.ones(len(starts), np.bool_)
+    certain = {
+        "start": starts,
+        "verify": all_of_them,
+        "shift": damage.shift,
+        "fence": stores,
+        "promote": stores,
+    }
+    while open_question.any():
+        found = open_question.copy()
+        for kind, needed in {**certain, "boot": starts, "shed": starts}.items():
+            gone = np.zeros(len(found), np.bool_)
+            for tools in map(list, wiring.times.tools[kind]):
+                gone |= (found | down)[:, tools].all(axis=1) & found[:, tools].any(axis=1)
+            who = gone[pairs.loss] & needed & ~chains.alone
+            table = found if kind in certain and kind not in wiring.times.manual else unsure
+            table[pairs.loss[who], pairs.service[who]] = True
+        found = spread_table(wiring.order, found, wiring.graph, hit.bits)
+        if (found == open_question).all():
+            break
+        open_question = found
+    return open_question, spread_table(
+        wiring.order, unsure, wiring.graph, hit.bits
+    ) if unsure.any() else unsure
 
 
 def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency
-from evac.derive.circles import tools_of_base
+from evac.derive.circles import doubtful_tools, tools_of_base, unjudged_tool
 from evac.derive.untimed import from_loss
 from evac.model.fleet import IntColumn
 from evac.model.instance import Instance, LostStore, Services
@@ -22,7 +22,7 @@ from evac.model.reason import NAMED_MOST, Reason
 from evac.model.records import dataclass
 from evac.model.step_id import MILES, MOVED
 from evac.planning.assembly.capacity import has_no_capacity, short_of
-from evac.planning.evacuation.board import FAILED_TIME, NEVER, STARTS, Board
+from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, STARTS, Board
 from evac.planning.evacuation.legality import lack_time
 from evac.steps.registry import PLANNED, kind_of
 
@@ -426,23 +426,31 @@ def doubt_of(instance: Instance, board: Board) -> Doubt:
         return Doubt()
     s, found = instance.services, Doubt()
     lines = board.started[: board.size[STARTS]]
-    beside: dict[int, set[int]] = {}
+    beside, by_tool = dict[int, set[int]](), _rows_by_tool(instance, board)
     for service, row in zip(lines["service"].tolist(), lines["row"].tolist(), strict=True):
         if service in instance.vague.demand:
             beside.setdefault(row, set()).add(service)
     for service, row, mile in zip(
         *(lines[name].tolist() for name in ("service", "row", "mile")), strict=True
     ):
-        missing = _missing(instance, service, row, beside.get(row, ()))
+        missing = _missing(instance, service, row, beside.get(row, ())) or by_tool.get(row, "")
         serves = MILES[mile] == MOVED and board.service["left"][service] < s.m[service]
         if missing:
             (found.base if mile == 0 or serves else found.top).setdefault(service, missing)
-    found.base.update(_waiting(instance, s, found.base))
+    found.base.update(_waiting(instance, s, {**instance.unjudged, **found.base}))
     unknown = {**found.base, **instance.unjudged}
     for service, others in enumerate(s.soft):
         for other in sorted(unknown.keys() & set(others)):
             found.top.setdefault(service, unknown[other])
     return found
+
+
+def _rows_by_tool(instance: Instance, board: Board) -> dict[int, str]:
+    """Row that is booted or on which something is shed -> path, if the tools for that cannot be judged."""
+    boot, shed = unjudged_tool(instance, "boot"), unjudged_tool(instance, "shed")
+    rows = np.flatnonzero(board.row["boot_at"] >= 0).tolist() if boot else []
+    gone = board.present["row"][board.shed["entry"][: board.size[SHEDS]]].tolist() if shed else []
+    return {**dict.fromkeys(gone, shed), **dict.fromkeys(rows, boot)}
 
 
 def _missing(instance: Instance, service: int, row: int, beside: Iterable[int]) -> str:
@@ -462,7 +470,8 @@ def _waiting(instance: Instance, s: Services, direct: dict[int, str]) -> dict[in
         return found
     users: dict[int, list[int]] = {}
     for row in np.flatnonzero(s.base_lost).tolist():
-        for other in {*s.hard[row], *tools_of_base(s, instance.tools, row)}:
+        tools = {*tools_of_base(s, instance.tools, row), *doubtful_tools(s, instance.tools, row)}
+        for other in tools.union(s.hard[row]):
             users.setdefault(other, []).append(row)
     queue = sorted(found)
     for row in queue:
