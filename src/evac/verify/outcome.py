@@ -314,6 +314,7 @@ def check_outcomes(reading: Reading, times: Milestones) -> int:
         outcome = said.pop(s.id[service], None)
         affected = s.base_lost[service] or s.top_lost[service] or service in reading.sheds
         affected = affected or service in reading.instance.unjudged or bool(doubt[1][service])
+        affected = affected or base[service] > 0 or top[service] > 0
         if affected and outcome is None:
             reading.complain("F1", s.id[service], "is affected but has no outcome")
         elif outcome is not None:

@@ -80,6 +80,17 @@ def test_what_was_shed_takes_the_place_of_a_lower_tier() -> None:
     }
 
 
+def test_a_plan_says_what_becomes_of_what_softly_needs_a_shed_service() -> None:
+    """Nothing of it was lost or shed, and still it is without part of its service until the end."""
+    front = _service("front", 1, 2, "v1", soft=("wiki",))
+    instance = _instance(_service("pay", 0, 2), _service("wiki", 3, 2, "v0"), front, v0=2, v1=2)
+    made, states = _planned(instance)
+    assert states == {"front": "degraded", "pay": "restored", "wiki": "shed"}
+    silent = replace(made, outcomes=tuple(one for one in made.outcomes if one.service != "front"))
+    (told,) = check_instance(instance, silent).violations
+    assert (told.rule, told.subject) == ("F1", "front")
+
+
 def test_what_no_start_uses_is_not_shed() -> None:
     """The first start takes what the two small ones free, and the second the large one: it has enough for one
     of the small ones as well, so the more valuable stays."""
