@@ -92,8 +92,8 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
         ("size", f"{told['bytes']:,} bytes in {len(told['parts'])} parts"),
         ("estate", f"{told['estate']['name']} {told['estate']['digest']}"),
         ("generation", f"{generation.get('number', 0)}; starting from this bundle opens the next one"),
-        ("under way", ", ".join(told["open_runs"] or ()) or "no run"),
-        ("under lock", lock),
+        ("open runs", ", ".join(told["open_runs"] or ()) or "none"),
+        ("sealed", lock),
         ("evac itself", f"{len(told['wheels'])} wheels" if told["wheels"] else "not included"),
     )
     plans = [

@@ -387,7 +387,7 @@ def bundled(drafts: Iterable[Message]) -> tuple[Message, ...]:
             continue
         rows.sort(key=lambda one: (-rank(one.severity), one.words))
         found += (
-            [replace(row, words=f"Over: {row.words}") if row.state == "over" else row for row in rows]
+            [replace(row, words=f"Resolved: {row.words}") if row.state == "over" else row for row in rows]
             if len(rows) <= SINGLE_MOST
             else [_bundle(kind, state, rows)]
         )

@@ -31,6 +31,7 @@ from evac.incident.services import Change, Fate
 from evac.model.errors import InvalidInput
 from evac.model.plan import Plan
 from evac.model.wall_clock import wall_clock
+from evac.office.notices import subscribers
 from evac.views.incident_view import report_sheet
 from evac.views.sheet import sheet_markdown
 from evac.views.status_page import (
@@ -44,6 +45,7 @@ from evac.views.status_page import (
     status_html,
     status_json,
 )
+from evac.web import subscribing
 from tests.unit.incident.stories import OUTCOMES, T0, fire, note, plan_of
 
 NAMES = {"web": "Chat", "cart": "Chat", "gone": "Reports", "fine": "Mail"}
@@ -197,6 +199,12 @@ def test_every_fixed_word_of_the_page_is_known_in_korean() -> None:
         words for one in sources for words in re.findall(r'(?:say|counted)\([^")]*"([^"]+)"', one.read_text())
     }
     assert len(used) > 20
+    asked = (folder / "templates" / "subscribe.html.j2").read_text()
+    for said in re.findall(r"say\((.*?)\) ?}}", asked):
+        used |= {words for words in re.findall(r'"([^"]+)"', said) if words[0].isupper()}
+    used |= set(subscribing.PROBLEMS.values())
+    for one in (folder / "status_page.py", Path(subscribers.__file__)):
+        used |= set(re.findall(r'said_in\(\w+, "([^"]+)"', one.read_text()))
     states = {words.capitalize() for words in (*PHASES, *COMPONENT_STATES, "update")}
     assert used - {"update"} | states | set(OVERALL.values()) <= KOREAN.keys()
     for english, korean in KOREAN.items():

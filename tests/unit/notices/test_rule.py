@@ -35,7 +35,7 @@ def test_a_concern_is_told_once_and_so_is_its_end() -> None:
     memory, found = told(memory, holds(), 10)
     assert found == []
     memory, found = told(memory, holds(), 10 + QUIET_MS)
-    assert found == [("over", "Over: north is not well")]
+    assert found == [("over", "Resolved: north is not well")]
     assert told(memory, holds(), 10 * QUIET_MS) == (memory, [])
 
 

@@ -73,7 +73,7 @@ def test_a_run_that_cannot_be_read_silences_no_other_and_is_told_itself() -> Non
         found = await watch.until(lambda keys: f"run/{RUN}/unread" in keys)
         assert waits < found.keys(), "what was known stands, though nobody can look"
         await watch.look()
-        assert not [words for words in watch.said if words.startswith("Over")]
+        assert not [words for words in watch.said if words.startswith("Resolved")]
 
         await store.transact((), (Put(first.key, first.value), Delete(OPEN + BAD)))
         await watch.until(lambda keys: keys.keys() == waits)

@@ -140,7 +140,7 @@ def test_apprise_reaches_a_local_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert document["message"].startswith("pangyo is lost: no votes")
         assert "alert evac_0123456" in document["message"]
         assert document["type"] == "failure"
-        over = replace(MESSAGE, state="over", words="Over: pangyo is lost")
+        over = replace(MESSAGE, state="over", words="Resolved: pangyo is lost")
         assert send(replace(CHAT, url=f"file:{file}"), over) == Outcome()
         assert chat.got[1][1]["type"] == "success"
         file.write_text(f"json://{chat.address}/?format=html")

@@ -110,7 +110,7 @@ def figures(document: backup_view.BackupsDocument) -> list[Card]:
     untimed = total - len({name for _, name in timed})
     return [
         _of(total, outside, "Backup outside the domain", "no single site loss takes both"),
-        _of(total, proven, "Restored for a test", "proof level 3 or higher, still valid"),
+        _of(total, proven, "Restored as a test", "proof level 3 or higher, still valid"),
         _longest("Oldest proof", dated, "nothing is proven", listed(undated, 2)),
         _longest("Longest restore", timed, "not measured", f"{number(untimed)} more" if untimed else ""),
     ]

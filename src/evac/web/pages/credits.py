@@ -194,7 +194,7 @@ def cards_of(document: Mapping[str, Any]) -> list[Card]:
         Card("Accounts", number(accounts["credited"]), f"{plural(ledger['lines'], 'line')}"),
         outage,
         Card("Not decided", number(review), "claims in this ledger", "warning" if review else ""),
-        Card("Approvals", f"{have} of {needed}", "persons", "warning" if have < needed else ""),
+        Card("Approvals", f"{have} of {needed}", "people", "warning" if have < needed else ""),
     ]
 
 

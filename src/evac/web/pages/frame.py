@@ -316,10 +316,13 @@ async def problem(request: Request, told: Mapping[str, Any]) -> bytes:
         heading = "Not available now"
     elif told["status"] >= 500:
         heading = "Something went wrong"
+    hint = "" if told["code"] in HINTS_FOR_PROGRAMS else str(told["hint"]).rstrip(".")
+    if told["code"] == "internal":
+        detail = "An internal error stopped this page"
+        hint = f"try again, or look for request {told['request']} in the log of the war room"
     if not missing and any(where == "query" for where, _, _ in wrong):
         names = ", ".join(sorted({name for where, _, name in wrong if where == "query"}))
         detail = f"The URL has an invalid value for {names}"
-    hint = "" if told["code"] in HINTS_FOR_PROGRAMS else str(told["hint"]).rstrip(".")
     said = detail[:1].upper() + detail[1:]
     context = {"heading": heading, "missing": missing, "detail": said, "hint": hint}
     return render("problem.html.j2", "", now_ms, told=told, **context)

@@ -13,6 +13,7 @@ from evac.incident.regulator import FACTS
 from evac.incident.timeline import grouped
 from evac.office.incidents import IncidentFile, IncidentShort, felt
 from evac.office.values import ExportSeen
+from evac.views.incident_view import STATE_WORDS
 from evac.views.words import duration, listed, number, people, people_between, plural
 
 ENTRIES: Final = 40
@@ -78,6 +79,7 @@ def list_rows(rows: Iterable[IncidentShort], now_ms: int) -> list[dict[str, Any]
         {
             "one": row,
             "state": _state(row),
+            "words": STATE_WORDS[row.state].capitalize(),
             "lasts": _lasts(row, now_ms),
             "down": listed(row.still_down, 3) or "nothing",
             "people": _people(row),

@@ -88,13 +88,15 @@ def library_context(
 
 
 def _folded(rows: Sequence[dict[str, Any]], where: str) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What nobody needs at first: ready plans for anything but a site, by kind, each with a summary."""
+    """What nobody needs at first: plans for anything but a site, by kind, each with a summary."""
     found = []
     for name, one, many in ALL_KINDS[2:]:
-        mine = [row for row in rows if row["plan"].kind == name and row["state"] in ("ok", "note")]
+        mine = [row for row in rows if row["plan"].kind == name and row["state"] != "error"]
+        ready = sum(1 for row in mine if row["state"] in ("ok", "note"))
         if mine:
-            words = f"{plural(len(mine), one, many)}{where}, {'ready' if len(mine) == 1 else 'all ready'}"
-            found.append((words, mine))
+            state = "all ready" if ready == len(mine) > 1 else f"{number(ready)} ready"
+            state = mine[0]["words"] if len(mine) == 1 else state
+            found.append((f"{plural(len(mine), one, many)}{where}, {state}", mine))
     return found
 
 
