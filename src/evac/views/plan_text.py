@@ -238,10 +238,12 @@ def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
 def _gap(plan: Plan) -> str:
     if plan.objective == 0 and plan.unjudged:
         return "unknown: the loss cannot be judged"
-    if plan.objective == 0 and any(o.state in plan_view.GONE for o in plan.outcomes):
-        return "unknown: the estate does not say how many people use the services that are not restored"
+    gone = [o for o in plan.outcomes if o.state in plan_view.GONE]
+    if plan.objective == 0 and not all(o.people for o in gone):
+        return "unknown: the estate states no users of the services that are not restored"
     if plan.objective == 0:
-        return "no plan can be better" if plan.unweighted_before else "nothing is lost; no plan can be better"
+        better = "no plan can be better"
+        return better if gone or plan.unweighted_before else f"nothing is lost; {better}"
     if plan.gap_permille is None:
         return "no bound above zero is known for this loss"
     words = f"at most {percent(plan.gap_permille)} above the best possible"

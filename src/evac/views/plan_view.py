@@ -561,15 +561,12 @@ def _data(plan: Plan) -> Card:
 def _gap(plan: Plan) -> Card:
     if plan.objective == 0 and plan.unjudged:
         return Card("above the best possible", "not known", "the loss cannot be judged", "unknown")
-    if plan.objective == 0 and any(o.state in GONE for o in plan.outcomes):
-        return Card(
-            "above the best possible",
-            "not known",
-            "the estate does not say how many people use the lost services",
-            "unknown",
-        )
+    gone = [o for o in plan.outcomes if o.state in GONE]
+    if plan.objective == 0 and not all(o.people for o in gone):
+        why = "the estate states no users of the lost services"
+        return Card("above the best possible", "not known", why, "unknown")
     if plan.objective == 0:
-        words = "no plan can be better" if plan.unweighted_before else "nothing is lost"
+        words = "no plan can be better" if gone or plan.unweighted_before else "nothing is lost"
         return Card("above the best possible", "0 %", words)
     if plan.gap_permille is None:
         return Card("above the best possible", "not known", "no bound above zero")
