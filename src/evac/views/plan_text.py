@@ -345,11 +345,11 @@ def _data(page: Page, plan: Plan) -> None:
         page.line(f"Stores not restored: {number(len(gone))} ({names})", "error")
     worst = [s for s in losing if s.primary_ms is not None]
     if worst:
-        longest = max((s.loss_ms for s in worst if s.loss_ms is not None), default=None)
-        lost = duration(longest) if longest is not None else "an unknown time"
-        page.line(
-            f"Data lost by promotion: {plural(len(worst), 'store')}, at most {lost} of writes", "warning"
-        )
+        known = [s.loss_ms for s in worst if s.loss_ms is not None]
+        words = [f"at most {duration(max(known))} of writes"] if known else []
+        if vague := [s.store for s in worst if s.loss_ms is None]:
+            words.append(f"an unknown amount in {listed(vague, 4)}")
+        page.line(f"Data lost: {plural(len(worst), 'store')}, {', '.join(words)}", "warning")
     losses = {s.store: s for s in worst}
     for store, moment_s in plan.scenario.moments:
         if store in losses:

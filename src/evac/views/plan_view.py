@@ -489,6 +489,8 @@ def cards(planned: Planned) -> list[Card]:
     lead = plan.lead.ms
     outage, of = outage_words(plan)
     ends = Card("last one back after", duration(last) if last is not None else "-", "from the loss")
+    if late := untimed(plan):
+        ends = Card("last one back after", "not known", f"of {plural(late, 'service')}", "unknown")
     if plan.scenario.kind != "lose":
         ends = Card("finished after", duration(work_ms(plan)), f"{number(len(plan.steps))} steps")
     return [

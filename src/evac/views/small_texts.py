@@ -228,14 +228,19 @@ def at_risk(found: Simulation) -> list[ServiceForecast]:
 
 
 def odds_words(plan: Plan, found: Simulation) -> str:
-    """How many services almost always meet their objective, out of all that have one, including those
-    restored at an unknown time and those not restored.
+    """How many services almost always meet their objective, out of all that have one, including those that
+    stay up, those restored at an unknown time and those not restored.
     """
     stated = sum(o.rto_ms is not None for o in plan.outcomes)
     if not stated:
         return "no affected service has an RTO"
     timed = sum(s.meets_rto_permille is not None for s in found.services)
-    safe = timed - len(at_risk(found))
+    played = {s.service for s in found.services}
+    safe = (
+        timed
+        - len(at_risk(found))
+        + sum(o.meets_rto is True for o in plan.outcomes if o.service not in played)
+    )
     total = plural(stated, "service")
     words = f"{number(safe)} of {total} {'meets its' if stated == 1 else 'meet their'} RTO"
     words += " in at least 99 % of the trials"

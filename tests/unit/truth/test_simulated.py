@@ -15,9 +15,11 @@ from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 from evac.planning.simulation.simulate import Simulation, simulate
 from evac.steps.kind import Uncertainty
-from evac.views import words
+from evac.views import plan_view, words
 from evac.views.html_report import simulation_context
+from evac.views.plan_text import plan_text
 from evac.views.small_texts import odds_words, simulate_text
+from evac.web.pages.plan_view import _cards
 from tests.unit.truth.written import written
 
 ESTATE = """
@@ -151,3 +153,37 @@ def test_where_nothing_varies_a_simulation_counts_times_as_its_plan_does(
         assert set(one.recovery_ms) == {planned[one.service].recovery_ms}
         assert one.meets_rto_permille == (1_000 if planned[one.service].meets_rto else 0)
     assert words.since(scenario.kind) in simulate_text(made, found, 100, False)
+
+
+STAYS = """
+name: press
+sites: {a: {}, b: {}, c: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 8 GiB}, pb: {site: b, cpu: 8 cores, memory: 8 GiB}}
+services:
+  site: {tier: 0, people: 10, rto: 5 min, replicas: {pa: 1, pb: 1}, share: 50 %, start: 10 s,
+    demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  cms: {tier: 1, people: 10, rto: 5 min, replicas: {pa: 1}, start: 10 s, needs: [{store: media}],
+    demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  shop: {tier: 1, people: 10, rto: 5 min, replicas: {pa: 1}, start: 10 s, needs: [{store: orders}],
+    demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+stores:
+  orders: {members: [{at: a, mode: primary}, {at: b, mode: async, lag: 5 s}], fence: 10 s, promote: 20 s}
+  media: {members: [{at: a, mode: primary}, {at: b, mode: async}], fence: 10 s, promote: 20 s}
+"""
+
+
+def test_a_service_that_stays_up_meets_its_objective_and_an_unknown_is_in_no_sum(tmp_path: Path) -> None:
+    """site never goes down; of media nobody knows how far its copy is behind."""
+    estate = written(tmp_path, STAYS)
+    made = plan(estate, lose("a"), work=0)
+    assert {o.service: o.meets_rto for o in made.outcomes} == {"site": True, "shop": True, "cms": None}
+    found = simulate(derive(estate, made.scenario, made.policy, made.tick_ms), made, trials=20)
+    assert odds_words(made, found).startswith("2 of 3 services meet their RTO")
+    assert "Data lost: 2 stores, at most 5 s of writes, an unknown amount in media" in plan_text(
+        made, "x", 200, False
+    )
+    report = {card.name: card for card in plan_view.cards(plan_view.Planned(made, "x"))}
+    assert report["last one back after"].value == "not known"
+    page = {card.name: card for card in _cards(made, "x")}
+    assert page["Last one back after"].value == "Unknown"
+    assert (page["Within objective"].value, page["Within objective"].more[-9:]) == ("2 of 3", "1 unknown")

@@ -35,14 +35,15 @@ name: kelp
 sites: {ham: {}, ber: {}}
 pools: {ham-k8s: {site: ham, cpu: 8 cores, memory: 8 GiB}}
 services:
-  shop: {tier: 0, people: 5 K, replicas: {ham-k8s: 2}, demand: {cpu: 1 core, memory: 1 GiB}, start: 1 min}
+  shop: {tier: 0, people: 5 K, replicas: {ham-k8s: 2}, demand: {cpu: 1 core, memory: 1 GiB},
+    start: 1 min, eligible_sites: [ham]}
 """
 
 
 def test_a_service_that_runs_to_the_end_of_the_horizon_costs_nothing_but_is_not_restored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An evacuation without a deadline: what can't move serves until the horizon, and its users are stated."""
+    """Without a deadline, what cannot move serves until the horizon, and its users are stated."""
     (tmp_path / "estate.yaml").write_text(STAYS)
     assert run(["plan", str(tmp_path), "--evacuate", "ham"]) == 0
     out = " ".join(capsys.readouterr().out.split())

@@ -253,6 +253,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
     ]
     stated = [o for o in plan.outcomes if o.rto_ms is not None]
     missed = [o.service for o in stated if o.meets_rto is False]
+    open_ones = sum(o.meets_rto is None for o in stated)
     losing = [s.store for s in plan.stores if s.primary_ms is None or s.loss_ms is None or s.loss_ms > 0]
     lost = (
         "not known"
@@ -265,6 +266,8 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
     lost = f"{plural(ended, 'store')} not restored" if ended else lost
     lead = f"Includes {duration(plan.detection_ms)} to detect and {duration(plan.approval_ms)} to approve"
     ends = svg.Card("Last one back after", duration(found.worst_ms) if found.worst_ms else "-", lead)
+    if late := views.untimed(plan):
+        ends = svg.Card("Last one back after", "Unknown", f"Not known of {plural(late, 'service')}")
     if plan.scenario.kind != "lose":
         ends = svg.Card("Finished after", duration(views.work_ms(plan)), plural(len(plan.steps), "step"))
     gap = percent(plan.gap_permille) if plan.objective and plan.gap_permille is not None else "-"
@@ -283,8 +286,11 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
         ends,
         svg.Card(
             "Within objective",
-            f"{number(len(stated) - len(missed))} of {number(len(stated))}",
-            f"Missed: {listed(missed, 3)}" if missed else "No objective is missed",
+            f"{number(sum(o.meets_rto is True for o in stated))} of {number(len(stated))}",
+            "; ".join(
+                [f"Missed: {listed(missed, 3)}" if missed else "No objective is missed"]
+                + ([f"{number(open_ones)} unknown"] if open_ones else [])
+            ),
             "error" if missed else "",
         ),
         svg.Card(
