@@ -209,9 +209,19 @@ def _lost(controller: Controller) -> bool:
 def test_a_hall_with_nothing_to_move_makes_no_run() -> None:
     async def story(world: World) -> None:
         await world.until_planned()
-        world.dark.add("ansan/hall-1")
-        await world.until(lambda: any(one.data.get("steps") == 0 for one in world.notices))
-        assert not await incidents(world)
+        for times in (1, 2):
+            world.dark.add("ansan/hall-1")
+            await world.until(lambda times=times: answers(world) == times)
+            assert not await incidents(world)
+            world.cuts.add(("anyang", "ansan/hall-1"))  # only the other witness reaches it again
+            world.dark.discard("ansan/hall-1")
+            await world.until(lambda: states(world) == {"suspect"})
+
+    def states(world: World) -> set[str]:
+        return {one.halls["ansan/hall-1"].verdict.state for one in world.controllers.values()}
+
+    def answers(world: World) -> int:
+        return sum(one.data.get("steps") == 0 for one in world.notices)
 
     play(story, World(policy_of("act"), halls=True))
 

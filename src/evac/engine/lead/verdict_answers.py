@@ -451,6 +451,7 @@ class VerdictAnswers:
         bound = await self._desk.bind(data, *["envelope"] * 3) if hall or acts else None
         if hall and bound is not None and not bound.spec.steps:
             self._say("loss", what, f"{what} is lost; nothing has to move", {"plan": ready.plan, "steps": 0})
+            self._back.pop(what, None)  # when it is lost again, something may have to
             return
         if mode == "advise":
             words = f"{what} is lost; the plan is ready: {to_apply(ready.plan, left)}"
