@@ -139,6 +139,9 @@ def test_bounds_of_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "servers.csv").write_text("server,site\n" + "".join(f"s{k},a\n" for k in range(100)))
     monkeypatch.setattr("evac.estate.tables.reading.ROWS_MAX", 50)
     assert codes(tmp_path) == ["table-too-large"]
+    for quoted in ('"s",a\n' * 100, '"s",a' + "," * 100):  # one quote does not lift the bounds
+        (tmp_path / "servers.csv").write_text(f"server,site\n{quoted}")
+        assert codes(tmp_path) == ["table-too-large"]
     (tmp_path / "servers.csv").unlink()
     pl.DataFrame({"server": [f"s{k}" for k in range(100)], "site": ["a"] * 100}).write_parquet(
         tmp_path / "servers.parquet"

@@ -128,6 +128,9 @@ def _read_csv(
     if not _check_columns(found, columns, required, file, _HEADER_LINE, problems):
         return None
     if b'"' in data:
+        cells, most = data.count(b",") + 1, ROWS_MAX * len(found)
+        if _too_large(data.count(b"\n"), file, problems) or _too_large(cells, file, problems, most, "cells"):
+            return None
         return _read_quoted(data, file, found, columns, problems)
     lines = _check_rows(data, len(found), file, problems)
     if lines is None:
@@ -148,14 +151,20 @@ def _read_csv(
     return Table(file, _complete(frame, columns), tuple(found), data, lines)
 
 
+def _too_large(count: int, file: str, problems: Problems, most: int = 0, what: str = "rows") -> bool:
+    most = most or ROWS_MAX
+    if count > most:
+        problems.add("table-too-large", f"{count:,} {what}; at most {most:,} are read", Place(file))
+    return count > most
+
+
 def _check_rows(data: bytes, cells: int, file: str, problems: Problems) -> IntColumn | None:
     """Line number of every row that is not blank; None if a row has the wrong number of cells."""
     octets = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(octets == _LINE_END)
     if not len(octets) or octets[-1] != _LINE_END:
         ends = np.append(ends, len(octets))
-    if len(ends) > ROWS_MAX:
-        problems.add("table-too-large", f"{len(ends):,} rows; at most {ROWS_MAX:,} are read", Place(file))
+    if _too_large(len(ends), file, problems):
         return None
     starts = np.concatenate([np.zeros(1, ends.dtype), ends[:-1] + 1])
     commas = np.searchsorted(np.flatnonzero(octets == _COMMA), ends)
@@ -194,6 +203,7 @@ def _read_quoted(
                     problems.add(
                         "row-length", message, Place(file, reader.line_num, 1), "one cell for every column"
                     )
+                continue
             rows.append(row)
             lines.append(reader.line_num)
     except (csv.Error, StopIteration) as error:
@@ -222,8 +232,7 @@ def _read_parquet(
     )
     if rows is None:
         return None
-    if rows > ROWS_MAX:
-        problems.add("table-too-large", f"{rows:,} rows; at most {ROWS_MAX:,} are read", Place(file))
+    if _too_large(rows, file, problems):
         return None
     frame = _guarded(lambda: pl.read_parquet(io.BytesIO(data), columns=list(schema)), file, problems)
     if frame is None:
