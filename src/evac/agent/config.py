@@ -295,12 +295,37 @@ def read_config(path: Path) -> AgentConfig:
     return _made(AgentConfig, {**values, "units": units, "fences": fences}, str(path))
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+
+
+_KINDS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "int": (lambda value: type(value) is int and value >= 0, "a whole number"),
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "str": (lambda value: isinstance(value, str), "text"),
+    "tuple[str, ...]": (_is_list, "a list of texts"),
+    "str | tuple[str, ...]": (
+        lambda value: isinstance(value, str) or _is_list(value),
+        "text, or a list of it",
+    ),
+    "Mapping[str, str]": (
+        lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
+        "a table of texts",
+    ),
+}
+"""Type of a field, as written -> what a value of it is like."""
+
+
 def _made(kind: type[_T], values: Mapping[str, Any], where: str) -> _T:
-    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
+    known = {one.name: str(one.type) for one in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known.keys())
     if unknown:
-        raise InvalidInput("agent-config", f"{where}: unknown: {', '.join(unknown)}")
+        raise InvalidInput("agent-config", f"{where}: unknown: {', '.join(unknown)}", "fix the agent's file")
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    kinds = ((key, value, _KINDS[known[key]]) for key, value in plain.items() if known[key] in _KINDS)
+    wrong = [f"{key} must be {words}" for key, value, (fits, words) in kinds if not fits(value)]
+    if wrong:
+        raise InvalidInput("agent-config", f"{where}: {'; '.join(wrong)}", "fix the agent's file")
     try:
         return kind(**plain)
     except TypeError as error:

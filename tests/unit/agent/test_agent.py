@@ -466,7 +466,12 @@ def test_it_stops_when_told_and_its_port_is_free_again(tmp_path: Path) -> None:
         ('[[fences]]\nstore = "s"', "does nothing"),
         ('[[fences]]\nstore = "s"\nargv = ["x"]\nmargin_ms = 100', "longer than its margin"),
         ('[[fences]]\nstore = "s"\nunits = ["a"]', "stops a, which is not a unit"),
-        ("[[fences]]\nargv = 1", "missing"),
+        ('[[fences]]\nargv = ["x"]', "missing"),
+        ("[[fences]]\nargv = 1", "fences: argv must be a list of texts"),
+        ('[[units]]\nname = "a"\nargv = ["x"]\nport = [6100]', "units: port must be a whole number"),
+        ('[[units]]\nname = "a"\nargv = ["x"]\nstop_ms = -1', "stop_ms must be a whole number"),
+        ('[[units]]\nname = "a"\nargv = "x"\nenv = {A = 1}', "a list of texts; env must be a table of texts"),
+        ('systemctl = "sudo systemctl"', "systemctl must be a list of texts"),
         ("x = ", "cannot be read"),
     ],
 )
