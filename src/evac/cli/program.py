@@ -5,6 +5,7 @@ Every error a user can cause ends here as a message with a code and a next step,
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -210,13 +211,17 @@ def show(error: EvacError) -> None:
         click.echo(console.with_way(f"next: {error.hint}"), err=True)
 
 
+_BY_ERRNO: Final = {
+    errno.EADDRINUSE: "end the process that listens there, or choose another address or port",
+    errno.EADDRNOTAVAIL: "listen at an address of this machine",
+}
+
+
 def _system_error(error: OSError) -> int:
     words = error.strerror or str(error)
     where = f"{error.filename}: " if error.filename else ""
-    click.echo(
-        f"error: {where}{words} [system-error]\nnext: check the path, the permissions and the free space",
-        err=True,
-    )
+    hint = _BY_ERRNO.get(error.errno or 0, "check the path, the permissions and the free space")
+    click.echo(f"error: {where}{words} [system-error]\nnext: {hint}", err=True)
     return console.FAILED
 
 

@@ -64,6 +64,7 @@ def _situation(estate: Path | None, facts: Observation | None, run: str) -> dict
     from evac.derive import situation
     from evac.model.estate import Estate
     from evac.views.situation_view import document, lines_of, next_of
+    from evac.views.words import moment
 
     now_ms, unobserved, observed = time.time_ns() // 1_000_000, list[str](), 0
     if estate is None:
@@ -78,6 +79,7 @@ def _situation(estate: Path | None, facts: Observation | None, run: str) -> dict
     return {
         "compared": estate is not None,
         "observed": observed,
+        "observed_at": moment(facts.at_ms) if facts.at_ms else None,
         "unobserved": unobserved,
         **document(found),
         "words": words,

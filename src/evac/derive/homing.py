@@ -48,6 +48,18 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, stops, surplus))
 
 
+def without_surplus(top: Topology, n: IntColumn, surviving: IntColumn) -> IntColumn:
+    """(S,) replicas to have after a loss or a restore: of a service of which a run left too many, no more
+    than are declared, or survive. n, surviving: (S,) replicas before, and what is left of them.
+    """
+    services, home = top.estate.services, top.estate.home
+    if home is None or not top.estate.surplus:
+        return n
+    over = np.array([service.id in top.estate.surplus for service in services], np.bool_)
+    declared = counts_by_service(home, home.count, len(services))
+    return np.where(over, np.maximum(surviving, np.minimum(n, declared)), n)
+
+
 def _users_elsewhere(top: Topology, home: Replicas) -> BoolColumn:
     """(S,) services with users that are sent to sites where home has none of it: what a run leaves that ended
     between start and shift.

@@ -28,7 +28,7 @@ from evac.derive.affected import (
 from evac.derive.alternatives import Standing, chosen, counted_on, in_common, without
 from evac.derive.circles import without_circles
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
-from evac.derive.homing import WayHome, way_home
+from evac.derive.homing import WayHome, way_home, without_surplus
 from evac.derive.limits import LimitTable, limits_of
 from evac.derive.lost_stores import kept_for_restores, lost_stores_of, reprotects_of, with_restore_needs
 from evac.derive.objectives import audience
@@ -148,7 +148,7 @@ def derive(
     rows = rows or rows_of(top, lost, scenario, limits, tick_ms, good)
     unknown |= rows.unknown
     stores, store_rows = lost_stores_of(top, lost, policy, limits, tick_ms, scenario, unknown)
-    stores, hit = _hits_of_restorable(top, lost, graph, stores, store_rows, homing, good)
+    stores, hit = _hits_of_restorable(top, lost, graph, stores, store_rows, homing, good, scenario)
     ways, counted = _lost_choices(estate, graph, hit.base_lost), dict[tuple[int, ...], int]()
     graph = without(graph) if good else graph
     if not good and (graph.has_alternatives or ways):
@@ -321,6 +321,7 @@ def _hits(
     store_rows: dict[int, int],
     homing: WayHome | None,
     good: bool,
+    scenario: Scenario,
 ) -> _Hits:
     services, replicas = top.estate.services, top.estate.replicas
     if homing is None:
@@ -328,14 +329,15 @@ def _hits(
         gone = np.maximum(replicas_lost(top, lost, good), before)
         n = counts_by_service(replicas, replicas.count, len(services))
         surviving = n - counts_by_service(replicas, gone, len(services))
+        n = n if scenario.kind == "evacuate" else without_surplus(top, n, surviving)
         left_a_site = sites_left(top, gone - before) | _sent_there(top, lost, sites_left(top, gone))
     else:
         n, surviving, left_a_site = homing.total, homing.total - homing.missing, homing.leaves
-    m = top.once(("least", homing is None), lambda: _least(services, n))
+    m = top.once(("least", top.estate.surplus and tuple(n), homing is None), lambda: _least(services, n))
     waits = _store_edges(top.estate, graph, stores, store_rows)
     blocked = waits.blocked | lost.external
-    moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
-    shift = np.array(moves, np.bool_)
+    left = zip(services, left_a_site.tolist(), strict=True)
+    shift = np.array([_traffic_moves(service, moves) for service, moves in left], np.bool_)
     without = np.array([bool(d) for d in waits.serve], np.bool_)
     without[list(waits.rebuilds)] = True
     base_lost = hit_by_dependency(graph, (surviving < m) | shift | without | blocked)
@@ -355,11 +357,12 @@ def _hits_of_restorable(
     store_rows: dict[int, int],
     homing: WayHome | None,
     good: bool,
+    scenario: Scenario,
 ) -> tuple[tuple[LostStore, ...], _Hits]:
     """Lost stores with what their restores wait for, and the effect of the loss on services."""
 
     def hits(some: tuple[LostStore, ...]) -> _Hits:
-        return _hits(top, lost, graph, some, store_rows, homing, good)
+        return _hits(top, lost, graph, some, store_rows, homing, good, scenario)
 
     return with_restore_needs(top.estate, graph, stores, store_rows, hits)
 
@@ -413,11 +416,8 @@ def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColum
 
 def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:
     """(S,) smallest counts that serve."""
-    shares = [
-        ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
-        for s, k in zip(services, n, strict=True)
-    ]
-    return np.array(shares, np.int64)
+    shares = ((s.share, int(k)) for s, k in zip(services, n, strict=True))
+    return np.array([ceil_share(o.numerator, o.denominator, k) if k else 0 for o, k in shares], np.int64)
 
 
 def _traffic_moves(service: Service, left_a_site: bool) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from evac.derive.domains import Topology, is_lost, loss, lost_now, site_of
+from evac.derive.domains import Topology, is_lost, loss, site_of
 from evac.derive.stores import primary_site
 from evac.model.fleet import AT_SITE, ON_POOL
 from evac.model.plan import Plan
@@ -13,12 +13,17 @@ from evac.steps.registry import kind_of
 
 class Serving:
     """For one plan. live: (service, site) -> replicas already there, except those that it restarts: at a site
-    being left, and at one coming back.
+    being left, and at one coming back; leaving: those at the sites that an evacuation leaves.
     """
 
     def __init__(self, top: Topology, plan: Plan) -> None:
         self._top, self._plan = top, plan
-        self.live: Mapping[tuple[str, str], int] = self._live()
+        kind, gone = plan.scenario.kind, {*plan.scenario.domains, *top.estate.lost}
+        if kind == "failback" and top.estate.home is not None:
+            gone = {*top.estate.lost}
+        self.live: Mapping[tuple[str, str], int] = self._outside(gone)
+        leaves = self._outside({*top.estate.lost}) if kind == "evacuate" else {}
+        self.leaving = {key: count for key, count in leaves.items() if key not in self.live}
         self._changes = self._changed()
         estate = top.estate
         self._families = {
@@ -26,11 +31,10 @@ class Serving:
         }
         self._candidates = {s.store: site_of(top, s.candidate) or "" for s in plan.stores if s.candidate}
 
-    def _live(self) -> dict[tuple[str, str], int]:
-        top, estate, kind = self._top, self._top.estate, self._plan.scenario.kind
-        gone = lost_now(top)
-        if kind != "failback" or estate.home is None:
-            gone = loss(top, {*self._plan.scenario.domains, *estate.lost})
+    def _outside(self, domains: Collection[str]) -> dict[tuple[str, str], int]:
+        """(service, site) -> replicas that are in none of these domains."""
+        top, estate = self._top, self._top.estate
+        gone = loss(top, domains)
         found: dict[tuple[str, str], int] = {}
         r = estate.replicas
         columns = (column.tolist() for column in (r.service, r.kind, r.target, r.count))

@@ -182,8 +182,9 @@ def _takes(plan: Plan) -> tuple[str, str]:
     """The words about the length of a plan, and their style."""
     if took := plan_view.work_ms(plan):
         return f"{duration(took)}, until the last step is done", ""
-    kinds = listed(sorted({step.kind for step in plan.steps}), 3)
-    return f"unknown: the estate does not say how long {kinds} takes (limits: manual:)", "unknown"
+    kinds = sorted({step.kind for step in plan.steps})
+    where = "shed_time of its services" if kinds == ["stop"] else "limits: manual:"
+    return f"unknown: the estate does not say how long {listed(kinds, 3)} takes ({where})", "unknown"
 
 
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:

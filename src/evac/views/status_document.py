@@ -176,7 +176,7 @@ def status_text(
         *(_site(document, site, mark) for site, mark in document.sites.items()),
     ]
     page.facts(rows)
-    _differences(page, situation)
+    _differences(page, situation, bool(leader))
     if runs:
         page.line()
         page.table(
@@ -216,8 +216,8 @@ def _hold_words(hold: HoldLine) -> str:
     return f"by {hold.who} since {moment(hold.at_ms)}: {hold.reason}"
 
 
-def _differences(page: Page, situation: Mapping[str, Any] | None) -> None:
-    """What is not as declared in the files, worst first."""
+def _differences(page: Page, situation: Mapping[str, Any] | None, is_led: bool) -> None:
+    """What is not as declared in the files, worst first. is_led: whether a controller keeps looking."""
     if situation is None or not (situation["words"] or situation["compared"]):
         return
     page.line()
@@ -225,6 +225,8 @@ def _differences(page: Page, situation: Mapping[str, Any] | None) -> None:
     severe = len(situation["rivals"]) + len(situation["silent"])
     for place, words in enumerate(situation["words"]):
         page.line(words, "error" if place < severe else "")
+    if situation["observed_at"] and not is_led:
+        page.line(f"As last observed at {situation['observed_at'][:19]}; now: evac observe ESTATE", "dim")
 
 
 def _at_home(situation: Mapping[str, Any]) -> str:

@@ -262,8 +262,11 @@ def test_what_to_do_about_rivals_names_the_site_that_a_run_left() -> None:
         "silent": [],
         "compared": True,
         "next": rivals_hint(found, gone),
+        "observed_at": "2026-12-01T07:00:40.000Z",
     }
     text = status_text(document, 200, False, told)
+    assert "As last observed at 2026-12-01T07:00:40; now: evac observe ESTATE" in text
+    assert "As last observed" not in status_text(replace(document, leader="east/1/a"), 200, False, told)
     assert "--restore east" in text.splitlines()[-1], "nothing calmer comes after it"
 
 
@@ -303,6 +306,7 @@ def test_what_nobody_observed_is_not_called_at_home(observed: int, unobserved: l
         "compared": True,
         "next": "",
         "observed": observed,
+        "observed_at": None,
         "unobserved": unobserved,
     }
     text = status_text(document, 200, False, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -29,6 +30,13 @@ from evac.views.json_out import AUDIT_SCHEMA
 @pytest.fixture
 def small(project_root: Path) -> str:
     return str(project_root / "tests" / "fixtures" / "estates" / "small")
+
+
+def test_an_address_in_use_is_no_matter_of_a_path(capsys: pytest.CaptureFixture[str]) -> None:
+    program._system_error(OSError(errno.EADDRINUSE, "Address already in use"))
+    assert "next: end the process that listens there" in capsys.readouterr().err
+    program._system_error(OSError(errno.ENOSPC, "No space left on device", "/var/x"))
+    assert "/var/x: No space left on device [system-error]\nnext: check the path" in capsys.readouterr().err
 
 
 def test_help_imports_no_heavy_library() -> None:

@@ -384,6 +384,36 @@ def test_what_a_run_left_too_many_of_is_named_and_the_next_failback_stops_it(kin
     assert found
 
 
+def test_a_restore_or_a_loss_does_not_replace_the_surplus_that_a_cancelled_evacuation_left() -> None:
+    """Enough serves elsewhere: users are sent there, and nothing starts."""
+    found = 0
+    for seed in range(6):
+        for kind in ("lose", "restore"):
+            world = World(estate_of(seed))
+            away, before = Scenario("evacuate", ("east",), 3_600_000), world.now
+            whole = make_plan(before, away, budget_ms=0).plan
+            cut = [one for one in promised(before, whole) if one.step.kind not in ("shift", "stop")]
+            world.moved.append(moved(before, away, cut, run="cut", phase="cancelled"))
+            over = set(world.now.surplus)
+            if kind == "restore":
+                world.lost["east"] = "evacuated"
+            plan = world.run(Scenario(kind, ("east",)))  # type: ignore[arg-type]
+            started = {step.target for step in plan.steps if step.kind == "start"}
+            assert not started & over, (seed, kind)
+            if kind == "lose":
+                world.run(Scenario("restore", ("east",)))
+            for service in files_services(world.files, over):
+                counts = {site: n for (name, site), n in placement(world.now).items() if name == service.id}
+                assert sum(counts.values()) == service.replicas, (seed, kind)
+                assert "east" not in counts, "what ran there before is not counted on"
+            found += len(over)
+    assert found
+
+
+def files_services(estate: Estate, names: set[str]) -> list[Service]:
+    return [service for service in estate.services if service.id in names]
+
+
 def test_a_failback_leaves_alone_what_someone_else_scaled_at_home_and_stops_strays() -> None:
     """As an autoscaler does: a run has nothing to do with it. Strays are where the files declare none."""
     files = estate_of(1, sites=2)

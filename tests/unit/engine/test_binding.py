@@ -378,6 +378,15 @@ def test_the_way_home_lets_a_site_in_again_that_serves_beside_another(
     assert starts <= set(steps["redirect:messenger"].after), "only once it runs there again"
 
 
+def test_a_stop_at_a_site_that_is_evacuated_says_what_ran_there_so_that_it_can_be_undone(
+    tmp_path: Path,
+) -> None:
+    found = bound(estate(tmp_path), Scenario("evacuate", ("pangyo",), 600_000))
+    (units,) = found.actions["stop:messenger"]
+    assert (units.verb, units.at) == ("stop", "pangyo")
+    assert (units.parameters["replicas"], units.parameters["from_replicas"]) == (0, 2)
+
+
 def test_the_way_home_scales_back_what_a_cut_run_left_too_many_of(tmp_path: Path) -> None:
     """Where one replica is at home beside it, one stays."""
     files = estate(tmp_path)

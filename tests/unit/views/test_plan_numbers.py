@@ -24,6 +24,7 @@ from evac.steps.registry import PLANNED
 from evac.verify import check_instance
 from evac.views import plan_charts, plan_view
 from evac.views.html_report import _replicas, curve_words
+from evac.views.plan_text import _takes
 from evac.views.plan_view import Planned, answer, cards, tier_rows
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
@@ -43,6 +44,13 @@ def planned(project_root: Path) -> Mapping[str, tuple[Estate, Plan]]:
         "hall": (company, plan(company, lose(hall), work=0)),
         "restore": (company, plan(company, Scenario("restore", ("pangyo",)), work=0)),
     }
+
+
+@pytest.mark.parametrize(("kinds", "where"), [(("stop",), "shed_time"), (("reprotect", "stop"), "manual:")])
+def test_an_unknown_length_names_the_fact_that_is_missing(kinds: tuple[str, ...], where: str) -> None:
+    steps = tuple(Step(f"{kind}:a", kind, "a", 0, 0) for kind in kinds)
+    words, style = _takes(replace(worked_plan(worked_example()), steps=steps))
+    assert (where in words, style) == (True, "unknown")
 
 
 def site_of_row(estate: Estate, kind: int, target: int) -> tuple[str, str]:

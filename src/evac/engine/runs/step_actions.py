@@ -401,7 +401,7 @@ def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tu
         sites = {site for service, site in totals if service == step.target and site in ground.left}
         sites |= {site for site in ground.left if (step.target, site) in ground.endpoints}
         changes = dict.fromkeys(sorted(sites), 0)
-        before = {site: totals.get((step.target, site), 0) for site in changes}
+        before = {site: ground.serving.leaving.get((step.target, site), 0) for site in changes}
     else:
         changes = {}
         for name, count in step.servers:
