@@ -83,6 +83,12 @@ ALARM_MS: Final = 30 * 86_400_000
 
 def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCode, str]]:
     """Changes between two listings that no schedule explains: codes and messages."""
+    if before is not None and is_another(before, now):
+        words = (
+            f"this is the repository {now.repository[:36]}, and the last listing was of "
+            f"{before.repository[:36]}: nothing in it has been proven yet"
+        )
+        return [("repository-changed", words)]
     if before is None or before.taken_at_ms is None:
         return []
     found: list[tuple[AlarmCode, str]] = []
@@ -118,6 +124,11 @@ def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCo
     return found
 
 
+def is_another(before: CopySeen, now: CopySeen) -> bool:
+    """Whether two listings of a copy are of two repositories; a tool that states no id does not say so."""
+    return bool(before.repository and now.repository) and before.repository != now.repository
+
+
 def after(known: Known, event: BackupEvent) -> Known:
     """The state after an event. Repeating an event changes nothing."""
     known = replace(known, runs=_runs(known, event))
@@ -150,6 +161,11 @@ def _listed(known: Known, seen: CopySeen) -> Known:
     kept = (
         one for one in known.alarms if (one.copy, one.code) not in again and seen.at_ms - one.at_ms < ALARM_MS
     )
+    if before is not None and is_another(before, seen):
+        # Checks and witnesses of the other repository say nothing about this one.
+        proofs = tuple(one for one in known.proofs if one.copy != seen.copy)
+        witnesses = tuple(one for one in known.witnesses if one.copy != seen.copy)
+        known = replace(known, proofs=proofs, witnesses=witnesses)
     copies = (*(one for one in known.copies if one.copy != seen.copy), seen)
     return replace(known, copies=tuple(sorted(copies, key=lambda one: one.copy)), alarms=(*kept, *found))
 

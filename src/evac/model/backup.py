@@ -93,6 +93,7 @@ class CopySeen:
 AlarmCode = Literal[
     "backups-gone",
     "newest-backup-gone",
+    "repository-changed",
     "backup-size-jumped",
     "backup-rewritten",
     "backup-incompressible",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,6 +120,30 @@ def test_a_sudden_change_is_shown_for_weeks_and_said_once() -> None:
     known = after(known, listed(4, bytes=10))
     assert [one.at_ms for one in known.alarms] == [4], "of each kind the newest"
     assert after(known, listed(4 + ALARM_MS, bytes=10)).alarms == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_other"), [("a", "b", True), ("a", "a", False), ("", "b", False), ("a", "", False)]
+)
+def test_what_was_proven_of_another_repository_does_not_count(
+    first: str, second: str, is_other: bool
+) -> None:
+    """One that was created again, or that a wrong mount shows, has none of the proofs of the old one."""
+
+    def listed(at_ms: int, repository: str, copy: str = "ansan") -> BackupEvent:
+        seen = CopySeen("db", copy, at_ms, at_ms, 100, 9, repository=repository)
+        return BackupEvent("listed", at_ms, "db", copy, seen=seen)
+
+    known = after(Known("db"), listed(1, first))
+    known = after(known, listed(1, "x", "other"))
+    for copy in ("ansan", "other"):
+        known = after(known, proven(ProofRecord("db", copy, 2, "passed", 2, 5)))
+        known = after(known, replace(event(3, facts={"rows": 1}, snapshot="s"), copy=copy))
+    known = after(known, listed(4, second))
+    assert [one.copy for one in known.proofs] == ([] if is_other else ["ansan"]) + ["other"]
+    assert {one.copy for one in known.witnesses} == {"other"} | (set() if is_other else {"ansan"})
+    assert [one.code for one in known.alarms] == (["repository-changed"] if is_other else [])
+    assert after(known, listed(5, second)).proofs == known.proofs
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
