@@ -13,6 +13,7 @@ from dataclasses import replace
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,8 @@ class Box:
 
 
 @contextmanager
-def listening(made: Box, **options: Any) -> Iterator[int]:
-    """The port of the server."""
+def listening(made: Box, tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[int]:
+    """The port of the server. tls: from the first byte on."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -106,7 +107,8 @@ def listening(made: Box, **options: Any) -> Iterator[int]:
             one.abort()
         await server.wait_closed()
 
-    coming = loop.create_server(lambda: Heard(made, hostname="here", loop=loop, **options), "127.0.0.1", 0)
+    protocol = partial(Heard, made, hostname="here", loop=loop, **options)
+    coming = loop.create_server(protocol, "127.0.0.1", 0, ssl=tls)
     server = asyncio.run_coroutine_threadsafe(coming, loop).result()
     yield server.sockets[0].getsockname()[1]
     asyncio.run_coroutine_threadsafe(end(), loop).result()
@@ -263,6 +265,30 @@ def test_the_login_and_the_mail_go_over_tls_or_not_at_all(
     with listening(made, **login, auth_require_tls=False) as port:
         assert asyncio.run(sent(port, "p%3Aw%2F1", str(files.authority))).startswith("the mail server cannot")
     assert (len(made.got), len(logins)) == (1, tried), "nobody else learns the login"
+
+
+def test_a_mail_server_with_tls_from_the_first_byte_on_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    files, other = papers(tmp_path), papers(tmp_path / "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    monkeypatch.setenv("MAIL_KEY", KEY)
+
+    async def sent(port: int, authority: str) -> str:
+        monkeypatch.setenv("SMTP_URL", f"smtps://127.0.0.1:{port}")
+        monkeypatch.setenv("SSL_CERT_FILE", authority)
+        play = Play()
+        play.mail = Mail(replace(CHANNEL, clear=False), PAGE, play.store, lambda: play.now_ms)
+        await play.open("/email", "POST", data={"address": "ann@example.com", "language": "en"})
+        return await play.mail.invite()
+
+    with listening(made := Box(), context) as port:
+        refused = asyncio.run(sent(port, str(other.authority)))
+        assert (refused, made.got) == ("the mail server cannot be used (SSLCertVerificationError)", [])
+        assert asyncio.run(sent(port, str(files.authority))) == ""
+    assert [mail["To"] for mail in made.got] == ["ann@example.com"]
 
 
 def test_a_copy_of_the_store_shows_no_address_and_another_key_opens_nothing(box: Box) -> None:
