@@ -144,7 +144,7 @@ def _proofs(one: Person) -> list[str]:
         found.append("client certificate")
     if one.key:
         found.append("signature, break-glass credential")
-    return found or ["nothing: cannot sign in"]
+    return found or ["none: cannot sign in"]
 
 
 def _of_policy(policy: RunPolicy) -> list[MayDo]:

@@ -205,7 +205,7 @@ class ServerCalls:
                 )
         except TimeoutError as error:
             raise Cut(
-                "server-timeout", f"{self._base} did not answer in {whole_s:g} s", "try again"
+                "server-timeout", f"{self._base} did not answer within {whole_s:g} s", "try again"
             ) from error
 
     @contextlib.asynccontextmanager

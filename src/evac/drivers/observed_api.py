@@ -85,7 +85,9 @@ class ObservingDriver(ReportsRole):
             async with asyncio.timeout(max(0.0, timeout_s)):
                 return await self._report(action, timeout_s)
         except TimeoutError as error:
-            words = f"the {self.what} at {text(action.settings, 'url')} did not answer in {timeout_s:.1f} s"
+            words = (
+                f"the {self.what} at {text(action.settings, 'url')} did not answer within {timeout_s:.1f} s"
+            )
             raise Retryable(f"{self.name}-unreachable", words, after_ms=200) from error
 
     @abstractmethod

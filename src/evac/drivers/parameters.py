@@ -27,7 +27,7 @@ def text(values: Mapping[str, Value], key: str, default: str | None = None) -> s
     """A text, or a number as text. Raises `Permanent` if it is missing without a default."""
     value = values.get(key)
     if isinstance(value, bool | tuple):
-        raise Permanent("setting-wrong", f"{key} must be a text")
+        raise Permanent("setting-wrong", f"{key} must be text")
     if value is None or value == "":
         if default is None:
             raise Permanent("setting-missing", f"{key} is not set", f"set {key} on the endpoint")

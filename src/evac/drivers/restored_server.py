@@ -130,7 +130,7 @@ class RestoredServer:
             await asyncio.sleep(PAUSE_S)
         name = Path(argv[0]).name
         raise Retryable(
-            "restore-slow", f"{name} did not answer in {watch.timeout_s:.0f} s", "allow more time"
+            "restore-slow", f"{name} did not answer within {watch.timeout_s:.0f} s", "allow more time"
         )
 
     async def stop(self) -> None:

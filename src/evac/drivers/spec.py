@@ -110,7 +110,7 @@ class Setting:
         if self.kind == "flag":
             return "" if isinstance(value, bool) else "must be true or false"
         if any(isinstance(one, bool) for one in texts):
-            return "must be a text" if self.kind != "number" else "must be a number"
+            return "must be text" if self.kind != "number" else "must be a number"
         if self.kind == "list":
             return ""
         if isinstance(value, tuple):
@@ -143,7 +143,7 @@ CONTROLLER = (
     Setting(
         "requests_at_once",
         "number",
-        "maximum requests at once in one management network (a hall)",
+        "maximum simultaneous requests per management network (hall)",
         "64",
         most=4_096,
     ),

@@ -272,7 +272,7 @@ class Gateway:
             self._silent += 1
             if self._silent >= SILENT_MOST:
                 self._token, self._silent = "", 0
-            raise Unavailable(f"{endpoint} did not answer in {patience:.1f} s") from error
+            raise Unavailable(f"{endpoint} did not answer within {patience:.1f} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise _told(
                 Unavailable, endpoint, f"broke the connection: {type(error).__name__}", error

@@ -197,7 +197,7 @@ class Caller:
             words = f": {trouble.words}" if trouble else " cannot be reached"
             raise NotReached(_shown(url) + words, trouble) from error
         except TimeoutError as error:
-            raise NotAnswered(f"{_shown(url)} did not answer in {timeout_s:.1f} s") from error
+            raise NotAnswered(f"{_shown(url)} did not answer within {timeout_s:.1f} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             trouble = trouble_of(error)
             words = trouble.words if trouble else type(error).__name__

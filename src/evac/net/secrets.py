@@ -202,7 +202,7 @@ def _from_command(line: str, whole: bool) -> str:
     try:
         said, code = output_of(words, COMMAND_S)
     except (TimeoutError, subprocess.TimeoutExpired):
-        raise Permanent("secret-missing", f"{program} did not answer in {COMMAND_S:g} s") from None
+        raise Permanent("secret-missing", f"{program} did not answer within {COMMAND_S:g} s") from None
     except OSError as error:
         raise Permanent("secret-missing", f"{program} cannot be run: {error.strerror}") from None
     if len(said) > MAX_SECRET_BYTES:

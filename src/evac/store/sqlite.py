@@ -328,7 +328,7 @@ class Writer:
             async with asyncio.timeout(deadline_s):
                 return await job.answer
         except TimeoutError as error:
-            raise Unavailable(f"{self._path} did not answer in {deadline_s:g} s") from error
+            raise Unavailable(f"{self._path} did not answer within {deadline_s:g} s") from error
         finally:
             job.abandoned = True
 
@@ -532,7 +532,7 @@ class SqliteStore:
             async with asyncio.timeout(self._deadline_s):
                 return await loop.run_in_executor(self._reader, self._in_reader, work)
         except TimeoutError as error:
-            raise Unavailable(f"{self.path} did not answer in {self._deadline_s:g} s") from error
+            raise Unavailable(f"{self.path} did not answer within {self._deadline_s:g} s") from error
 
     def _in_reader(self, work: Callable[[sqlite3.Connection, str, int], T]) -> T:
         with in_words(self.path):

@@ -208,7 +208,7 @@ def _beside(story: October) -> str:
     words = (
         f"Published: 10 h and 127 h 30 min. evac: {duration(story.messenger_ms)}, {duration(story.last_ms)}."
     )
-    return shares("beside", "The outage in 2022, and with evac", words, rows)
+    return shares("beside", "The 2022 outage: as it happened, and with evac", words, rows)
 
 
 def _bar(label: str, style: str, end_ms: int | None, value: str = "") -> Shares:

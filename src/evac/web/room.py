@@ -237,7 +237,7 @@ class WarRoom:
         facts = self.office.facts
         if facts is None:
             error = Unavailable(self.office.situation.problem or "the estate is being read")
-            error.hint = "load this page again in a moment; the page Now says what is wrong"
+            error.hint = "reload this page in a moment; the Now page says what is wrong"
             raise error
         return facts
 

@@ -48,7 +48,7 @@ def test_everyone_whom_the_files_name_is_listed(folder: Path, capsys: pytest.Cap
     assert "approve" in found["person", "kim"]["may"]
     assert found["person", "kim"]["proof"] == "password, signature, break-glass credential"
     assert found["person", "sam"]["proof"] == "client certificate"
-    assert found["person", "vi"]["proof"] == "nothing: cannot sign in"
+    assert found["person", "vi"]["proof"] == "none: cannot sign in"
     assert found["token", "ci"]["may"].endswith("cannot attest or approve anything")
     assert found["token", "ci"]["until"]
     assert found["token", "dash"]["proof"] == "token, acts for kim"

@@ -101,7 +101,7 @@ def test_what_it_should_carry_starts_elsewhere() -> None:
     assert run.driver.begun.count("start:chat:base:1") == 1
     assert run.view.plans == ["plan", "mended"]
     assert fingerprint(replay(SPEC, run.events, (MENDED,))) == fingerprint(run.view)
-    assert run.told == ["1 server does not come up; its replicas start elsewhere"]
+    assert run.told == ["1 server did not come up; the affected replicas start elsewhere"]
 
 
 @pytest.mark.parametrize("mends", [None, InvalidInput("plan-broken", "no room")])

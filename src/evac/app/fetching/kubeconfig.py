@@ -218,7 +218,7 @@ def _from_plugin(
         said, code = output_of([program, *arguments], PLUGIN_S, environ)
         found: Any = json.loads(said) if not code and len(said) <= MAX_SECRET_BYTES else None
     except (TimeoutError, subprocess.TimeoutExpired):
-        message = f"{name} did not answer in {PLUGIN_S:g} s"
+        message = f"{name} did not answer within {PLUGIN_S:g} s"
         raise InvalidInput("import-plugin", message, "log in with it first, then import again") from None
     except OSError as error:
         message = f"{name} cannot be run: {error.strerror}"

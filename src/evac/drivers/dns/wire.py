@@ -111,7 +111,7 @@ async def _ask_all(server: Server, questions: list[tuple[str, str]], timeout_s: 
                 part = questions[first : first + ASKED_AT_ONCE]
                 found += await _exchange(server, reader, writer, part)
     except TimeoutError as error:
-        raise NoDnsAnswer(f"{server} did not answer in {max(timeout_s, 0):.1f} s") from error
+        raise NoDnsAnswer(f"{server} did not answer within {max(timeout_s, 0):.1f} s") from error
     except (OSError, EOFError, dns.exception.DNSException) as error:
         raise NoDnsAnswer(f"{server} cannot be queried: {type(error).__name__}") from error
     return found

@@ -122,7 +122,7 @@ class OctoDnsDriver(ZoneDriver[_ProviderZone]):
                 said = await worker.ask(orjson.dumps(asked) + b"\n")
         except (TimeoutError, OSError, ValueError) as error:
             await worker.end()
-            words = f"{zone.provider} did not answer in {timeout_s:.1f} s"
+            words = f"{zone.provider} did not answer within {timeout_s:.1f} s"
             if not isinstance(error, TimeoutError):
                 words = f"octoDNS ended without an answer from {zone.provider}"
             raise late("octodns-silent", words) from error

@@ -61,7 +61,7 @@ class PowerDnsDriver(ZoneDriver[_ApiZone]):
             async with asyncio.timeout(max(0.0, timeout_s)):
                 told = [await self._call(zone, "GET", timeout_s, of=name) for name in asked]
         except (NotReached, NotAnswered, TimeoutError) as error:
-            words = str(error) or f"{zone.url} did not answer in {timeout_s:.1f} s"
+            words = str(error) or f"{zone.url} did not answer within {timeout_s:.1f} s"
             raise Retryable("powerdns-unreachable", words, after_ms=200) from error
         try:
             sets = {

@@ -63,7 +63,7 @@ class Trouble:
     @property
     def words(self) -> str:
         number = len(self.failed)
-        return f"{number} server{' does' if number == 1 else 's do'} not come up"
+        return f"{number} server{'' if number == 1 else 's'} did not come up"
 
 
 Mend = Callable[[str, Trouble], Awaitable[bytes | None]]
@@ -148,7 +148,7 @@ class Mending:
         except EvacError as error:  # the run goes on without these servers
             self._tell(f"{trouble.words}; the plan cannot be repaired: {error.message}")
             return False
-        self._tell(f"{trouble.words}; its replicas start elsewhere")
+        self._tell(f"{trouble.words}; the affected replicas start elsewhere")
         return True
 
 

@@ -142,7 +142,7 @@ def must_be_lost(site: str, state: SiteState) -> None:
         raise NotAllowed(
             "site-back",
             f"{site} is {state}, so it is not treated as a lost site",
-            "approve the plan that uses it again, or cancel the run",
+            "approve the plan that brings the site back into use, or cancel the run",
         )
 
 

@@ -79,7 +79,7 @@ def read_source(kind: str, source: Path, problems: Problems, options: Options) -
 
 
 _SERVICE_FACTS: Final[tuple[tuple[str, Callable[[Service], bool]], ...]] = (
-    ("services without a number of replicas", lambda s: s.replicas is None),
+    ("services without a replica count", lambda s: s.replicas is None),
     ("services without a CPU or memory demand", lambda s: s.demand[0] is None or s.demand[1] is None),
     ("services without a tier", lambda s: s.tier is None),
     ("services without a number of people who notice", lambda s: s.people is None),
