@@ -175,7 +175,7 @@ def test_runs_say_that_the_store_is_silent_what_is_known_and_since_when() -> Non
             assert "(no answer in 10 s)" in page.text, path
         assert "The log can be read again when the store answers." in (await client.get("/runs/run-1")).text
         for name, known in (
-            ("run-0", "Last known: it ended "),
+            ("run-0", "Last known state: "),
             ("run-2", "whether there is a run run-2 is not known"),
         ):
             answer = await client.get(f"/v1/runs/{name}")

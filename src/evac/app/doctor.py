@@ -352,7 +352,9 @@ def _fence(store: Store, home: str, policy: RunPolicy, known: _Asked) -> Ability
         )
         hint = f"add an endpoint with fence for {home}, or make a replica synchronous"
         return Ability(store.id, "store", what, "by hand", why=why, next=hint)
-    why = f"the policy accepts {accepted}, but nothing can prove it{f': {broken}' if broken else ''}"
+    why = (
+        f"the policy accepts {accepted} as proof, but nothing can provide it{f': {broken}' if broken else ''}"
+    )
     hint = f"add an endpoint with fence for {home}, or accept attest in the policy"
     return Ability(store.id, "store", what, "nobody", why=why, next=hint)
 

@@ -437,12 +437,12 @@ class Register:
     def _unreadable(self, run: str, error: Unavailable) -> Unavailable:
         """Says what is known of the run, although its journal cannot be read."""
         silence, line = self._silence(), self._ended.get(run)
-        known = "is open"
+        known = "open"
         if line is not None:
             known = line.state.replace("_", " ") + (f" ({line.why})" if line.why else "")
-            known = f"ended {moment(line.ended_ms, 'seconds')}: {known}" if line.ended_ms else known
+            known += f", ended {moment(line.ended_ms, 'seconds')}" if line.ended_ms else ""
         why = silence.words if silence else error.message
-        return Unavailable(f"{why}, so the journal of {run} cannot be read. Last known: it {known}")
+        return Unavailable(f"{why}, so the journal of {run} cannot be read. Last known state: {known}")
 
     async def _kept(self, run: str) -> RunView | None:
         """A view of an ended run, if nothing was written since: people may attest what it left in doubt."""

@@ -344,7 +344,7 @@ def _check_stops_away(reading: Reading, times: Milestones) -> None:
             reading.complain("F25", name, f"takes {length} ticks, must take {int(s.shed[service])}")
         if timed.start < times.top_at[service]:
             reading.complain(
-                "F25", name, "stops something that is still serving before all of it serves at home"
+                "F25", name, "stops replicas away from home before the whole service serves at home"
             )
     for service in wanted:
         over = int(times.top_at[service]) + int(s.shed[service]) >= instance.horizon

@@ -165,7 +165,9 @@ def _file(reading: Reading, timed: Timed) -> None:
     elif kind.moves_traffic:
         _file_once(reading, reading.shifts, timed.service, timed, "F1")
     elif (kind.replicas > 0 or kind.checks) and step.milestone not in MILES:
-        reading.complain("F1", step.id, f"brings {step.milestone or 'nothing'}, which is not a milestone")
+        reading.complain(
+            "F1", step.id, f"claims to reach {step.milestone or 'nothing'}, which is not a milestone"
+        )
     elif kind.replicas > 0:
         reading.starts.setdefault((timed.service, step.milestone), []).append(timed)
     elif kind.frees_capacity:

@@ -42,7 +42,7 @@ DRIVER = DriverSpec(
         Setting(
             "reconciler",
             "text",
-            "object of Argo CD or Flux to pause meanwhile: `KIND/NAMESPACE/NAME`",
+            "Argo CD or Flux object to pause while the step runs: `KIND/NAMESPACE/NAME`",
             "none",
         ),
         Setting(

@@ -410,5 +410,6 @@ def _as_expected(action: Action, facts: PostgresFacts) -> bool:
 async def _verified(link: Link, action: Action) -> Evidence:
     facts = await read_facts(link)
     if not _as_expected(action, facts):
-        raise Retryable("not-as-expected", f"{link.member.address} is {facts.role}, not as expected", "", 500)
+        words = f"{link.member.address} is {facts.role} and not yet as the step expects it"
+        raise Retryable("not-as-expected", words, "", 500)
     return {**facts.evidence(), "expect": text(action.parameters, "expect", "primary")}

@@ -56,7 +56,12 @@ def stated_in_table(
     for column in ("service", "target", "count"):
         empty = mask_of(table.frame[column].is_null())
         table.report(
-            problems, empty, column, "cell-missing", f"a row without {column}", "every row needs all three"
+            problems,
+            empty,
+            column,
+            "cell-missing",
+            f"a row without {column}",
+            "every row needs a service, a target and a count",
         )
     service, _ = lookup(table, "service", [s.id for s in values["services"]], problems)
     kind, target = _targets(table, values, fleet, problems)
