@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from evac.model.errors import EvacError
 from evac.model.records import dataclass
-from evac.model.run_policy import SUCCEEDED
 from evac_lab import clients, faults, status
 from evac_lab import process as processes
 from evac_lab.clients import LedgerReader, Record
@@ -22,7 +21,7 @@ from evac_lab.faults import Struck, family
 from evac_lab.primaries import Connection, Database, Failures, find_primary
 from evac_lab.site_servers import Ground, root_of_etcd
 from evac_lab.state import LabError, LabFolder, LabState, Running, Topology
-from evac_lab.status import Before
+from evac_lab.status import ENDED_WELL, UNHARMED, Before
 
 MILESTONES: Final = ("detected", "decided", "fenced", "promoted", "shifted", "ended")
 SCHEMA_VERSION: Final = 1
@@ -156,8 +155,9 @@ def timeline(fire: Fire) -> str:
     ]
     known = sorted(((at, words) for words, at in rows if at is not None), key=lambda row: row[0])
     lines += [f"  {at:>8.2f} s  {words}" for at, words in known]
-    whole = fire.state in SUCCEEDED
-    missing = [words for words, at in rows if at is None and not (whole and words == _WORDS["fenced"])]
+    unneeded = set(MILESTONES) - {"detected"} if fire.state == UNHARMED else {"fenced"}
+    idle = {_WORDS[name] for name in unneeded} if fire.state in ENDED_WELL else set[str]()
+    missing = [words for words, at in rows if at is None and words not in idle]
     if missing:
         lines += [f"  {'-':>10}  {words}: not seen" for words in missing]
     lines += ["", *_counts(fire)]

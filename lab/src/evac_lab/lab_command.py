@@ -16,7 +16,6 @@ from evac.cli import console
 from evac.cli.console import emit, progress, say, screen, write_whole
 from evac.cli.options import Command, Length, output_option, quiet_option
 from evac.model.errors import InvalidInput
-from evac.model.run_policy import SUCCEEDED
 from evac_lab.fleet_command import fleet
 from evac_lab.state import SITES
 
@@ -251,9 +250,10 @@ def burn(
 def _show(fire: Fire, output: str, folder: LabFolder) -> int:
     """What was measured, and the exit code that says whether it is over; where it is not, where to look."""
     from evac_lab import episodes as reports
+    from evac_lab.status import ENDED_WELL
 
     emit(reports.as_json([fire]) if output == "json" else reports.timeline(fire), None)
-    if fire.state in {*SUCCEEDED, "over"}:
+    if fire.state in {*ENDED_WELL, "over"}:
         return console.DONE
     after = f"{_to_show(folder, fire.run)}, or " if fire.run else ""
     say(f"it has not ended: evac may be waiting for a person\nnext: {after}evac lab status")

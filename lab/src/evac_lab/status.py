@@ -46,6 +46,9 @@ LEFT_SECONDS: Final = 10.0
 _AGAIN_SECONDS: Final = 0.25
 _RUN_PREFIX: Final = "incident/"
 _WATCH_STREAM: Final = "watch"
+UNHARMED: Final = "unharmed"
+"""State of a fire for which nothing had to move."""
+ENDED_WELL: Final = SUCCEEDED | {UNHARMED}
 _STEP_MILESTONES: Final = {
     "fence": "fenced",
     "promote": "promoted",
@@ -307,7 +310,7 @@ def unharmed(watched: Sequence[Sequence[Any]], site: str, burnt_at: float) -> Ru
     for kind, at_ms, about, _, data in watched:
         of_site = kind == "loss" and about.partition("/")[0] == site and at_ms >= burnt_at * 1_000
         if of_site and data.get("steps") == 0:
-            return replace(facts("", (), watched, site, burnt_at), phase="unharmed")
+            return replace(facts("", (), watched, site, burnt_at), phase=UNHARMED)
     return None
 
 

@@ -27,7 +27,6 @@ from evac.engine.lead.watch_journal import STREAM, Notice, decode
 from evac.engine.runs.live_actions import PREFIX, decode_standing
 from evac.model.errors import EvacError
 from evac.model.records import dataclass
-from evac.model.run_policy import SUCCEEDED
 from evac.run.waits import waiting
 from evac.store.journal import read
 from evac.store.port import Store
@@ -35,6 +34,7 @@ from evac.views.wait_words import words_of
 from evac_lab import doctor, episodes, restoring, status, world
 from evac_lab.episodes import Fire, Patience
 from evac_lab.state import LOOPBACK_OFFSETS, LabError, LabFolder, topology
+from evac_lab.status import ENDED_WELL
 from evac_lab.world import SYNCHRONOUS, Options
 
 KINDS: Final = ("any", "leader", "replica", "cut", "half")
@@ -103,7 +103,7 @@ def _trouble(folder: LabFolder, fire: Fire) -> str:
         return f"{fire.lost} acknowledged writes are lost"
     if fire.double_primary_seconds:
         return f"two primaries for {fire.double_primary_seconds:.1f} s"
-    if fire.state not in {*SUCCEEDED, "unharmed"}:
+    if fire.state not in ENDED_WELL:
         return f"it is {fire.state}: {_waits(folder, fire)}"
     return ""
 

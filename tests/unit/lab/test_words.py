@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from evac_lab import doctor, episodes, faults, status, world
+from evac.cli import console
+from evac_lab import doctor, episodes, faults, lab_command, status, world
 from evac_lab.episodes import Fire
 from evac_lab.faults import Struck
 from evac_lab.namespaces import Links, read_links, write_links
@@ -81,6 +82,14 @@ def test_a_fence_that_no_store_needed_is_no_gap_of_a_run_that_is_whole() -> None
     assert "old primary fenced: not seen" in episodes.timeline(
         replace(FIRE, seconds=seconds, state="not over")
     )
+
+
+def test_a_fire_for_which_nothing_had_to_move_is_over_and_lacks_no_milestone(tmp_path: Path) -> None:
+    fire = replace(FIRE, kind="half", run="", state="unharmed", seconds={"detected": 1.75})
+    assert "not seen" not in episodes.timeline(fire)
+    assert lab_command._show(fire, "json", LabFolder(tmp_path)) == console.DONE
+    assert "detected: not seen" in episodes.timeline(replace(fire, seconds={}))
+    assert lab_command._show(replace(fire, state="not over"), "json", LabFolder(tmp_path)) == console.FAILED
 
 
 def test_what_was_not_seen_and_not_counted_is_said() -> None:
