@@ -54,7 +54,9 @@ def test_nobody_is_taken_out_before_somebody_takes_over(
     world.sites.pop("anyang").close()
     driver = HaproxyDriver()
     asyncio.run(driver.execute(world.site_action("ready", "ansan"), order()))
+    deadline = time.monotonic() + 60
     while not world.is_down("anyang-1"):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     monkeypatch.setattr(haproxy_driver, "_PAUSE_S", 1_000.0)  # no time is left for another look
     with pytest.raises(Retryable, match="no server of chat is up"):

@@ -92,7 +92,9 @@ def test_a_leader_that_is_killed_or_hangs_costs_seconds_and_no_record(three: Mem
                     three.processes[leader].kill()
                 else:
                     three.hang(leader)
+                watch = Stopwatch()
                 await more(appending, len(appending.acknowledged) + 20)  # it goes on without the leader
+                assert watch.counted_s < 15, fault
                 if fault == "kill":
                     three.processes[leader].start()
                 else:
