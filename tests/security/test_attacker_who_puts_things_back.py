@@ -259,12 +259,13 @@ def test_a_run_that_is_made_again_from_copies_has_no_approval(tmp_path: Path) ->
         for entry in await raw.list(""):
             if not entry.key.startswith("plan/"):
                 await raw.transact([], [Delete(entry.key)])
-        key, value = runs.proposal_entry("again", house.digest, proposal)
+        again = runs.new_id(now_ms)
+        key, value = runs.proposal_entry(again, house.digest, proposal)
         await store.transact((), (Put(key, value),))
         async with house.leading() as led:
             async with asyncio.timeout(PATIENCE_S):
                 while await raw.get(f"open/{house.run}") is None:
-                    assert await raw.get("answer/again") is None
+                    assert await raw.get(f"answer/{again}") is None
                     await asyncio.sleep(0.1)
             await raw.transact([], [Put(copied.key, copied.value)])
             async with asyncio.timeout(PATIENCE_S):
@@ -294,6 +295,10 @@ def test_a_proposal_that_was_withdrawn_and_is_put_back_makes_no_run() -> None:
         answer = await runs.answer_to(world.store, number, PATIENCE_S)
         assert answer is not None
         assert answer.get("code") == "proposal-old", answer
+        await world.store.transact((), (replace(copy, key="proposal/again"),))
+        renamed = await runs.answer_to(world.store, "again", PATIENCE_S)
+        assert renamed is not None
+        assert renamed.get("code") == "proposal-misnamed", renamed
         assert await world.store.list("open/") == []
         assert (await read_register(world.store))["pangyo"] == "active"
         new = await runs.propose(world.store, proposal, now_ms, PATIENCE_S)

@@ -155,37 +155,38 @@ def test_they_propose_under_no_name_where_people_are_told_apart(tmp_path: Path) 
     async def story() -> None:
         async with house.leading() as store:
             now_ms = SystemClock().now_ms()
+            ids = [runs.new_id(now_ms) for _ in range(9)]
 
-            async def answered(number: str, asked: Request | None, proposal: runs.Proposal = wanted) -> str:
-                name, value = runs.proposal_entry(number, house.digest, proposal, asked)
+            async def answered(n: int, asked: Request | None, proposal: runs.Proposal = wanted) -> str:
+                name, value = runs.proposal_entry(number := ids[n], house.digest, proposal, asked)
                 await store.transact((), (Put(name, value),))
                 answer = await runs.answer_to(store, number, PATIENCE_S)
                 assert answer is not None
                 return str(answer.get("code", "made"))
 
             await put_plan(store, house.data)
-            signed = proposing("4", told, now_ms)
+            signed = proposing(ids[4], told, now_ms)
             signed = replace(
                 signed, signature=sign_act(Act(OF_PROPOSAL, signed, at_ms=now_ms), read_key(key))
             )
-            third, last = (replace(proposing(number, told, 1), proof=login) for number in ("3", "7"))
+            third, last = (replace(proposing(number, told, 1), proof=login) for number in (ids[3], ids[7]))
             elsewhere = await RoomKey().seen(MemoryStore(), OF_PROPOSAL, third)
-            assert await answered("1", None) == "unproven"
-            assert await answered("2", proposing("2", told, now_ms)) == "unproven"
-            assert await answered("3", elsewhere) == "room-unknown"
-            assert await answered("4", signed, replace(wanted, who="lee")) == "proof-invalid"
-            assert await answered("5", signed, replace(wanted, incident="other")) == "proof-invalid"
-            assert await answered("6", replace(signed, signature=f"{now_ms}.AAAA")) == "signature-invalid"
-            refused = await store.get("answer/1")
+            assert await answered(1, None) == "unproven"
+            assert await answered(2, proposing(ids[2], told, now_ms)) == "unproven"
+            assert await answered(3, elsewhere) == "room-unknown"
+            assert await answered(4, signed, replace(wanted, who="lee")) == "proof-invalid"
+            assert await answered(5, signed, replace(wanted, incident="other")) == "proof-invalid"
+            assert await answered(6, replace(signed, signature=f"{now_ms}.AAAA")) == "signature-invalid"
+            refused = await store.get(f"answer/{ids[1]}")
             assert refused is not None
             assert b"kim is a typed name; a new run needs a verified identity" in refused.value
             for nothing in ("open/", "incident/", "journal/fire"):
                 assert await store.list(nothing) == []
             seen = await RoomKey().seen(store, OF_PROPOSAL, last)
-            assert await answered("7", seen) == "made"
+            assert await answered(7, seen) == "made"
             first = (await runs.events_of(store, house.run))[0]
             assert (first.data["who"], first.data["proof"]["kind"]) == ("kim", "password")
-            assert await answered("8", signed) == "incident-has-run", "the signature is believed"
+            assert await answered(8, signed) == "incident-has-run", "the signature is believed"
 
     asyncio.run(story())
 

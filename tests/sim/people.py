@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tests.sim.fires import FireStory
 
 DUE: Final = ("pending", "ready", "running", "unknown")
+AHEAD_MS: Final = 4_000_000_000_000
+"""When proposals say that they were made: clocks of a story differ by hours, and none finds them old."""
 REFUSED_MOST: Final = 10
 """How often somebody asks for the same in vain before they do what the refusal says, and cancel."""
 
@@ -230,7 +232,7 @@ class Person:
             self._put(f"plan/{digest}/000000", data)
         told |= {"plan": digest, "incident": f"park-{self._number}", "reason": "a drill", "mode": "hold"}
         self.world.say(f"a person proposes {told}")
-        self._put(f"{PROPOSAL}p{self._number:06d}", orjson.dumps(told))
+        self._put(f"{PROPOSAL}{AHEAD_MS}-{self._number:012x}", orjson.dumps(told))
 
     def _propose_evacuation(self, site: str) -> None:
         story = self.story

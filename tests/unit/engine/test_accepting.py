@@ -19,10 +19,11 @@ def test_a_proposal_is_answered_with_what_the_checker_says_and_nothing_is_journa
         data = await world.plan(("pangyo",))
         await put_plan(world.store, data)
         proposal = runs.Proposal("move-1", data, "a new roof", ("pangyo",), "evacuating", typed=("pangyo",))
-        key, value = runs.proposal_entry("p1", digest_of(data), proposal)
+        number = runs.new_id(1)
+        key, value = runs.proposal_entry(number, digest_of(data), proposal)
         await world.store.transact((), (Put(key, value),))
         told = {"refused": WHY, "code": "plan-wrong", "kind": "unsafe-plan", "hint": ""}
-        assert await runs.answer_to(world.store, "p1", 5) == told
+        assert await runs.answer_to(world.store, number, 5) == told
         for nothing in ("open/", "incident/", "journal/move"):
             assert await world.store.list(nothing) == []
         assert (await read_register(world.store))["pangyo"] == "active"

@@ -290,7 +290,7 @@ async def evacuating(world: World) -> str:
         "mark": "evacuating",
         "ends": {"pangyo": "evacuated"},
     }
-    await world.store.transact((), [Put("proposal/p1", orjson.dumps(wanted))])
+    await world.store.transact((), [Put(f"proposal/{1:013d}-{1:012x}", orjson.dumps(wanted))])
     async with asyncio.timeout(5):
         while not await world.store.list("open/"):
             await asyncio.sleep(0.01)

@@ -476,24 +476,26 @@ def test_what_a_person_proposes_is_run_or_refused_with_words() -> None:
             "ends": {"pangyo": "evacuated"},
         }
 
-        async def propose(name: str, value: object) -> dict[str, str]:
+        async def propose(number: int, value: object, name: str = "") -> dict[str, str]:
+            name = name or f"{number:013d}-{number:012x}"
             await world.store.transact((), [Put(f"proposal/{name}", orjson.dumps(value))])
             async with asyncio.timeout(5):
                 while (entry := await world.store.get(f"answer/{name}")) is None:
                     await asyncio.sleep(0.01)
             return dict(orjson.loads(entry.value))
 
-        run = (await propose("p1", wanted))["run"]
+        run = (await propose(1, wanted))["run"]
         assert (await read_register(world.store))["pangyo"] == "evacuating"
-        again = await propose("p2", wanted | {"incident": "move-2", "leaving": ["anyang"]})
+        again = await propose(2, wanted | {"incident": "move-2", "leaving": ["anyang"]})
         assert again["code"] == "second-site"
-        once_more = await propose("p5", wanted)
+        once_more = await propose(5, wanted)
         assert (once_more["code"], once_more["hint"][: len(run) + 14]) == (
             "incident-has-run",
             f"evac run show {run}",
         )
-        assert (await propose("p3", [1]))["code"] == "proposal-unreadable"
-        assert (await propose("p4", wanted | {"plan": "sha256:00"}))["code"] == "store-corrupt"
+        assert (await propose(6, wanted | {"incident": "m"}, "p6"))["code"] == "proposal-misnamed"
+        assert (await propose(3, [1]))["code"] == "proposal-unreadable"
+        assert (await propose(4, wanted | {"plan": "sha256:00"}))["code"] == "store-corrupt"
         request = {"verb": "approve", "who": "kim", "reason": "a new roof"}
         await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
         await _end(world)

@@ -136,6 +136,8 @@ def test_a_proposal_that_meets_a_mistake_is_refused_and_the_next_one_made() -> N
     async def story(world: World) -> None:
         await world.until_planned()
 
+        first, second = f"{1:013d}-{1:012x}", f"{2:013d}-{2:012x}"
+
         async def propose(name: str) -> dict[str, str]:
             digest = await put_plan(world.store, await world.plan(("pangyo",)))
             told = {"incident": "move-1", "plan": digest, "reason": "a new roof", "who": "kim"}
@@ -145,11 +147,11 @@ def test_a_proposal_that_meets_a_mistake_is_refused_and_the_next_one_made() -> N
                     await asyncio.sleep(0.05)
             return dict(orjson.loads(entry.value))
 
-        refused = await propose("p1")
+        refused = await propose(first)
         assert (refused["code"], refused["kind"]) == (INTERNAL, "error")
         assert SECRET not in refused["refused"]
-        assert (await propose("p2"))["run"].startswith("move-1-")
+        assert (await propose(second))["run"].startswith("move-1-")
         (trouble,) = world.words("trouble")
-        assert trouble.startswith("proposal/p1: internal error (ZeroDivisionError at ")
+        assert trouble.startswith(f"proposal/{first}: internal error (ZeroDivisionError at ")
 
     play(story, Mistaken(policy_of("hold")))

@@ -64,24 +64,25 @@ def test_no_run_is_made_of_a_proposal_that_was_withdrawn_meanwhile() -> None:
     async def story(world: World) -> None:
         await world.until_planned()
         data, tried = await world.plan(("pangyo",)), asyncio.Event()
+        first, second = runs.new_id(1), runs.new_id(2)
         await put_plan(world.store, data)
         proposal = runs.Proposal("move-1", data, "a new roof", ("pangyo",), "evacuating", typed=("pangyo",))
 
         async def withdraw(changes: Sequence[Change]) -> None:
-            await world.store.transact((), (Delete("proposal/p1"),))
+            await world.store.transact((), (Delete(f"proposal/{first}"),))
             tried.set()
 
         _between(world.stores[world.leader], "open/", withdraw)
-        key, value = runs.proposal_entry("p1", digest_of(data), proposal)
+        key, value = runs.proposal_entry(first, digest_of(data), proposal)
         await world.store.transact((), (Put(key, value),))
         async with asyncio.timeout(5):
             await tried.wait()
-        key, value = runs.proposal_entry("p2", digest_of(data), proposal)
+        key, value = runs.proposal_entry(second, digest_of(data), proposal)
         await world.store.transact((), (Put(key, value),))
-        answer = await runs.answer_to(world.store, "p2", 5)
+        answer = await runs.answer_to(world.store, second, 5)
         assert answer is not None
         assert "run" in answer, "the incident was free: nothing was left of the first"
-        assert await world.store.get("answer/p1") is None
+        assert await world.store.get(f"answer/{first}") is None
         assert len(await world.store.list("open/")) == 1
         assert await world.store.list("proposal/") == []
         assert (await read_register(world.store))["pangyo"] == "evacuating"

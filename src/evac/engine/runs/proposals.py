@@ -192,15 +192,19 @@ def refused(error: errors.EvacError) -> dict[str, str]:
 
 
 _MADE: Final = re.compile(rf"{PROPOSAL}([0-9]{{13}})-[0-9a-f]{{12}}")
-"""Key of a proposal that evac made, and when."""
+"""Key of a proposal that evac made, and when. A sealed store contains the key in the seal of the value."""
 
 
 def _must_be_recent(entry: Entry, now_ms: int) -> None:
     """Raises NotAllowed for a proposal as old as no signature may be. It was withdrawn or answered long ago,
-    and someone put it back; or nobody led, and what was right then may not be now.
+    and someone put it back; or nobody led, and what was right then may not be now. Refuses a name that does
+    not tell the age.
     """
     made = _MADE.fullmatch(entry.key)
-    if made is not None and now_ms - int(made[1]) >= GOOD_MS:
+    if made is None:
+        words = f"{entry.key[:80]!a} is not named as evac names a proposal, so its age is unknown"
+        raise errors.NotAllowed("proposal-misnamed", words, "propose it again: evac apply PLAN --execute")
+    if now_ms - int(made[1]) >= GOOD_MS:
         raise errors.NotAllowed(
             "proposal-old",
             f"this was proposed at {moment_words(int(made[1]) // 1_000)}; the leader's clock says "
@@ -217,8 +221,9 @@ async def wanted_of(
     prove: Callable[[requests.Request], Awaitable[Proven]] | None = None,
 ) -> Wanted:
     """The proposal with its plan. under_way: names of open runs; prove: how the person was proven. Raises
-    RunError for unreadable data; NotAllowed for an old proposal, for a person not proven as required, and for
-    an incident that has a run or resembles that of an open one; Corrupt without the plan.
+    RunError for unreadable data; NotAllowed for a proposal that is old or that evac did not name, for a
+    person not proven as required, and for an incident that has a run or resembles that of an open one;
+    Corrupt without the plan.
     """
     _must_be_recent(entry, now_ms)
     try:
