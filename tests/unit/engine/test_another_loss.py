@@ -11,9 +11,10 @@ import pytest
 
 from evac.engine.plans.library import digest_of, put_plan
 from evac.engine.runs import requests
-from evac.engine.runs.effects import EffectsReader
+from evac.engine.runs.conductor import Conductor
+from evac.engine.runs.effects import CLEARED, EffectsReader
 from evac.engine.runs.reading import events_of
-from evac.engine.stores.guards import read_register
+from evac.engine.stores.guards import SITES_KEY, read_register
 from evac.run.values import Event
 from evac.store.port import Put
 from tests.unit.engine.small_world import World, play, policy_of
@@ -59,6 +60,10 @@ async def until_ended(world: World, most_s: float = 10.0) -> None:
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError([notice.words for notice in world.notices]) from None
+
+
+def state(world: World) -> str:
+    return world.controllers[world.leader].standings["pangyo"].verdict.state if world.leader else ""
 
 
 async def epoch(world: World) -> dict[str, Any]:
@@ -387,7 +392,61 @@ def test_a_site_that_was_restored_and_is_lost_again_before_it_counts_as_healthy_
         assert any("run" in one.data for one in world.notices if one.kind == "loss")
         assert len(await world.store.list("incident/")) == 2
 
-    def state(world: World) -> str:
-        return world.controllers[world.leader].standings["pangyo"].verdict.state if world.leader else ""
+    play(story, World(policy_of("act")))
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_return_that_is_recorded_while_it_is_lost_again_is_noticed(restored: bool) -> None:
+    """A restore run was in its last steps, or its mark is cleared."""
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await world.until(lambda: "promote" in world.systems.verbs_done())
+        await until_ended(world)
+        losses = len(world.words("loss"))
+        await asyncio.sleep(3.0)
+        assert len(world.words("loss")) == losses, "the same loss is answered once"
+        if restored:
+            back = replace(moved("back", "restore", "pangyo", at_ms=9), number=9)
+            await put(world.store, back, **dict.fromkeys(world.sites, "active"))
+        else:
+            at_ms = world.clock.now_ms()
+            marks = orjson.dumps(dict.fromkeys(world.sites, "active"))
+            cleared = orjson.dumps({"at_ms": at_ms, "who": "kim", "reason": "it is back", "mark": ""})
+            await world.store.transact((), [Put(SITES_KEY, marks), Put(CLEARED + "pangyo", cleared)])
+        await world.until(lambda: len(world.words("loss")) > losses)
+        await asyncio.sleep(3.0)
+        assert len(world.words("loss")) == losses + 1
+        assert len(await world.store.list("incident/")) == 2
+
+    play(story, World(policy_of("act")))
+
+
+def test_a_loss_whose_answer_still_waits_is_answered_once_however_often_it_flaps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may, asked, ready = asyncio.Event(), asyncio.Event(), Conductor.ready
+
+    async def slow(conductor: Conductor) -> None:
+        asked.set()
+        await may.wait()
+        await ready(conductor)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        monkeypatch.setattr(Conductor, "ready", slow)
+        world.burn("pangyo")
+        await world.until(asked.is_set)
+        for _ in range(3):
+            world.cuts |= {("anyang", "pangyo")}  # one witness reaches it, the other one does not
+            world.burnt.discard("pangyo")
+            await world.until(lambda: state(world) == "suspect")
+            world.burnt.add("pangyo")
+            await world.until(lambda: state(world) == "lost")
+        may.set()
+        await world.until(lambda: any("starts without approval" in words for words in world.words("loss")))
+        await asyncio.sleep(3.0)
+        assert len(world.words("loss")) == 1, world.words("loss")
 
     play(story, World(policy_of("act")))

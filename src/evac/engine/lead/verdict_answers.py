@@ -302,8 +302,11 @@ class VerdictAnswers:
         self._told: dict[str, str] = {}
         self._handled: dict[tuple[str, str], int | tuple[str, int] | None] = {}
         """(response, site) -> what was or is being answered."""
-        self._back: dict[str, tuple[int, int]] = {}
-        """Site or hall -> how often it had come back when its loss was last answered."""
+        self._back: dict[str, tuple[int, int] | None] = {}
+        """Site or hall whose loss was answered -> how often it had come back by then; None if nothing had to
+        move.
+        """
+        self._looking: set[str] = set()
         self._reported: set[str] = set()
         self._answering = asyncio.Lock()
 
@@ -318,7 +321,7 @@ class VerdictAnswers:
                     self._told[site] = state
                     if state == "lost":
                         both = (self._protect, self._answer_loss)
-                        self._answer(tasks, both, site, standing.lost_since_ms, again=told != state)
+                        self._answer(tasks, both, site, standing.lost_since_ms, just=told != state)
                     elif state == "healthy" and self._is_waited_for(site):
                         tasks.create_task(self._try(self._answer_return, site))
                 for hall, standing in self._halls().items():
@@ -328,7 +331,7 @@ class VerdictAnswers:
                     self._told[hall] = state
                     if state == "lost":
                         only = (self._answer_hall,)
-                        self._answer(tasks, only, hall, standing.lost_since_ms, again=told != state)
+                        self._answer(tasks, only, hall, standing.lost_since_ms, just=told != state)
                 await self._judged.wait()
                 self._judged.clear()
 
@@ -338,27 +341,40 @@ class VerdictAnswers:
         answers: Sequence[Answer],
         what: str,
         since_ms: int | None,
-        again: bool,
+        just: bool,
     ) -> None:
-        """Start what answers a loss, once per loss. again: it only just counts as lost, perhaps once more."""
+        """Start what answers a loss, once per loss. just: it only just counts as lost, perhaps once more."""
         names = [(answer.__name__, what) for answer in answers]
-        if again and any(self._handled.get(name) == since_ms for name in names):
-            tasks.create_task(self._answer_again(answers, what))
+        again = what in self._back and any(self._handled.get(name) == since_ms for name in names)
+        if again and what not in self._looking and (just or self._back[what] is not None):
+            self._looking.add(what)
+            tasks.create_task(self._answer_again(answers, what, self._back[what]))
         for name, answer in zip(names, answers, strict=True):
             if self._handled.get(name) != since_ms:
                 self._handled[name] = since_ms
+                if answer == answers[-1]:
+                    self._back.pop(what, None)
                 tasks.create_task(self._try(answer, what))
 
-    async def _answer_again(self, answers: Sequence[Answer], what: str) -> None:
+    async def _answer_again(
+        self, answers: Sequence[Answer], what: str, known: tuple[int, int] | None
+    ) -> None:
         """A site that is lost, suspect and lost again was lost once, unless it was healthy between. If it was
-        restored or its mark was cleared meanwhile, this is another loss.
+        restored or its mark was cleared meanwhile, this is another loss, also if that is recorded only while
+        it is lost again. Looks once in a period at most.
         """
-        with contextlib.suppress(errors.Unavailable):
-            if await times_back(self._desk.store, what) == self._back.get(what):
-                return
-        for answer in answers:
-            self._handled.pop((answer.__name__, what), None)
-        self._judged.set()
+        same = known is not None
+        if same:
+            with contextlib.suppress(errors.EvacError):
+                same = await times_back(self._desk.store, what) == known
+        if same or self._back.get(what, ()) != known:
+            await asyncio.sleep(self._desk.policy.profile.period_ms / 1_000)
+        else:
+            del self._back[what]
+            for answer in answers:
+                self._handled.pop((answer.__name__, what), None)
+            self._judged.set()
+        self._looking.discard(what)
 
     def _is_waited_for(self, site: str) -> bool:
         """Whether a run waits for the typed name of a site that is no longer lost; reported once per plan."""
@@ -451,7 +467,7 @@ class VerdictAnswers:
         bound = await self._desk.bind(data, *["envelope"] * 3) if hall or acts else None
         if hall and bound is not None and not bound.spec.steps:
             self._say("loss", what, f"{what} is lost; nothing has to move", {"plan": ready.plan, "steps": 0})
-            self._back.pop(what, None)  # when it is lost again, something may have to
+            self._back[what] = None  # when it is lost again, something may have to
             return
         if mode == "advise":
             words = f"{what} is lost; the plan is ready: {to_apply(ready.plan, left)}"
