@@ -284,8 +284,8 @@ def read_config(path: Path) -> AgentConfig:
         values = tomllib.loads(data.decode("utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidInput("agent-config", f"{path} cannot be read: {error}") from error
-    units = tuple(_made(UnitConfig, one, "units") for one in values.pop("units", []))
-    fences = tuple(_made(FenceConfig, one, "fences") for one in values.pop("fences", []))
+    units = tuple(_made(UnitConfig, one, "units") for one in _listed(values, "units"))
+    fences = tuple(_made(FenceConfig, one, "fences") for one in _listed(values, "fences"))
     tls = values.pop("tls", None)
     if tls is not None:
         values["tls"] = _made(TlsConfig, tls, "tls")
@@ -312,11 +312,21 @@ _KINDS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
         lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
         "a table of texts",
     ),
+    "Mapping[str, Any]": (lambda value: isinstance(value, dict), "a table"),
 }
 """Type of a field, as written -> what a value of it is like."""
 
 
-def _made(kind: type[_T], values: Mapping[str, Any], where: str) -> _T:
+def _listed(values: dict[str, Any], name: str) -> list[Any]:
+    found = values.pop(name, [])
+    if not isinstance(found, list):
+        raise InvalidInput("agent-config", f"{name} must be a list of tables", "fix the agent's file")
+    return found
+
+
+def _made(kind: type[_T], values: Any, where: str) -> _T:
+    if not isinstance(values, dict):
+        raise InvalidInput("agent-config", f"{where} must be a table", "fix the agent's file")
     known = {one.name: str(one.type) for one in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known.keys())
     if unknown:

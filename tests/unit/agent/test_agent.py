@@ -472,6 +472,12 @@ def test_it_stops_when_told_and_its_port_is_free_again(tmp_path: Path) -> None:
         ('[[units]]\nname = "a"\nargv = ["x"]\nstop_ms = -1', "stop_ms must be a whole number"),
         ('[[units]]\nname = "a"\nargv = "x"\nenv = {A = 1}', "a list of texts; env must be a table of texts"),
         ('systemctl = "sudo systemctl"', "systemctl must be a list of texts"),
+        ("units = 3", "units must be a list of tables"),
+        ("units = [3]", "units must be a table"),
+        ("[fences]\nstore = 's'", "fences must be a list of tables"),
+        ("tls = 3", "tls must be a table"),
+        ("allow = 3", "allow must be a table"),
+        ('[[fences]]\nstore = "s"\naction = 3\nargv = ["x"]', "fences: action must be a table"),
         ("x = ", "cannot be read"),
     ],
 )
