@@ -135,7 +135,7 @@ def after(known: Known, event: BackupEvent) -> Known:
     if event.seen is not None:
         return _listed(known, event.seen)
     if event.proof is not None:
-        if event.proof in known.proofs:
+        if event.proof in known.proofs or _of_another(known, event.proof):
             return known
         mine = [one for one in known.proofs if one.copy == event.copy]
         others = tuple(one for one in known.proofs if one.copy != event.copy)
@@ -153,6 +153,8 @@ def _listed(known: Known, seen: CopySeen) -> Known:
     before = known.seen(seen.copy)
     if before is not None and before.at_ms > seen.at_ms:
         return known
+    if before is not None and not seen.repository:  # the next listing is compared with the last stated id
+        seen = replace(seen, repository=before.repository)
     found = [
         Alarm(seen.data_set, seen.copy, code, seen.at_ms, words)
         for code, words in sudden_changes(before, seen)
@@ -168,6 +170,12 @@ def _listed(known: Known, seen: CopySeen) -> Known:
         known = replace(known, proofs=proofs, witnesses=witnesses)
     copies = (*(one for one in known.copies if one.copy != seen.copy), seen)
     return replace(known, copies=tuple(sorted(copies, key=lambda one: one.copy)), alarms=(*kept, *found))
+
+
+def _of_another(known: Known, proof: ProofRecord) -> bool:
+    """Whether a proof was made before the listing that showed another repository."""
+    changed = (one.at_ms for one in known.alarms if (one.copy, one.code) == (proof.copy, "repository-changed"))
+    return any(proof.at_ms < at_ms for at_ms in changed)
 
 
 def _runs(known: Known, event: BackupEvent) -> tuple[LastRun, ...]:

@@ -71,7 +71,7 @@ class CopySeen:
     tool: str = ""
     version: str = ""
     repository: str = ""
-    """The repository's own id."""
+    """The repository's own id; in `Known`, the last one stated."""
     new_share: int | None = None
     """Share of the newest backup that no earlier backup contained, in parts per million."""
     usual_share: int | None = None

@@ -146,6 +146,20 @@ def test_what_was_proven_of_another_repository_does_not_count(
     assert after(known, listed(5, second)).proofs == known.proofs
 
 
+def test_a_listing_without_an_id_or_a_late_proof_does_not_hide_another_repository() -> None:
+    def listed(at_ms: int, repository: str) -> BackupEvent:
+        seen = CopySeen("db", "ansan", at_ms, at_ms, 100, 9, repository=repository)
+        return BackupEvent("listed", at_ms, "db", "ansan", seen=seen)
+
+    old, new = (proven(ProofRecord("db", "ansan", 2, "passed", at_ms, 5)) for at_ms in (2, 6))
+    known = Known("db")
+    for one in (listed(1, "a"), old, listed(3, ""), listed(4, ""), listed(5, "b")):
+        known = after(known, one)
+    assert (known.proofs, [one.code for one in known.alarms]) == ((), ["repository-changed"])
+    known = after(after(known, old), new)
+    assert known.proofs == (new.proof,), "the old one is of the other repository, whenever its event comes"
+
+
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_only_what_is_unlike_the_backups_before_is_an_alarm(
     new: int, usual: int, packed: int, usual_packed: int
