@@ -119,6 +119,21 @@ def test_what_is_whole_and_what_failed(tmp_path: Path, tool: str) -> None:
     assert (found.tool, found.deletable) == (tool, None)
 
 
+def test_the_repository_is_that_of_the_copies_listed(tmp_path: Path) -> None:
+    """One dump lists snapshots of several repositories, in any order."""
+    date = "2026-11-21T01:00:00Z"
+
+    def snapshot_in(name: str, path: str, repository: str) -> dict[str, Any]:
+        spec = {"id": name, "date": date, "paths": [path], "repository": repository}
+        return thing("Snapshot", "k8up.io/v1", name, {}, **spec)
+
+    rows = [snapshot_in("aa", "/a", "s3:a"), snapshot_in("bb", "/b", "s3:b"), snapshot_in("cc", "/b", "s3:b")]
+    assert listed(asked(tmp_path, "k8up", {"items": rows}, source="/a")).repository == "s3:a"
+    assert listed(asked(tmp_path, "k8up", {"items": rows}, source="/b")).repository == "s3:b"
+    assert listed(asked(tmp_path, "k8up", {"items": rows})).repository == ""
+    assert listed(asked(tmp_path, "wal-g")).repository == "7713679075457328845"
+
+
 @pytest.mark.parametrize("tool", sorted(READERS))
 def test_no_report_proves_that_bytes_were_read(tmp_path: Path, tool: str) -> None:
     for level in (STRUCTURE, READ):

@@ -45,9 +45,10 @@ class BackupReaderDriver(TakesBackups):
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         report = await _report(action, Stopwatch(timeout_s))
         tool, source = _format(action), text(action.settings, "source", "")
-        mine = (one for one in report.copies if not source or source in (one.source, *one.paths))
+        mine = [one for one in report.copies if not source or source in (one.source, *one.paths)]
         in_order = tuple(sorted(mine, key=lambda one: (one.taken_at, one.id)))
-        return Listing(report.repository, in_order, tool, "")
+        stated = {report.repositories[one.id] for one in mine if one.id in report.repositories}
+        return Listing(stated.pop() if len(stated) == 1 else "", in_order, tool, "")
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
         words = (
@@ -175,7 +176,8 @@ class Report:
     """A tool's report."""
 
     copies: tuple[CopyReport, ...]
-    repository: str = ""
+    repositories: Mapping[str, str] = MappingProxyType({})
+    """Id of a copy -> its repository, as far as the tool states it."""
     checks: tuple[tuple[int, bool, str], ...] = ()
     """(seconds since 1970, whether it passed, its name) of checks that the tool ran itself, oldest first."""
 
@@ -235,14 +237,14 @@ _ENDED_VELERO: Final = frozenset({"Completed", "PartiallyFailed", "Failed", "Fai
 
 def _k8up(found: Any) -> Report:
     """Its snapshots, failed backups, and checks, which inspect the structure and compare nothing."""
-    copies, checks, repository = [], [], ""
+    copies, checks, repositories = [], [], {}
     for kind, entry, name, status in _kinds(found, "k8up.io"):
         if kind == "Snapshot":
             spec = _part(entry, "spec")
-            repository = word(spec.get("repository", ""), kind)
             paths = spec.get("paths") or []
             held = tuple(word(one, kind) for one in paths) if isinstance(paths, list) else ()
             id_, taken_at = word(spec.get("id"), kind), _moment(spec.get("date"), kind)
+            repositories[id_] = word(spec.get("repository", ""), kind)
             copies.append(CopyReport(id_, taken_at, paths=held, source=name.partition("/")[0]))
         elif kind in ("Backup", "Check"):
             conditions = objects(status.get("conditions", []), kind)
@@ -255,7 +257,7 @@ def _k8up(found: Any) -> Report:
                 checks.append((at, passed, name))
             elif not passed:
                 copies.append(CopyReport(name, at, source=name.partition("/")[0], failed=True))
-    return Report(tuple(copies), repository, tuple(sorted(checks)))
+    return Report(tuple(copies), repositories, tuple(sorted(checks)))
 
 
 def _cloudnativepg(found: Any) -> Report:
@@ -273,21 +275,22 @@ def _cloudnativepg(found: Any) -> Report:
 
 
 def _wal_g(found: Any) -> Report:
-    name, copies, systems = "wal-g", [], set()
+    name, copies, systems = "wal-g", [], {}
     for entry in objects(found, name):
         size = entry.get("uncompressed_size")
+        id_ = word(entry.get("backup_name"), name)
         if "system_identifier" in entry:
-            systems.add(str(number(entry["system_identifier"], name)))
+            systems[id_] = str(number(entry["system_identifier"], name))
         copies.append(
             CopyReport(
-                word(entry.get("backup_name"), name),
+                id_,
                 _moment(entry.get("start_time"), name),
                 None if size is None else number(size, name),
                 source=word(entry.get("hostname", ""), name),
                 consistent_at=_moment(entry.get("finish_time"), name) + 1,
             )
         )
-    return Report(tuple(copies), ",".join(sorted(systems)))
+    return Report(tuple(copies), systems)
 
 
 def _kopia(found: Any) -> Report:
