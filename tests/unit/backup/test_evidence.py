@@ -146,6 +146,23 @@ def test_what_was_proven_of_another_repository_does_not_count(
     assert after(known, listed(5, second)).proofs == known.proofs
 
 
+@pytest.mark.parametrize(
+    ("tool", "ids", "words"),
+    [
+        ("pgbackrest", ("main/1", "main/2"), "this is another database system main/2, and"),
+        ("pgbackrest", ("main/1", "other/1"), "this is the repository other/1, and"),
+        ("restic", (f"{'a' * 60}/b1", f"{'a' * 60}/b2"), "aaa/b2, and the last listing was of aaa"),
+    ],
+)
+def test_the_two_repositories_are_named_so_that_they_differ(
+    tool: str, ids: tuple[str, str], words: str
+) -> None:
+    """After an upgrade, pgBackRest keeps another database system in the same repository."""
+    one, two = (CopySeen("db", "ansan", 1, 1, 9, 9, tool=tool, repository=id_) for id_ in ids)
+    ((_, said),) = sudden_changes(one, two)
+    assert words in said.replace("a" * 33, "aaa")
+
+
 def test_a_listing_without_an_id_or_a_late_proof_does_not_hide_another_repository() -> None:
     def listed(at_ms: int, repository: str) -> BackupEvent:
         seen = CopySeen("db", "ansan", at_ms, at_ms, 100, 9, repository=repository)

@@ -242,7 +242,8 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         sets = sorted((_set(entry, stanza) for entry in entries), key=lambda it: it.copy.id)
         said = (await tool.run("version", timeout_s=watch.left_s)).output.split()
         version = said[1][:40] if len(said) > 1 else ""
-        return Listing(f"{stanza}/{system}", tuple(s.copy for s in sets), self.name, version, held), sets
+        id_ = f"{stanza}/{system}" if system else ""
+        return Listing(id_, tuple(s.copy for s in sets), self.name, version, held), sets
 
     def _can_delete(self, action: Action, sets: Sequence[Set]) -> Deletable:
         """Whether the source, whose configuration this is, can delete the repository. A repository server may
