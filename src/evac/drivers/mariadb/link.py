@@ -202,13 +202,14 @@ class MariadbFacts:
 
     @property
     def waits_for(self) -> tuple[str, ...]:
-        """Copies that commits wait for. Without one that confirms, the next commit waits even if none hangs
-        now, and for any copy if evac never named one. With a time limit it waits only while a commit hangs.
+        """Copies that commits wait for: none while any confirms, as one is enough. Without one, the next
+        commit waits even if none hangs now, and for any copy if evac never named one. With a time limit it
+        waits only while a commit hangs.
         """
-        missing = tuple(name for name in self.seen.confirms if name not in self.copies)
-        if not self.hanging and (self.clients or not self.waits):
+        if self.clients or not (self.hanging or self.waits):
             return ()
-        return missing if self.clients else missing or self.seen.confirms or (ANY_COPY,)
+        missing = tuple(name for name in self.seen.confirms if name not in self.copies)
+        return missing or self.seen.confirms or (ANY_COPY,)
 
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal."""
