@@ -14,7 +14,7 @@ from evac.app import doctor
 from evac.app.agent_health import AgentHealth, clocks_of
 from evac.app.certificates import CertificateChore, end_of, own_certificates, words_of
 from evac.app.doctor import examine
-from evac.drivers.process import CA, CERT, KEY
+from evac.drivers.process import CA, CERT, KEY, PLAIN
 from evac.drivers.process.client import HERE, AgentAt, AgentPeer
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
@@ -145,6 +145,19 @@ def test_a_clock_that_is_off_is_named_once_until_it_agrees_again_and_by_the_doct
             said = f"the clock of the agent at pangyo is {by} that of this machine"
             assert (found.clocks, found.is_well) == ((said,), False)
             assert f"{said} [clock-off]" in diagnosis_text(found, 160, False)
+
+    asyncio.run(story())
+
+
+def test_the_doctor_answers_also_with_a_wrong_setting_for_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PLAIN, "yes")
+
+    async def story() -> None:
+        drivers = Drivers()
+        try:
+            assert (await examine(Estate("acme", sites=(Site("pangyo"),)), RunPolicy(), drivers, 5)).is_well
+        finally:
+            await drivers.close()
 
     asyncio.run(story())
 
