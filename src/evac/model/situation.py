@@ -130,10 +130,16 @@ class Away:
 
     @property
     def surplus(self) -> Counts:
-        """Replicas beyond what the files declare; empty if there are not more in all."""
-        home = dict(self.home)
-        over = tuple((site, n - home.get(site, 0)) for site, n in self.now if n > home.get(site, 0))
-        return over if sum(n for _, n in self.now) > sum(home.values()) else ()
+        """Replicas beyond what the files declare, no more than are too many in all; first where none are
+        declared.
+        """
+        home, found = dict(self.home), []
+        left = sum(n for _, n in self.now) - sum(home.values())
+        for site, n in sorted(self.now, key=lambda one: one[0] in home):
+            if (over := min(n - home.get(site, 0), left)) > 0:
+                found.append((site, over))
+                left -= over
+        return tuple(sorted(found))
 
 
 @dataclass(frozen=True, slots=True)

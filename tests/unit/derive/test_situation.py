@@ -29,7 +29,7 @@ from evac.model.fleet import ON_POOL, Replicas
 from evac.model.observation import MemberSeen, Observation, TrafficSeen, UnitsSeen
 from evac.model.plan import Plan, Step
 from evac.model.scenario import Scenario, lose
-from evac.model.situation import Cause, Effects, LostNow, Moved
+from evac.model.situation import Away, Cause, Counts, Effects, LostNow, Moved
 from evac.verify import check
 from evac.views.situation_view import next_of, service_words
 
@@ -382,6 +382,20 @@ def test_what_a_run_left_too_many_of_is_named_and_the_next_failback_stops_it(kin
         assert placement(world.now) == placement(files)
         found += len(stops)
     assert found
+
+
+@pytest.mark.parametrize(
+    ("now", "surplus"),
+    [
+        ((("b", 5),), (("b", 1),)),
+        ((("b", 3), ("c", 2)), (("c", 1),)),
+        ((("a", 2), ("b", 3), ("c", 2)), (("b", 1), ("c", 2))),
+        ((("a", 1), ("b", 3)), ()),
+    ],
+)
+def test_no_more_is_named_as_surplus_than_is_too_much_in_all(now: Counts, surplus: Counts) -> None:
+    """What is missing at home is not too many elsewhere."""
+    assert Away("wiki", (("a", 2), ("b", 2)), now, (), Cause()).surplus == surplus
 
 
 def test_a_restore_or_a_loss_does_not_replace_the_surplus_that_a_cancelled_evacuation_left() -> None:
