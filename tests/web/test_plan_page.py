@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import httpx2
 import orjson
@@ -12,9 +14,10 @@ from evac import __version__
 from evac.engine.plans.library import put_plan
 from evac.office.office import Office
 from evac.office.status_summary import NOT_JUDGED, plan_lines
+from evac.office.values import Situation
 from evac.store.port import MemoryStore, Put
 from evac.views.words import percent
-from evac.web.pages.plan_view import _cards
+from evac.web.pages.plan_view import STORES, _cards, _folded, _services, plan_context
 from tests.web.burning import LOST, RUN, burn, followed, made
 from tests.web.rooms import play
 
@@ -43,7 +46,8 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
         table = text.partition('id="h-services"')[2].partition("</section>")[0]
         shown, _, folded = table.partition("<details>")
         for outcome in made().plan.outcomes:
-            calm = outcome.state in ("restored", "running", "degraded") and outcome.meets_rto is not False
+            calm = outcome.state in ("restored", "running", "degraded") and outcome.recovery_ms is not None
+            calm = calm and (outcome.meets_rto is True or outcome.rto_ms is None)
             assert f'<th scope="row">{outcome.service}</th>' in (folded if calm else shown), outcome.service
         assert percent(made().plan.gap_permille) in text
         assert digest in text
@@ -59,6 +63,36 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
         assert f'<th scope="row" class="id">{final.id}</th>' in last
 
     play(story, MemoryStore())
+
+
+def test_a_service_whose_time_or_objective_is_unknown_is_not_folded() -> None:
+    plan = made().plan
+    one = next(o for o in plan.outcomes if o.state == "restored" and o.meets_rto)
+    rest = [o for o in plan.outcomes if o is not one]
+    for rto_ms in (one.rto_ms, None):
+        unclear = replace(one, recovery_ms=None, rto_ms=rto_ms)
+        shown = _services(replace(plan, outcomes=(*rest, unclear)), 0)
+        assert one.service in [row["service"] for row in shown["rows"]]
+        assert one.service not in [row["service"] for _, rows in shown["folded"] for row in rows]
+
+
+def test_plans_that_are_not_ready_are_folded_apart_and_say_so() -> None:
+    states = [("ok", "ready")] * 2 + [("unknown", "not compared yet")] * 37 + [("warning", "out of date")]
+    hall = SimpleNamespace(kind="hall")
+    rows = [{"plan": hall, "state": state, "words": words} for state, words in states]
+    rows.append({"plan": hall, "state": "error", "words": "none"})
+    told = [(words, len(mine)) for words, mine in _folded(rows, "")]
+    assert told == [("37 halls not compared yet", 37), ("1 hall out of date", 1), ("2 halls, all ready", 2)]
+
+
+def test_all_databases_without_data_loss_are_counted() -> None:
+    plan = made().plan
+    one = next(s for s in plan.stores if s.primary_ms is not None)
+    stores = tuple(replace(one, store=f"s{n:03}", loss_ms=0) for n in range(STORES + 5))
+    now = SimpleNamespace(drawer=(), open_runs=(), ended_runs=(), sites=(), estate="")
+    found = plan_context(replace(plan, stores=stores), "d", cast(Situation, now), 0, 0)
+    assert found["safe_words"] == f"{STORES + 5} databases without data loss; the first {STORES} are listed"
+    assert len(found["safe"]) == STORES
 
 
 def test_data_that_does_not_come_back_is_never_shown_as_no_loss() -> None:

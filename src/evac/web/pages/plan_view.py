@@ -88,16 +88,22 @@ def library_context(
 
 
 def _folded(rows: Sequence[dict[str, Any]], where: str) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What nobody needs at first: plans for anything but a site, by kind, each with a summary."""
-    found = []
+    """What nobody needs at first: plans for anything but a site, by kind, each with a summary. Those that are
+    not ready come first and apart, by what they wait for.
+    """
+    waiting, ready = [], []
     for name, one, many in ALL_KINDS[2:]:
-        mine = [row for row in rows if row["plan"].kind == name and row["state"] != "error"]
-        ready = sum(1 for row in mine if row["state"] in ("ok", "note"))
-        if mine:
-            state = "all ready" if ready == len(mine) > 1 else f"{number(ready)} ready"
-            state = mine[0]["words"] if len(mine) == 1 else state
-            found.append((f"{plural(len(mine), one, many)}{where}, {state}", mine))
-    return found
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["plan"].kind == name and row["state"] != "error":
+                parts.setdefault("" if row["state"] in ("ok", "note") else row["words"], []).append(row)
+        for words, mine in sorted(parts.items()):
+            told = plural(len(mine), one, many) + where
+            if words:
+                waiting.append((f"{told} {words}", mine))
+            else:
+                ready.append((f"{told}, {'all ready' if len(mine) > 1 else mine[0]['words']}", mine))
+    return waiting + ready
 
 
 def _drawer_answer(rows: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[str, ...], str]:
@@ -176,6 +182,7 @@ def plan_context(
     upto = plan_charts.span_seconds(plan)
     sentences, state = views.answer_sentences(planned)
     rows, stores = [capacity_bar(one) for one in capacity], _stores(plan)
+    safe = [row for row in stores if row[-1] == "ok"]
     return {
         "title": plan.scenario.title,
         "digest": digest,
@@ -195,8 +202,9 @@ def plan_context(
         "gantt": _gantt(plan),
         "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
         "given_up": _given_up(plan),
-        "stores": [row for row in stores if row[-1] != "ok"],
-        "safe": [row for row in stores if row[-1] == "ok"],
+        "stores": [row for row in stores if row[-1] != "ok"][:STORES],
+        "safe": safe[:STORES],
+        "safe_words": _safe_words(len(safe)),
         "rungs": _rungs(plan),
         "waves": _waves(plan),
         "services": _services(plan, services),
@@ -386,7 +394,12 @@ def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
             lost, state, rank = duration(s.loss_ms), "warning", 2
         where = plan_charts.place_words(s, plan)
         rows.append(((rank, -(s.loss_ms or 0), s.store), (s.store, where, back, lost, state)))
-    return [row for _, row in sorted(rows)][:STORES]
+    return [row for _, row in sorted(rows)]
+
+
+def _safe_words(count: int) -> str:
+    words = f"{plural(count, 'database')} without data loss"
+    return words if count <= STORES else f"{words}; the first {STORES} are listed"
 
 
 def _rungs(plan: Plan) -> list[tuple[str, str, str]]:
@@ -439,8 +452,9 @@ _LOOKS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """State of a service after a plan -> (style, icon)."""
 _CALM: Final = ((("degraded",), "restored in part"), (("restored", "running"), "restored or still up"))
-"""States of services that nobody has to look at first, if they miss no objective, and their summary."""
-_ATTENTION: Final = ("unplaced", "unknown", "missed", "shed", "degraded", "restored", "running")
+"""States of services that nobody has to look at first, if they are known to miss no objective, and their
+summary."""
+_ATTENTION: Final = ("unplaced", "unknown", "missed", "unclear", "shed", "degraded", "restored", "running")
 
 
 def _services(plan: Plan, begin: int) -> dict[str, Any]:
@@ -459,13 +473,15 @@ def _services(plan: Plan, begin: int) -> dict[str, Any]:
     rank = {name: n for n, name in enumerate(_ATTENTION)}
 
     def attention(row: Mapping[str, str]) -> int:
-        missed = row["met"] == "missed" and row["state"] in ("restored", "degraded")
-        return rank["missed"] if missed else rank[row["state"]]
+        if row["met"] == "missed" and row["state"] in ("restored", "degraded", "running"):
+            return rank["missed"]
+        unclear = row["met"] == "unknown" or row["back"].endswith("unknown")
+        return min(rank["unclear"], rank[row["state"]]) if unclear else rank[row["state"]]
 
     rows.sort(key=attention)
     page, folded = _page(rows, begin, SERVICES), []
     for states, words in _CALM:
-        calm = [row for row in page["rows"] if row["state"] in states and attention(row) != rank["missed"]]
+        calm = [row for row in page["rows"] if attention(row) in [rank[state] for state in states]]
         page["rows"] = [row for row in page["rows"] if row not in calm]
         if calm:
             folded.append((f"{plural(len(calm), 'service')} {words}, no objective missed", calm))
