@@ -52,6 +52,12 @@ def test_every_limit_is_one_that_the_format_knows() -> None:
     assert [one for one in shapes if {"ge", "gt", "le", "lt", "min_length", "max_length"} & set(one)] == []
 
 
+def test_no_description_is_only_a_name() -> None:
+    told = orjson.loads((ROOT / "docs" / "reference" / "openapi.json").read_bytes())
+    shapes = told["components"]["schemas"].values()
+    assert [one for one in shapes if one.get("description") in (one.get("title"), "")] == []
+
+
 DOCUMENT = schemathesis.pytest.from_fixture("document").exclude(path_regex="stream$")
 
 

@@ -95,8 +95,8 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> None:
-    """The OpenAPI document with the shape of problems, which routes name by reference, and with the first
-    clause of each description as its summary.
+    """The OpenAPI document with the shape of problems, which routes name by reference, with the first clause
+    of each description as its summary, and without descriptions that are only a name.
     """
     made = app.openapi
 
@@ -106,6 +106,9 @@ def _describe(app: FastAPI) -> None:
             operation["summary"] = " ".join(re.split(r"[.:;](?:\s|$)", operation["description"])[0].split())
         shapes = found.setdefault("components", {}).setdefault("schemas", {})
         shapes.setdefault("Problem", Problem.model_json_schema())
+        for shape in shapes.values():
+            if shape.get("description") == shape.get("title"):  # a class without words of its own
+                shape.pop("description", None)
         return found
 
     app.openapi = openapi  # type: ignore[method-assign]
