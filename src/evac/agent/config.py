@@ -159,7 +159,8 @@ def names_in(certificate: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _left(left_ms: int) -> str:
-    return f"{left_ms // 86_400_000} days" if left_ms > 0 else "the past"
+    days = left_ms // 86_400_000
+    return f"{days} {'day' if days == 1 else 'days'}" if left_ms > 0 else "the past"
 
 
 MAX_CONFIG_BYTES: Final = 1 << 20

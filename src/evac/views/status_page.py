@@ -168,7 +168,8 @@ KOREAN: Final[Mapping[str, str]] = {
     "no data yet": "아직 자료 없음",
     "no outage in {0} day": "{0}일 동안 장애 없음",
     "no outage in {0} days": "{0}일 동안 장애 없음",
-    "{0} of outage on {1} of {2} days": "{2}일 중 {1}일, 장애 {0}",
+    "{1} of outage on {2} of {0} day": "{0}일 중 {2}일, 장애 {1}",
+    "{1} of outage on {2} of {0} days": "{0}일 중 {2}일, 장애 {1}",
     "Get updates by email": "이메일로 받아보기",
     "Status updates by email": "이메일 상태 안내",
     "Status page": "서비스 상태 페이지",
@@ -215,7 +216,8 @@ KOREAN: Final[Mapping[str, str]] = {
         "요청하지 않으셨다면 그대로 두세요. 안내를 보내지 않습니다."
     ),
     "Confirm your subscription to status updates": "상태 안내 구독 확인",
-    "degraded on {0} of {1} days": "{1}일 중 {0}일 성능 저하",
+    "degraded on {1} of {0} day": "{0}일 중 {1}일 성능 저하",
+    "degraded on {1} of {0} days": "{0}일 중 {1}일 성능 저하",
 }
 """English words of the public page -> the same in Korean. What people wrote stays in their language."""
 
@@ -402,9 +404,10 @@ def summary_words(component: Component, language: Language = "en") -> str:
     if not bad:
         return _counted(language, len(known), "no outage in {0} day", "no outage in {0} days")
     if not minutes:
-        return said_in(language, "degraded on {0} of {1} days", len(bad), len(known))
-    lasted = _lasted(minutes * 60_000, language)
-    return said_in(language, "{0} of outage on {1} of {2} days", lasted, len(bad), len(known))
+        words = "degraded on {1} of {0} day", "degraded on {1} of {0} days"
+        return _counted(language, len(known), *words, len(bad))
+    words = "{1} of outage on {2} of {0} day", "{1} of outage on {2} of {0} days"
+    return _counted(language, len(known), *words, _lasted(minutes * 60_000, language), len(bad))
 
 
 def status_json(page: StatusPage) -> str:

@@ -14,6 +14,7 @@ import pytest
 from evac import views
 from evac.incident.components import (
     DAYS,
+    Component,
     Day,
     StatusPage,
     draft,
@@ -44,6 +45,7 @@ from evac.views.status_page import (
     status_files,
     status_html,
     status_json,
+    summary_words,
 )
 from evac.web import subscribing
 from tests.unit.incident.stories import OUTCOMES, T0, fire, note, plan_of
@@ -190,6 +192,23 @@ def test_a_korean_page_says_nothing_in_english_that_a_person_did_not_write(
     assert all((' lang="en">' + text in shown) == (language_of(text) == "en") for text in said)
     english = status_html(page, wall_clock(zone), ("en", "ko"))
     assert all((' lang="ko">' + text in english) == (language_of(text) == "ko") for text in said)
+
+
+@pytest.mark.parametrize(
+    ("outage", "count", "words"),
+    [
+        (0, 1, "degraded on 1 of 1 day"),
+        (0, 2, "degraded on 1 of 2 days"),
+        (5, 1, "5 min of outage on 1 of 1 day"),
+        (5, 2, "5 min of outage on 1 of 2 days"),
+    ],
+)
+def test_one_day_is_not_called_days(outage: int, count: int, words: str) -> None:
+    first = Day(date(2026, 1, 1), "degraded", outage, degraded_minutes=5)
+    days = (first, Day(date(2026, 1, 2), "operational"))[:count]
+    component = Component("Chat", "operational", T0, days, ())
+    assert summary_words(component) == words
+    assert summary_words(component, "ko").startswith(f"{count}일 중 1일")
 
 
 def test_every_fixed_word_of_the_page_is_known_in_korean() -> None:

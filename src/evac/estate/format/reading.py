@@ -64,7 +64,7 @@ class FactBook:
             self._expired.add(path)
             message = (
                 f"{shown(path)} was observed on {observed} and valid for {days} "
-                "days; it now counts as unknown"
+                f"{'day' if days == 1 else 'days'}; it now counts as unknown"
             )
             self._problems.add("fact-expired", message, place, "check the fact and update the date")
 

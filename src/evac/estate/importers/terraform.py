@@ -351,5 +351,5 @@ def _add_data(resource: _Resource, imported: Imported, stores: dict[str, str], p
     stores[_first(resource.values, kind.names)] = name
     days = _first(resource.values, ("backup_retention_period", "backup_retention_days"))
     if days and days != "0":
-        notes.append(f"backups kept for {days} days")
+        notes.append(f"backups kept for {days} {'day' if days == '1' else 'days'}")
     imported.add("stores", name, values, ", ".join(notes))
