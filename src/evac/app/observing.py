@@ -65,8 +65,9 @@ def servers_on(path: Path, now_ms: int) -> tuple[str, ...]:
     if not isinstance(power, dict):
         raise InvalidInput("power-facts", f"{path} says nothing about the power state of servers", _HINT)
     age_ms = now_ms - _moment_ms(path, power.get("observed_at"))
-    if not -OLDEST_MS <= age_ms <= OLDEST_MS:
-        raise InvalidInput("power-facts-old", f"{path} is more than an hour old", _HINT)
+    if abs(age_ms) > OLDEST_MS:
+        words = "is more than an hour old" if age_ms > 0 else "is dated more than an hour in the future"
+        raise InvalidInput("power-facts-old", f"{path} {words}", _HINT)
     try:
         rows = [row for site in power["sites"] for row in site["servers"]]
         found = {row["server"] for row in rows if row["power"] in _ON}
