@@ -118,7 +118,7 @@ def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> N
         assert LOSABLE.search((await client.get("/now")).text)
         store.error = error
         task = offices.asyncio.ensure_future(office._look_again())
-        async with offices.asyncio.timeout(10):
+        async with offices.asyncio.timeout(PATIENCE_S):
             while (await ready(client))[0] == 200:
                 await offices.asyncio.sleep(0.01)
         office.refresh()
@@ -133,7 +133,7 @@ def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> N
         assert isinstance(error, Corrupt) or "Another one leads" not in page, "who leads is not known"
         office.hear(controller_line(True, ""))
         store.error = None
-        async with offices.asyncio.timeout(10):
+        async with offices.asyncio.timeout(PATIENCE_S):
             while (await ready(client))[0] != 200:
                 await offices.asyncio.sleep(0.05)
         task.cancel()
@@ -149,7 +149,7 @@ def test_runs_say_that_the_store_is_silent_what_is_known_and_since_when() -> Non
     asyncio.run(written(store, (), [STARTED]))
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(office.situation.open_runs) < 1:
                 await asyncio.sleep(0.01)
                 office.refresh()
@@ -157,7 +157,7 @@ def test_runs_say_that_the_store_is_silent_what_is_known_and_since_when() -> Non
         assert "has not answered" not in (await client.get("/runs/run-1")).text
         store.error = Unavailable("no answer in 10 s")
         task = asyncio.ensure_future(office._look_again())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while office.silence() is None:
                 await asyncio.sleep(0.01)
         task.cancel()
@@ -204,6 +204,16 @@ def test_a_room_that_never_read_its_store_lists_no_runs_as_if_there_were_none() 
                 answer = await client.get(path)
                 assert answer.status_code == 503, path
                 assert "it is unknown which runs there are" in answer.text, path
+            task = asyncio.ensure_future(office._look_again())
+            async with asyncio.timeout(PATIENCE_S):
+                while office.silence() is None:
+                    await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            office.refresh()
+            page = (await client.get("/plans")).text
+            assert "The store has not answered yet" in page
+            assert "shows the state at that time" not in page, "nothing was read"
         await office.close()
 
     asyncio.run(run())
