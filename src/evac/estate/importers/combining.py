@@ -27,6 +27,8 @@ from evac.model.records import dataclass
 
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 _VOWELS: Final = frozenset("aeiou")
+_INTERNAL: Final = (".internal", ".corp", ".local", ".lan")
+"""Ends of addresses inside a company: such an address may be a server that is listed without its domain."""
 _CODE_MAX: Final = 4
 """Letters of a name that can be a code for a longer one."""
 _SITE: Final = TABLE_COLUMNS["servers"].index("site")
@@ -144,7 +146,7 @@ def _on_servers(parts: list[SourcePart], problems: Problems) -> list[SourcePart]
     by: dict[str, SourcePart] = {}
     for part in parts:
         for row in part.imported.tables.get("servers", []):
-            for name in {row[0].lower(), row[0].lower().partition(".")[0]}:
+            for name in {row[0].lower(), _label_of(row[0])} - {""}:
                 servers.setdefault(name, set()).add(row[0])
             by.setdefault(row[0], part)
     entries = [
@@ -153,10 +155,14 @@ def _on_servers(parts: list[SourcePart], problems: Problems) -> list[SourcePart]
         for name, entry in part.imported.sections.get("services", {}).items()
     ]
     described = {name for _, name, entry in entries if entry.described}
+    described |= {name for part in parts for name in part.imported.sections.get("stores", {})}
     added: dict[str, list[tuple[str, str]]] = {}
     for part, name, entry in entries:
         host, is_own = name.lower(), "external" not in entry.values and ".svc" not in name
-        found = servers.get(host, set()) or (servers.get(host.partition(".")[0], set()) if is_own else set())
+        found = servers.get(host, set())
+        if not found and is_own and host.endswith(_INTERNAL):
+            same = servers.get(_label_of(host), set())
+            found = same if not any("." in server for server in same) else found
         if entry.described or name in described or len(found) != 1:
             continue
         server = min(found)
@@ -182,23 +188,33 @@ def _on_servers(parts: list[SourcePart], problems: Problems) -> list[SourcePart]
     return found_parts
 
 
+def _label_of(host: str) -> str:
+    """The first label of a host's name; none of an IP address."""
+    label = host.lower().partition(".")[0]
+    return "" if label.isdigit() else label
+
+
 def _in_halls(parts: list[SourcePart]) -> list[SourcePart]:
     """The parts, with a rack whose hall only one of them knows in that hall for all. That it is one rack is
-    certain if a server is in it by both.
+    certain if a server is in it by both, and no other hall of the site has a rack of that name.
     """
     halls = {row[0]: row[1] for part in parts for row in part.imported.tables.get("racks", [])}
+    whole: dict[str, set[str]] = {}
+    for path, hall in halls.items():
+        short = f"{path.partition('/')[0]}/{path.removeprefix(f'{hall}/')}"
+        if short != path:
+            whole.setdefault(short, set()).add(path)
     placed: dict[str, set[str]] = {}
     for part in parts:
         for row in part.imported.tables.get("servers", []):
             placed.setdefault(row[0], set()).add(row[2])
-    whole: dict[str, set[str]] = {}
-    for paths in placed.values():
-        for path in paths:
-            hall = halls.get(path, "unknown")
-            short = f"{path.partition('/')[0]}/{path.removeprefix(f'{hall}/')}"
-            if short != path and short in paths:
-                whole.setdefault(short, set()).add(path)
-    names = {short: min(paths) for short, paths in whole.items() if len(paths) == 1}
+    together = [paths for paths in placed.values() if len(paths) > 1]
+    names = {
+        short: min(whole[short])
+        for paths in together
+        for short in paths
+        if len(whole.get(short, ())) == 1 and whole[short] <= paths
+    }
     found = []
     for part in parts:
         tables = dict(part.imported.tables)

@@ -293,6 +293,48 @@ def test_an_address_on_a_server_that_another_source_lists_is_there(recipe: Path)
     assert not any(host.id in one.names for one in result.unknown if one.undescribed)
 
 
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [
+        ("orders.fra.example", "orders"),  # a store of the catalogue
+        ("db-1.dc1.internal", "db-1.dc2.internal"),
+        ("db", "db.shop"),
+        ("10.0.0.1", "10.9.9.9"),
+    ],
+)
+def test_an_address_that_only_begins_like_a_server_is_not_on_it(
+    recipe: Path, server: str, address: str
+) -> None:
+    (recipe.parent / "hosts.csv").write_text(f"host;site\n{server};fra\n")
+    (recipe.parent / "inventory.json").write_text(json.dumps({"_meta": {"hostvars": {"x": {"dc": "fra"}}}}))
+    (recipe.parent / "east.yaml").write_text((CLUSTER % 1).replace("login}", f"'{address}'}}"))
+    estate, result = made(recipe)
+    assert not any("is on server" in one.message for one in result.diagnostics)
+    assert not (recipe.parent / "company" / "replicas.csv").exists()
+    shop = next(one for one in estate.services if one.id == "shop")
+    assert address != "orders" or "orders" in {need.target for need in shop.needs}
+    assert "orders" not in {one.id for one in estate.services}
+
+
+def test_an_address_without_a_domain_is_on_the_server_with_one(recipe: Path) -> None:
+    (recipe.parent / "hosts.csv").write_text("host;site\ndb-9.dc1.internal;fra\n")
+    (recipe.parent / "east.yaml").write_text((CLUSTER % 1).replace("login}", "db-9}"))
+    made(recipe)
+    rows = (recipe.parent / "company" / "replicas.csv").read_text().splitlines()
+    assert "db-9,db-9.dc1.internal,1" in rows
+
+
+def test_a_rack_of_a_name_in_two_halls_is_put_in_neither(recipe: Path) -> None:
+    (recipe.parent / "hosts.csv").write_text("host;site;hall;rack\ndb-1;fra;h1;R1\ndb-2;fra;h2;R1\n")
+    hosts = {"db-1": {"dc": "fra", "rack": "R1"}, "x": {"dc": "fra", "rack": "R1"}}
+    (recipe.parent / "inventory.json").write_text(
+        json.dumps({"_meta": {"hostvars": hosts}, "all": {"hosts": [*hosts]}})
+    )
+    made(recipe)
+    rows = (recipe.parent / "company" / "servers.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0]: row.split(",")[2] for row in rows}["x"] == "fra/R1"
+
+
 def test_a_rack_whose_hall_one_source_knows_is_one_rack(recipe: Path) -> None:
     """It used to be two racks, one without a hall, and the loss of either missed servers of the other."""
     (recipe.parent / "hosts.csv").write_text("host;site;hall;rack\ndb-1;fra;h1;R1\ndb-2;fra;h1;R1\n")
