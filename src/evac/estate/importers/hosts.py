@@ -69,12 +69,17 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[st
 
 
 def _capacity(members: list[Mapping[str, str]]) -> dict[str, Value]:
-    """What the serving members of a pool have together; an amount that one does not state is unknown."""
-    serving = [facts for facts in members if facts.get("state", "serving") == "serving"]
+    """What the members of a pool have together; an amount that one does not state is unknown. Nothing if some
+    may be booted later: what they have is then derived with them.
+    """
+    states = [facts.get("state", "serving") for facts in members]
+    running = [facts for facts, state in zip(members, states, strict=True) if state in ("serving", "spare")]
+    if not running or "dark" in states:
+        return {}
     return {
-        meaning: f"{sum(int(facts[meaning]) for facts in serving)} {unit}"
+        meaning: f"{sum(int(facts[meaning]) for facts in running)} {unit}"
         for meaning, unit in (("cpu", "mCPU"), ("memory", "MiB"))
-        if all(meaning in facts for facts in serving)
+        if all(meaning in facts for facts in running)
     }
 
 

@@ -354,3 +354,20 @@ def test_one_site_for_a_list_without_a_column_of_sites(tmp_path: Path) -> None:
     source.write_text("host;cores\na;4\nb;8\n")
     import_estate("csv", source, tmp_path / "estate", options=Options(site="fra"))
     assert [site.id for site in load(tmp_path / "estate").sites] == ["fra"]
+
+
+def test_the_total_of_a_pool_is_of_servers_that_run_and_is_not_stated_where_more_may_boot(
+    tmp_path: Path,
+) -> None:
+    estate, _ = imported(
+        tmp_path,
+        "host;site;pool;cores;RAM (GiB);state\n"
+        "a1;fra;a;8;16;serving\na2;fra;a;8;16;spare\na3;fra;a;8;16;retired\n"
+        "b1;fra;b;8;16;retired\n"
+        "c1;fra;c;8;16;serving\nc2;fra;c;8;16;dark\n",
+    )
+    assert {pool.id: pool.capacity[:2] for pool in estate.pools} == {
+        "a": (16_000, 32_768),
+        "b": (None, None),
+        "c": (None, None),
+    }
