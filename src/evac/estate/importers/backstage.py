@@ -17,7 +17,16 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.containers import engine_of_image
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.services import Catalogue, Need, service_examples, tier_of
-from evac.estate.importers.source_files import at, entries, explain, files_below, items_in, read_text, word
+from evac.estate.importers.source_files import (
+    at,
+    entries,
+    explain,
+    files_below,
+    items_in,
+    read_text,
+    without_pairs,
+    word,
+)
 from evac.model.diagnostic import Place
 
 _TEXT_MAX: Final = 2**20
@@ -79,7 +88,7 @@ def _entities(source: Path, problems: Problems) -> Iterator[Node]:
         if text is None:
             continue
         scratch = Problems()
-        roots = read_documents(text, name, scratch, _TEXT_MAX, core_tags=True)
+        roots = read_documents(without_pairs(text), name, scratch, _TEXT_MAX, core_tags=True)
         explained = Problems()
         explain(scratch, text, name, explained)
         for one in explained.all():

@@ -40,6 +40,11 @@ LISTED_MAX: Final = 20
 _TEXT_MAX: Final = 2**20
 """Longest text in a file written by a program, such as a certificate or script."""
 _SEPARATOR: Final = re.compile(r'"?sep=([,;\t|])"?')
+_JSON: Final = re.compile(r'\s*(?:\{\s*"|\[\s*["{\[])')
+_BY_TEMPLATES: Final = ("yaml-syntax", "key-not-text", "too-deep")
+"""What a template that is read as YAML brings about."""
+_ESCAPE: Final = re.compile(r"\\(?:u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|.)", re.IGNORECASE | re.DOTALL)
+"""An escape in a text of JSON; with groups: two that are one character together."""
 _QUOTED_LINES_MAX: Final = 50
 """Most lines in one quoted cell, so that a forgotten quote does not swallow the file."""
 
@@ -58,7 +63,7 @@ class Growth:
     """
 
     def __init__(self, problems: Problems, most: int = GROWTH_MAX) -> None:
-        self._problems, self._most, self._left = problems, most, most
+        self._problems, self._left = problems, most
 
     def takes(self, values: int, place: Place) -> bool:
         """Whether so many more values fit; if not, the source is refused."""
@@ -93,7 +98,7 @@ class Growth:
 
     def refuse(self, place: Place) -> None:
         """Refuse the source because of what is at this place."""
-        self._takes(self._most, place)
+        self._takes(self._left + 1, place)
 
     def _takes(self, characters: int, place: Place) -> bool:
         fits, self._left = self._left >= 0, self._left - characters
@@ -317,27 +322,39 @@ def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:
 
 def explain(found: Problems, text: str, name: str, problems: Problems) -> None:
     """Adds the problems found in a text, with their likely cause: a template, or JSON that ends early."""
+    lines = text.split("\n") if any(one.code in _BY_TEMPLATES for one in found.all()) else []
     for one in found.all():
         code, message, place, hint = one.code, one.message, one.place, one.hint
-        line = text.split("\n", place.line)[place.line - 1 : place.line] if place.line else []
-        if code in ("yaml-syntax", "key-not-text", "too-deep") and re.search(r"\{\{|\{%|<%", "".join(line)):
+        line = "".join(lines[place.line - 1 : place.line]) if place.line else ""
+        if code in _BY_TEMPLATES and re.search(r"\{\{|\{%|<%", line):
             code, message = "import-shape", f"{name} is a template"
             hint = "render it first, then import the result"
-        elif code == "yaml-syntax" and text.lstrip()[:1] in ("{", "["):
+        elif code == "yaml-syntax" and _JSON.match(text):
             try:
                 json.loads(text)
             except json.JSONDecodeError as error:
-                is_open = error.msg.startswith("Unterminated string")
-                at_end = error.pos >= len(text.rstrip())
-                place = Place(place.file, error.lineno, error.colno)
-                code = "import-truncated" if is_open or at_end else "import-shape"
-                message = (
-                    f"{name} ends in the middle" if is_open or at_end else f"{name} is not JSON: {error.msg}"
-                )
+                here = Place(place.file, error.lineno, error.colno)
+                if error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()):
+                    code, message, place = "import-truncated", f"{name} ends in the middle", here
+                    hint = "export the file again, and check that the disk is not full"
+                elif not name.endswith((".yaml", ".yml")):
+                    code, message, place = "import-shape", f"{name} is not JSON: {error.msg}", here
+                    hint = "export the file again"
             except RecursionError:
                 pass
-            hint = "export the file again, and check that the disk is not full"
         problems.add(code, message, place, hint, one.severity if code == one.code else None)
+
+
+def without_pairs(text: str) -> str:
+    """A text of JSON with characters written as two escapes written as one, since YAML knows no others."""
+
+    def whole(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        sign = 0x10000 + (int(match[1], 16) - 0xD800) * 0x400 + int(match[2], 16) - 0xDC00
+        return f"\\U{sign:08x}"
+
+    return _ESCAPE.sub(whole, text) if _JSON.match(text) and "\\ud" in text.lower() else text
 
 
 def read_tree(
@@ -346,7 +363,7 @@ def read_tree(
     """The mapping in a YAML file; None, with diagnostics, if there is none."""
     text = read_text(path, root, YAML_BYTES_MAX, problems)
     scratch = Problems()
-    node = None if text is None else read_document(text, path.name, scratch, kept_tags)
+    node = None if text is None else read_document(without_pairs(text), path.name, scratch, kept_tags)
     explain(scratch, text or "", path.name, problems)
     if node is not None and node.kind != MAP:
         problems.add(
@@ -364,7 +381,8 @@ def read_values(path: Path, problems: Problems) -> Node | None:
     if text is None:
         return None
     scratch = Problems()
-    roots = read_documents(text, path.name, scratch, _TEXT_MAX, several=False, core_tags=True)
+    whole = without_pairs(text)
+    roots = read_documents(whole, path.name, scratch, _TEXT_MAX, several=False, core_tags=True)
     explain(scratch, text, path.name, problems)
     if roots is None or scratch.has_errors:
         return None

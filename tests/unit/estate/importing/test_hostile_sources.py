@@ -20,6 +20,8 @@ from evac.estate.format.problems import Problems
 from evac.estate.importers import KINDS, SourceError, import_estate
 from evac.estate.importers.imported import Options
 from evac.estate.importers.running import read_source
+from evac.estate.importers.source_files import Growth, read_values, texts_of
+from evac.model.diagnostic import Place
 from evac.model.errors import EvacError
 
 
@@ -259,3 +261,27 @@ def test_a_folder_that_cannot_be_listed_is_said_and_the_rest_is_read(
     assert [one.place.file for one in told] == ["shut"]
     assert os.strerror(code) in told[0].message
     assert not (tmp_path / "strict").exists()
+
+
+def test_a_character_that_json_writes_as_two_escapes_is_read(tmp_path: Path) -> None:
+    text = r'{"a": "\ud83d\uDE00", "b": "\\ud83d\\ude00", "c": "\n\u00e9"}'
+    (tmp_path / "x.json").write_text(text)
+    node = read_values(tmp_path / "x.json", problems := Problems())
+    assert problems.all() == ()
+    assert texts_of(node) == json.loads(text)
+
+
+def test_what_is_wrong_with_yaml_in_braces_is_not_that_it_is_not_json(tmp_path: Path) -> None:
+    for name, text in (("x.yaml", "{a: b, c: ]}"), ("x.yml", '{"a": b, "c": ]}'), ("x.json", r'["\ud83d"]')):
+        (tmp_path / name).write_text(text)
+        node = read_values(tmp_path / name, problems := Problems())
+        assert node is None
+        (one,) = problems.all()
+        assert one.code == "yaml-syntax"
+        assert "export" not in one.hint
+
+
+def test_a_source_is_refused_however_much_it_grew() -> None:
+    growth = Growth(problems := Problems(), 10)
+    growth.refuse(Place("x"))
+    assert [one.code for one in problems.all()] == ["too-many-values"]
