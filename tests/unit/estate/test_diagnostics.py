@@ -10,8 +10,8 @@ import pytest
 
 import evac
 from evac.estate import check
-from evac.estate.format.problems import CODES
-from evac.model.diagnostic import Diagnostic
+from evac.estate.format.problems import CODES, Problems
+from evac.model.diagnostic import Diagnostic, Place
 
 MARK = "‹"
 HEAD = "evac: 1\nsites: {a: {}, b: {}}\n"
@@ -484,3 +484,15 @@ def test_every_code_that_the_source_names_is_in_the_table() -> None:
     }
     assert len(named) > 100
     assert {one for one in named if one[2] not in CODES} == set()
+
+
+def test_what_is_settled_is_not_counted_among_the_unlisted() -> None:
+    problems = Problems()
+    for number in range(500):
+        problems.add("import-dangling", f"{number}", Place("x", number), about=f"s{number}")
+    problems.settle("import-dangling", {f"s{number}" for number in range(499)})
+    (more,) = problems.all()
+    assert more.message == "and more that are not listed: 1 import-dangling"
+    problems.settle("import-dangling", {"s499"})
+    assert problems.all() == ()
+    assert problems.count == 0

@@ -321,6 +321,7 @@ class Problems:
         self._about: dict[tuple[str, Place, str], str] = {}
         self._by_code: Counter[str] = Counter()
         self._more: Counter[str] = Counter()
+        self._more_about: Counter[tuple[str, str]] = Counter()
         self._comparisons = 0
         self._last_place = Place("")
 
@@ -341,6 +342,8 @@ class Problems:
         if self._by_code[code] >= KEPT_MAX:
             self._more[code] += 1
             self._last_place = place
+            if about:
+                self._more_about[code, about] += 1
             return
         level = severity or CODES[code].severity
         self._by_code[code] += 1
@@ -368,6 +371,9 @@ class Problems:
         for key in [key for key, name in self._about.items() if key[0] == code and name in names]:
             del self._kept[key], self._about[key]
             self._by_code[code] -= 1
+        for pair in [pair for pair in self._more_about if pair[0] == code and pair[1] in names]:
+            self._more[code] -= self._more_about.pop(pair)
+        self._more = +self._more
 
     def sharpen(self, codes: Collection[str]) -> None:
         """Turns all problems of these codes into errors."""
