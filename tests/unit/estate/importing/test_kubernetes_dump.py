@@ -499,3 +499,15 @@ spec:
     twice = [one for one in result.diagnostics if one.code == "key-twice"]
     assert [(one.place.line, one.severity) for one in twice] == [(4, "warning"), (5, "warning")]
     assert all("last one counts" in one.hint for one in twice)
+
+
+def test_a_deployment_of_knative_without_its_service_in_the_dump_is_a_service(tmp_path: Path) -> None:
+    deployments = []
+    for revision in ("cart-00001", "cart-00002"):
+        deployments.append(workload("Deployment", f"{revision}-deployment", 2))
+        deployments[-1]["metadata"] |= {
+            "labels": {f"{KNATIVE}/service": "cart"},
+            "ownerReferences": [{"kind": "Revision", "name": revision}],
+        }
+    estate, _, _ = imported(tmp_path, json.dumps({"kind": "List", "items": [node("n1"), *deployments]}))
+    assert [one.id for one in estate.services] == ["cart"]

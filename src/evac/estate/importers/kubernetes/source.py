@@ -288,6 +288,8 @@ class _Sorting:
         self._first_ignored: dict[str, Place] = {}
         self._runs: list[Object] = []
         self._owners: dict[tuple[str, str, str], tuple[str, str]] = {}
+        self._of_knative: list[Object] = []
+        """Deployments that Knative made."""
         self._patterns: dict[tuple[str, str, str], Object] = {}
         """Owner of pods -> one of them, as an example."""
         self._pods: list[Pod] = []
@@ -322,6 +324,8 @@ class _Sorting:
         owner = _owner_of(item.raw) if item.kind in POD_PATHS or item.kind in _FOLDED else None
         if owner is not None and (owner[0] in _FOLD or item.kind not in POD_PATHS):
             self._owners[item.key] = owner
+            if owner[0] == KNATIVE and item.kind == "Deployment":
+                self._of_knative.append(item)
         elif item.kind in POD_PATHS or item.kind == KNATIVE:
             if not (item.kind == "Job" and inside(item.raw, "status", "completionTime")):
                 self._runs.append(item)
@@ -350,6 +354,13 @@ class _Sorting:
     def finish(self) -> Manifests:
         """Pods with their topmost owners, and all workloads with their names."""
         known = {item.key for item in (*self._runs, *self._found.databases)}
+        for item in sorted(self._of_knative, key=lambda one: one.name, reverse=True):
+            # A dump without Services of Knative: the last revision describes its Service.
+            kind, name = self._owners[item.key]
+            made_for = (kind, item.namespace, name)
+            if made_for not in known:
+                known.add(made_for)
+                self._runs.append(Object((item.group, *made_for), item.place, raw=item.raw))
         tops = {key: self._top(key, known) for key in self._patterns}
         for key, top in tops.items():
             pattern = self._patterns[key]
