@@ -365,6 +365,10 @@ def _facts(device: Node, dump: _Dump) -> dict[str, str]:
         elif key not in dump.unitless:
             dump.unitless.add(key)
             message = f"the custom field {shown(key)} has a value that is no amount: {shown(value.text)}"
-            hint = f"add the unit to the values, such as 128 GiB, or to the name of the field: {meaning}_gib"
+            hint = "give a plain number"
+            if meaning in ("memory", "disk") and unit is None:
+                hint = (
+                    f"add the unit to the values, such as 128 GiB, or to the name of the field: {meaning}_gib"
+                )
             problems.add("import-unit-missing", message, value.place, hint, "warning")
     return facts

@@ -389,6 +389,7 @@ def test_amounts_in_custom_fields_are_facts_and_hosts_of_others_are_no_services(
     assert [one.id for one in estate.services] == ["mail"]
     (problem,) = [one for one in result.diagnostics if one.code == "import-unit-missing"]
     assert "'ram'" in problem.message
+    assert "ram_gib" in problem.hint or "memory_gib" in problem.hint
     assert [(one.id, one.capacity[:2]) for one in estate.pools] == [("c", (2_000, 1_024))]
 
 
@@ -602,3 +603,11 @@ def test_a_source_of_another_kind_is_refused_with_the_way_to_make_one(
     (problem,) = caught.value.diagnostics
     assert words in f"{problem.message} {problem.hint}"
     assert not (tmp_path / "estate").exists()
+
+
+def test_a_number_of_cores_that_is_no_number_needs_no_unit(tmp_path: Path) -> None:
+    _, result, _ = imported(
+        tmp_path, "netbox", {"devices": [device("n1", "fra", custom_fields={"cpu_cores": "many"})]}
+    )
+    (problem,) = [one for one in result.diagnostics if one.code == "import-unit-missing"]
+    assert problem.hint == "give a plain number"
