@@ -212,15 +212,18 @@ def free_capacity(instance: Instance, final: FinalPlacement, reading: Reading) -
     return np.asarray(np.where(on[:, None], instance.rows.capacity - used, 0), np.int64)
 
 
-def holdings(reading: Reading) -> Ints:
-    """(N, 4) limit, first tick, end, units held by steps, including power steps; half-open intervals."""
+def holdings(reading: Reading, without: frozenset[str] = frozenset()) -> Ints:
+    """(N, 4) limit, first tick, end, units held by steps, including power steps; half-open intervals.
+
+    without: ids of steps that are left out.
+    """
     rows = []
     for step in reading.instance.power_steps:
         for use in step.uses:
             begin = step.start + use.offset
             rows.append((use.limit, begin, step.end if use.hold == WHOLE else begin + use.hold, use.units))
     for timed in reading.steps:
-        if not kind_of(timed.step.kind).is_timed:
+        if not kind_of(timed.step.kind).is_timed or timed.step.id in without:
             continue
         for use in uses_of(reading, timed):
             begin = timed.start + use.offset
@@ -308,6 +311,9 @@ class Ready:
     """(N, R) capacity without further sheds."""
     most: Ints
     """(N, R) the most that one further shed frees of each resource."""
+    row: Ints
+    lower: Bools
+    """(S,) services that make way."""
 
     def sheds(self, demand: Ints, missing: int) -> int:
         """Replicas that must still be shed at least so that `missing` replicas fit, whatever their rows."""
@@ -318,6 +324,23 @@ class Ready:
         each = np.diff(sheds, axis=1, prepend=0)[more <= self.fit[:, None]]
         uncounted = int(np.maximum(self.fit - COUNTED, 0).sum())
         return int(np.sort(each)[: max(0, missing - uncounted)].sum())
+
+    def idle_steps(self, reading: Reading) -> frozenset[str]:
+        """Steps that a plan would not have if all that makes way had never had its turn: its own, except
+        sheds, and sheds made only for it. What those free on these rows counts, so there they stay.
+        """
+        ids, used = reading.instance.services.id, set(self.row.tolist())
+        names = {ids[service] for service in np.flatnonzero(self.lower).tolist()}
+        return frozenset(
+            timed.step.id
+            for timed in reading.steps
+            if timed.service >= 0
+            and (
+                names.issuperset(timed.step.for_services) and used.isdisjoint(row for row, _ in timed.rows)
+                if timed.step.kind == "shed"
+                else self.lower[timed.service]
+            )
+        )
 
 
 class EndState:
@@ -483,7 +506,8 @@ class Displaced:
         done[(free - made >= s.demand[self._service]).all(axis=1)] = 0
         on = np.flatnonzero(fit > 0)
         pool = rows.pool[on].astype(np.int64)
-        return Ready(pool, end_state.on[on], done[on], due[on], fit[on], free[on], most[on])
+        turned_on, lower = end_state.on[on], self._lower
+        return Ready(pool, turned_on, done[on], due[on], fit[on], free[on], most[on], on, lower)
 
 
 def _add(capacity: Ints, row: Ints, amounts: Ints) -> None:

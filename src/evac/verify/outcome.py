@@ -373,11 +373,11 @@ class Action:
 
 
 class Slots:
-    """Units of each limit held per tick by the steps of a plan; `take` adds to them."""
+    """Units of each limit held per tick by the steps of a plan, except some; `take` adds to them."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, without: frozenset[str] = frozenset()) -> None:
         self._instance = reading.instance
-        self._holdings = holdings(reading)
+        self._holdings = holdings(reading, without)
         self._held: dict[int, Ints] = {}
 
     def look(
@@ -465,8 +465,12 @@ def _pools_ready(slots: Slots, reading: Reading, times: Milestones, rows: Ready)
 
 
 def _sheds_over(reading: Reading, times: Milestones, rows: Ready, count: int) -> int:
-    """When that many further sheds could be over, each as early as limits allow alongside all other steps."""
-    slots, over = Slots(reading), 0
+    """When that many further sheds could be over, each as early as limits allow alongside all steps that are
+    not made for what makes way.
+    """
+    if not count:
+        return 0
+    slots, over = Slots(reading, rows.idle_steps(reading)), 0
     of_pool = {pool: int(rows.due[rows.pool == pool].min()) for pool in np.unique(rows.pool).tolist()}
     while count > 0:
         sheds = (
@@ -488,7 +492,7 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
     ready_rows: rows where it would fit. If a shed must free the capacity, nothing starts before one could
     have ended, and the last start follows the last of as many as it takes at least. Starts, then verify and
     shift, follow what the service waits for, each as early as tools, hands and limits allow alongside all
-    other steps.
+    other steps; those sheds need not wait for steps made for what makes way.
     """
     instance, s = reading.instance, reading.instance.services
     members = times.members[int(s.component[service])]

@@ -133,3 +133,15 @@ def test_rows_that_are_kept_shed_only_lower_tiers() -> None:
                 assert victim["tier"] > board.service[line["service"]]["tier"], (seed, again)
                 shed += 1
     assert shed > 100
+
+
+def test_a_wait_for_steps_of_what_makes_way_is_no_lack_of_time() -> None:
+    """Only v0 fits pay, once both of wiki are gone. That mid takes the place of ads may come after that."""
+    large = ServiceDraft("pay", 0, 100, 1, (1, 1), 9, _GIB, shift=False)
+    wiki = _service("wiki", 3, 2, "v0", "v0", people=900, shed=100)
+    others = (_service("mid", 2, 2), wiki, _service("ads", 3, 2, "v1", people=1, shed=100))
+    made, states = _planned(_instance(large, *others, v0=4, v1=2, horizon=260, sheds=1))
+    assert states == {"pay": "unplaced", "mid": "restored", "ads": "shed"}
+    small = _instance(replace(large, cpu=4), *others, v0=4, v1=2, horizon=260, sheds=1)
+    assert ("F17", "pay") in {(one.rule, one.subject) for one in check_instance(small, made).violations}
+    assert _planned(small)[1]["pay"] == "restored"

@@ -188,7 +188,8 @@ def rows_on(pools: dict[int, int], shed: int = NEVER) -> Ready:
     done = 0 if shed == NEVER else NEVER
     lines = np.array([(pool, on, done, shed, 9) for pool, on in pools.items()], np.int64).reshape(-1, 5)
     much = np.full((len(pools), RESOURCE_COUNT), 2**40, np.int64)
-    return Ready(*lines.T, free=much if shed == NEVER else 0 * much, most=much)
+    free, nobody = much if shed == NEVER else 0 * much, np.zeros(9, np.bool_)
+    return Ready(*lines.T, free=free, most=much, row=lines[:, 0], lower=nobody)
 
 
 def test_hands_that_are_all_taken_are_no_lack_of_capacity(instance: Instance) -> None:
