@@ -383,7 +383,7 @@ class EndState:
         if instance.services.base_lost[service]:
             return eligible
         rows = instance.present.row[instance.present.service == service]
-        home = set(instance.rows.site[rows].tolist())
+        home = set(instance.rows.site[rows].tolist()) - {-1}
         at_home: Bools = np.array([pool.site in home for pool in instance.pools], np.bool_)
         return np.logical_and(eligible, at_home)
 

@@ -58,7 +58,7 @@ def _check_moved(reading: Reading, times: Milestones, service: int) -> None:
     if s.base_lost[service] or not needed <= done <= shed:
         words = f"restarts {done} of {shed} shed replicas, which restores nothing"
         reading.complain("F11", s.id[service], words)
-    home = set(instance.rows.site[instance.present.row[instance.present.service == service]].tolist())
+    home = set(instance.rows.site[instance.present.row[instance.present.service == service]].tolist()) - {-1}
     for timed in steps:
         if any(int(instance.rows.site[row]) not in home for row, _ in timed.rows):
             reading.complain("F10", timed.step.id, "starts again at a site that its users are not sent to")

@@ -201,6 +201,18 @@ def test_what_would_fit_is_the_same(seed: int) -> None:
             assert ready.sheds(instance.services.demand[service], missing) == plain.further(capacity, missing)
 
 
+def test_a_place_of_unknown_site_is_nobodys_home() -> None:
+    instance = wild_instance(4)
+    rows = replace(instance.rows, site=np.full_like(instance.rows.site, -1))
+    nowhere = replace(instance, rows=rows, pools=tuple(replace(pool, site=-1) for pool in instance.pools))
+    with interpreted():
+        reading = read(nowhere, plan_instance(instance, work=0))
+    end_state = EndState(reading, final_state(reading))
+    running = np.flatnonzero(~instance.services.base_lost & (instance.services.surviving > 0)).tolist()
+    assert running
+    assert not any(end_state.may_use(service).any() for service in running)
+
+
 @pytest.mark.parametrize("seed", [0, 29, 30, 77, 102, 107])
 def test_no_lost_service_stays_down_that_fits_into_what_its_plan_leaves_free(seed: int) -> None:
     """What sheds leave over is there for any tier, and survivors that were left in place serve again."""
