@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from evac.model.instance import Instance, Limit, Use
 from evac.model.plan import Plan
 from evac.planning import compiled
-from evac.planning.evacuation.board import NEVER, PINNED, SHEDS
+from evac.planning.evacuation import idle_sheds
+from evac.planning.evacuation.board import NEVER, PINNED, SHEDS, STARTS
 from evac.planning.evacuation.order import closure_order
 from evac.planning.evacuation.search import generate
 from evac.planning.evacuation.solve import default_options, prepare
@@ -145,3 +148,32 @@ def test_a_wait_for_steps_of_what_makes_way_is_no_lack_of_time() -> None:
     small = _instance(replace(large, cpu=4), *others, v0=4, v1=2, horizon=260, sheds=1)
     assert ("F17", "pay") in {(one.rule, one.subject) for one in check_instance(small, made).violations}
     assert _planned(small)[1]["pay"] == "restored"
+
+
+def _lines_run(count: int, more: int) -> int:
+    """Lines of code that take back what is idle of `count` sheds, once a row of as many starts has grown."""
+    old = tuple(_service(f"s{k}", 3, 2, "v0") for k in range(count))
+    lost = tuple(_service(f"x{k}", 0, 2, start=k + 1) for k in range(count))
+    board, items = prepare(_instance(*old, *lost, v0=2 * count, horizon=90_000, sheds=1))
+    generate(board, closure_order(items), default_options(board, 1), NEVER)
+    assert (board.size[STARTS], board.size[SHEDS]) == (count, count)
+    for amount in (board.row["capacity"], board.row["free"]):
+        amount[0] += 2 * more
+    lines = [0]
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        lines[0] += event == "line"
+        return trace if frame.f_code.co_filename == idle_sheds.__file__ else None
+
+    sys.settrace(trace)
+    try:
+        assert idle_sheds.take_back_idle(board) == more
+    finally:
+        sys.settrace(None)
+    assert board.size[SHEDS] == count - more
+    return lines[0]
+
+
+def test_work_on_idle_sheds_grows_with_their_number() -> None:
+    """Not with the product of sheds and starts on a row."""
+    assert _lines_run(60, 1) < 5 * _lines_run(15, 1)

@@ -28,13 +28,13 @@ from evac.planning.evacuation.board import (
     Board,
     Ints,
 )
+from evac.planning.evacuation.idle_sheds import take_back_idle
 from evac.planning.evacuation.items import start, undo
 from evac.planning.evacuation.shedding import (
     base_is_shed,
     delay_sheds_of,
     keep_at_home,
     leave_home,
-    take_back_idle,
 )
 from evac.planning.evacuation.starts import MOVED, last_end
 from evac.planning.evacuation.timing import begin_item, schedule

@@ -46,6 +46,7 @@ from evac.planning.evacuation.board import (
     Board,
     Ints,
 )
+from evac.planning.evacuation.idle_sheds import take_back_idle
 from evac.planning.evacuation.items import (
     AGAIN,
     EAGER,
@@ -66,7 +67,6 @@ from evac.planning.evacuation.items import (
 )
 from evac.planning.evacuation.legality import breaks_rules
 from evac.planning.evacuation.moves import restart_shed, shed_times
-from evac.planning.evacuation.shedding import take_back_idle
 from evac.planning.evacuation.timing import tool_at
 
 EACH_ODDS = 4

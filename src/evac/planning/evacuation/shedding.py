@@ -167,11 +167,11 @@ def _put_back(board: Board, first: int, last: int) -> int:
         board.shed[line].count -= back
         for r in range(board.vector.shape[1]):
             board.vector[NEED, r] += back * board.service[victim].demand[r]
-    return _without_empty(board, first, last)
+    return without_empty(board, first, last)
 
 
 @inner
-def _without_empty(board: Board, first: int, last: int) -> int:
+def without_empty(board: Board, first: int, last: int) -> int:
     """Drops lines first..last-1 of the shed log that shed nothing; returns the line after the last kept."""
     kept = first
     for line in range(first, last):
@@ -326,7 +326,7 @@ def do_sheds(board: Board, row: int, lines: int) -> int:
 
 
 @inner
-def _end_of(board: Board, line: int) -> int:
+def end_of(board: Board, line: int) -> int:
     """When a shed has ended."""
     shed = board.shed[line]
     return shed.at + shed_length(board, board.present[shed.entry].service, shed.manual)
@@ -360,66 +360,6 @@ def undo_sheds_to(board: Board, mark: int) -> None:
         board.service[victim].left += count
         for r in range(board.vector.shape[1]):
             board.row[row].free[r] -= count * board.service[victim].demand[r]
-
-
-@inner
-def _fits_back(board: Board, line: int) -> bool:
-    """Whether one replica that a shed takes could have stayed: nothing uses its capacity, now or at any start
-    on its row after the shed.
-    """
-    entry = board.present[board.shed[line].entry]
-    demand, number = board.service[entry.service].demand, entry.row
-    end = _end_of(board, line)
-    for r in range(board.vector.shape[1]):
-        if demand[r] > board.row[number].free[r]:
-            return False
-    for k in range(board.size[STARTS]):
-        since = board.started[k].at
-        if board.started[k].row != number or since < end:
-            continue
-        for r in range(board.vector.shape[1]):
-            free = board.row[number].capacity[r]
-            for other in range(board.size[STARTS]):
-                start = board.started[other]
-                if start.row == number and start.at <= since:
-                    free -= board.service[start.service].demand[r]
-            for other in range(board.size[SHEDS]):
-                gone = board.present[board.shed[other].entry]
-                if gone.row == number and _end_of(board, other) <= since:
-                    free += board.shed[other].count * board.service[gone.service].demand[r]
-            if demand[r] > free:
-                return False
-    return True
-
-
-@inner
-def take_back_idle(board: Board) -> int:
-    """Undoes sheds of replicas whose capacity nothing uses in the end, most valuable first; returns how many
-    replicas stay.
-    """
-    stay = 0
-    for line in range(board.size[SHEDS] - 1, -1, -1):
-        shed = board.shed[line]
-        entry = board.present[shed.entry]
-        victim, number, count = board.service[entry.service], entry.row, shed.count
-        while victim.moved == 0 and shed.count > 0 and _fits_back(board, line):
-            shed.count -= 1
-            entry.left += 1
-            victim.left += 1
-            for r in range(board.vector.shape[1]):
-                board.row[number].free[r] -= victim.demand[r]
-                board.row[number].unshed[r] = max(0, board.row[number].unshed[r] - victim.demand[r])
-        if shed.count < count:
-            uses, by_hand = board.pool[board.row[number].pool].shed_set, hands(board, SHED, shed.manual)
-            length = shed_length(board, entry.service, shed.manual)
-            lift(board, uses, by_hand, length, count, shed.at)
-            if shed.count > 0:
-                reserve(board, uses, by_hand, length, shed.count, shed.at)
-            stay += count - shed.count
-    if stay > 0:
-        board.size[SHEDS] = _without_empty(board, 0, board.size[SHEDS])
-        board.size[VERSION] += 1
-    return stay
 
 
 @inner
