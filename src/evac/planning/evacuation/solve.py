@@ -166,7 +166,7 @@ def _mend(board: Board, items: Items, found: Found) -> Found:
         late = np.unique(services["component"][~shed])
         late = late[np.lexsort((late, items.tier[late]))]
         # What was tried first and still lacks capacity may take it from what was spared of lower tiers.
-        highest = items.tier[late[moved[late]]].min(initial=len(board.service))
+        highest = items.tier[late[moved[late]]].min(initial=board.last_tier)
         board.service["spared"][board.service["tier"] > highest] = 0
         rest = found.order[~np.isin(found.order, late)]
         found.order = np.concatenate([late[moved[late]], _before_lower(rest, late[~moved[late]], items)])
