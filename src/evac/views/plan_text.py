@@ -331,7 +331,9 @@ def _moved(page: Page, plan: Plan) -> None:
         (o.service, f"tier {o.tier}", people(*plan_view.felt(plan, [o])), why_words("", moves[o.service]))
         for o in found[:SHOWN]
     ]
-    page.table(("service", "", "people", f"what happens {since(plan.scenario.kind)}"), rows, right=(2,))
+    # These times count from the start of a move, not from its deadline.
+    when = "after the start" if plan.scenario.kind == "evacuate" else since(plan.scenario.kind)
+    page.table(("service", "", "people", f"what happens {when}"), rows, right=(2,))
     if len(found) > SHOWN:
         page.line(f"and {number(len(found) - SHOWN)} more", "dim")
 

@@ -133,6 +133,9 @@ def test_text_report_and_runbook_say_where_and_when_something_moves() -> None:
     assert plan.moves["wiki"].serves_ms == 160_000
     text = " ".join(plan_text(plan, "sha256:0", 400, False).split())
     assert f"wiki tier 3 100 {words}" in text
+    assert "what happens after the loss" in text
+    evacuation = replace(plan, scenario=replace(plan.scenario, kind="evacuate"))
+    assert "what happens after the start" in plan_text(evacuation, "sha256:0", 400, False)
     rows = {row["service"]: (row["back"], row["why"]) for row in outcome_rows(plan)}
     assert rows["wiki"] == ("away 40 s", words)
     assert words in runbook_page(runbook(plan, "sha256:0"))
