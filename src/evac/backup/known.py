@@ -84,12 +84,9 @@ ALARM_MS: Final = 30 * 86_400_000
 def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCode, str]]:
     """Changes between two listings that no schedule explains: codes and messages."""
     if before is not None and is_another(before, now):
-        stanzas = {one.repository.rpartition("/")[0] for one in (before, now)}
-        is_upgrade = now.tool == "pgbackrest" and len(stanzas) == 1
         words = (
-            f"this is {'another database system' if is_upgrade else 'the repository'} "
-            f"{now.repository[-36:]}, and the last listing was of {before.repository[-36:]}: "
-            "nothing in it has been proven yet"
+            f"this is a listing of {now.repository[-36:]}, and the last one was of "
+            f"{before.repository[-36:]}: nothing in it has been proven yet"
         )
         return [("repository-changed", words)]
     if before is None or before.taken_at_ms is None:

@@ -331,13 +331,14 @@ class Ready:
         """
         ids, used = reading.instance.services.id, set(self.row.tolist())
         names = {ids[service] for service in np.flatnonzero(self.lower).tolist()}
+        sheds = {timed.step.id for timed in reading.of_kind("shed")}
         return frozenset(
             timed.step.id
             for timed in reading.steps
             if timed.service >= 0
             and (
                 names.issuperset(timed.step.for_services) and used.isdisjoint(row for row, _ in timed.rows)
-                if timed.step.kind == "shed"
+                if timed.step.id in sheds
                 else self.lower[timed.service]
             )
         )

@@ -149,9 +149,9 @@ def test_what_was_proven_of_another_repository_does_not_count(
 @pytest.mark.parametrize(
     ("tool", "ids", "words"),
     [
-        ("pgbackrest", ("main/1", "main/2"), "this is another database system main/2, and"),
-        ("pgbackrest", ("main/1", "other/1"), "this is the repository other/1, and"),
-        ("restic", (f"{'a' * 60}/b1", f"{'a' * 60}/b2"), "aaa/b2, and the last listing was of aaa"),
+        ("pgbackrest", ("main/1", "main/2"), "this is a listing of main/2, and"),
+        ("pgbackrest", ("main/1", "other/1"), "this is a listing of other/1, and"),
+        ("restic", (f"{'a' * 60}/b1", f"{'a' * 60}/b2"), "aaa/b2, and the last one was of aaa"),
     ],
 )
 def test_the_two_repositories_are_named_so_that_they_differ(

@@ -90,5 +90,5 @@ def test_a_page_that_needs_the_estate_before_it_is_read_says_to_load_it_again() 
     page = asyncio.run(problem(request, {**told, "status": 503, "request": "1"})).decode()
     assert "Not available now" in page
     assert "The estate is being read." in page
-    assert "Load this page again in a moment" in page
+    assert "Reload this page in a moment" in page
     assert "majority" not in page
