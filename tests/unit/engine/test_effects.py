@@ -20,7 +20,6 @@ from evac.engine.runs.effects import (
     encode,
     numbered,
     of_run,
-    times_back,
 )
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
@@ -113,7 +112,8 @@ def test_what_is_lost_names_the_run_that_left_it_and_not_a_later_one_about_the_s
 def test_how_often_a_domain_came_back_counts_its_site_and_what_a_person_cleared() -> None:
     async def work() -> None:
         store = MemoryStore()
-        seen = [await times_back(store, "east/h1")]
+        reader = EffectsReader(store)
+        seen = [await reader.times_back("east/h1")]
         for at, (scenario, phase) in enumerate(
             (
                 ("restore", "succeeded"),
@@ -124,11 +124,11 @@ def test_how_often_a_domain_came_back_counts_its_site_and_what_a_person_cleared(
             1,
         ):
             await put(store, moved(f"run-{at}", scenario, "east", at_ms=at, phase=phase), east="active")
-            seen.append(await times_back(store, "east/h1"))
+            seen.append(await reader.times_back("east/h1"))
         await put(store, moved("other", "restore", "east/h2", "west", at_ms=9), east="lost")
-        seen.append(await times_back(store, "east/h1"))
+        seen.append(await reader.times_back("east/h1"))
         await clear(store, "east", "kim", "a drill", 50)
-        seen.append(await times_back(store, "east/h1"))
+        seen.append(await reader.times_back("east/h1"))
         assert seen == [(0, 0), (1, 0), (2, 0), (2, 0), (2, 0), (2, 0), (2, 50)]
 
     asyncio.run(work())

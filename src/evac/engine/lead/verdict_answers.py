@@ -30,7 +30,7 @@ from evac.engine.lead.watch_journal import Notice, NoticeKind, of_verdict
 from evac.engine.plans.library import Drawer, Ready
 from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.desk import Desk
-from evac.engine.runs.effects import EffectsReader, times_back
+from evac.engine.runs.effects import EffectsReader
 from evac.engine.runs.proposals import Concerned, Wanted
 from evac.engine.runs.requests import to_apply, to_approve
 from evac.engine.stores.guards import Mark, check_mode, read_register
@@ -307,6 +307,7 @@ class VerdictAnswers:
         move.
         """
         self._looking: set[str] = set()
+        self._effects = EffectsReader(desk.store)  # it decodes each record once
         self._reported: set[str] = set()
         self._answering = asyncio.Lock()
 
@@ -361,14 +362,14 @@ class VerdictAnswers:
     ) -> None:
         """A site that is lost, suspect and lost again was lost once, unless it was healthy between. If it was
         restored or its mark was cleared meanwhile, this is another loss, also if that is recorded only while
-        it is lost again. Looks once in a period at most.
+        it is lost again. Looks once in ten periods at most: the records of all runs are read.
         """
         same = known is not None
         if same:
             with contextlib.suppress(errors.EvacError):
-                same = await times_back(self._desk.store, what) == known
+                same = await self._effects.times_back(what) == known
         if same or self._back.get(what, ()) != known:
-            await asyncio.sleep(self._desk.policy.profile.period_ms / 1_000)
+            await asyncio.sleep(10 * self._desk.policy.profile.period_ms / 1_000)
         else:
             del self._back[what]
             for answer in answers:
@@ -409,7 +410,7 @@ class VerdictAnswers:
         """
         async with self._answering:
             await self._conductor.ready()
-            self._back[site] = await times_back(self._desk.store, site)
+            self._back[site] = await self._effects.times_back(site)
             register = await read_register(self._desk.store)
             concerned = self._conductor.concerned()
             if concerned is not None:
@@ -428,9 +429,9 @@ class VerdictAnswers:
             standing = self._halls().get(hall)
             if standing is None or standing.verdict.state != "lost":
                 raise _NotYet  # its site may be lost as well
-            self._back[hall] = await times_back(self._desk.store, hall)
+            self._back[hall] = await self._effects.times_back(hall)
             register = await read_register(self._desk.store)
-            effects = await EffectsReader(self._desk.store).read(self._desk.clock.now_ms())
+            effects = await self._effects.read(self._desk.clock.now_ms())
             concerned = self._conductor.concerned()
             if concerned is not None and (hall in concerned.halls or site in concerned.accounted):
                 words = f"{hall} is lost; {concerned.run} takes this into account"

@@ -191,6 +191,18 @@ class EffectsReader:
         self._since = {(one.domain, one.state): one.since_ms for one in lost}
         return Effects(tuple(lost), runs)
 
+    async def times_back(self, domain: str) -> tuple[int, int]:
+        """How many runs brought a domain back, or its site, and when a person last cleared its mark, in ms
+        since 1970: another value whenever it comes back. Raises Unavailable.
+        """
+        await self._read_new()
+        back = {domain, domain.partition("/")[0]}
+        runs = [one for one in self._known.values() if back.intersection(one.domains)]
+        cleared = [await self._store.get(CLEARED + name) for name in sorted(back)]
+        at_ms = [cleared_in(one.value).get("at_ms", 0) for one in cleared if one is not None]
+        returns = [one for one in runs if one.scenario not in _LEAVES and one.phase in SUCCEEDED]
+        return len(returns), max(at_ms, default=0)
+
     async def _read_marks(self) -> None:
         """Reads the register; if it is unreadable, keeps the previous marks (guards then allow nothing)."""
         with contextlib.suppress(Corrupt):
@@ -247,18 +259,6 @@ def _leaving(opened: Iterable[Entry]) -> dict[str, tuple[str, int]]:
             since, made = told.get("since", {}), made_ms(made_in(entry.value))
             found |= {site: (run, int(since.get(site, made))) for site in told.get("leaving", ())}
     return found
-
-
-async def times_back(store: Store, domain: str) -> tuple[int, int]:
-    """How many runs brought a domain back, or its site, and when a person last cleared its mark, in ms since
-    1970: another value whenever it comes back. Raises Unavailable.
-    """
-    effects = await EffectsReader(store).read(0)
-    back = {domain, domain.partition("/")[0]}
-    runs = [one for one in effects.moved if back.intersection(one.domains) and one.scenario not in _LEAVES]
-    cleared = [await store.get(CLEARED + name) for name in sorted(back)]
-    at_ms = [cleared_in(one.value).get("at_ms", 0) for one in cleared if one is not None]
-    return sum(one.phase in SUCCEEDED for one in runs), max(at_ms, default=0)
 
 
 def _left_by(
