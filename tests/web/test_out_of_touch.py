@@ -33,6 +33,17 @@ LOSABLE = re.compile("You can(&#39;t|'t)? lose")
 FULL = "/var/lib/evac.sqlite: database or disk is full"
 
 
+async def until_silent(office: Office) -> None:
+    """The office looks until it knows that its store does not answer."""
+    task = asyncio.ensure_future(office._look_again())
+    async with asyncio.timeout(PATIENCE_S):
+        while office.silence() is None:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    office.refresh()
+
+
 async def ready(client: httpx2.AsyncClient) -> tuple[int, str]:
     answer = await client.get("/readyz")
     return answer.status_code, str(answer.json().get("detail", ""))
@@ -156,13 +167,7 @@ def test_runs_say_that_the_store_is_silent_what_is_known_and_since_when() -> Non
         assert (await client.get("/v1/runs/run-1")).json()["silent_since"] is None
         assert "has not answered" not in (await client.get("/runs/run-1")).text
         store.error = Unavailable("no answer in 10 s")
-        task = asyncio.ensure_future(office._look_again())
-        async with asyncio.timeout(PATIENCE_S):
-            while office.silence() is None:
-                await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        office.refresh()
+        await until_silent(office)
         since = moment(office.looked_ms)
         told = (await client.get("/v1/runs/run-1")).json()
         assert (told["state"], told["silent_since"]) == ("running", since)
@@ -204,13 +209,7 @@ def test_a_room_that_never_read_its_store_lists_no_runs_as_if_there_were_none() 
                 answer = await client.get(path)
                 assert answer.status_code == 503, path
                 assert "it is unknown which runs there are" in answer.text, path
-            task = asyncio.ensure_future(office._look_again())
-            async with asyncio.timeout(PATIENCE_S):
-                while office.silence() is None:
-                    await asyncio.sleep(0.01)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            office.refresh()
+            await until_silent(office)
             page = (await client.get("/plans")).text
             assert "The store has not answered yet" in page
             assert "shows the state at that time" not in page, "nothing was read"

@@ -49,8 +49,8 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
 
 
 def without_surplus(top: Topology, n: IntColumn, surviving: IntColumn) -> IntColumn:
-    """(S,) replicas to have after a loss or a restore: of a service of which a run left too many, no more
-    than are declared, or survive. n, surviving: (S,) replicas before, and what is left of them.
+    """(S,) replicas to have after a loss or a restore. If a run left too many of a service, no more than are
+    declared, or survive. n, surviving: (S,) replicas before, and what is left of them.
     """
     services, home = top.estate.services, top.estate.home
     if home is None or not top.estate.surplus:
@@ -86,8 +86,8 @@ def _short_of_home(top: Topology, now: Replicas, home: Replicas) -> IntColumn:
 def _leaving(
     top: Topology, now: Replicas, home: Replicas, here: BoolColumn, stops: BoolColumn, surplus: IntColumn
 ) -> tuple[Leaving, ...]:
-    """For services that return, or of which a run left too many: replicas in excess of home's number at their
-    places, in the order of the table. stops: (S,) these services.
+    """For services that return or have too many replicas since a run: replicas in excess of home's number at
+    their places, in the order of the table. stops: (S,) these services.
     """
     declared = Counter[tuple[int, int, int]]()
     for key, count in zip(_keys(top, home), home.count.tolist(), strict=True):

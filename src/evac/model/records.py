@@ -30,7 +30,7 @@ else:
 
 
 class _Late:
-    """A method of a frozen class. Whoever asks for it has it compiled, and it takes this place."""
+    """A method of a frozen class: compiled when it is first asked for, and then replaced by the result."""
 
     def __init__(self, name: str, owner: type) -> None:
         self.name = name

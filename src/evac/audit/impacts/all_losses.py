@@ -232,8 +232,8 @@ def _open(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
 def _open_by_tools(
     wiring: Wiring, hit: Down, damage: Damage, paths: Chains, chains: Recovery, open_question: BoolColumn
 ) -> tuple[BoolColumn, BoolColumn]:
-    """(L, S) each: `open_question` with everything that needs tools of which nobody knows whether they run;
-    and what may need them, or else is done by hand and takes an unknown time.
+    """(L, S) each: `open_question` and everything that needs tools that may or may not run; and what may need
+    such tools, or is done by hand in an unknown time.
     """
     pairs, unsure = hit.down, np.zeros(open_question.shape, np.bool_)
     down, starts = pairs.marked(*open_question.shape), damage.starts > 0

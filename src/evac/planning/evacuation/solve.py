@@ -233,7 +233,7 @@ def _breaches(board: Board) -> list[int]:
 
 
 def _idle_sheds(board: Board) -> list[int]:
-    """Entries of `present`, each once, of which a replica was shed that could have stayed."""
+    """Entries of `present`, each once, that had a replica shed although it could have stayed."""
     found = set[int]()
     line = first_idle_shed(board, 0)
     while line >= 0:

@@ -134,7 +134,8 @@ def _beside(path: Path, name: str) -> Path | None:
 def read_project(source: Path, problems: Problems) -> tuple[Node, Variables] | None:
     """The project of a file or a folder, and its variables; None, with diagnostics, if it has no services.
 
-    A file that `.env` lists next to it stands for the project. Services have the values of their `env_file`.
+    If `.env` next to the file names other files, they are read as the project. Each service gets the values
+    of its `env_file`.
     """
     path = _file(source, problems)
     if path is None:
