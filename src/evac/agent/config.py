@@ -8,6 +8,7 @@ refused before the order is read, with a code of its own.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import re
 import tomllib
@@ -20,8 +21,10 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from evac.agent.allowed import Allowed
+from evac.drivers.port import Verb
 from evac.drivers.process.client import address
 from evac.drivers.registry import DRIVERS
+from evac.drivers.spec import DriverSpec
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.records import dataclass
 from evac.net.tls import Renewed, TlsFiles, ends_ms, is_here, names_of, server_context, stamp_of
@@ -65,7 +68,7 @@ def _path(reference: str) -> Path:
     return Path(reference.removeprefix("file:"))
 
 
-def check_plain(host: str, tls: TlsConfig | None, allowed: bool) -> str:
+def checkplain(host: str, tls: TlsConfig | None, allowed: bool) -> str:
     """Why an agent may not listen without TLS at an address; empty if it may."""
     if tls is not None or allowed or is_here(host):
         return ""
@@ -166,6 +169,11 @@ def _left(left_ms: int) -> str:
 MAX_CONFIG_BYTES: Final = 1 << 20
 _ANY: Final = frozenset({"", "0.0.0.0", "::"})
 """Wildcard addresses: the agent listens everywhere, so they do not say where to reach it."""
+_LIST_HEAD: Final = re.compile(r"\s*\[\[\s*([a-z]+)\s*\]\]")
+DEMOTE: Final[Verb] = "demote"
+FENCING: Final[tuple[Verb, ...]] = (DEMOTE, "fence", "stop", "scale", "drain")
+"""Verbs with which a fence may stop a primary or cut it off."""
+_ACTION_KEYS: Final = frozenset({"verb", "driver", "settings", "parameters"})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _T = TypeVar("_T")
 
@@ -285,15 +293,64 @@ def read_config(path: Path) -> AgentConfig:
         values = tomllib.loads(data.decode("utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidInput("agent-config", f"{path} cannot be read: {error}") from error
-    units = tuple(_made(UnitConfig, one, "units") for one in _listed(values, "units"))
-    fences = tuple(_made(FenceConfig, one, "fences") for one in _listed(values, "fences"))
-    tls = values.pop("tls", None)
-    if tls is not None:
-        values["tls"] = _made(TlsConfig, tls, "tls")
-    values["allow"] = _made(Allowed, values.pop("allow", {}), "allow")
+    reading = _Reading(data.decode("utf-8"))
+    whole: dict[str, Any] = {
+        "units": reading.listed(UnitConfig, values.pop("units", [])),
+        "fences": reading.listed(FenceConfig, values.pop("fences", [])),
+        "allow": reading.made(Allowed, values.pop("allow", {}), "allow"),
+    }
+    if "tls" in values:
+        whole["tls"] = reading.made(TlsConfig, values.pop("tls"), "tls")
     if "state" in values:
         values["state"] = (path.parent / str(values["state"])).resolve()
-    return _made(AgentConfig, {**values, "units": units, "fences": fences}, str(path))
+    config = reading.made(AgentConfig, values | whole, "")
+    if config is None:
+        raise InvalidInput("agent-config", f"{path}: {'; '.join(reading.wrong)}", "fix the agent's file")
+    return config
+
+
+class _Reading:
+    """Values from the tables of a file, and what is wrong with them."""
+
+    def __init__(self, toml: str) -> None:
+        self.wrong: list[str] = []
+        self._lines = _lines(toml)
+
+    def made(self, kind: type[_T], values: Any, where: str, place: str = "") -> _T | None:
+        """One value. None if anything is wrong with it, or with its parts."""
+        if not isinstance(values, dict):
+            self.wrong.append(f"{where} must be a table{place}")
+            return None
+        found = _faults(kind, values)
+        if not found and None not in values.values():
+            try:
+                return kind(**plain(values))
+            except InvalidInput as error:
+                found = [error.message]
+            except TypeError as error:
+                found = [str(error)]
+        if found:
+            self.wrong.append(": ".join(filter(None, (where, "; ".join(found)))) + place)
+        return None
+
+    def listed(self, kind: type[_T], values: Any) -> tuple[_T, ...] | None:
+        name = _LISTS[kind]
+        if not isinstance(values, list):
+            self.wrong.append(f"{name} must be a list of tables")
+            return None
+        lines = self._lines.get(name, [])
+        places = [f" (line {line})" for line in lines] if len(lines) == len(values) else [""] * len(values)
+        found = [self.made(kind, one, name, place) for one, place in zip(values, places, strict=True)]
+        return None if None in found else tuple(one for one in found if one is not None)
+
+
+def _lines(toml: str) -> dict[str, list[int]]:
+    """Name of a list of tables -> the lines on which its tables begin."""
+    found: dict[str, list[int]] = {}
+    for number, line in enumerate(toml.split("\n"), 1):
+        if head := _LIST_HEAD.match(line):
+            found.setdefault(head[1], []).append(number)
+    return found
 
 
 def _is_list(value: Any) -> bool:
@@ -318,29 +375,22 @@ _KINDS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
 """Type of a field, as written -> what a value of it is like."""
 
 
-def _listed(values: dict[str, Any], name: str) -> list[Any]:
-    found = values.pop(name, [])
-    if not isinstance(found, list):
-        raise InvalidInput("agent-config", f"{name} must be a list of tables", "fix the agent's file")
-    return found
+_LISTS: Final[Mapping[type[Any], str]] = {UnitConfig: "units", FenceConfig: "fences"}
 
 
-def _made(kind: type[_T], values: Any, where: str) -> _T:
-    if not isinstance(values, dict):
-        raise InvalidInput("agent-config", f"{where} must be a table", "fix the agent's file")
-    known = {one.name: str(one.type) for one in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known.keys())
-    if unknown:
-        raise InvalidInput("agent-config", f"{where}: unknown: {', '.join(unknown)}", "fix the agent's file")
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    kinds = ((key, value, _KINDS[known[key]]) for key, value in plain.items() if known[key] in _KINDS)
-    wrong = [f"{key} must be {words}" for key, value, (fits, words) in kinds if not fits(value)]
-    if wrong:
-        raise InvalidInput("agent-config", f"{where}: {'; '.join(wrong)}", "fix the agent's file")
-    try:
-        return kind(**plain)
-    except TypeError as error:
-        raise InvalidInput("agent-config", f"{where}: {error}") from error
+def _faults(kind: type[Any], values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the keys of a table and the types of its values."""
+    known = {one.name: str(one.type) for one in fields(kind)}
+    found = (
+        [f"unknown: {', '.join(sorted(set(values) - known.keys()))}"] if set(values) - known.keys() else []
+    )
+    kinds = [(key, one, _KINDS[known[key]]) for key, one in plain(values).items() if known.get(key) in _KINDS]
+    return found + [f"{key} must be {words}" for key, value, (fits, words) in kinds if not fits(value)]
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with its lists as tuples, as actions and configurations have them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def _problems(config: AgentConfig) -> Iterable[str]:
@@ -351,7 +401,7 @@ def _problems(config: AgentConfig) -> Iterable[str]:
         yield from _unit_problems(unit)
     for fence in config.fences:
         yield from _fence_problems(fence, names)
-    problem = check_plain(config.host, config.tls, config.allow_plain)
+    problem = checkplain(config.host, config.tls, config.allow_plain)
     if problem:
         yield problem
     if config.tls is not None:
@@ -386,3 +436,50 @@ def _fence_problems(fence: FenceConfig, units: list[str]) -> Iterable[str]:
     for name in fence.units:
         if name not in units:
             yield f"the fence of {fence.store} stops {name}, which is not a unit"
+    for problem in _action_problems(fence.action):
+        yield f"the fence of {fence.store}: {problem}"
+
+
+def _action_problems(action: Mapping[str, Any]) -> Iterable[str]:
+    """What would make a fence's action fail at the moment when it is needed."""
+    if not action:
+        return
+    for key in sorted(action.keys() - _ACTION_KEYS):
+        yield f"action has no key {key}{_near(key, _ACTION_KEYS)}"
+    verb, driver = action.get("verb", DEMOTE), action.get("driver", "")
+    spec = DRIVERS.get(driver) if isinstance(driver, str) else None
+    able = [name for name, one in DRIVERS.items() if one.does(verb)] if verb in FENCING else []
+    if verb not in FENCING:
+        yield f"action cannot {verb} a primary: use {', '.join(FENCING)}"
+    elif driver not in able:
+        yield f"{driver or 'no driver'} cannot {verb}: use {', '.join(able)}"
+    for table in ("settings", "parameters"):
+        values = action.get(table, {})
+        if not isinstance(values, dict):
+            yield f"{table} must be a table"
+        elif wrong := sorted(key for key, value in values.items() if not _is_simple(value)):
+            yield f"{table}: {', '.join(wrong)} must be text, a number, true, false or a list of texts"
+        elif table == "settings" and spec is not None:
+            yield from _setting_problems(spec, plain(values))
+
+
+def _setting_problems(spec: DriverSpec, settings: Mapping[str, Any]) -> Iterable[str]:
+    known = {one.key: one for one in spec.all_settings}
+    for key, value in sorted(settings.items()):
+        if key not in known:
+            yield f"{spec.name} has no setting {key}{_near(key, known)}"
+        elif known[key].kind == "secret" and not str(value).startswith(("env:", "file:")):
+            yield f"{key} is written in plain text: write env:NAME or file:/path, and change the secret"
+        elif problem := known[key].problem(value):
+            yield f"{key} {problem}"
+
+
+def _is_simple(value: Any) -> bool:
+    return isinstance(value, str | int | bool) or (
+        isinstance(value, list) and all(isinstance(one, str) for one in value)
+    )
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name[:64], list(known), 1, 0.6)
+    return f", did you mean {near[0]}?" if near else ""

@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from evac.agent.config import FenceConfig
+from evac.agent.config import DEMOTE, FenceConfig, plain
 from evac.agent.listening import Reserve
 from evac.agent.memory import read_values, write_values
 from evac.agent.units import Units
@@ -353,17 +353,13 @@ class FenceHand:
 def action_of(values: Mapping[str, Any], store: str, site: str) -> Action:
     """The action in a fence's table: verb (default: demote), driver, settings, parameters."""
     return Action(
-        values.get("verb", "demote"),
+        values.get("verb", DEMOTE),
         store,
         str(values.get("driver", "")),
         site,
-        _plain(values.get("settings", {})),
-        _plain(values.get("parameters", {})),
+        plain(values.get("settings", {})),
+        plain(values.get("parameters", {})),
     )
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def _run(fence: FenceConfig, timeout_s: float, epoch: int) -> None:

@@ -111,7 +111,8 @@ class Supervisor:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-def agent(file: Path) -> None:
+@click.option("--check", is_flag=True, help="Check FILE and end.")
+def agent(file: Path, check: bool) -> None:
     """Run the agent of this site, configured by FILE (TOML), until it is stopped.
 
     It starts and stops local units, executes signed orders next to the systems they change, and fences its
@@ -125,6 +126,11 @@ def agent(file: Path) -> None:
     from evac.agent.service import run_agent
 
     config = read_config(file)
+    if check:
+        click.echo(
+            f"{file}: ok; site {config.site}, units: {len(config.units)}, fences: {len(config.fences)}"
+        )
+        return
     supervisor = Supervisor()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 

@@ -263,6 +263,10 @@ class DriverSpec:
         """Whether it has one of these capabilities."""
         return any(one in self.capabilities for one in capabilities)
 
+    def does(self, verb: Verb) -> bool:
+        """Whether it acts on a real system with this verb."""
+        return self.acts and any(verb in ABOUT[one].verbs for one in self.capabilities)
+
     def offers(self, settings: Mapping[str, Value], *capabilities: type) -> bool:
         """Whether an endpoint with these settings has one of these capabilities. One that lists its verbs
         (`does`) has a capability if it lists all of its verbs.

@@ -16,9 +16,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
 
 from evac.agent.config import AgentConfig, FenceConfig, UnitConfig, read_config
 from evac.agent.service import MAX_REQUEST_BYTES, run_agent
+from evac.cli.program import cli
 from evac.drivers.process import client as process_client
 from evac.drivers.process.client import AgentClient
 from evac.drivers.process.driver import AgentAnchors, AgentPermits
@@ -486,6 +488,63 @@ def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, text: str, word
     path.write_text(agents.header(agents.config(tmp_path)) + text, encoding="utf-8")
     with pytest.raises(InvalidInput, match=words):
         read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ('driver = "postgre"', "postgre cannot demote: use "),
+        ('verb = "demote"', "no driver cannot demote: use "),
+        ('driver = "noop"', "noop cannot demote"),
+        ('driver = "dns"', "dns cannot demote"),
+        ('driver = "postgres", verb = "promote"', "action cannot promote a primary: use demote, "),
+        ('driver = ["postgres"]', "cannot demote"),
+        ('driver = "postgres", verb = ["demote"]', "cannot .*demote.* a primary"),
+        ('driver = "postgres", setings = {}', "action has no key setings, did you mean settings"),
+        ('driver = "postgres", settings = 3', "settings must be a table"),
+        ('driver = "postgres", settings = {hots = "db"}', "postgres has no setting hots, did you mean host"),
+        ('driver = "postgres", settings = {port = 70000}', "port must be a number"),
+        ('driver = "postgres", settings = {host = {a = 1}}', "settings: host must be text"),
+        ('driver = "postgres", settings = {password = "hunter2"}', "password is written in plain text"),
+    ],
+)
+def test_a_fence_whose_action_could_not_work_is_refused_before_it_is_needed(
+    tmp_path: Path, action: str, words: str
+) -> None:
+    path = tmp_path / "agent.toml"
+    table = f'[[fences]]\nstore = "s"\naction = {{ {action} }}\n'
+    path.write_text(agents.header(agents.config(tmp_path)) + table, encoding="utf-8")
+    with pytest.raises(InvalidInput, match=f"the fence of s: .*{words}") as caught:
+        read_config(path)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_all_problems_of_a_file_are_named_at_once_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    head = agents.header(agents.config(tmp_path))
+    tables = '[[units]]\nname = "a"\nargv = 1\n[[units]]\nname = "b"\nport = "x"\n[[fences]]\nargv = 1\n'
+    path.write_text("window_ms = true\n" + head + tables, encoding="utf-8")
+    first = head.count("\n") + 2
+    with pytest.raises(InvalidInput) as caught:
+        read_config(path)
+    for words in (
+        "window_ms must be a whole number",
+        f"units: argv must be a list of texts (line {first})",
+        f"units: port must be a whole number (line {first + 3})",
+        f"fences: argv must be a list of texts (line {first + 6})",
+    ):
+        assert words in str(caught.value)
+
+
+def test_a_file_can_be_checked_without_starting_the_agent(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    good = agents.header(agents.config(tmp_path)) + '[[fences]]\nstore = "s"\n'
+    path.write_text(good + 'action = { driver = "postgres" }\n', encoding="utf-8")
+    said = CliRunner().invoke(cli, ["agent", str(path), "--check"])
+    assert (said.exit_code, "fences: 1" in said.output) == (0, True)
+    path.write_text(good, encoding="utf-8")
+    said = CliRunner().invoke(cli, ["agent", str(path), "--check"])
+    assert "does nothing" in str(said.exception)
 
 
 def test_the_agent_knows_no_store() -> None:
