@@ -85,9 +85,9 @@ estate.schema.json`.
   stays `no`. Quotes make only one difference: `unknown` and `~` without quotes mean that a value is not
   known.
 - **Unknown** is not zero. If you leave out a key, it is unknown, or takes the default in the tables below.
-- **Quantities** need a unit: `90 s`, `4 GiB`, `350 W`. Only counts and people need none. Numbers are
-  decimal, without an exponent. A fraction of a base unit is rounded once: durations and demands up,
-  capacities down.
+- **Quantities** need a unit: `90 s`, `4 GiB`, `350 W`. Only counts and numbers of people have none.
+  Numbers are decimal, without an exponent. A fraction of a base unit is rounded once: durations and
+  demands up, capacities down.
 - **Intervals**: where a table below allows it, `[60 s, 150 s]` means that the true value is between the two,
   inclusive. The plan and the audit use the worse end: the high one for durations, demands and people,
   the low one for capacity, limits and rates. The bound uses the better end, so it is valid whatever the true

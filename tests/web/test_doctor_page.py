@@ -115,7 +115,7 @@ def test_the_page_asks_without_waiting_and_shows_what_evac_doctor_says(estate: P
                 return await client.request(method, path, headers={"x-role": role, "origin": BASE}, **more)
 
             page = (await ask("GET", "/doctor", "viewer")).text
-            assert "have not been asked yet" in page
+            assert "No check has been made yet" in page
             assert "<form" not in page
             assert '<a href="/doctor" aria-current="page">' in page
             assert (await ask("POST", "/doctor", "viewer")).status_code == 403

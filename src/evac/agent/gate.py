@@ -164,7 +164,9 @@ class Gate:
             )
         if at_ms < self._started_ms:
             raise Retryable(
-                "agent-just-started", "the order is older than the agent", after_ms=self._started_ms - at_ms
+                "agent-just-started",
+                "the order was signed before the agent started",
+                after_ms=self._started_ms - at_ms,
             )
         if len(self._order) >= NONCES_KEPT:
             raise Retryable("agent-busy", "too many orders at once", after_ms=1_000)

@@ -87,7 +87,7 @@ class Unread(logging.Filter):
         number, self._count, self._said_s = self._count, 0, self._now_s()
         record.exc_info, record.exc_text, record.levelno, record.levelname = None, None, 30, "WARNING"
         record.msg, record.args = (
-            "received something other than a request over %d connections; last: %.80r",
+            "%d connections sent something that is not a valid request; last: %.80r",
             (number, str(error)),
         )
         return True

@@ -79,7 +79,7 @@ def read_values(path: Path) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise Corrupt(f"{path.name} of the agent cannot be read") from error
     if not isinstance(values, dict):
-        raise Corrupt(f"{path.name} of the agent contains something else")
+        raise Corrupt(f"{path.name} of the agent does not contain a JSON object")
     return values
 
 

@@ -85,7 +85,7 @@ class Units:
             if not (unit.config.systemd or unit.config.resume_alone) and await self._is_short(unit):
                 self._held.add(unit.config.name)
                 _log.warning(
-                    "%s ended while no agent was running; it is held until a leader says that it runs here",
+                    "%s ended while no agent was running; it is held until a leader confirms it",
                     unit.config.name,
                 )
         self._watching = asyncio.create_task(self._watch())
@@ -208,7 +208,7 @@ class Units:
             raise OutcomeUnknown("unit-not-stopped", f"still running after being killed: {', '.join(left)}")
         if trouble:
             raise OutcomeUnknown(
-                "unit-not-seen", f"could not see which processes they started: {', '.join(trouble)}"
+                "unit-not-seen", f"could not determine which processes they started: {', '.join(trouble)}"
             )
 
     def _left(self, own: list[tuple[str, Instance]], by_systemd: Mapping[str, bool]) -> list[str]:

@@ -295,7 +295,7 @@ class HeldJournals:
         elif is_released:
             words += "; the hold for this was released, so the run continues"
         else:
-            words += "; everything is on hold: find out who put an older state of the store back"
+            words += "; everything is on hold: find out who restored an older state of the store"
             hold = {"who": HOLDER, "reason": words, "at_ms": self._clock.now_ms()}
             with contextlib.suppress(errors.Conflict):  # A hold is there already.
                 puts = (Put(HOLD_KEY, orjson.dumps(hold)), Put(key, found))

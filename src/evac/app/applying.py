@@ -184,7 +184,7 @@ async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int, kept: Kept)
     for step in bound.spec.steps:
         problems, gate = found[step.id], step.gate
         if problems and kind_of(step.kind).fences and "attest" in loaded.policy.store(step.target).proofs:
-            problems, gate = (), f"{'; '.join(problems)}; instead, a person who has checked can attest it"
+            problems, gate = (), f"{'; '.join(problems)}; or a person who has checked it can attest it"
         steps.append(StepChecked(step.id, words_of(bound.actions[step.id]), problems, step.manual, gate))
     needs_approval = outside(loaded.policy.envelope, bound.spec.envelope)
     return dry_run_of(loaded.digest, scenario.title, steps, needs_approval, leaving)

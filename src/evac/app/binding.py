@@ -80,8 +80,7 @@ def must_do_the_same(bound: Bound, own: Bound) -> None:
             continue
         raise NotAllowed(
             "bound-differs",
-            f"{step} of {bound.spec.run} does something other than what this controller "
-            "would do under the same plan",
+            f"{step} of {bound.spec.run} differs from what this controller would do under the same plan",
             "if the run was created by another version of evac, finish it with that version, or create a new "
             "run with evac run adopt; otherwise, someone changed the store",
         )

@@ -163,7 +163,7 @@ async def _asked(endpoint: Endpoint, capability: type, drivers: Drivers, within_
     if observed.outcome != "unclear":
         return Answer(capability, said=observed.outcome)
     evidence = observed.evidence
-    why = str(evidence.get("why") or evidence.get("problem") or "it cannot tell its current state")
+    why = str(evidence.get("why") or evidence.get("problem") or "it cannot report its current state")
     return Answer(capability, str(evidence.get("code", "unclear")), why, _try(endpoint))
 
 
@@ -481,7 +481,9 @@ async def _act(driver: Driver, action: Action, order: Order, asking: Order, trie
         async with asyncio.timeout(WITHIN_S + 5):
             undone = await driver.undo(action, order)
             tried.append(Tried("undo reverses it", True, _said(undone)))
-    await _observed(driver, action, asking, tried, "the reversed action is observed as not done", ("absent",))
+    await _observed(
+        driver, action, asking, tried, "after the undo, the action is observed as not done", ("absent",)
+    )
 
 
 async def _observed(

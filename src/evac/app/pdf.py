@@ -129,7 +129,7 @@ def main() -> None:
         """Refuses every fetch: files, network, and data within the page."""
 
         def fetch(self, url: str, headers: Any = None) -> Any:
-            raise ValueError(f"a PDF is made without reading {url[:80]}")
+            raise ValueError(f"a PDF must not load {url[:80]}")
 
     page = _LIGHT.sub(r"\1", data.decode())
     drawn = HTML(string=with_charts(page), url_fetcher=Refusing())

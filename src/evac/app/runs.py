@@ -141,7 +141,7 @@ async def propose(
     except Unavailable as error:
         raise OutcomeUnknown(
             "proposal-unsure",
-            f"{error.message}; a run may have been created, or may still be",
+            f"{error.message}; the run may have been created, or may still be created",
             "check first: evac run list",
         ) from error
     if answer is None:

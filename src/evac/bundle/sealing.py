@@ -121,7 +121,7 @@ def _remove(path: Path, folder: Path) -> None:
             raise InvalidInput(
                 "bundle-leftover",
                 f"{path} looks like it was left behind by an interrupted opening, but contains "
-                f"{foreign[0][:80]!r}, which opening a bundle never writes",
+                f"{foreign[0][:80]!r}, which evac never writes when it opens a bundle",
                 "check it, then move it away or remove it",
             )
         locked = _lock(handle)
@@ -406,7 +406,7 @@ def write_shares(shares: Sequence[Share], folders: Sequence[Path], title: str) -
         take_back(written)
         raise InvalidInput(
             "share-folders",
-            f"{path} cannot be written: {error.strerror}; no shares were handed out",
+            f"{path} cannot be written: {error.strerror}; no shares were issued",
             "choose other folders: --shares-to DIR",
         ) from error
     except BaseException:

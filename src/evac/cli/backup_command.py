@@ -219,7 +219,7 @@ _job(
 _job(
     "run",
     "take",
-    "Take a backup of a DATA_SET now and make its copies.\n\nExit 1: it failed, or lacks a part.",
+    "Take a backup of a DATA_SET now and make its copies.\n\nExit 1: it failed or is incomplete.",
 )
 _job(
     "prove",

@@ -379,8 +379,8 @@ def compute(
 @credit.command()
 @click.argument("cases", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--rules", default="", help="Other rules: a file, or the name of a set. [default: the same]")
-@click.option("--earlier", type=Length(), default=0, help="As if each outage had begun this much earlier.")
-@click.option("--later", type=Length(), default=0, help="As if each outage had ended this much later.")
+@click.option("--earlier", type=Length(), default=0, help="Assume that each outage began this much earlier.")
+@click.option("--later", type=Length(), default=0, help="Assume that each outage ended this much later.")
 @output_option("text", "json")
 @file_option
 def simulate(

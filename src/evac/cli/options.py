@@ -96,7 +96,7 @@ def as_of_option(command: Command) -> Command:
     return click.option(
         "--as-of",
         type=Day(),
-        help="Date to evaluate the estate for; facts past their shelf life count as unknown.",
+        help="Evaluate the estate as of this date; facts past their shelf life count as unknown.",
     )(command)
 
 

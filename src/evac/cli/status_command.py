@@ -138,7 +138,7 @@ def what_if(domains: tuple[str, ...], estate: Path | None, where: Where, output:
     from evac.views.small_texts import what_if_text
 
     if estate is None and not where.server:
-        raise click.UsageError("give an --estate, or a --server that has one")
+        raise click.UsageError("use --estate, or a --server that has an estate")
     where.refuse(_estate=estate)
     document = where.do(lambda control: control.what_if(domains, estate))
     page = screen()

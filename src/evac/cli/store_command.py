@@ -41,7 +41,7 @@ def check(url: str, output: str, quiet: bool) -> int:
         for one in found:
             say(f"{one.code:<15} {one.words}\n{'':<15} next: {one.cure}", quiet=False)
         if not found:
-            say("this store is secured: nothing is open", quiet)
+            say("this store is secured: every check passed", quiet)
     return console.FINDINGS if found else console.DONE
 
 

@@ -272,7 +272,7 @@ def _never(rule: Rule) -> Iterator[Diagnostic]:
         case formulas.ProRata(times_permille=0) | formulas.Fixed(money=formulas.Money(minor=0)):
             why = "its amount is 0"
         case formulas.Days(days=0) | formulas.Voucher(count=0):
-            why = "it gives 0 of it"
+            why = "it grants nothing"
         case formulas.Bands(bands) if not bands:
             why = "it has no band"
         case formulas.PerDay(rates) if not any(rate.money.minor for rate in rates):
@@ -289,7 +289,7 @@ def _tiers(rule: Rule) -> Iterator[Diagnostic]:
     tiers = rule.formula.tiers
     for i, tier in enumerate(tiers):
         if (tier.uptime_below_ppm is None) == (tier.lasting_ms is None):
-            message = f"tier {i + 1} must have one of uptime_below and lasting"
+            message = f"tier {i + 1} must have either uptime_below or lasting"
             yield _problem(rule, "tier-ambiguous", message, "keep one of the two")
             continue
         for k, other in enumerate(tiers):
@@ -300,9 +300,7 @@ def _tiers(rule: Rule) -> Iterator[Diagnostic]:
                 tier.uptime_below_ppm is not None and below is not None and below >= tier.uptime_below_ppm
             ) or (tier.lasting_ms is not None and lasting is not None and lasting <= tier.lasting_ms)
             if wider:
-                message = (
-                    f"tier {i + 1} never counts: tier {k + 1} is reached whenever it is, and pays as much"
-                )
+                message = f"tier {i + 1} never counts: tier {k + 1} covers all its cases and pays no less"
                 yield _problem(rule, "tier-unreachable", message, "longer outages must pay larger shares")
                 break
 

@@ -138,7 +138,7 @@ def standing_problems(action: Action, name: str) -> list[str]:
         return [f"the prechecked replica is {standing}, not {name}"]
     if age > most:
         old, oldest = f"{age / 60_000:.1f} min", f"{most / 60_000:g} min"
-        return [f"the precheck is {old} old; it counts for at most {oldest}"]
+        return [f"the precheck is {old} old; it is valid for at most {oldest}"]
     return []
 
 

@@ -98,7 +98,7 @@ def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
     if len(plan.steps) > STEPS_MOST:
         raise InvalidInput(
             "runbook-size",
-            f"a plan of {len(plan.steps):,} steps is too long for paper",
+            f"a plan of {len(plan.steps):,} steps is too long to print",
             f"at most {STEPS_MOST:,} steps; plan for a smaller fault domain",
         )
     ground = _Ground(plan, estate)

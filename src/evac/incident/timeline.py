@@ -55,7 +55,7 @@ def _dropped(data: Mapping[str, Any]) -> str:
     """Whose earlier approval no longer counts."""
     names = data.get("dropped") or ()
     who = ", ".join(map(_cut, names))
-    return f"; to be given again, because person or key is not listed now: {who}" if names else ""
+    return f"; must be given again, because the person or key is no longer listed: {who}" if names else ""
 
 
 def _by(data: Mapping[str, Any]) -> str:
@@ -134,7 +134,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
         ),
         "boot_server_lost": lambda d: (
             "power",
-            f"evac gave up on the boot server {d.get('server', '')}: {_cut(d.get('why', ''))}",
+            f"evac abandoned the boot server {d.get('server', '')}: {_cut(d.get('why', ''))}",
             "main",
         ),
         "request_refused": lambda d: (

@@ -128,7 +128,7 @@ EventKind = Literal["listed", "taken", "copied", "proven", "restored", "missed"]
 passed with nothing done.
 """
 EventOutcome = Literal["done", "failed", "unknown"]
-"""unknown: it may have been done; the next listing will show it."""
+"""unknown: it may have been taken; the next listing will show it."""
 
 
 @dataclass(frozen=True, slots=True)

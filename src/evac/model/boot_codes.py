@@ -40,7 +40,7 @@ BOOT_CODES: Final = MappingProxyType(
             True,
         ),
         "bmc-half-dead": BootCode(
-            "its management controller answers, but not about this server",
+            "its management controller answers, but not for this server",
             "reset the management controller (pull both power cords for 30 s)",
             True,
         ),

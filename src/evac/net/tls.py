@@ -46,7 +46,7 @@ _PLAIN: Final = ("wrong_version_number", "wrong version number", "http_request",
 
 
 _GIVE: Final = "give a certificate and its key"
-_BELIEVED: Final = "present one that is signed by its CA and valid now"
+_BELIEVED: Final = "present one that its CA has signed and that is currently valid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def _unbelieved(error: ssl.SSLCertVerificationError) -> TlsTrouble:
     words = str(error.verify_message)[:200].rstrip(".")
     if error.verify_code in _EXPIRED:
         return TlsTrouble(
-            "tls-expired", f"its certificate is not valid now: {words}", "renew its certificate"
+            "tls-expired", f"its certificate is expired or not yet valid: {words}", "renew its certificate"
         )
     if error.verify_code in _NAME:
         return TlsTrouble(

@@ -62,7 +62,7 @@ class Loss:
             case "synchronous":
                 return f"{self.figure}: it confirms every commit"
             case "declared" if self.most_ms == 0:
-                return "nothing, declared in the estate; never seen"
+                return "nothing, as declared in the estate; never observed"
             case "declared":
                 return f"{self.figure}, declared in the estate; never measured"
             case "moment":

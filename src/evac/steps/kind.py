@@ -39,7 +39,7 @@ class Need(Enum):
     DEPENDENCIES = "what its service needs to serve"
     START_DEPENDENCIES = "what its service needs to start"
     TOOLS = "the tools that its kind needs, unless people do it"
-    POWER = "power for its server, or for the supply before it"
+    POWER = "power for its server, or for the supply that feeds it"
     RELEASE = "a person who releases its service"
     BOOTS = "the servers its replicas start on"
     SHEDS = "stopping the replicas whose capacity it needs"

@@ -148,7 +148,7 @@ class Journal:
         while await _entry(store, key_of(stream, number + 1), taken=True) is not None:
             number += 1
             if number - first > STEPPED_OVER_MOST:
-                raise Corrupt(f"someone else filled the journal {stream}")
+                raise Corrupt(f"someone else wrote to the journal {stream}")
         if end is not None or number:
             entry = await store.get(key_of(stream, end.segment)) if end and guard is None else None
             token = decode(stream, first, entry.value).token if entry else 0

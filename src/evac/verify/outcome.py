@@ -86,7 +86,7 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
             higher = {other for other in helped if s.tier[s.id.index(other)] < s.tier[service]}
             if not timed.step.for_services or not set(timed.step.for_services) <= higher:
                 reading.complain(
-                    "F16", timed.step.id, "does not name higher-tier starts it frees capacity for"
+                    "F16", timed.step.id, "does not name the higher-tier starts that it frees capacity for"
                 )
 
 

@@ -142,8 +142,8 @@ def _lead(story: October) -> str:
     return (
         f"A fire knocks out a building with {number(story.burnt)} of {number(story.servers)} servers. "
         f"{plural(story.services, 'service')} and {people(story.people)} users are affected. "
-        "This is how the day goes with evac: the program that would do it for real plans the evacuation, "
-        "executes it and boots the site."
+        "This page replays the day with evac: the same program that you use in production plans the "
+        "evacuation, executes it and boots the site."
     )
 
 
@@ -225,7 +225,7 @@ def _back(story: October) -> str:
     end = max(story.home_ms, *(at for at, _ in story.back), _HOUR_S * 1_000) / 1_000
     points = tuple((at / 1_000, float(count)) for at, count in story.back)
     words = (
-        f"{plural(story.services, 'service')} are down at the fire; {number(story.back[-1][1])} at the end."
+        f"{plural(story.services, 'service')} go down in the fire; {number(story.back[-1][1])} at the end."
     )
     series = (
         Series("services not yet back", "area", points, filled=True),

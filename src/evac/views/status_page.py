@@ -149,7 +149,7 @@ KOREAN: Final[Mapping[str, str]] = {
     "No services are listed here yet.": "아직 등록된 서비스가 없습니다.",
     "No outage": "장애 없음",
     "Degraded, partial, or under 30 min": "성능 저하, 부분 장애 또는 30분 미만",
-    "30 min or longer, or going on": "30분 이상 또는 진행 중",
+    "30 min or longer, or ongoing": "30분 이상 또는 진행 중",
     "Past incidents": "지난 장애",
     "{0}, lasted {1}.": "{0}, {1} 동안 지속.",
     "{0}, lasted {1}. {2}.": "{0}, {1} 동안 지속. {2}.",

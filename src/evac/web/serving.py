@@ -310,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--standing", type=Path, help="the state of the estate on disk, according to a controller"
     )
-    parser.add_argument("--demo", type=Path, help="folder of a demonstration; never outlives its parent")
+    parser.add_argument("--demo", type=Path, help="folder of a demo; the process ends when its parent does")
     parser.add_argument("--socket", type=int, help="listens at --listen already")
     told = parser.parse_args(arguments)
     parent = os.getppid()

@@ -104,7 +104,7 @@ def test_a_run_of_a_store_that_was_put_back_waits_for_a_person(tmp_path: Path, k
         assert (hold is not None) == (kind != "another agent agrees")
         if hold is None:
             return
-        assert "put an older state of the store back" in json.loads(hold.value)["reason"]
+        assert "restored an older state of the store" in json.loads(hold.value)["reason"]
         await store.transact((), (Delete(HOLD_KEY),))
         for _ in range(2):  # the next leaders take it over
             await held.compare("fire-1")

@@ -203,7 +203,7 @@ def test_namespaces_are_listed_one_by_one(tmp_path: Path, fra: ApiServer) -> Non
         ({"busy": 1_000}, "was busy 8 times in a row", "import again later"),
         (
             {"answers": {"/api/v1/nodes": (200, {"items": [], "metadata": {"continue": "again"}})}},
-            "a page points to a next page that was already read",
+            "a page links to one that was already read",
             "use a dump",
         ),
         (
@@ -213,7 +213,7 @@ def test_namespaces_are_listed_one_by_one(tmp_path: Path, fra: ApiServer) -> Non
                     for query, following in (("", "a"), ("?continue=a", "b"), ("?continue=b", "a"))
                 }
             },
-            "a page points to a next page that was already read",
+            "a page links to one that was already read",
             "use a dump",
         ),
     ],

@@ -249,7 +249,7 @@ def test_even_where_every_digest_was_changed_with_it_a_controller_binds_again_an
                 while not any("cannot take over" in one.words for one in house.notices):
                     await asyncio.sleep(0.1)
         (words,) = {one.words for one in house.notices if "cannot take over" in one.words}
-        assert "does something other than what this controller would do" in words
+        assert "differs from what this controller would do" in words
         await attacker.close()
 
     asyncio.run(story())

@@ -149,7 +149,7 @@ def test_a_script_is_tried_done_and_undone(estate: Path, capsys: pytest.CaptureF
     ("script_name", "line", "broken"),
     [
         ("do", "true", "the result is observed as done"),
-        ("undo", "true", "the reversed action is observed as not done"),
+        ("undo", "true", "after the undo, the action is observed as not done"),
         ("do", "exit 64", "it answers without an error"),
         ("look", "exit 9", "Fences"),
     ],

@@ -117,7 +117,7 @@ def test_while_the_store_is_away_the_oldest_are_dropped_and_counted() -> None:
             store.away = False
             await asyncio.sleep(0.6)
         words = await _written(store)
-        assert words[0] == "5 notices were lost while the store was unreachable"
+        assert words[0] == "5 records were lost while the store was unreachable"
         assert words[1:] == [f"notice {number}" for number in range(5, WAITING_MOST + 5)]
 
     run_virtually(play())
@@ -149,7 +149,7 @@ def test_a_feed_that_tripped_and_a_boot_server_that_is_given_up_are_told() -> No
         "dark", Event("boot_server_lost", 1, data={"server": "b1", "other": "b2", "why": "5 in a row"})
     )
     assert lost is not None
-    assert lost[0] == "dark: a boot server was given up on (b1)"
+    assert lost[0] == "dark: a boot server was abandoned (b1)"
     assert lost[1]["other"] == "b2"
 
 

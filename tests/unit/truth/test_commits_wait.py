@@ -173,7 +173,7 @@ def test_that_a_copy_confirms_every_commit_is_said_only_if_it_was_seen(seen: dic
     assert loss.most_ms == 0
     was_seen = seen.get("b") == "sync"
     assert ("confirms every commit" in loss.words) == was_seen
-    assert was_seen or loss.words == "nothing, declared in the estate; never seen"
+    assert was_seen or loss.words == "nothing, as declared in the estate; never observed"
     assert loss_in(loss.label()) == loss, "and the record keeps it"
     assert later(loss, 90_000).words == again(loss, None, 90_000).words == loss.words
 

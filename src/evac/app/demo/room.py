@@ -487,7 +487,7 @@ class _Story:
         await self._note(
             "command",
             "",
-            "the demo plays the person on duty",
+            "the demo plays the person on call",
             value="kim" if self.demo.sign_in else "Demo commander",
         )
         await self._note("note", "", "Smoke in the battery room of hall 1; the building has been evacuated.")
@@ -510,7 +510,7 @@ class _Story:
             runs.new_id(at_ms),
             "approve",
             WHO,
-            "the demo plays the person on duty",
+            "the demo plays the person on call",
             at_ms=at_ms,
             envelope=replace(view.spec.envelope, most_lost_ms=most),
         )

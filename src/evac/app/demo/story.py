@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\nTotal time: {time.monotonic() - begun:.0f} s. Open {page}, or continue with:")
     print(f"  .venv/bin/evac audit {options.out / 'pangyo'}")
     print(f"  .venv/bin/evac plan {options.out / 'pangyo-mended'} --lose gasan")
-    print("  .venv/bin/evac serve --demo    a smaller company burns while you watch, and waits for you")
+    print("  .venv/bin/evac serve --demo    a smaller company loses a site, and you make the decisions")
     return 0 if flawed.verdict.holds and mended.verdict.holds else 1
 
 
@@ -137,9 +137,9 @@ def _tell(story: Story) -> None:
     losses = plural(len(report.rows), "loss", "losses")
     p90 = likely.last_ms[1] if likely else 0
     whole = (
-        "is not all back within a day in 9 of 10 simulations"
+        "is not fully back within a day in 9 of 10 simulations"
         if p90 is None
-        else f"is all back within {duration(p90)} in 9 of 10 simulations"
+        else f"is fully back within {duration(p90)} in 9 of 10 simulations"
     )
     print(f"""
   Without a plan, the audit estimates: {headline(report, row).text}.
@@ -150,7 +150,7 @@ def _tell(story: Story) -> None:
   Stores whose data is not restored: {number(gone)}.
   Servers booted: {number(kinds["boot"])}. Replicas started elsewhere: {number(kinds["start"])}.
   The plan is at most {percent(plan.gap_permille)} above the best possible; {_proved(story)}.
-  Of tier 0, what the plan restores {whole}.
+  What the plan restores of tier 0 {whole}.
 """)
 
 

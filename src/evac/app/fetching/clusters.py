@@ -138,7 +138,7 @@ def _read_all(
     if refused and refused == asked:
         message = f"the account of {server.access.context} has no permission to list anything"
         hint = (
-            "give it permission to list, for example the role view; with --namespace "
+            "give it permission to list, for example with the role view; with --namespace "
             "NAME, only in that namespace"
         )
         raise InvalidInput("import-cluster", message, hint)
@@ -254,7 +254,7 @@ def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
             return
         mark = hashlib.sha256(token.encode()).digest()
         if mark in seen:
-            message = f"{path}: a page points to a next page that was already read"
+            message = f"{path}: a page links to one that was already read"
             raise InvalidInput("import-cluster", message, "import again; if it fails again, use a dump")
         seen.add(mark)
     raise InvalidInput("import-cluster", f"{path} has more than {PAGES_MAX:,} pages", "give a dump instead")

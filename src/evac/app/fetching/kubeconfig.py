@@ -145,7 +145,7 @@ def _trees(files: Sequence[Path]) -> list[tuple[Path, Node]]:
         found.append((path.resolve().parent, tree))
     if not found:
         message = f"no kubeconfig found: {_named(files)}"
-        raise InvalidInput("import-kubeconfig", message, "give one with --kubeconfig FILE")
+        raise InvalidInput("import-kubeconfig", message, "name one with --kubeconfig FILE")
     return found
 
 

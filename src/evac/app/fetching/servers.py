@@ -52,7 +52,7 @@ def fetch(
     if ask is None:
         raise InvalidInput(
             "import-source-missing",
-            f"{kind} is not imported from a server",
+            f"{kind} cannot be imported from a server",
             f"use a file; evac can read from a server: {', '.join(sorted(_KINDS))}",
         )
     check_url(url)
@@ -108,7 +108,7 @@ class _Server:
     def _refused(self, status: int, moved_to: str) -> InvalidInput:
         if 300 <= status < 400:
             message = f"{self.url} returned status {status}: it redirects to {moved_to[:200] or 'nowhere'}"
-            hint = "evac follows no redirects: if you trust that server, give its address"
+            hint = "evac does not follow redirects: if you trust that server, use its address"
             return InvalidInput("import-server", message, hint)
         hints = {
             401: "pass a token: --token env:NAME or file:/path",
@@ -146,7 +146,7 @@ def body_of(answer: http.client.HTTPResponse, most: int, ends_s: float) -> bytes
         parts.append(part)
         size += len(part)
         if time.monotonic() > ends_s:
-            raise TimeoutError("its answer did not end in time")
+            raise TimeoutError("its response did not end in time")
     if size <= most and answer.length:
         raise OSError("its answer ended early")
     return b"".join(parts)
@@ -239,7 +239,7 @@ def _pages(server: _Server, path: str) -> Iterator[Any]:
         if not answer.get("next"):
             return
         if not results:
-            message = f"{server.url} names a next page after an empty one: {seen:,} entries were read"
+            message = f"{server.url} returned an empty page that is not the last: {seen:,} entries were read"
             raise InvalidInput("import-server", message, "import again; if it fails again, use a dump")
     raise InvalidInput("import-server", f"more than {PAGES_MAX:,} pages under {path}", "give a dump instead")
 

@@ -121,7 +121,7 @@ def compile_all(report: Report) -> None:
     """
     folder = kept_in(kernel_bases(), Path(sys.modules["evac"].__file__ or "").parent)
     if folder is None:
-        report("compiling planner kernels, as they are needed; no folder to keep them: set NUMBA_CACHE_DIR")
+        report("compiling planner kernels as needed; there is no folder to keep them in: set NUMBA_CACHE_DIR")
         return
     whole, began = _count_kernels(), time.monotonic()
     before = _count_kept(folder)

@@ -283,7 +283,7 @@ def make_plan(
     unknown = sorted(set(waivers) - {store.id for store in estate.stores})
     if unknown:
         raise InvalidInput(
-            "plan-waiver", f"no such store to waive: {', '.join(unknown)}", "see stores: in the estate"
+            "plan-waiver", f"no such store (--waive): {', '.join(unknown)}", "see stores: in the estate"
         )
     work = work_in(budget_ms, len(estate.fleet))
     if scenario.kind == "restore":

@@ -285,7 +285,7 @@ async def connect(
     except ssl.SSLCertVerificationError as error:
         raise NotTrusted(f"its certificate is not trusted: {error.verify_message}") from error
     except ssl.SSLError as error:
-        raise NotTrusted("its TLS was not understood") from error
+        raise NotTrusted("its TLS handshake was not understood") from error
     except (OSError, TimeoutError) as error:
         link.close()
         late = loop.time() - began - speak_s

@@ -206,7 +206,7 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
     ]
     problems += _unlinked(heads, links, gone, repaired)
     for stream in sorted({one.stream for one in anchors} - set(there)):
-        problems.append(f"cut-off: agents hold heads of chapter {stream}, which does not exist")
+        problems.append(f"cut-off: agents keep heads of chapter {stream}, which does not exist")
     return heads, problems
 
 

@@ -275,7 +275,7 @@ class _NotYet(errors.EvacError):
     """Something running goes first; retried soon."""
 
     def __init__(self) -> None:
-        super().__init__("not-yet", "runs in progress go first")
+        super().__init__("not-yet", "runs in progress take precedence")
 
 
 class VerdictAnswers:

@@ -58,7 +58,7 @@ _TOLD: Final = MappingProxyType(
         "run_ended": "ended",
         "pace_changed": "the pace changed",
         "feed_tripped": "a feed tripped",
-        "boot_server_lost": "a boot server was given up on",
+        "boot_server_lost": "a boot server was abandoned",
     }
 )
 
@@ -197,7 +197,7 @@ class Chronicle:
             self._flying = []
             return
         if self._dropped:
-            words = f"{self._dropped} notices were lost while the store was unreachable"
+            words = f"{self._dropped} records were lost while the store was unreachable"
             self._waiting.appendleft(Notice("trouble", self._waiting[0].at_ms, "", words))
             self._dropped = 0
         self._flying = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]

@@ -202,7 +202,7 @@ def _must_be_recent(entry: Entry, now_ms: int) -> None:
     """
     made = _MADE.fullmatch(entry.key)
     if made is None:
-        words = f"{entry.key[:80]!a} is not named as evac names a proposal, so its age is unknown"
+        words = f"{entry.key[:80]!a} does not have the name of a proposal, so its age is unknown"
         raise errors.NotAllowed("proposal-misnamed", words, "propose it again: evac apply PLAN --execute")
     if now_ms - int(made[1]) >= GOOD_MS:
         raise errors.NotAllowed(

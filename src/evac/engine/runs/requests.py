@@ -176,7 +176,7 @@ def decode(key: str, value: bytes) -> Request:
             _digest(told),
         )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunError("request-unreadable", f"{key} does not hold a request") from error
+        raise RunError("request-unreadable", f"{key} does not contain a request") from error
     _check(request)
     return request
 

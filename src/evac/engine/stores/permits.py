@@ -281,7 +281,7 @@ class LeaseDriver:
         except Unavailable as error:
             return (error.message,)
         if fact is None:
-            return (f"no agent has ever been seen watching {action.target}",)
+            return (f"no agent has ever been observed watching {action.target}",)
         if fact[0] != action.parameters.get("old"):
             return (f"the agent that watches {action.target} is at {fact[0]}",)
         return ()

@@ -454,7 +454,7 @@ def _check_provider(rules: a.AccessRules, root: Node, problems: Problems) -> Non
             "out-of-range",
             "a login would end immediately, or before it becomes idle",
             root.place,
-            "make idle no longer than whole",
+            "set idle to at most whole",
         )
     if rules.provider is None:
         return

@@ -226,7 +226,7 @@ NODES_MAX: Final = 1_000_000
 SCALAR_MAX: Final = 4_096
 ALIASES_MAX: Final = 20_000
 _TOO_DEEP: Final = f"nested more than {DEPTH_MAX} levels deep"
-_ENOUGH: Final = "nothing that evac reads needs as many"
+_ENOUGH: Final = "nothing that evac reads needs that many"
 
 SCALAR: Final = 0
 LIST: Final = 1

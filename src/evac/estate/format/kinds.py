@@ -231,7 +231,7 @@ def objectives(*fields: Field) -> Record:
     """Objectives by class of loss, each with these fields."""
     each = Record(fields, by_class.Objective)
     docs = {
-        "software": "a provider is down, but nothing of ours is lost",
+        "software": "a provider is down, but nothing of your own is lost",
         "server": "one server is lost",
         "rack": "a rack is lost",
         "hall": "a hall, a power feed, or a group within one site is lost",

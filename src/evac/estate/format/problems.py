@@ -281,13 +281,13 @@ _NOTES: Final[tuple[tuple[str, str, str], ...]] = (
     ("more-problems", _FILES, "More problems of one kind than are listed (200)."),
     ("facts-never-expire", _FACTS, "No date is given, so facts never expire."),
     ("fact-expired", _FACTS, "A fact is past its shelf life and counts as unknown."),
-    ("default-taken", _FACTS, "A value is unknown where it must be known. Its default is used."),
+    ("default-taken", _FACTS, "A value that must be known is unknown. Its default is used."),
     (
         "import-same-place",
         _IMPORTS,
         "Two sources in a recipe may use different names for one site. They count as two sites.",
     ),
-    ("import-ignored", _IMPORTS, "evac has no use for a part of the source and did not read it."),
+    ("import-ignored", _IMPORTS, "Part of the source is of no use to evac and was not read."),
 )
 
 CODES: Final[Mapping[str, Code]] = MappingProxyType(

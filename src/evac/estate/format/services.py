@@ -134,7 +134,7 @@ _NEED: Final = Record(
 SERVICE: Final[tuple[Field, ...]] = (
     Field("family", "family", text(), "the product family it belongs to", default=""),
     Field("owner", "owner", text(), "who is responsible for it"),
-    Field("owner_phone", "owner_phone", text(), "the number that reaches its owner; runbooks print it"),
+    Field("owner_phone", "owner_phone", text(), "phone number of its owner, printed in runbooks"),
     Field(
         "public_name",
         "public_name",

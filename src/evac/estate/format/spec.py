@@ -226,7 +226,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 default="full",
             ),
             Field("staff", "people", text(), "who is on site or arrives first", was="people"),
-            Field("phone", "phone", text(), "the number that reaches its staff; runbooks print it"),
+            Field("phone", "phone", text(), "phone number of its staff, printed in runbooks"),
             Field("ingress", "ingress_mbps", _ROOM, "user traffic the site can take"),
             Field(
                 "ingress_connections", "ingress_connections", _AT_ONCE, "user connections the site can take"

@@ -174,7 +174,9 @@ def _changed(text: str, changes: list[Change], problems: Problems) -> str | None
         at = starts[change.place.line - 1] + change.place.column - 1
         quote = text[at] if text[at] in "'\"" else ""
         if not text.startswith(f"{quote}{change.old}{quote}", at):
-            message = f"{shown(change.old)} cannot be changed here: it is written in another way"
+            message = (
+                f"{shown(change.old)} cannot be changed automatically: it is not written in the usual form"
+            )
             problems.add("not-upgraded", message, change.place, f"write {change.new} here yourself")
             return None
         parts += [text[done:at], quote, change.new, quote]

@@ -261,7 +261,7 @@ def _tree(
     """The value in a file of the project, links resolved; None if there is none, with a note unless the file
     is optional and missing.
     """
-    scratch, text, roots, why = Problems(), None, None, "it is outside of the folder"
+    scratch, text, roots, why = Problems(), None, None, "it is outside the folder"
     try:
         real = Path(os.path.realpath(path))
         is_inside = real.is_relative_to(root)
@@ -396,7 +396,7 @@ def _leave_places(hosts: Mapping[str, Host], places: Mapping[str, Place], proble
             for name in members[group]:
                 hosts[name].services.discard(group)
             message = (
-                f"the group {shown(group)} holds exactly the hosts of {site}, so it "
+                f"the group {shown(group)} contains exactly the hosts of {site}, so it "
                 "is not imported as a service"
             )
             hint = "if it is a service, describe it in the overlay"

@@ -364,7 +364,7 @@ def _facts(device: Node, dump: _Dump) -> dict[str, str]:
             facts.setdefault(meaning, stated_amount)
         elif key not in dump.unitless:
             dump.unitless.add(key)
-            message = f"the custom field {shown(key)} has a value that is no amount: {shown(value.text)}"
+            message = f"the custom field {shown(key)} has a value that is not an amount: {shown(value.text)}"
             hint = "give a plain number"
             if meaning in ("memory", "disk") and unit is None:
                 hint = (

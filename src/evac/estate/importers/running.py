@@ -82,11 +82,11 @@ _SERVICE_FACTS: Final[tuple[tuple[str, Callable[[Service], bool]], ...]] = (
     ("services without a replica count", lambda s: s.replicas is None),
     ("services without a CPU or memory demand", lambda s: s.demand[0] is None or s.demand[1] is None),
     ("services without a tier", lambda s: s.tier is None),
-    ("services without a number of people who notice", lambda s: s.people is None),
+    ("services whose number of users is not known", lambda s: s.people is None),
     ("services without an RTO", lambda s: s.rto_ms is None),
     ("services without a start time", lambda s: s.start_ms is None),
-    ("services without a known way to move their traffic", lambda s: s.traffic.kind is None),
-    ("services that may or may not be shed", lambda s: s.sheddable is None),
+    ("services whose way of moving traffic is not known", lambda s: s.traffic.kind is None),
+    ("services for which it is not stated whether they may be shed", lambda s: s.sheddable is None),
 )
 _STORE_FACTS: Final[tuple[tuple[str, Callable[[Store], bool]], ...]] = (
     ("stores without a location", lambda s: not s.members),

@@ -104,7 +104,7 @@ class Growth:
         fits, self._left = self._left >= 0, self._left - characters
         if fits and self._left < 0:
             message = "what this source refers to makes it too large"
-            hint = "repeat less: import the parts that evac needs"
+            hint = "import only the parts that evac needs"
             self._problems.add("too-many-values", message, place, hint)
         return self._left >= 0
 

@@ -172,7 +172,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             _add_data(resource, imported, stores, problems)
         elif resource.kind in _GROUPS:
             message = (
-                f"{shown(resource.address)} makes machines that the state does not list; they are left out"
+                f"{shown(resource.address)} creates machines that the state does not list; they are left out"
             )
             hint = (
                 "import the running cluster with evac import kubernetes, or a host list with evac import csv"

@@ -483,7 +483,7 @@ class SessionKeep:
         except Conflict:
             return False
         except (EvacError, TimeoutError) as error:
-            LOG.warning("another room may accept the same code of %.80r: %r", name, error)
+            LOG.warning("another war room may accept the same code from %.80r: %r", name, error)
         return True
 
     async def logins(self) -> list[tuple[bytes, LoginRow]]:

@@ -330,7 +330,7 @@ async def write(
     body: NoteBody,
     actor: Annotated[Actor, Depends(need("operator"))],
     key: IdempotencyKey = "",
-    new: Annotated[bool, Query(description="The incident may not exist yet.")] = False,
+    new: Annotated[bool, Query(description="The incident need not exist yet.")] = False,
 ) -> Response:
     """Add a note to an incident. A note can also name the incident commander, draft or publish an update, set
     the state of a component, supply a fact for the report, or resolve or reopen the incident. Notes never

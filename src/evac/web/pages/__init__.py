@@ -34,7 +34,7 @@ SHORTCUTS: Final[tuple[tuple[str, str], ...]] = (
     ("u", "Write a status update (on an incident page)"),
     ("m", "Open the menu with more actions"),
     ("Esc", "Close a menu"),
-    ("Tab", "The first stop is a link that skips the menu"),
+    ("Tab", "The first link skips the menu"),
 )
 """(key, what it does), for every page. The register of pages has the letters of the pages."""
 

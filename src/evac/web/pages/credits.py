@@ -189,7 +189,9 @@ def cards_of(document: Mapping[str, Any]) -> list[Card]:
     needed, have = document["approvals_needed"], len(document["approvals"])
     return [
         Card(
-            "Total", owed[0] if owed else "nothing", ", ".join(owed[1:]) or "computed twice, to the last unit"
+            "Total",
+            owed[0] if owed else "nothing",
+            ", ".join(owed[1:]) or "computed twice, with the same result",
         ),
         Card("Accounts", number(accounts["credited"]), f"{plural(ledger['lines'], 'line')}"),
         outage,

@@ -62,7 +62,7 @@ def answer_of(seen: DoctorSeen) -> tuple[str, str, str]:
         more = (
             "evac asks every endpoint what it can do now. This takes up to two minutes and changes nothing."
         )
-        return "The systems have not been asked yet.", more, ""
+        return "No check has been made yet.", more, ""
     counts, broken = found.counts(), found.broken()
     total = sum(counts.values())
     if not total:

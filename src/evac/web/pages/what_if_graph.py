@@ -325,7 +325,7 @@ def _overview(fates: Mapping[str, FateOf], query: str) -> dict[str, Any] | None:
         )
     if degraded:
         verb = "is" if degraded == 1 else "are"
-        more.append(f"{plural(degraded, 'service')} {verb} only degraded and not drawn.")
+        more.append(f"{plural(degraded, 'service')} {verb} only degraded, and not in the graph.")
     said = (
         f"{plural(len(shown), 'reason')}: on the right, what the loss takes down directly; "
         "on the left, what goes down because of it."

@@ -195,9 +195,9 @@ def test_a_later_file_or_role_of_a_play_overrides_an_earlier_one_for_a_list_of_h
 @pytest.mark.parametrize(
     ("role", "why"),
     [
-        ("../../outside", "it is outside of the folder"),
-        ("{outside}", "it is outside of the folder"),
-        ("linked", "it is outside of the folder"),
+        ("../../outside", "it is outside the folder"),
+        ("{outside}", "it is outside the folder"),
+        ("linked", "it is outside the folder"),
         ("x" * 300, "File name too long"),
         ("a\0b", "its name is not valid"),
         ("loop", "Too many levels of symbolic links"),

@@ -239,7 +239,7 @@ def _add_calls(
         flag: dict[str, Value] = {"hard": False} if (source, target) in soft else {}
         needs[source]["service", target] = {"service": target, **flag}
     imported.unknown.append(_group("calls to targets that are not in the catalogue; left out", unresolved))
-    what = "calls to the copy at one site, counted as soft, because whether they are hard is unknown"
+    what = "calls to the copy at one site, counted as soft, because it is unknown whether they are hard"
     imported.unknown.append(_group(what, {f"{source} -> {target}" for source, target in soft}))
 
 
