@@ -202,7 +202,7 @@ def test_clocks_that_are_apart_are_told_apart_from_a_wrong_key() -> None:
 def test_an_order_from_before_the_agent_started_is_not_admitted() -> None:
     clock = Clock()
     gate = clock.gate()
-    with pytest.raises(Retryable, match="older than the agent") as caught:
+    with pytest.raises(Retryable, match="before the agent started") as caught:
         gate.admit(order(NOW - 700))
     assert caught.value.after_ms == 700
 

@@ -271,7 +271,7 @@ def test_a_busy_server_gets_the_patience_it_asks_for(server: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(401, "--token"), (403, "read access"), (404, "address"), (302, "give its address"), (500, "log")],
+    [(401, "--token"), (403, "read access"), (404, "address"), (302, "use its address"), (500, "log")],
 )
 def test_a_refusal_says_what_to_do_and_writes_nothing(
     server: str, tmp_path: Path, status: int, words: str
@@ -289,7 +289,7 @@ def test_no_server_a_wrong_kind_and_an_answer_without_an_end(
 ) -> None:
     with pytest.raises(InvalidInput, match="cannot reach"):
         fetch("netbox", "http://127.0.0.1:9", tmp_path)
-    with pytest.raises(InvalidInput, match="not imported from a server"):
+    with pytest.raises(InvalidInput, match="cannot be imported from a server"):
         fetch("csv", server, tmp_path)
     monkeypatch.setattr(servers, "ANSWER_BYTES_MAX", 10)
     with pytest.raises(InvalidInput, match="more than"):

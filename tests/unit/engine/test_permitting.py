@@ -75,7 +75,7 @@ def test_nothing_is_proved_where_nobody_was_seen_to_watch() -> None:
         agent.silent = True
         await permits.chore(await store.acquire("leader", "me", 10_000))
         checked = await LeaseDriver(permits).check(FENCE, ORDER)
-        assert "no agent has ever been seen" in checked.problems[0]
+        assert "no agent has ever been observed" in checked.problems[0]
 
     asyncio.run(story())
 
