@@ -277,7 +277,7 @@ class MariadbLink:
         if 1_000 <= number < 2_000:
             return Retryable("mariadb-error", message, after_ms=500)
         if self.changed:
-            return OutcomeUnknown("mariadb-silent", f"{message}; the change may have taken effect")
+            return OutcomeUnknown("mariadb-silent", f"{message}; it may have taken effect")
         return Retryable("mariadb-silent", message, after_ms=200)
 
 

@@ -247,7 +247,7 @@ class Dcs:
                 if changes:
                     self.changed = True
                     raise OutcomeUnknown(
-                        "etcd-silent", f"{url} did not answer; the change may have taken effect"
+                        "etcd-silent", f"{url} did not answer; it may have taken effect"
                     ) from error
             else:
                 self.changed = self.changed or changes
@@ -590,9 +590,7 @@ async def _rest(dcs: Dcs, action: Action, method: str, path: str, body: Mapping[
     except NotReached as error:
         raise Retryable("patroni-unreachable", f"{url} cannot be reached", after_ms=300) from error
     except NotAnswered as error:
-        raise OutcomeUnknown(
-            "patroni-silent", f"{url} did not answer; the change may have taken effect"
-        ) from error
+        raise OutcomeUnknown("patroni-silent", f"{url} did not answer; it may have taken effect") from error
     if answer.status in (401, 403):
         raise Permanent("patroni-refused", f"{url} rejects these credentials")
     if answer.status >= 300:

@@ -466,9 +466,7 @@ class KeptLinks:
 
 def _silent(member: Member, changes: bool) -> ActionError:
     if changes:
-        return OutcomeUnknown(
-            "postgres-silent", f"{member.address} did not answer; the change may have taken effect"
-        )
+        return OutcomeUnknown("postgres-silent", f"{member.address} did not answer; it may have taken effect")
     return Retryable("postgres-silent", f"{member.address} did not answer in time", after_ms=200)
 
 
@@ -484,7 +482,7 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
         message = f"{member.address}: a response cannot be read ({type(error).__name__})"
     if changes:
         # Even a definite error says nothing about earlier changes.
-        return OutcomeUnknown("postgres-cut", f"{message}; the change may have taken effect")
+        return OutcomeUnknown("postgres-cut", f"{message}; it may have taken effect")
     return Retryable(UNREADABLE if nonsense else "postgres-unreachable", message, after_ms=200)
 
 

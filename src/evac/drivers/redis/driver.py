@@ -324,7 +324,7 @@ class _Server:
         if isinstance(error, AuthenticationError | NoPermissionError):
             return Permanent("redis-refused", message, "check the password and permissions of the endpoint")
         if self._changed and not isinstance(error, ResponseError):
-            return OutcomeUnknown("redis-silent", f"{message}; the change may have taken effect")
+            return OutcomeUnknown("redis-silent", f"{message}; it may have taken effect")
         if not known:
             return Retryable("redis-unreadable", f"{message}: a response cannot be read", after_ms=1_000)
         return Retryable("redis-unreachable", message, after_ms=200)
