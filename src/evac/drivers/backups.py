@@ -24,7 +24,7 @@ from evac.drivers import parameters
 from evac.drivers.capabilities import CopyReport, Listing, Proof, ProofOutcome, Restored, Taken
 from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.programs import Ended, environment, run_program
+from evac.drivers.programs import Ended, Takes, environment, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.model.units import moment_words
@@ -67,6 +67,7 @@ class Tool:
         changes: bool = False,
         keeps: Sequence[int] = (),
         most: int = OUTPUT_BYTES,
+        takes: Takes | None = None,
     ) -> Ended:
         """Run it. changes: after a timeout it may have done its work. Raises `ActionError` if it is missing,
         too slow, writes too much, or exits with a code that is not allowed.
@@ -85,6 +86,7 @@ class Tool:
             account=self.account,
             keeps=keeps,
             hopeless=self.hopeless,
+            takes=takes,
         )
         if not ended.whole:
             raise Permanent("backup-output", f"{name} wrote more than {most:,} bytes", "check its repository")

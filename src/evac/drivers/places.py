@@ -7,6 +7,7 @@ to it are a lock, also held by the programs that fill it, and a record of what w
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -14,12 +15,12 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import field, fields
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import BinaryIO, Final
 
 import orjson
 
@@ -30,6 +31,10 @@ from evac.model.records import dataclass
 
 RECORD_BYTES: Final = 65_536
 HASH_BYTES: Final = 1 << 20
+LARGE_BYTES: Final = HASH_BYTES // 8
+"""Files of at least this size are read in parallel."""
+EARLY_MOST: Final = 100_000
+"""Files that are read early; the others are read at the end."""
 READERS_MOST: Final = min(4, len(os.sched_getaffinity(0)))
 BATCH: Final = 256
 """Files handled together, so that large ones among them are read in parallel."""
@@ -233,9 +238,58 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def manifest_of(place: Path) -> Manifest:
+class EarlyDigests:
+    """Reads large files of a folder on all cores while a program is still writing others into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._readers = ThreadPoolExecutor(READERS_MOST)
+        self._read: dict[Path, Future[tuple[_Identity, int, str]]] = {}
+
+    def written(self, name: str, size: int) -> None:
+        """Note that a file is complete. name: its path below the folder."""
+        path = self._folder / name.lstrip("/")
+        if size >= LARGE_BYTES and len(self._read) < EARLY_MOST and ".." not in path.parts:
+            self._read[path] = self._readers.submit(_identified_digest, path)
+
+    def digest(self, path: Path, now: os.stat_result) -> tuple[int, str] | None:
+        """Size and digest of a file, or None if it was not read early, or is no longer the file that was
+        read.
+        """
+        reading = self._read.pop(path, None)
+        if reading is None:
+            return None
+        try:
+            identity, length, digest = reading.result()
+        except OSError:
+            return None
+        return (length, digest) if identity == _identity(now) and length == now.st_size else None
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._readers.shutdown(wait=True, cancel_futures=True)
+
+
+_Identity = tuple[int, int]
+
+
+def _identity(found: os.stat_result) -> _Identity:
+    return found.st_dev, found.st_ino
+
+
+def _identified_digest(path: Path) -> tuple[_Identity, int, str]:
+    """Identity, size and digest of a regular file. Raises OSError for anything else."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return _identity(found), *_length_and_digest(file)
+
+
+def manifest_of(place: Path, early: EarlyDigests | None = None) -> Manifest:
     """Reads every file of a folder, or one file as if it were alone in its folder; large files on all cores.
-    Raises OSError.
+    early: files that were already read. Raises OSError.
     """
     files = size = 0
     whole = hashlib.sha256()
@@ -246,9 +300,9 @@ def manifest_of(place: Path) -> Manifest:
         left = iter([(place, itself)]) if is_file else everything_below(folder)
         while batch := list(islice(left, BATCH)):
             large = {
-                path: readers.submit(length_and_digest, path)
+                path: readers.submit(_early_or_now, path, about, early)
                 for path, about in batch
-                if stat.S_ISREG(about.st_mode) and about.st_size >= HASH_BYTES // 8
+                if stat.S_ISREG(about.st_mode) and about.st_size >= LARGE_BYTES
             }
             for path, about in batch:
                 if stat.S_ISDIR(about.st_mode):
@@ -328,12 +382,22 @@ def _stamp(folder: Path) -> tuple[str, int]:
 
 def length_and_digest(path: Path) -> tuple[int, str]:
     """Size and SHA-256 of a file. Raises OSError."""
-    digest, length = hashlib.sha256(), 0
     with path.open("rb") as file:
-        while part := file.read(HASH_BYTES):
-            digest.update(part)
-            length += len(part)
+        return _length_and_digest(file)
+
+
+def _length_and_digest(file: BinaryIO) -> tuple[int, str]:
+    digest, length = hashlib.sha256(), 0
+    while part := file.read(HASH_BYTES):
+        digest.update(part)
+        length += len(part)
     return length, digest.hexdigest()
+
+
+def _early_or_now(path: Path, about: os.stat_result, early: EarlyDigests | None) -> tuple[int, str]:
+    """Size and SHA-256 of a large file. Raises OSError."""
+    known = None if early is None else early.digest(path, about)
+    return length_and_digest(path) if known is None else known
 
 
 def _same(handle: int, path: Path) -> bool:

@@ -11,7 +11,7 @@ import os
 import pwd
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,9 +27,15 @@ REAP_S: Final = 1.0
 INTERRUPTED_S: Final = 10.0
 """How long an interrupted program may clean up."""
 _LONGEST_WORDS: Final = 200
+_LINE_BYTES: Final = 65_536
+"""Longest line of output that is passed on while a program runs."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "HOME")
 """The only variables of our own environment that a program gets without being named."""
+
+
+Takes = Callable[[bytes], bool]
+"""Given a line of output without its end: whether it is dealt with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ async def run_program(
     account: pwd.struct_passwd | None = None,
     keeps: Sequence[int] = (),
     hopeless: Sequence[str] = (),
+    takes: Takes | None = None,
 ) -> Ended:
     """Run it to its end or its time limit; then nothing of its group is left. Raises `Permanent` if it cannot
     be started.
@@ -90,7 +97,8 @@ async def run_program(
     most: bytes of output to keep. apart: keep standard error separate, and end a program that writes more
     than `most`. account: user to run as. keeps: open files that it inherits, such as a lock that must be held
     while any part of it lives. hopeless: lower-case texts on its standard error that make it pointless to
-    continue: it is interrupted, because it would retry for a long time.
+    continue: it is interrupted, because it would retry for a long time. takes: gets each line of output at
+    once; lines that it takes are not kept.
     """
     if not argv or not all(argv[:1]):
         raise Permanent("command-missing", "no command is given")
@@ -110,7 +118,7 @@ async def run_program(
         why = error.strerror if isinstance(error, OSError) else "an argument contains a null character"
         raise Permanent("command-not-started", f"{Path(argv[0]).name} cannot be started: {why}") from error
     kept, errors, full, lost = bytearray(), bytearray(), asyncio.Event(), asyncio.Event()
-    reading = [asyncio.ensure_future(_drain(process.stdout, kept, most, full if apart else None))]
+    reading = [asyncio.ensure_future(_drain(process.stdout, kept, most, full if apart else None, takes))]
     if apart:
         reading.append(asyncio.ensure_future(_listen(process.stderr, errors, hopeless, lost)))
     code: int | None = None
@@ -152,14 +160,25 @@ async def _exit_code(process: asyncio.subprocess.Process, *over: asyncio.Event) 
 
 
 async def _drain(
-    stream: asyncio.StreamReader | None, kept: bytearray, most: int, full: asyncio.Event | None = None
+    stream: asyncio.StreamReader | None,
+    kept: bytearray,
+    most: int,
+    full: asyncio.Event | None = None,
+    takes: Takes | None = None,
 ) -> None:
     """Read all output, so that it never blocks, and keep the first part. full: is set after that."""
     assert stream is not None
+    begun = b""
     while part := await stream.read(65_536):
+        if takes is not None:
+            *lines, begun = (begun + part).split(b"\n")
+            part = b"".join(line + b"\n" for line in lines if not takes(line))
+            if len(begun) > _LINE_BYTES:
+                part, begun = part + begun, b""
         kept += part[: most + 1 - len(kept)]
         if full is not None and len(kept) > most:
             full.set()
+    kept += begun[: most + 1 - len(kept)]
 
 
 async def _listen(

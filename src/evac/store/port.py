@@ -377,7 +377,8 @@ class MemoryStore:
         key, lease = change.key, change.lease
         if key not in self._entries:
             insort(self._keys, key)
-        self._entries[key] = Entry(key, change.value, self._revision)
+        # A copy is as large as its content; the bytes that orjson returns take at least 4 KiB.
+        self._entries[key] = Entry(key, bytes(memoryview(change.value)), self._revision)
         if lease is not None:
             self._attached[key] = lease.token
         elif self._attached:

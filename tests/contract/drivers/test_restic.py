@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -53,6 +54,8 @@ def test_a_path_that_restic_leaves_out_is_missing(server_folder: Path) -> None:
 
 def test_a_witness_sees_what_a_restore_has_to_have(server_folder: Path, tmp_path: Path) -> None:
     with copies(server_folder) as world:
+        (world.data / "large").write_bytes(os.urandom(3 << 20))  # read while restic restores the others
+        ask("take", world.action())
         saw = ask("witness", world.action())
         place = str(tmp_path / "place")
         restored = ask("restore", world.action(), "", place, None)
@@ -69,6 +72,73 @@ def test_a_witness_sees_what_a_restore_has_to_have(server_folder: Path, tmp_path
         restored = ask("restore", alone, "", place, None)
         assert [path.name for path in Path(place).iterdir()] == ["a [1]*.txt"]
         assert dict(restored.facts) == ask("witness", alone) != {}
+
+
+def counted(folder: Path) -> tuple[str, Callable[[], list[str]]]:
+    """A restic that notes what it is used for, and a function that returns that and forgets it."""
+    program, log = folder / "restic", folder / "calls"
+    program.write_text(f'#!/bin/sh\necho "$1" >> {log}\nexec {shutil.which("restic")} "$@"\n')
+    program.chmod(0o755)
+
+    def calls() -> list[str]:
+        found = sorted(log.read_text().split()) if log.exists() else []
+        log.unlink(missing_ok=True)
+        return found
+
+    return str(program), calls
+
+
+def test_the_key_of_a_repository_is_derived_no_more_often_than_needed(server_folder: Path) -> None:
+    """Each use of the password takes half a second; names and the sealed configuration need none."""
+    program, calls = counted(server_folder)
+
+    async def story(world: Copies) -> None:
+        driver, action = ResticDriver(), world.action(program=program)
+        taken = await driver.take(action, LONG_S)
+        assert calls() == ["backup", "cat", "snapshots"]
+        assert taken.copy.paths == (str(world.data),)
+        listing = await driver.list_copies(action, LONG_S)
+        assert (calls(), listing.copies[-1].id, listing.locked) == (["version"], taken.copy.id, False)
+        await driver.prove(action, LONG_S, READ, 1, 1)
+        assert calls() == ["check"]
+        first = await driver.restore(action, LONG_S, "", str(server_folder / "first"), None)
+        assert (calls(), first.copy) == (["restore"], taken.copy.id)
+        restic("backup", "--quiet", str(world.data), repository=server_folder / "served" / "one")
+        second = await driver.restore(action, LONG_S, "", str(server_folder / "second"), None)
+        assert (calls(), second.copy != first.copy) == (["restore", "snapshots"], True)
+
+    with copies(server_folder) as world:
+        asyncio.run(story(world))
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_another_repository_at_the_same_url_is_noticed_at_once(server_folder: Path, served: bool) -> None:
+    """Also within the minute in which answers are used again."""
+
+    async def story(world: Copies) -> None:
+        folder = server_folder / "served"
+        where = {} if served else {"repository": str(folder / "one")}
+        driver = ResticDriver()
+        first = await driver.list_copies(world.action(**where), LONG_S)
+        pinned = world.action(repository_id=first.repository, **where)
+        assert (await driver.list_copies(pinned, LONG_S)).copies == first.copies
+        (folder / "one").rename(folder / "away")
+        (folder / "two").rename(folder / "one")
+        other = await driver.list_copies(world.action(**where), LONG_S)
+        assert (other.repository != first.repository, other.copies) == (True, ())
+        for asked in (
+            driver.list_copies(pinned, LONG_S),
+            driver.take(pinned, LONG_S),
+            driver.restore(pinned, LONG_S, "", str(server_folder / "place"), None),
+        ):
+            with pytest.raises(Permanent) as raised:
+                await asked
+            assert raised.value.code == "backup-other-repository"
+        proof = await driver.prove(pinned, LONG_S, READ, 1, 1)
+        assert (proof.outcome, proof.code) == ("could-not-run", "backup-other-repository")
+
+    with copies(server_folder) as world:
+        asyncio.run(story(world))
 
 
 def test_forget_on_an_append_only_server_deletes_nothing(server_folder: Path) -> None:

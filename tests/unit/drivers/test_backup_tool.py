@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net.secrets import resolve
 from tests.contract.adapters.command import script
 
+TOOL = partial(SimpleNamespace, program="restic", env={})
 ACTION = Action("restore", "db", "restic", "a", {"repository": "/r", "paths": ("/data",)})
 ABOUT = {"repository": {"id": "r"}}
 WRONG = Permanent("backup-password", "wrong password", "check `password`")
@@ -67,6 +69,28 @@ def test_a_program_that_can_no_longer_succeed_is_interrupted_and_cleans_up(tmp_p
     assert (tmp_path / "tidy").exists()
 
 
+def test_lines_are_passed_on_while_a_program_runs_and_the_others_are_kept(tmp_path: Path) -> None:
+    """This one ends only after its first line was dealt with; a line without end stays bounded."""
+    program = script(
+        tmp_path,
+        "restic",
+        "echo begun",
+        f"while [ ! -e {tmp_path}/heard ]; do sleep 0.02; done",
+        "head -c 300000 /dev/zero | tr '\\0' x; echo; echo kept; printf done",
+    )
+    heard: list[bytes] = []
+
+    def takes(line: bytes) -> bool:
+        heard.append(line)
+        (tmp_path / "heard").touch()
+        return line == b"begun"
+
+    ended = asyncio.run(Tool(program, {}).run("restore", timeout_s=60.0, takes=takes))
+    assert heard[0] == b"begun"
+    assert max(map(len, heard)) <= 2 * 65_536
+    assert ended.output == f"{'x' * 300_000}\nkept\ndone"
+
+
 def test_a_password_that_is_part_of_the_reason_does_not_hide_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +117,7 @@ def test_copies_of_one_second_keep_the_order_in_which_they_were_taken(
             return ("/data",)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(f"{type(driver).__module__}._tool", lambda action: SimpleNamespace(json=answer))
+            patch.setattr(f"{type(driver).__module__}._tool", lambda action: TOOL(json=answer))
             for name in ("_version", "_refuse_another", "_held"):
                 patch.setattr(driver, name, nothing, raising=False)
             patch.setattr(driver, "_info", answer, raising=False)

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from evac.drivers.backup_command.driver import BackupCommandDriver
 from evac.drivers.copy_folder import files_of
 from evac.drivers.places import (
+    LARGE_BYTES,
+    EarlyDigests,
     Record,
     SourceWitness,
     everything_below,
@@ -113,6 +115,41 @@ def test_a_manifest_changes_with_every_byte_and_name(tmp_path: Path) -> None:
     assert manifest_of(tmp_path) == first
     (tmp_path / "a" / "b" / "one").rename(tmp_path / "a" / "b" / "other")
     assert manifest_of(tmp_path).digest != first.digest
+
+
+SIZES = st.sampled_from((0, 5, LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 7))
+
+
+@given(st.lists(SIZES, min_size=1, max_size=4), st.data())
+def test_files_that_were_read_early_give_the_same_manifest(sizes: list[int], data: st.DataObject) -> None:
+    """Whichever were named as complete, also those that are not there, and those that were replaced since."""
+    with TemporaryDirectory() as name:
+        folder = Path(name, "place")
+        folder.mkdir()
+        for number, size in enumerate(sizes):
+            (folder / f"f{number}").write_bytes(bytes([number]) * size)
+        (folder / "link").symlink_to("f0")
+        os.mkfifo(folder / "pipe")
+        (folder.parent / "outside").write_bytes(b"o" * LARGE_BYTES)
+        others = ["link", "pipe", "missing", "../outside", "f0/below"]
+        named = [f"f{number}" for number in range(len(sizes))]
+        with closing(EarlyDigests(folder)) as early:
+            for one in data.draw(st.lists(st.sampled_from([*named, *others]))):
+                early.written(f"/{one}", LARGE_BYTES)
+            if data.draw(st.booleans()):
+                again = folder / "again"
+                again.write_bytes(b"another" * LARGE_BYTES)
+                again.replace(folder / data.draw(st.sampled_from(named)))
+            assert manifest_of(folder, early) == manifest_of(folder)
+
+
+def test_what_was_read_early_is_not_read_again(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(b"1" * LARGE_BYTES)
+    with closing(EarlyDigests(tmp_path)) as early:
+        early.written("/large", LARGE_BYTES)
+        early.close()
+        with mock.patch("evac.drivers.places.length_and_digest", side_effect=AssertionError):
+            assert manifest_of(tmp_path, early).bytes == LARGE_BYTES
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
+import orjson
 import pytest
 
 from evac.model.errors import LeaseLost, LockHeld, Unavailable
@@ -15,6 +17,22 @@ class Clock:
 
     def __call__(self) -> int:
         return self.now_ms
+
+
+def test_a_value_takes_the_memory_of_its_content() -> None:
+    """What orjson returns takes at least 4 KiB, however short it is."""
+
+    async def story() -> int:
+        store = MemoryStore(Clock())
+        tracemalloc.start()
+        try:
+            for number in range(200):
+                await store.transact([], [Put(f"{number}", orjson.dumps({"at": number, "words": "x" * 200}))])
+            return tracemalloc.get_traced_memory()[0] // 200
+        finally:
+            tracemalloc.stop()
+
+    assert asyncio.run(story()) < 1_500
 
 
 def test_a_lease_ends_at_its_millisecond() -> None:

@@ -9,6 +9,8 @@ its files are read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import os
 import re
 import time
@@ -20,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+import orjson
 
 from evac.drivers.backups import (
     BackupDriver,
@@ -49,18 +52,30 @@ from evac.drivers.capabilities import (
 )
 from evac.drivers.object_store import Asked, Deletable, bucket_of
 from evac.drivers.parameters import many, text, whole
-from evac.drivers.places import SourceWitness, facts_of, manifest_of
+from evac.drivers.places import EarlyDigests, SourceWitness, facts_of, manifest_of
 from evac.drivers.port import Action
 from evac.drivers.programs import Ended, given
+from evac.drivers.restic.repository import (
+    NAME,
+    names_of,
+    packs_of,
+    sealed_config,
+    session_for,
+    where_of,
+)
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.records import dataclass
 from evac.net import secrets
 
 PART_OK: Final = (0, 3)
 """3: some files could not be read; the backup exists, and says so."""
 DAMAGED: Final = (0, 1)
 KNOWN_S: Final = 60.0
-"""How long the identity of a repository is cached."""
-LISTED_BYTES: Final = 64 << 20
+"""How long an answer about a repository is used again. A repository that shows its names and configuration
+must also show the same ones.
+"""
+SEEN_MOST: Final = 1_000
+"""Repositories whose answers are kept."""
 LOCKS_MOST: Final = 20
 LOG_BYTES: Final = 64 << 20
 NO_PACK: Final = "0" * 64
@@ -103,7 +118,6 @@ _REASONS: Final = (
 )
 _GROUP: Final = re.compile(r"^read group #(\d+) of (\d+) data packs \(out of total (\d+) packs", re.MULTILINE)
 _ORPHAN: Final = re.compile(r"^pack ([0-9a-f]{64}): not referenced in any index", re.MULTILINE)
-_PACK: Final = re.compile(r"[0-9a-f]{64}")
 _SLICES: Final = 256
 """restic divides packs by the first byte of their names."""
 
@@ -116,15 +130,16 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
     def __init__(self) -> None:
         self._versions: dict[str, str] = {}
         self._source = SourceWitness()
-        self._known: dict[tuple[str, str], tuple[float, str]] = {}
-        """Repository as named, and expected id -> when it was last queried, and its id."""
+        self._known: dict[str, _Identity] = {}
+        """Digest of a repository's URL and secrets -> its identity."""
+        self._listed: dict[str, _Snapshots] = {}
         self._held: dict[str, dict[tuple[str, str], float]] = {}
         """Repository in a bucket -> its objects that no one can delete, and until when."""
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         watch, tool = Stopwatch(timeout_s), _tool(action)
         listing, locked, deletable = await asyncio.gather(
-            self._list(action, timeout_s), _is_locked(tool, watch), self._can_delete(action, watch)
+            self._list(action, timeout_s), _is_locked(action, tool, watch), self._can_delete(action, watch)
         )
         refused: int | None = await in_time(
             lambda: _refused(action), watch, "reading the log of the rest-server"
@@ -137,11 +152,11 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         tool = _tool(action)
         version, found, repository = await asyncio.gather(
             self._version(tool, watch),
-            tool.json("snapshots", "--json", "--no-lock", timeout_s=watch.left_s),
+            self._snapshots(action, tool, watch),
             self._refuse_another(action, tool, watch),
         )
         wanted = tuple(many(action.settings, "paths"))
-        copies = [(_copy(one, wanted), _moment(one)) for one in objects(found, self.name)]
+        copies = [(_copy(one, wanted), _moment(one)) for one in found]
         copies.sort(key=lambda row: (row[1], row[0].id))  # several may start within one second
         ours = [one for one, _ in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
         return Listing(repository, tuple(ours), self.name, version)
@@ -150,14 +165,18 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
         if not paths or not all(path.startswith("/") for path in paths):
             raise Permanent("setting-missing", "paths must list the absolute paths to back up")
-        await self._refuse_another(action, tool, watch)
+        if text(action.settings, "repository_id", ""):  # without it there is nothing to refuse
+            await self._refuse_another(action, tool, watch)
         argv = ("backup", "--json", "--quiet", *_bounds(action), "--", *paths)
         ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=PART_OK, changes=True)
         try:
             summary = document(ended.output.strip().rpartition("\n")[2], self.name)
             id_ = word(summary["snapshot_id"], self.name)
             read, stored = (number(summary[key], self.name) for key in _AMOUNTS)
-            copy = await self._one(tool, id_, paths, watch)
+            # At the same time, because each of them derives the key.
+            copy, _ = await asyncio.gather(
+                self._one(action, tool, id_, watch), self._refuse_another(action, tool, watch)
+            )
         except (ActionError, KeyError, TypeError) as error:
             words = "a backup may have been taken, but its state is unknown"
             raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
@@ -193,7 +212,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             if ended.code and not _is_damage(ended.errors):
                 # Failed for a reason other than damage: run it again to get that error.
                 await tool.run(*argv, timeout_s=watch.left_s)
-            packs = await _packs(action, watch) if level == READ else {}
+            packs = await packs_of(action, watch) if level == READ else {}
         except ActionError as error:
             return self._unproven(action, watch, level, error)
         if ended.code:
@@ -214,7 +233,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
         watch, here, there = Stopwatch(timeout_s), _tool(action), _tool(to)
-        await self._refuse_another(to, there, watch)
+        if text(to.settings, "repository_id", ""):  # without it there is nothing to refuse
+            await self._refuse_another(to, there, watch)
         copy = newest(await self._list(action, watch.left_s), "", None)
         tool = Tool(
             there.program,
@@ -229,17 +249,15 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             hopeless=_FULL_WORDS,
         )
         argv = ("copy", "--quiet", *_bounds(to), copy.id)
-        before = await _packs(to, watch)
+        before = await packs_of(to, watch)
         await tool.run(*argv, timeout_s=watch.left_s, changes=True)
         wanted = {copy.id, copy.original} - {""}
-        listed = objects(
-            await there.json("snapshots", "--json", "--no-lock", timeout_s=watch.left_s), self.name
-        )
+        listed = await self._snapshots(to, there, watch)
         found = [one for one in (_copy(entry, ()) for entry in listed) if one.original in wanted]
         if not found or found[-1].tree != copy.tree or found[-1].failed:
             words = f"the other repository has no copy of {copy.id[:8]} with the same tree"
             raise Permanent("copy-differs", words, "run: restic check, in both repositories")
-        stored = sum(size for path, size in (await _packs(to, watch)).items() if path not in before)
+        stored = sum(size for path, size in (await packs_of(to, watch)).items() if path not in before)
         return Taken(found[-1], copy.bytes or 0, stored, watch.took_ms)
 
     async def _fill(self, into: Filling) -> Filled:
@@ -251,12 +269,21 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             path = PurePosixPath(copy.paths[0])
             name = re.sub(r"([\[*?\\])", r"\\\1", path.name)
             what = [f"{copy.id}:{path.parent}", "--include", f"/{name}"]
-        argv = ("restore", "--json", "--quiet", "--no-lock", *_bounds(action), *what, "--target", str(folder))
-        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(into.lock,))
-        why = tool.reason(ended) if ended.code else None
-        if why is not None and why.code != "backup-corrupt":  # an unreachable server is not damage
-            raise why
-        found = await in_time(lambda: manifest_of(folder), watch, "reading the restored data")
+        # With --verbose=2, restic names each file once its content is complete.
+        argv = ("restore", "--json", "--verbose=2", "--no-lock", *_bounds(action), *what)
+        asked = (*argv, "--target", str(folder))
+        with contextlib.closing(EarlyDigests(folder)) as early:
+            ended = await replace(tool, env={**tool.env, **_FEW_LINES}).run(
+                *asked,
+                timeout_s=watch.left_s,
+                allowed=DAMAGED,
+                keeps=(into.lock,),
+                takes=lambda line: _takes(line, early),
+            )
+            why = tool.reason(ended) if ended.code else None
+            if why is not None and why.code != "backup-corrupt":  # an unreachable server is not damage
+                raise why
+            found = await in_time(lambda: manifest_of(folder, early), watch, "reading the restored data")
         wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
         if wrong or (copy.files is not None and found.files != copy.files):
             words = (
@@ -276,12 +303,26 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
                 return node.get("type") == "file"
         raise unreadable(self.name, "no entry of the path of the copy")
 
-    async def _one(self, tool: Tool, id_: str, wanted: tuple[str, ...], watch: Stopwatch) -> CopyReport:
-        found = await tool.json("snapshots", "--json", "--no-lock", id_, timeout_s=watch.left_s)
-        copies = objects(found, self.name)
-        if len(copies) != 1:
-            raise unreadable(self.name, f"{len(copies)} snapshots instead of one")
-        return _copy(copies[0], wanted)
+    async def _one(self, action: Action, tool: Tool, id_: str, watch: Stopwatch) -> CopyReport:
+        entries = [one for one in await self._snapshots(action, tool, watch) if one.get("id") == id_]
+        if len(entries) != 1:
+            raise unreadable(self.name, f"{len(entries)} snapshots instead of one")
+        return _copy(entries[0], tuple(many(action.settings, "paths")))
+
+    async def _snapshots(self, action: Action, tool: Tool, watch: Stopwatch) -> list[Mapping[str, Any]]:
+        """All snapshots as restic lists them. A recent answer is used again if the repository shows the same
+        names: a name is the digest of a snapshot. Raises `ActionError`.
+        """
+        key, began_s = _key(tool), time.monotonic()
+        names = await names_of(action, "snapshots", watch)
+        last = self._listed.get(key)
+        if last is not None and names == last.names and began_s - last.asked_s < KNOWN_S:
+            return last.entries
+        found = await tool.json("snapshots", "--json", "--no-lock", timeout_s=watch.left_s)
+        entries = objects(found, self.name)
+        if names is not None and names == {one.get("id") for one in entries}:
+            _keep(self._listed, key, _Snapshots(began_s, names, entries))
+        return entries
 
     async def _version(self, tool: Tool, watch: Stopwatch) -> str:
         if tool.program not in self._versions:
@@ -295,7 +336,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         """Test by deleting something that does not exist: an append-only server refuses, any other finds
         nothing. For a bucket, the locks of its content are also queried.
         """
-        where = _where(action)
+        where = where_of(action)
         if where.startswith(("/", "local:")):
             return Deletable(os.access(where.removeprefix("local:"), os.W_OK), "")
         if where.startswith("s3:"):
@@ -311,7 +352,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         if not where.startswith("rest:"):
             return Deletable(None, "")
         try:
-            async with _rest(action, watch) as session:
+            async with session_for(action, watch) as session:
                 url = f"{where.removeprefix('rest:').rstrip('/')}/data/{NO_PACK}"
                 async with session.delete(url, allow_redirects=False) as answer:
                     return Deletable({403: False, 404: True, 200: True}.get(answer.status), "")
@@ -319,25 +360,70 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             return Deletable(None, "")
 
     async def _refuse_another(self, action: Action, tool: Tool, watch: Stopwatch) -> str:
-        """Check the id of the repository, again after a minute: for each query restic derives the key from
-        the password, which takes half a second. Raises `Permanent` if another one was pinned.
-        """
-        key = (_where(action), text(action.settings, "repository_id", ""))
-        asked_s, known = self._known.get(key, (0.0, ""))
-        if known and time.monotonic() - asked_s < KNOWN_S:
-            return known
-        config = await tool.json("cat", "config", "--no-lock", timeout_s=watch.left_s)
-        if not isinstance(config, dict):
-            raise unreadable(self.name, "no configuration")
-        id_, pinned = word(config.get("id"), self.name), key[1]
-        if pinned and id_ != pinned:
-            words = f"this is repository {id_[:8]}, but {pinned[:8]} was expected"
+        """The id of the repository. Raises `Permanent` if another one was pinned."""
+        key, began_s = _key(tool), time.monotonic()
+        sealed = await sealed_config(action, watch)
+        known = self._known.get(key)
+        if known is None or known.sealed != sealed or not (sealed or began_s - known.asked_s < KNOWN_S):
+            config = await tool.json("cat", "config", "--no-lock", timeout_s=watch.left_s)
+            if not isinstance(config, dict):
+                raise unreadable(self.name, "no configuration")
+            known = _Identity(began_s, sealed, word(config.get("id"), self.name))
+            _keep(self._known, key, known)
+        pinned = text(action.settings, "repository_id", "")
+        if pinned and known.id != pinned:
+            words = f"this is repository {known.id[:8]}, but {pinned[:8]} was expected"
             raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
-        self._known[key] = (time.monotonic(), id_)
-        return id_
+        return known.id
 
 
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Id of a repository. asked_s: when restic stated it. sealed: its configuration as stored then."""
+
+    asked_s: float
+    sealed: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshots:
+    """A listing. asked_s: when it was made. names: those of the files in the repository then."""
+
+    asked_s: float
+    names: frozenset[str]
+    entries: list[Mapping[str, Any]]
+
+
+def _key(tool: Tool) -> str:
+    """What the answers of a repository depend on, without a secret in it."""
+    return hashlib.sha256(repr((tool.program, sorted(tool.env.items()))).encode()).hexdigest()
+
+
+def _keep(kept: dict[str, Any], key: str, value: Any) -> None:
+    """Keep an answer, instead of the oldest one if there are too many."""
+    kept.pop(key, None)
+    if len(kept) >= SEEN_MOST:
+        del kept[next(iter(kept))]
+    kept[key] = value
+
+
+_FEW_LINES: Final = {"RESTIC_PROGRESS_FPS": "0.1"}
 _AMOUNTS: Final = ("total_bytes_processed", "data_added_packed")
+
+
+def _takes(line: bytes, early: EarlyDigests) -> bool:
+    """Whether a line of a restore is about its progress: it names a file that is complete, or a share."""
+    try:
+        said = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    if not isinstance(said, dict) or said.get("message_type") not in ("verbose_status", "status"):
+        return False
+    name, size = said.get("item"), said.get("size")
+    if said.get("action") == "restored" and isinstance(name, str) and isinstance(size, int):
+        early.written(name, size)
+    return True
 
 
 def _is_lock(key: str, hidden: bool) -> bool:
@@ -349,7 +435,7 @@ def _tool(action: Action) -> Tool:
     """restic, with the repository and its secrets in the environment. Raises `Permanent`."""
     env, hidden = given(action.settings)
     password = secrets.resolve(text(action.settings, "password"))
-    env |= {"RESTIC_REPOSITORY": _where(action), "RESTIC_PASSWORD": password.reveal()}
+    env |= {"RESTIC_REPOSITORY": where_of(action), "RESTIC_PASSWORD": password.reveal()}
     found = [*hidden, password]
     if user := text(action.settings, "user", ""):
         signed = secrets.resolve(text(action.settings, "user_password"))
@@ -368,15 +454,6 @@ def _bounds(action: Action) -> tuple[str, ...]:
     found = [f"--limit-{way}={whole(action.settings, f'{way}_kib', 0)}" for way in ("upload", "download")]
     bounds = [one for one in found if not one.endswith("=0")]
     return (*bounds, *(() if text(action.settings, "cache", "") else ("--no-cache",)))
-
-
-def _where(action: Action) -> str:
-    where = text(action.settings, "repository")
-    if "@" in urlsplit(where.removeprefix("rest:")).netloc and where.startswith("rest:"):
-        raise Permanent(
-            "secret-in-clear", "the repository URL contains a user", "write user and user_password"
-        )
-    return where
 
 
 def _moment(entry: Mapping[str, Any]) -> float:
@@ -427,10 +504,12 @@ async def _past_stale_locks(
     return await tool.run(*argv, timeout_s=watch.left_s, allowed=allowed, changes=changes)
 
 
-async def _is_locked(tool: Tool, watch: Stopwatch) -> bool:
+async def _is_locked(action: Action, tool: Tool, watch: Stopwatch) -> bool:
     """Whether a program holds an exclusive lock, such as a prune, so that nothing can be written."""
+    if await names_of(action, "locks", watch) == frozenset():
+        return False
     listed = await tool.run("list", "locks", "--no-lock", "--quiet", timeout_s=watch.left_s)
-    for id_ in [one for one in listed.output.split() if _PACK.fullmatch(one)][:LOCKS_MOST]:
+    for id_ in [one for one in listed.output.split() if NAME.fullmatch(one)][:LOCKS_MOST]:
         try:
             lock = await tool.json("cat", "lock", id_, "--no-lock", timeout_s=watch.left_s)
         except Permanent:
@@ -444,7 +523,7 @@ def _refused(action: Action) -> int | None:
     """Deletions in this repository that its rest-server refused, from the end of its log; None if no log is
     read. Our own test deletion does not count.
     """
-    where, log = _where(action), text(action.settings, "access_log", "")
+    where, log = where_of(action), text(action.settings, "access_log", "")
     if not log or not where.startswith("rest:"):
         return None
     try:
@@ -455,57 +534,6 @@ def _refused(action: Action) -> int | None:
         return None
     begins = urlsplit(where.removeprefix("rest:")).path.rstrip("/").encode() + b"/"
     return sum(path.startswith(begins) and not path.endswith(NO_PACK.encode()) for path in tried)
-
-
-async def _packs(action: Action, watch: Stopwatch) -> dict[str, int]:
-    """Name and size of every pack. Raises `Permanent` for a repository whose packs cannot be listed here."""
-    where = _where(action)
-    if where.startswith(("/", "local:")):
-        folder = Path(where.removeprefix("local:"), "data")
-        found = await in_time(lambda: _files(folder), watch, "listing the repository")
-        return {str(name): int(size) for name, size in found.items()}
-    if where.startswith("s3:"):
-        bucket = bucket_of(where, _tool(action).env)
-        sizes = await in_time(lambda: Asked(bucket, {}).sizes("data/"), watch, "listing the bucket")
-        names = {key.rpartition("/")[2]: int(size) for key, size in sizes.items()}
-        return {name: size for name, size in names.items() if _PACK.fullmatch(name)}
-    if not where.startswith("rest:"):
-        words = "evac cannot count how many bytes a check of this kind of repository reads"
-        raise Permanent("backup-uncounted", words, "use a rest-server or a bucket")
-    try:
-        async with _rest(action, watch) as session:
-            url = f"{where.removeprefix('rest:').rstrip('/')}/data/"
-            async with session.get(url, headers=_LIST, allow_redirects=False) as answer:
-                body = await answer.content.read(LISTED_BYTES + 1)
-                while len(body) <= LISTED_BYTES and (more := await answer.content.read(LISTED_BYTES)):
-                    body += more
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise Retryable("backup-silent", "the rest-server did not list its packs") from error
-    if answer.status != 200 or len(body) > LISTED_BYTES:
-        raise unreadable("the rest-server", f"status {answer.status}")
-    listed = objects(document(body.decode("utf-8", "replace"), "the rest-server"), "the rest-server")
-    names = {word(one.get("name"), "the rest-server"): number(one.get("size"), "it") for one in listed}
-    return {name: size for name, size in names.items() if _PACK.fullmatch(name)}
-
-
-_LIST: Final = {"Accept": "application/vnd.x.restic.rest.v2"}
-
-
-def _rest(action: Action, watch: Stopwatch) -> aiohttp.ClientSession:
-    user = text(action.settings, "user", "")
-    auth = None
-    if user:
-        auth = aiohttp.BasicAuth(user, secrets.resolve(text(action.settings, "user_password")).reveal())
-    return aiohttp.ClientSession(auth=auth, timeout=aiohttp.ClientTimeout(total=max(watch.left_s, 0.1)))
-
-
-def _files(folder: Path) -> dict[str, int]:
-    """Pack files of a repository in a folder."""
-    found: dict[str, int] = {}
-    for shelf in os.scandir(folder):
-        if shelf.is_dir(follow_symlinks=False):
-            found |= {one.name: one.stat().st_size for one in os.scandir(shelf) if _PACK.fullmatch(one.name)}
-    return found
 
 
 def _is_damage(errors: str) -> bool:
