@@ -9,15 +9,17 @@ from typing import cast
 
 import httpx2
 import orjson
+import pytest
 
 from evac import __version__
 from evac.engine.plans.library import put_plan
+from evac.model.reason import Reason
 from evac.office.office import Office
 from evac.office.status_summary import NOT_JUDGED, plan_lines
 from evac.office.values import Situation
 from evac.store.port import MemoryStore, Put
 from evac.views.words import percent
-from evac.web.pages.plan_view import STORES, _cards, _folded, _services, plan_context
+from evac.web.pages.plan_view import GROUPS, STORES, _cards, _folded, _services, plan_context
 from tests.web.burning import LOST, RUN, burn, followed, made
 from tests.web.rooms import play
 
@@ -93,6 +95,36 @@ def test_all_databases_without_data_loss_are_counted() -> None:
     found = plan_context(replace(plan, stores=stores), "d", cast(Situation, now), 0, 0)
     assert found["safe_words"] == f"{STORES + 5} databases without data loss; the first {STORES} are listed"
     assert len(found["safe"]) == STORES
+
+
+@pytest.mark.parametrize("past", [-1, 0, 1, 1_000])
+def test_databases_that_lose_data_and_are_not_listed_are_counted(past: int) -> None:
+    plan = made().plan
+    one = next(s for s in plan.stores if s.primary_ms is not None)
+    stores = tuple(replace(one, store=f"s{n:04}", loss_ms=1_000 + n) for n in range(STORES + past))
+    now = SimpleNamespace(drawer=(), open_runs=(), ended_runs=(), sites=(), estate="")
+    found = plan_context(replace(plan, stores=stores), "d", cast(Situation, now), 0, 0)
+    listed = [row[0] for row in found["stores"]]
+    assert listed == [s.store for s in reversed(stores)][:STORES], "the largest losses"
+    assert found["stores_rest"] == {1: "1", 1_000: "1,000"}.get(past, "")
+
+
+@pytest.mark.parametrize("reasons", [GROUPS, GROUPS + 3])
+def test_services_given_up_for_reasons_that_are_not_listed_are_counted(reasons: int) -> None:
+    plan = made().plan
+    outcomes = tuple(
+        replace(
+            plan.outcomes[0],
+            service=f"s{n:02}",
+            state="unplaced",
+            why=Reason("text", text=f"reason {n // 2}"),
+        )
+        for n in range(2 * reasons)
+    )
+    now = SimpleNamespace(drawer=(), open_runs=(), ended_runs=(), sites=(), estate="")
+    found = plan_context(replace(plan, outcomes=outcomes), "d", cast(Situation, now), 0, 0)
+    assert len(found["given_up"]) == GROUPS
+    assert found["given_up_rest"] == ("" if reasons == GROUPS else "6 more services")
 
 
 def test_data_that_does_not_come_back_is_never_shown_as_no_loss() -> None:

@@ -181,8 +181,7 @@ def plan_context(
     waits = ready is not None and ready.current is False
     upto = plan_charts.span_seconds(plan)
     sentences, state = views.answer_sentences(planned)
-    rows, stores = [capacity_bar(one) for one in capacity], _stores(plan)
-    safe = [row for row in stores if row[-1] == "ok"]
+    rows = [capacity_bar(one) for one in capacity]
     return {
         "title": plan.scenario.title,
         "digest": digest,
@@ -201,10 +200,8 @@ def plan_context(
         "work": _work(plan, upto),
         "gantt": _gantt(plan),
         "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
-        "given_up": _given_up(plan),
-        "stores": [row for row in stores if row[-1] != "ok"][:STORES],
-        "safe": safe[:STORES],
-        "safe_words": _safe_words(len(safe)),
+        **_given_up(plan),
+        **_databases(plan),
         "rungs": _rungs(plan),
         "waves": _waves(plan),
         "services": _services(plan, services),
@@ -363,14 +360,16 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
     }
 
 
-def _given_up(plan: Plan) -> list[dict[str, Any]]:
-    """What is shed and what is not restored, by reason."""
+def _given_up(plan: Plan) -> dict[str, Any]:
+    """What is shed and what is not restored, by reason, and how many services are not listed."""
+    groups = views.given_up(plan)
+    rest = sum(len(group.services) for group in groups[GROUPS:])
     words = {
         "shed": ("shed", "minus", ""),
         "unplaced": ("not restored", "x", "bad"),
         "unknown": ("unknown", "info", ""),
     }
-    return [
+    rows = [
         {
             "words": f"{_some(g.services)} {'is' if len(g.services) == 1 else 'are'} {words[g.state][0]}",
             "icon": words[g.state][1],
@@ -378,8 +377,9 @@ def _given_up(plan: Plan) -> list[dict[str, Any]]:
             "reason": f"{g.reason[:1].upper()}{g.reason[1:]}",
             "people": people(g.people, g.unstated) if g.people or g.unstated else "",
         }
-        for g in views.given_up(plan)[:GROUPS]
+        for g in groups[:GROUPS]
     ]
+    return {"given_up": rows, "given_up_rest": plural(rest, "more service") if rest else ""}
 
 
 def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
@@ -395,6 +395,19 @@ def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
         where = plan_charts.place_words(s, plan)
         rows.append(((rank, -(s.loss_ms or 0), s.store), (s.store, where, back, lost, state)))
     return [row for _, row in sorted(rows)]
+
+
+def _databases(plan: Plan) -> dict[str, Any]:
+    """Those that lose data, those that lose none, and how many of each are not listed."""
+    stores = _stores(plan)
+    safe, losing = ([row for row in stores if (row[-1] == "ok") is good] for good in (True, False))
+    rest = len(losing) - STORES
+    return {
+        "stores": losing[:STORES],
+        "stores_rest": number(rest) if rest > 0 else "",
+        "safe": safe[:STORES],
+        "safe_words": _safe_words(len(safe)),
+    }
 
 
 def _safe_words(count: int) -> str:
