@@ -39,6 +39,8 @@ TEMPLATES: Final[Templates] = {
             "Your fee of {fee} x {hours} h / {base_hours} h, which is "
             "{factor} times the length of the outage."
         ),
+        "pro_rata_once": "Your fee of {fee} x {hours} h / {base_hours} h, the length of the outage.",
+        "rounded_up": "The time is rounded up to whole units of {unit}.",
         "fixed": "This amount is the same for every customer of the plan.",
         "per_day": "{days} days beyond the first {after}.",
         "per_day_one": "{days} day beyond the first {after}.",
@@ -80,6 +82,8 @@ TEMPLATES: Final[Templates] = {
         "review": "제출하신 서류를 검토한 뒤 결과를 알려",
         "tiers": "{cycle} 가동률이 {uptime} %였으므로 요금 {fee}의 {share} %입니다.",
         "pro_rata": "요금 {fee} x {hours}시간 / {base_hours}시간이며, 장애 시간의 {factor}배입니다.",
+        "pro_rata_once": "요금 {fee} x {hours}시간 / {base_hours}시간(장애 시간)입니다.",
+        "rounded_up": "시간은 {unit} 단위로 올림합니다.",
         "fixed": "같은 요금제의 모든 고객에게 동일한 금액입니다.",
         "per_day": "처음 {after}을 제외한 {days}일분입니다.",
         "per_day_one": "처음 {after}을 제외한 {days}일분입니다.",
@@ -123,8 +127,8 @@ class Explanation:
 
 
 def checked(templates: Templates) -> Templates:
-    """The shipped templates with those of a company, whose plural text is also used for the singular unless
-    it gives both. Raises InvalidInput for an unknown name.
+    """The shipped templates with those of a company, whose text for several is also used for one unless it
+    gives both. Raises InvalidInput for an unknown name.
     """
     made: dict[str, dict[str, str]] = {language: dict(TEMPLATES[language]) for language in LANGUAGES}
     for language, rows in templates.items():
@@ -147,9 +151,9 @@ def checked(templates: Templates) -> Templates:
                 words = f"template {name} uses {', '.join(sorted(used - known))}"
                 raise InvalidInput("template-invalid", words, hint)
             made[language][name] = text
-            one = _of(name, 1)
-            if one in made[language] and one not in rows:
-                made[language][one] = text
+            for one in (_of(name, 1), f"{name}_once"):
+                if one in made[language] and one not in rows:
+                    made[language][one] = text
     return made
 
 
@@ -211,11 +215,17 @@ def _why(rule: Rule, seen: exact.Measured, row: exact.Account, words: Mapping[st
             return words["tiers"].format(fee=fee, cycle=row.cycle, **values)
         case formulas.ProRata() as formula:
             base = HOUR_MS if rule.base == "hourly_fee" else seen.cycle.length_ms
-            hours = _number(Fraction(exact.credited_ms(formula, seen), HOUR_MS))
-            values = {"hours": hours, "base_hours": _number(Fraction(base, HOUR_MS))}
-            return words["pro_rata"].format(
-                fee=fee, factor=_number(Fraction(formula.times_permille, 1_000)), **values
+            credited_ms = exact.credited_ms(formula, seen)
+            factor = Fraction(formula.times_permille, 1_000)
+            text = words["pro_rata_once" if factor == 1 else "pro_rata"].format(
+                fee=fee,
+                factor=_number(factor),
+                hours=_number(Fraction(credited_ms, HOUR_MS)),
+                base_hours=_number(Fraction(base, HOUR_MS)),
             )
+            if credited_ms == seen.total_ms * factor or formula.unit_ms == 1:
+                return text
+            return f"{text} {words['rounded_up'].format(unit=length_words(formula.unit_ms, words))}"
         case formulas.PerDay() as formula:
             days = sum(count for count, _ in exact.days_of(formula, seen))
             return words[_of("per_day", days)].format(days=days, after=length_words(formula.after_ms, words))

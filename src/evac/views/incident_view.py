@@ -107,8 +107,9 @@ def list_sheet(rows: Sequence[Summary]) -> Sheet:
         for one in rows
     ]
     head = ("incident", "state", "title", "first sign", "down", "commander")
-    words = "" if found else "no incidents yet"
-    return Sheet(f"{plural(len(found), 'incident')}", words, (SheetPart("", "", (), head, found),))
+    words = "" if found else "Each run of a plan belongs to an incident."
+    parts = (SheetPart("", "", (), head, found),) if found else ()
+    return Sheet(f"{plural(len(found), 'incident')}", words, parts)
 
 
 def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:

@@ -227,8 +227,8 @@ def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
     if not stated:
         return "no affected service has an RTO", "unknown"
     if not missed and not unknown:
-        met = "the only one meets its" if len(stated) == 1 else f"all {number(len(stated))} meet their"
-        return f"{met} RTO", "ok"
+        met = {1: "the only one meets its", 2: "both meet their"}
+        return f"{met.get(len(stated), f'all {number(len(stated))} meet their')} RTO", "ok"
     open_ones = f", {number(unknown)} unknown" if unknown else ""
     return (
         f"{number(missed)} of {number(len(stated))} miss their RTO{open_ones}",

@@ -87,6 +87,8 @@ class Tally:
             return "no service goes down" if not self.unknown else self.stay_words
         if self.down == 1:
             return f"the one {noun[0]} {'comes' if self.back else 'does not come'} back"
+        if self.down == 2 == self.restored:
+            return f"both {noun[-1] if self.stay else 'affected services'} come back"
         all_of_it = "all" if self.restored == self.down else f"{number(self.back)} of"
         verb = "comes" if self.back == 1 else "come"
         return f"{all_of_it} {plural(self.down, *noun)} {verb} back"

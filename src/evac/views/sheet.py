@@ -113,6 +113,10 @@ def at_joints(words: str, width: int) -> str:
     return " ".join(found)
 
 
+class Whole(Text):
+    """A line that is never broken."""
+
+
 class Page:
     """Lines and tables in order, rendered once at a width, with or without colour."""
 
@@ -128,18 +132,35 @@ class Page:
         """A line. One that shows the next command is never broken, because people copy it."""
         colour = STYLES.get(style, style)
         if words.startswith(NAMES):
-            self._parts.append(Text(f"  {shown(words)}", colour))
+            self._parts.append(Whole(f"  {shown(words)}", colour))
         else:
             self._parts.append(Padding(Text(shown(words), colour), (0, 0, 0, 2 if words else 0)))
 
     def facts(self, rows: Iterable[tuple[str, str, str]]) -> None:
-        """Rows of (name, value, style), names aligned."""
-        table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True, style="dim")
+        """Rows of (name, value, style), names aligned. A single word that is wider than its column, such as
+        a digest, has its own line and is not broken, because people copy it.
+        """
+        found = [(shown(name), shown(value), STYLES.get(style, style)) for name, value, style in rows]
+        names = max((cell_len(name) for name, _, _ in found), default=0)
+        room = self._width - INDENT - names - GAP
+        table = self._grid(names)
+        for name, value, style in found:
+            if " " in value or cell_len(value) <= room:
+                table.add_row(Text(name), Text(value, style=style))
+                continue
+            table.add_row(Text(name), Text(""))
+            self._parts += [Padding(table, (0, 0, 0, INDENT)), Whole(f"    {value}", style)]
+            table = self._grid(names)
+        if table.row_count:
+            self._parts.append(Padding(table, (0, 0, 0, INDENT)))
+
+    @staticmethod
+    def _grid(names: int) -> Table:
+        """Two columns: names of at most this width, and values."""
+        table = Table.grid(padding=(0, GAP))
+        table.add_column(no_wrap=True, style="dim", min_width=names)
         table.add_column(overflow="fold")
-        for name, value, style in rows:
-            table.add_row(Text(shown(name)), Text(shown(value), style=STYLES.get(style, style)))
-        self._parts.append(Padding(table, (0, 0, 0, 2)))
+        return table
 
     def table(
         self,
@@ -190,7 +211,7 @@ class Page:
             legacy_windows=False,
         )
         for part in self._parts:
-            console.print(part, soft_wrap=isinstance(part, Text) and part.plain.lstrip().startswith(NAMES))
+            console.print(part, soft_wrap=isinstance(part, Whole))
         return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 

@@ -155,7 +155,7 @@ def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: b
                 "",
             ),
             (
-                "so",
+                "quality",
                 f"at most {percent(gap)} above the best possible"
                 if verdict.bound > 0
                 else "no bound above zero",

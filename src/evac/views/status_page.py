@@ -168,7 +168,7 @@ KOREAN: Final[Mapping[str, str]] = {
     "no data yet": "아직 자료 없음",
     "no outage in {0} day": "{0}일 동안 장애 없음",
     "no outage in {0} days": "{0}일 동안 장애 없음",
-    "{1} of outage on {2} of {0} day": "{0}일 중 {2}일, 장애 {1}",
+    "{1} of outage in {0} day": "{0}일 동안 장애 {1}",
     "{1} of outage on {2} of {0} days": "{0}일 중 {2}일, 장애 {1}",
     "Get updates by email": "이메일로 받아보기",
     "Status updates by email": "이메일 상태 안내",
@@ -216,7 +216,7 @@ KOREAN: Final[Mapping[str, str]] = {
         "요청하지 않으셨다면 그대로 두세요. 안내를 보내지 않습니다."
     ),
     "Confirm your subscription to status updates": "상태 안내 구독 확인",
-    "degraded on {1} of {0} day": "{0}일 중 {1}일 성능 저하",
+    "degraded on {0} day": "{0}일 성능 저하",
     "degraded on {1} of {0} days": "{0}일 중 {1}일 성능 저하",
 }
 """English words of the public page -> the same in Korean. What people wrote stays in their language."""
@@ -404,9 +404,9 @@ def summary_words(component: Component, language: Language = "en") -> str:
     if not bad:
         return _counted(language, len(known), "no outage in {0} day", "no outage in {0} days")
     if not minutes:
-        words = "degraded on {1} of {0} day", "degraded on {1} of {0} days"
+        words = "degraded on {0} day", "degraded on {1} of {0} days"
         return _counted(language, len(known), *words, len(bad))
-    words = "{1} of outage on {2} of {0} day", "{1} of outage on {2} of {0} days"
+    words = "{1} of outage in {0} day", "{1} of outage on {2} of {0} days"
     return _counted(language, len(known), *words, _lasted(minutes * 60_000, language), len(bad))
 
 

@@ -61,8 +61,29 @@ def test_the_calculation_is_written_out() -> None:
     assert words("kt-2021", row) == (
         "mobile was unavailable from 2022-10-15 15:33 to 2022-10-15 17:02 (1 h 29 min). "
         "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h, "
-        "which is 10 times the length of the outage."
+        "which is 10 times the length of the outage. The time is rounded up to whole units of 1 h."
     )
+
+
+@pytest.mark.parametrize(
+    ("formula", "said"),
+    [
+        (ProRata(), "Your fee of 10,900 KRW x 0.45 h / 744 h, the length of the outage."),
+        (ProRata(10_000), "x 4.5 h / 744 h, which is 10 times the length of the outage."),
+        (ProRata(10_000, 30 * 60_000), "x 4.5 h / 744 h, which is 10 times the length of the outage."),
+        (
+            ProRata(1_000, 3_600_000),
+            "the length of the outage. The time is rounded up to whole units of 1 h.",
+        ),
+    ],
+)
+def test_a_time_that_was_rounded_up_is_never_called_a_multiple_of_the_outage(
+    formula: ProRata, said: str
+) -> None:
+    hours = Hours(9 * 60, 16 * 60, days=(5, 6))  # 27 minutes of the outage
+    rules = RuleSet("r", (Rule("r", formula, ("melon",), hours=hours),), Zone(name="Asia/Seoul"))
+    (found,) = explained(rules, DOWN, MELON, "en").sentences
+    assert f"{said} Outages count from" in found
 
 
 def test_the_least_and_the_most_that_is_paid_are_named() -> None:
@@ -118,6 +139,13 @@ def test_a_company_changes_a_text_and_keeps_the_others() -> None:
     (found,) = explained(rules, DOWN, MELON, "en", made).sentences
     assert found.endswith("You receive 3 more days. We moved your billing day.")
     assert made["ko"] == TEMPLATES["ko"]
+
+
+def test_the_text_of_a_company_for_several_times_the_outage_is_used_for_one_too() -> None:
+    rules = RuleSet("r", (Rule("r", ProRata(), ("melon",)),), Zone(name="Asia/Seoul"))
+    made = checked({"en": {"pro_rata": "{hours} of {base_hours} hours."}})
+    (found,) = explained(rules, DOWN, MELON, "en", made).sentences
+    assert found.endswith("of 744 hours.")
 
 
 @pytest.mark.parametrize(

@@ -197,9 +197,9 @@ def test_a_korean_page_says_nothing_in_english_that_a_person_did_not_write(
 @pytest.mark.parametrize(
     ("outage", "count", "words"),
     [
-        (0, 1, "degraded on 1 of 1 day"),
+        (0, 1, "degraded on 1 day"),
         (0, 2, "degraded on 1 of 2 days"),
-        (5, 1, "5 min of outage on 1 of 1 day"),
+        (5, 1, "5 min of outage in 1 day"),
         (5, 2, "5 min of outage on 1 of 2 days"),
     ],
 )
@@ -208,7 +208,7 @@ def test_one_day_is_not_called_days(outage: int, count: int, words: str) -> None
     days = (first, Day(date(2026, 1, 2), "operational"))[:count]
     component = Component("Chat", "operational", T0, days, ())
     assert summary_words(component) == words
-    assert summary_words(component, "ko").startswith(f"{count}일 중 1일")
+    assert summary_words(component, "ko").startswith(f"{count}일 중 1일" if count > 1 else "1일 ")
 
 
 def test_every_fixed_word_of_the_page_is_known_in_korean() -> None:

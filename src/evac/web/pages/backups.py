@@ -142,7 +142,7 @@ def row_of(row: backup_view.DataRow) -> dict[str, Any]:
         "copies": [(copy, _level(copy)) for copy in row.copies],
         "newest": duration(min(newest)) if newest else unknown,
         "restore": duration(min(restores)) if restores else unknown,
-        "rpo": "" if row.rpo_ms is None else f"rpo {duration(row.rpo_ms)}",
+        "rpo": "" if row.rpo_ms is None else f"RPO {duration(row.rpo_ms)}",
     }
 
 

@@ -46,6 +46,8 @@ class CaseLine:
     name: str
     words: str
     trouble: bool = False
+    missing: int = 0
+    """How many more people must approve."""
 
 
 def names_of(folder: Path | None) -> list[str]:
@@ -76,7 +78,8 @@ def lines_of(folder: Path, names: list[str]) -> list[CaseLine]:
     found = []
     for name in names:
         try:
-            found.append(CaseLine(name, summary_of(_document(folder / name))))
+            document = _document(folder / name)
+            found.append(CaseLine(name, summary_of(document), missing=_missing(document)))
         except (EvacError, OSError, ValueError, KeyError) as error:
             found.append(CaseLine(name, f"cannot be read: {error}", True))
     return found
@@ -114,7 +117,11 @@ def answer_of(folder: Path | None, lines: list[CaseLine]) -> tuple[str, str]:
     troubles = sum(line.trouble for line in lines)
     if troubles:
         return f"{plural(troubles, 'case')} cannot be read.", "error"
-    return f"{plural(len(lines), 'case')}.", "ok"
+    waiting = sum(line.missing > 0 for line in lines)
+    if waiting:
+        need_it = "needs" if waiting == 1 else "need"
+        return f"{plural(len(lines), 'case')}: {number(waiting)} {need_it} approval.", "warning"
+    return f"{plural(len(lines), 'case')}: none needs approval.", "ok"
 
 
 def _folder_of(room: WarRoom, case: str) -> Path:
