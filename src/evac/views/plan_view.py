@@ -82,16 +82,17 @@ class Tally:
     @property
     def back_words(self) -> str:
         """`all 5 affected services come back`; where others stay up, `2 of 5 services that go down ...`."""
-        noun = ("service that goes down", "services that go down") if self.stay else ("affected service",)
+        one = "service that goes down" if self.stay else "affected service"
+        more = "services that go down" if self.stay else "affected services"
         if not self.down:
             return "no service goes down" if not self.unknown else self.stay_words
         if self.down == 1:
-            return f"the one {noun[0]} {'comes' if self.back else 'does not come'} back"
-        if self.down == 2 == self.restored:
-            return f"both {noun[-1] if self.stay else 'affected services'} come back"
-        all_of_it = "all" if self.restored == self.down else f"{number(self.back)} of"
-        verb = "comes" if self.back == 1 else "come"
-        return f"{all_of_it} {plural(self.down, *noun)} {verb} back"
+            return f"the one {one} {'comes' if self.back else 'does not come'} back"
+        if self.restored == self.down:
+            return f"{'both' if self.down == 2 else f'all {number(self.down)}'} {more} come back"
+        return (
+            f"{number(self.back)} of {number(self.down)} {more} {'comes' if self.back == 1 else 'come'} back"
+        )
 
     @property
     def stay_words(self) -> str:
@@ -100,10 +101,8 @@ class Tally:
             return ""
         more, stay = " more" if self.down else "", "stays" if self.stay == 1 else "stay"
         words = f"{number(self.stay)}{more} {stay} up"
-        if not self.reduced:
-            return words
         of = "" if self.reduced == self.stay else f" {number(self.reduced)} of them"
-        return f"{words},{of} degraded until the horizon"
+        return f"{words},{of} degraded until the horizon" if self.reduced else words
 
 
 def tally(plan: Plan) -> Tally:

@@ -25,7 +25,7 @@ from evac.verify import check_instance
 from evac.views import plan_charts, plan_view
 from evac.views.html_report import _replicas, curve_words
 from evac.views.plan_text import _takes
-from evac.views.plan_view import Planned, answer, cards, tier_rows
+from evac.views.plan_view import Planned, Tally, answer, cards, tier_rows
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
@@ -314,3 +314,17 @@ def test_every_kind_of_step_has_words() -> None:
         words = plan_charts.step_words(step)
         assert "pay" in words or kind == "approve"
         assert words.endswith("(by hand)")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (Tally(1, 0, 0, 0, 0, 0, 0), "the one affected service comes back"),
+        (Tally(2, 0, 0, 0, 0, 0, 0), "both affected services come back"),
+        (Tally(2, 0, 3, 0, 0, 0, 0), "both services that go down come back"),
+        (Tally(1, 1, 0, 0, 0, 0, 0), "2 of 2 affected services come back"),
+        (Tally(1_200, 0, 0, 0, 0, 0, 0), "all 1,200 affected services come back"),
+    ],
+)
+def test_two_services_are_both(found: Tally, words: str) -> None:
+    assert found.back_words == words
