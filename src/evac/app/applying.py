@@ -9,6 +9,7 @@ run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -38,7 +39,15 @@ from evac.engine.runs.signatures import read_key
 from evac.engine.stores.guards import WHOLE, as_allowed
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
-from evac.model.errors import EvacError, InvalidInput, NotAllowed, StalePlan, Superseded, Unavailable
+from evac.model.errors import (
+    EvacError,
+    InvalidInput,
+    LockHeld,
+    NotAllowed,
+    StalePlan,
+    Superseded,
+    Unavailable,
+)
 from evac.model.estate import Estate
 from evac.model.generation import generation_of
 from evac.model.observation import MemberSeen, Observation
@@ -231,6 +240,7 @@ async def ensure_controller(
         raise Superseded(own.number, newer.number)
     if store.quorum:
         raise Unavailable("no controller is leading; start one at each site: evac serve")
+    await _check_writable(store)
     argv = [
         sys.executable,
         "-m",
@@ -283,6 +293,14 @@ async def go_on(store: Store, url: str, log: Path, asked: bool = False) -> None:
     await ensure_controller(
         store, url, Path(started.estate), Path(started.policy) if started.policy else None, log
     )
+
+
+async def _check_writable(store: Store) -> None:
+    """Raise Unavailable with the cause: a controller that cannot write would only wait, with it in its
+    log.
+    """
+    with contextlib.suppress(LockHeld):  # it was written
+        await store.release(await store.acquire("starting", f"pid {os.getpid()}", round(START_S * 1_000)))
 
 
 LOOK_S: Final = 5.0

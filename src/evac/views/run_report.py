@@ -17,6 +17,7 @@ from evac.views.documents import MOST_URGENT, RunDocument, StepRow, slow_words, 
 from evac.views.sheet import Page
 from evac.views.wait_words import forecast_facts, urgency
 from evac.views.words import (
+    NO_LEADER,
     duration,
     listed,
     moment,
@@ -128,8 +129,7 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     yield "incident", document.incident, ""
     yield "question", document.question or "-", ""
     yield "plan", plan if width >= _WIDE else f"{plan[:_DIGEST]}…", "dim"
-    leader = document.leader or "no one: nothing happens until a controller runs"
-    yield "leader", leader, "" if document.leader or state in ENDED else "error"
+    yield "leader", document.leader or NO_LEADER, "" if document.leader or state in ENDED else "error"
     began_ms = moment_ms(document.started_at)
     agreed = not document.approvals_needed or began_ms > 0
     beforehand = "in advance, by policy" if agreed else "not yet"

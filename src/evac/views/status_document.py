@@ -17,7 +17,7 @@ from evac.incident.records import Notice
 from evac.model.records import dataclass
 from evac.run.values import CORRUPT
 from evac.views.sheet import Page
-from evac.views.words import listed, moment, plural
+from evac.views.words import NO_LEADER, listed, moment, plural
 
 ROWS: Final = 20
 SCHEMA_VERSION: Final = 1
@@ -163,7 +163,7 @@ def status_text(
     page.title(f"{plural(len(runs), 'run')} in progress; {leader or 'no one'} leads")
     page.line()
     rows = [
-        ("leader", leader or "no one: nothing happens until a controller runs", "" if leader else "error"),
+        ("leader", leader or NO_LEADER, "" if leader else "error"),
         *([("background", document.background, "")] if document.background else []),
         ("store", document.store, ""),
         *_generation(document),

@@ -30,6 +30,7 @@ def spelled(text: str) -> Markup:
 
 
 NEVER_WORD: Final = "not within the horizon"
+NO_LEADER: Final = "no one: nothing happens until a controller runs and can use the store"
 OUTCOME_WORDS: Final[Mapping[str, str]] = {
     "restored": "restored",
     "running": "stays up",

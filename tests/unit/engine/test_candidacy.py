@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from evac.engine.lead.controller import Candidacy
+from evac.engine.lead.controller import SHUT_S, Candidacy
 from evac.engine.lead.leadership import LEADER, SIGN
 from evac.model.errors import Corrupt, Superseded, Unavailable
 from evac.store.port import Lease, MemoryStore, Put
 from evac.store.sqlite import SqliteStore
 from tests.unit.engine.small_world import World, play, policy_of
+from tests.unit.virtual_time import LOOP_MS, run_virtually
 
 FULL = "the disk is full"
 
@@ -114,6 +115,33 @@ def test_a_file_that_takes_no_more_is_named(tmp_path: Path) -> None:
             await store.close()
 
     asyncio.run(story())
+
+
+def test_a_store_that_takes_no_writes_for_longer_than_an_election_is_reported_once() -> None:
+    async def story() -> None:
+        store, told = Sick(LOOP_MS), list[str]()
+
+        async def take() -> Lease:
+            return await store.acquire(LEADER, "north/1/a", 600_000)
+
+        candidacy = Candidacy(store, take, 0.5, lambda error: told.append(error.message))
+        store.full = True
+        waiting = asyncio.ensure_future(candidacy.wait())
+        await asyncio.sleep(SHUT_S / 2)
+        assert told == []
+        await asyncio.sleep(SHUT_S * 3)
+        assert told == [FULL]
+        store.full = False
+        other = await waiting
+        await store.release(other)
+        store.full = True
+        waiting = asyncio.ensure_future(candidacy.wait())
+        await asyncio.sleep(SHUT_S * 2)
+        assert told == [FULL, FULL]
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    run_virtually(story())
 
 
 def test_a_controller_that_is_cut_off_says_so_and_one_that_follows_does_not() -> None:

@@ -82,6 +82,27 @@ def test_it_renews_as_long_as_it_is_answered_and_gives_up_before_the_lease_ends(
     run_virtually(story())
 
 
+def test_what_the_store_said_when_renewals_failed_is_kept_to_the_end() -> None:
+    """The last try before the lease ends has hardly any time and is cut off: it says nothing of its own."""
+
+    class Slow(MuteStore):
+        async def renew(self, lease: Lease) -> None:
+            if self.mute:
+                await asyncio.sleep(0.08)
+            await super().renew(lease)
+
+    async def story() -> None:
+        store = Slow(LOOP_MS)
+        leading = await Leadership.acquire(store, "a", 400, LoopClock())
+        store.mute = True
+        await asyncio.sleep(0.35)
+        assert leading.given_up
+        assert leading.trouble == ("silent",)
+        await leading.release()
+
+    run_virtually(story())
+
+
 def test_a_lease_taken_away_is_noticed_at_the_next_renewal() -> None:
     async def story() -> None:
         store, told = MemoryStore(LOOP_MS), []

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
@@ -100,7 +101,7 @@ Term = TypeVar("Term")
 
 class Candidacy(Generic[Term]):
     """take: becomes leader; raises LockHeld while someone else leads, Superseded, Corrupt, Unavailable. tell:
-    called once each time the store becomes unreadable.
+    called once each time the store becomes unreadable, or is unavailable for longer than an election takes.
     """
 
     def __init__(
@@ -108,10 +109,12 @@ class Candidacy(Generic[Term]):
         store: Store,
         take: Callable[[], Awaitable[Term]],
         pause_s: float,
-        tell: Callable[[Corrupt], None],
+        tell: Callable[[StoreError], None],
     ) -> None:
         self._store, self._take, self._pause_s, self._tell = store, take, pause_s, tell
         self._unread = ""
+        self._shut_s: float | None = None
+        """Since when the store has been unavailable, by the loop's time; infinite once reported."""
         self.why = ""
 
     async def wait(self) -> Term:
@@ -124,6 +127,7 @@ class Candidacy(Generic[Term]):
                             return term
             except Unavailable as error:
                 self.why = "" if await self._somebody_leads() else error.message
+                self._is_shut(error)
             await asyncio.sleep(self._pause_s)
 
     async def _try(self) -> Term | None:
@@ -141,11 +145,11 @@ class Candidacy(Generic[Term]):
                 self._cannot_read(error)
                 return None
             except LockHeld as held:
-                self.why = ""
+                self.why, self._shut_s = "", None
                 if not held.ttl_ms:
                     return None
             else:
-                self.why = ""
+                self.why, self._shut_s = "", None
                 return term
             await asyncio.sleep(self._pause_s)
 
@@ -155,6 +159,17 @@ class Candidacy(Generic[Term]):
             return await self._store.holder(LEADER) is not None
         except (Unavailable, Corrupt):
             return False
+
+    def _is_shut(self, error: Unavailable) -> None:
+        """Reported once, if it lasts: an election or a restart of the store takes a moment too."""
+        now_s = asyncio.get_running_loop().time()
+        if not self.why:
+            self._shut_s = None
+        elif self._shut_s is None:
+            self._shut_s = now_s
+        elif now_s - self._shut_s >= SHUT_S:
+            self._shut_s = math.inf
+            self._tell(error)
 
     def _cannot_read(self, error: Corrupt) -> None:
         """Reported once: a controller that cannot know the store's generation does not act, and continues to
@@ -175,6 +190,7 @@ ANCHOR_PERIOD_S: Final = 0.5
 ANCHOR_DEADLINE_S: Final = 2.0
 KEEP_PERIOD_S: Final = 5.0
 LEAD_AGAIN_S: Final = 0.1
+SHUT_S: Final = 10.0
 MINUTE_MS: Final = 60_000
 SET_CLOCK: Final = "set the clock there; until then, proofs and signatures that depend on it may be refused"
 
@@ -337,9 +353,10 @@ class Controller:
             await in_own_task(self._lead(await self._candidacy.wait()))
             await asyncio.sleep(LEAD_AGAIN_S)
 
-    def _cannot_lead(self, error: Corrupt) -> None:
+    def _cannot_lead(self, error: StoreError) -> None:
         told, now_ms = {"code": error.code}, self._desk.clock.now_ms()
-        self._desk.tell(Notice("trouble", now_ms, self.parts.site, f"cannot lead: {error.message}", told))
+        words = f"cannot lead: {error.message}; next: {error.hint}"
+        self._desk.tell(Notice("trouble", now_ms, self.parts.site, words, told))
 
     async def _take_office(self) -> _Term:
         """Raises `LockHeld` while someone else leads, `Superseded` where a newer generation acts."""

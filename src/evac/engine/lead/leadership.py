@@ -41,8 +41,9 @@ def begin(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, T], name: str | No
 class Leadership:
     """One lease, held. Made by `acquire`; `release` ends it.
 
-    on_lost: called once, when the lease has ended or too little is left to be sure. trouble: why the last
-    renewal failed, in words; empty if it did not or is unknown. given_up: the lease could not be kept.
+    on_lost: called once, when the lease has ended or too little is left to be sure. trouble: what the store
+    last said when renewals failed; empty if the last one succeeded or nothing was said. given_up: the lease
+    could not be kept.
     """
 
     def __init__(
@@ -157,7 +158,8 @@ class Leadership:
             except LeaseLost:
                 return
             except (TimeoutError, Unavailable) as error:
-                self.trouble = (str(error),) if isinstance(error, Unavailable) else ()
+                if isinstance(error, Unavailable):  # the last try has hardly any time: it says less
+                    self.trouble = (str(error),)
                 ask_ms = self._clock.monotonic_ms() + round(_PAUSE_LEAST_S * 1_000)
                 continue
             self.trouble = ()

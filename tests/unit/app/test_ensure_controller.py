@@ -1,0 +1,45 @@
+"""An embedded store that takes no writes: the person reads why, and no controller is started to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from evac.app.applying import ensure_controller
+from evac.model.errors import Unavailable
+from evac.store.port import Put
+from evac.store.sqlite import SqliteStore
+
+
+async def _until_full(write: Callable[[int], Awaitable[object]]) -> None:
+    with contextlib.suppress(Unavailable):
+        for number in range(1_000):
+            await write(number)
+        pytest.fail("it never was full")
+
+
+def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path) -> None:
+    log = tmp_path / "controller.log"
+
+    async def story() -> Unavailable:
+        store = SqliteStore(tmp_path / "evac.sqlite")
+        writing = store._writer._connection
+        writing.execute(f"PRAGMA max_page_count = {writing.execute('PRAGMA page_count').fetchone()[0]}")
+        try:
+            await _until_full(lambda n: store.transact((), (Put(f"filling/{n}", b"x" * 4_096),)))
+            # the rest of the last page would still take a lease
+            await _until_full(lambda n: store.acquire(f"filling/{n}", "someone", 600_000))
+            with pytest.raises(Unavailable) as refused:
+                await ensure_controller(store, f"sqlite:{tmp_path / 'evac.sqlite'}", tmp_path, None, log)
+            return refused.value
+        finally:
+            await store.close()
+
+    error = asyncio.run(story())
+    assert "full" in error.message
+    assert "free some space" in error.hint
+    assert not log.exists(), "no controller was started"
