@@ -348,7 +348,14 @@ def audit_answer(report: AuditReport) -> tuple[str, str]:
     if unknown:
         judged = f"{number(unknown)} cannot be judged"
         return f"No loss is known to take down a service for good, but {judged}.", "unknown"
-    return "Every service recovers from every loss that was tried.", "ok"
+    late = sum(1 for row in report.rows if row.late)
+    words = "Every service recovers from every loss that was tried"
+    if not late:
+        return f"{words}.", "ok"
+    return (
+        f"{words}, but after {number(late)} of {number(len(report.rows))} some are back too late.",
+        "warning",
+    )
 
 
 def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
@@ -365,10 +372,15 @@ def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
         Card(
             "cannot be judged",
             number(verdicts["unknown"]),
-            "losses, because facts are missing",
+            f"{'loss' if verdicts['unknown'] == 1 else 'losses'}, because facts are missing",
             "unknown" if verdicts["unknown"] else "ok",
         ),
-        Card("bring services back too late", number(late), "losses miss an RTO", "warning" if late else "ok"),
+        Card(
+            "bring services back too late",
+            number(late),
+            "loss misses an RTO" if late == 1 else "losses miss an RTO",
+            "warning" if late else "ok",
+        ),
         Card(
             "errors to fix",
             number(levels["error"]),

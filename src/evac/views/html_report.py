@@ -435,17 +435,17 @@ def html_report(
         context |= plan_context(estate, planned)
         wave = [("wave", "Servers and power")] if context["wave"] else []
         parts += [
-            ("answer", "The answer"),
+            ("answer", "Summary"),
             ("curve", "Outage"),
-            ("order", "Order"),
+            ("order", "Order of work"),
             *wave,
-            ("room", "Room"),
-            ("given-up", "Given up"),
+            ("room", "Capacity"),
+            ("given-up", "Not restored"),
             ("matrix", "Services and sites"),
         ]
     if planned is not None and planned.simulation is not None:
         context |= simulation_context(planned.plan, planned.simulation)
-        parts.append(("odds", "How sure"))
+        parts.append(("odds", "Reliability"))
     if audit is not None:
         context |= dict(audit)
         parts += [("losses", "Every loss"), ("findings", "What to fix")]

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,21 @@ def test_an_audit_as_pdf_has_every_finding_and_loss(tmp_path: Path) -> None:
     assert {row.domain for row in report.rows if row.domain not in words} == set()
     assert f"Page {len(found)} of {len(found)}" in found[-1]
     assert "collapsed" not in words, "every list is open"
+
+
+def test_the_foot_of_a_report_is_never_alone_on_a_sheet(tmp_path: Path) -> None:
+    css = resources.files("evac.views").joinpath("templates/report.css").read_text(encoding="utf-8")
+    finding = '<div class="finding note"><h4>a finding</h4><p>what to do</p></div>'
+    reports = "".join(
+        f'<main style="break-before: page"><section style="padding-top: {n * 4}mm">{finding * 9}</section>'
+        "</main><footer><p>the foot</p></footer>"
+        for n in range(24)
+    )
+    found = sheets(pdf(f"<html><head><style>{css}</style></head><body>{reports}</body></html>"), tmp_path)
+    ends = [words for words in found if "the foot" in words]
+    assert len(ends) == 24
+    assert len(found) > 24, "some of them need a second sheet"
+    assert [words for words in ends if "a finding" not in words] == []
 
 
 @pytest.mark.enable_socket

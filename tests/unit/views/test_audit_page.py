@@ -90,9 +90,13 @@ def test_the_verdict_sentence_follows_the_verdicts(flawed: AuditReport, report: 
     assert words.startswith(f"{losing} of {len(sites)} sites cannot be lost")
     assert state == "error"
     fine = replace(
-        report, rows=tuple(replace(r, verdict="degraded", lost=0, stores_gone=0) for r in report.rows)
+        report, rows=tuple(replace(r, verdict="degraded", lost=0, stores_gone=0, late=0) for r in report.rows)
     )
     assert audit_view.audit_answer(fine) == ("Every service recovers from every loss that was tried.", "ok")
+    slow = replace(fine, rows=(replace(fine.rows[0], late=3), *fine.rows[1:]))
+    words, state = audit_view.audit_answer(slow)
+    assert words.endswith(f"but after 1 of {len(fine.rows)} some are back too late.")
+    assert state == "warning", "a loss after which services are late is not fine"
     dark = replace(fine, rows=(replace(fine.rows[0], verdict="unknown"), *fine.rows[1:]))
     assert audit_view.audit_answer(dark)[1] == "unknown"
     assert audit_view.audit_answer(replace(report, rows=()))[1] == "unknown"

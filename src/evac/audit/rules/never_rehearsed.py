@@ -60,7 +60,7 @@ def _site(context: Context, number: int, words: str) -> Finding:
         "warning",
         name,
         f"the loss of {name} {words}",
-        f"Rehearse it: run evac plan ESTATE --lose {name}, walk through the plan, "
+        f"Rehearse the loss of {name}: plan it with evac plan --lose, walk through the plan, "
         "then do it for real at a quiet time.",
         losses=(number,),
         paths=(f"rehearsals/{name}", "rehearsals", f"sites/{name}"),
