@@ -105,7 +105,8 @@ class ResticSimulated(SimulatedDriver, TakesBackups, RestoresData):
             damaged = found.spoilt and level == READ and part == of
             outcome = "damaged" if damaged else "passed"
             read = len(found.copies) * SIZE * share // PARTS_PER_MILLION
-            return Proof("", level, outcome, read, share, 10, self.site(action), self.name, "0")  # type: ignore[arg-type]
+            facts = (read, share, 10, self.site(action), self.name, "0")
+            return Proof("", level, outcome, *facts, repository=found.id)  # type: ignore[arg-type]
 
         try:
             return await self._look(action, question(timeout_s), serve)

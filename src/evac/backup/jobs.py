@@ -263,6 +263,7 @@ class Worker:
             found = await driver.prove(action_of(task.endpoint), task.timeout_s, level, task.part, task.of)
         except ActionError as error:
             return self._proven(task, level, "could-not-run", code=error.code, detail=_words(error))
+        await self._notice_another(task, found.repository)
         at_ms = self._clock.now_ms() if found.checked_at is None else found.checked_at * 1_000
         empty = found.outcome == "passed" and found.level > STRUCTURE and found.bytes_read <= 0
         return self._proven(
@@ -349,9 +350,18 @@ class Worker:
         """What the repository holds, if its driver can list it. Raises `ActionError`."""
         if not can(task.endpoint.driver, TakesBackups):
             return None
-        return await self._drivers.able(task.endpoint.driver, TakesBackups).list_copies(
-            action, task.timeout_s
-        )
+        driver = self._drivers.able(task.endpoint.driver, TakesBackups)
+        listing = await driver.list_copies(action, task.timeout_s)
+        await self._notice_another(task, listing.repository)
+        return listing
+
+    async def _notice_another(self, task: Task, repository: str) -> None:
+        """List a repository at once if its id is not that of the last listing: what was proven of the other
+        one, and what a witness saw for it, no longer counts.
+        """
+        seen = (await self._evidence.known(task.data_set)).seen(task.copy)
+        if seen is not None and repository and seen.repository not in ("", repository):
+            await self._list(task)
 
     async def _witnessed(self, task: Task, snapshot: str, copy: CopyReport | None) -> Witnessed | None:
         """What the witness saw when a backup, or the one that it was copied from, was taken."""

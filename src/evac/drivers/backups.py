@@ -244,10 +244,11 @@ class BackupDriver(ABC):
         share: int = 0,
         code: str = "",
         detail: str = "",
+        repository: str = "",
     ) -> Proof:
         """Result of a check of the whole repository."""
         facts = (level, outcome, read, share, watch.took_ms, action.at, self.name, version)
-        return Proof("", *facts, code, detail[:WORDS_MOST])
+        return Proof("", *facts, code, detail[:WORDS_MOST], repository=repository)
 
     def _unproven(self, action: Action, watch: Stopwatch, level: int, error: ActionError) -> Proof:
         """Result of a check that ended in an error: damage only if the error says so."""

@@ -172,6 +172,8 @@ class Proof:
     """Why it did not pass, for people."""
     checked_at: int | None = None
     """Seconds since 1970 if another program checked it earlier; None: just now."""
+    repository: str = ""
+    """Id of the repository, as in `Listing`; empty if it was not determined."""
 
     def __post_init__(self) -> None:
         if self.outcome == "passed" and self.level >= READ and self.bytes_read <= 0:

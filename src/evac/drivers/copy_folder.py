@@ -21,6 +21,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -269,7 +270,8 @@ class CopyFolderDriver(BackupDriver):
         watch, folder = Stopwatch(timeout_s), copy_folder(action)
         try:
             version = await self._version(action, watch)
-            await _on_disk(lambda: folder.id(text(action.settings, "repository_id", "")), watch, folder)
+            pinned = text(action.settings, "repository_id", "")
+            id_: str = await _on_disk(lambda: folder.id(pinned), watch, folder)
             copies: list[Kept] = await _on_disk(folder.copies, watch, folder)
             wrong = [f"{one.report.id}: its record cannot be read" for one in copies if one.report.failed]
             copies = [one for one in copies if not one.report.failed]
@@ -283,18 +285,15 @@ class CopyFolderDriver(BackupDriver):
                     wrong += await self._look_inside(action, copies, watch)
         except ActionError as error:
             return self._unproven(action, watch, level, error)
+        said = partial(self._proof, action, watch, level, version=version, repository=id_)
         if wrong:
-            words = "; ".join(wrong[:5])
-            return self._proof(action, watch, level, "damaged", version, code="backup-corrupt", detail=words)
+            return said("damaged", code="backup-corrupt", detail="; ".join(wrong[:5]))
         if level == STRUCTURE:
-            return self._proof(action, watch, level, "passed", version)
+            return said("passed")
         if not read:
-            why = f"part {part} of {of} contains no data"
-            return self._proof(
-                action, watch, level, "could-not-run", version, code="nothing-read", detail=why
-            )
-        share = read * PARTS_PER_MILLION // total
-        return self._proof(action, watch, level, "passed", version, read=read, share=share)
+            words = f"part {part} of {of} contains no data"
+            return said("could-not-run", code="nothing-read", detail=words)
+        return said("passed", read=read, share=read * PARTS_PER_MILLION // total)
 
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
         watch, here, there = Stopwatch(timeout_s), copy_folder(action), copy_folder(to)

@@ -61,7 +61,7 @@ elif what == "prove":
         if os.environ["EVAC_LEVEL"] == "2" and place % of == part - 1:
             read_ += one["bytes"]
             good = good and digest(os.path.join(kept, one["id"])) == one["tree"]
-    said = {"outcome": "passed" if good else "damaged", "bytes_read": read_}
+    said = {"outcome": "passed" if good else "damaged", "bytes_read": read_, "repository": "shed"}
     said["share_read"] = read_ * 1000000 // all_
 elif what == "restore":
     id_ = os.environ["EVAC_COPY"]

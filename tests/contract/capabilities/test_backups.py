@@ -7,6 +7,7 @@ from evac.drivers.capabilities import (
     READ,
     STRUCTURE,
     Listing,
+    Proof,
     RestoresData,
     Taken,
     TakesBackups,
@@ -32,6 +33,9 @@ def test_copies(asked: AskedBackups) -> None:
         taken = await ask(asked, "take", LONG_S)
         listed = await ask(asked, "list_copies", LONG_S)
         assert listed.repository == first.repository
+        proof = await ask(asked, "prove", LONG_S, READ, 1, 1)
+        if isinstance(proof, Proof) and proof.outcome == "passed" and asked.takes:
+            assert proof.repository == listed.repository, "another repository would pass for this one"
         if asked.takes:
             assert isinstance(taken, Taken), taken
             assert taken.missing == ()

@@ -152,6 +152,18 @@ def test_forget_on_an_append_only_server_deletes_nothing(server_folder: Path) ->
         assert ask("list_copies", world.action()).deletable is True
 
 
+def test_a_copy_that_is_not_there_afterwards_is_none(server_folder: Path) -> None:
+    """`copy --json` prints no JSON, so the exit status is all that restic says of it."""
+    program = server_folder / "restic"
+    program.write_text(f'#!/bin/sh\n[ "$1" = copy ] || exec {shutil.which("restic")} "$@"\n')
+    program.chmod(0o755)
+    with copies(server_folder) as world:
+        error = ask("copy_on", world.action(), world.action("two", program=str(program)))
+        assert isinstance(error, Permanent)
+        assert error.code == "copy-differs"
+        assert ask("copy_on", world.action(), world.action("two")).copy.original
+
+
 def test_a_part_without_packs_proves_nothing(server_folder: Path) -> None:
     with copies(server_folder) as world:
         held = {int(pack.name[:2], 16) for pack in world.packs()}
@@ -202,6 +214,24 @@ def test_a_server_that_goes_away_in_the_middle_damages_nothing(
         error = ask("restore", world.action(program=str(program)), "", str(place), None)
         assert error.code == code
         assert not place.exists()
+
+
+@pytest.mark.parametrize("question", ["list_copies", "take", "prove", "restore"])
+def test_a_server_that_takes_no_connection_is_named_at_once(server_folder: Path, question: str) -> None:
+    """restic would try again for a quarter of an hour."""
+    program, calls = counted(server_folder)
+    with copies(server_folder) as world:
+        given: dict[str, tuple[object, ...]] = {
+            "prove": (READ, 1, 1),
+            "restore": ("", str(server_folder / "place"), None),
+        }
+        world.end()
+        found = ask(question, world.action(program=program), *given.get(question, ()))
+        assert found.code == "backup-silent"
+        words = found.detail if question == "prove" else found.message
+        assert f"127.0.0.1:{world.port}" in words
+        assert set(calls()) <= {"version"}, "restic was not asked"
+        assert not (server_folder / "place").exists()
 
 
 def test_a_locked_repository_waits_and_the_lock_of_a_killed_program_does_not_last(

@@ -19,7 +19,7 @@ from evac.model.backup import COMPARED, READ, RESTORED, BackupEvent, CopyState, 
 from evac.model.errors import LockHeld, OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import BackupPolicy
 from tests.unit.backup.world import Repository, endpoint, estate_of, task, world_of
-from tests.unit.virtual_time import run_virtually
+from tests.unit.virtual_time import LoopClock, run_virtually
 
 
 def done(
@@ -98,6 +98,30 @@ def test_a_witness_that_disagrees_proves_damage(do: Any) -> None:
     assert (proof.level, proof.outcome, proof.code) == (COMPARED, "damaged", "witness-disagrees")
     assert "rows is 6, but was 7 when the backup was taken" in proof.detail
     assert repository.places == set()
+
+
+@pytest.mark.parametrize("job", ["prove", "restore-test", "take", "list"])
+def test_what_was_proven_stops_counting_once_any_job_meets_another_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: str
+) -> None:
+    """A check does not list; what it proves is of the other repository, and counts for that one."""
+
+    async def story() -> tuple[Known, Known, float]:
+        repository = Repository()
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": repository})
+        for one in ("take", "prove", "restore-test"):
+            await world.worker.do(task(one))
+        before, swapped_ms = await world.evidence.known("wiki"), LoopClock().now_ms()
+        repository.id, repository.copies = "r2", [CopyReport("c0", 0, 1_000)]
+        await world.worker.do(task(job))
+        return before, await world.evidence.known("wiki"), swapped_ms
+
+    before, known, swapped_ms = run_virtually(story())
+    assert {proof.level for proof in before.proofs} == {READ, COMPARED}
+    assert [one.code for one in known.alarms] == ["repository-changed"]
+    assert all(proof.at_ms >= swapped_ms for proof in known.proofs)
+    made = {"prove": {READ}, "restore-test": {RESTORED}}.get(job, set())
+    assert {proof.level for proof in known.proofs} == made, "the witness saw the other one's data"
 
 
 def test_a_source_that_changes_during_the_backup_has_no_witness(do: Any) -> None:

@@ -58,6 +58,7 @@ class Repository:
     asked: list[tuple[str, float]] = field(default_factory=list)
     parts: list[tuple[int, int]] = field(default_factory=list)
     size: int = 1_000
+    id: str = "r1"
     unseen: str = ""
     """Why a witness cannot look at the source."""
 
@@ -87,7 +88,8 @@ class Vault:
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         with self._at(action, "list") as found:
-            return Listing("r1", tuple(found.copies), "vault", "1.0", deletable=found.deletable)
+            copies = tuple(found.copies)
+            return Listing(found.id, copies, "vault", "1.0", deletable=found.deletable)
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
         with self._at(action, "take") as found:
@@ -108,7 +110,7 @@ class Vault:
         with self._at(action, "prove") as found:
             found.parts.append((part, of))
             facts = (found.bytes_read, 1_000_000 // of, 5, action.at, "vault", "1.0")
-            return Proof("", level, found.outcome, *facts)
+            return Proof("", level, found.outcome, *facts, repository=found.id)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         found = self.repositories[str(action.settings["id"])]

@@ -70,23 +70,23 @@ class BackupCommandDriver(backups.BackupDriver, capabilities.TakesBackups, capab
         watch = backups.Stopwatch(timeout_s)
 
         def said(
-            outcome: capabilities.ProofOutcome, read: int, share: int, code: str, detail: str
+            outcome: capabilities.ProofOutcome, read: int, share: int, code: str, detail: str, of_id: str = ""
         ) -> capabilities.Proof:
-            tool = (watch.took_ms, action.at, self.name, "")
-            return capabilities.Proof("", level, outcome, read, share, *tool, code[:80], detail[:600])
+            facts = (watch.took_ms, action.at, self.name, "", code[:80], detail[:600])
+            return capabilities.Proof("", level, outcome, read, share, *facts, repository=of_id)
 
         asked = {"EVAC_LEVEL": str(level), "EVAC_PART": str(part), "EVAC_OF": str(of)}
         try:
             found = await _ask(action, "prove_argv", watch, asked)
             outcome, read, share = found.get("outcome"), *(_number(found, key) for key in _READ)
-            code, detail = _word(found, "code"), _word(found, "detail")
+            code, detail, id_ = (_word(found, key) for key in ("code", "detail", "repository"))
         except ActionError as error:
             return said("could-not-run", 0, 0, error.code, error.message)
         if outcome not in get_args(capabilities.ProofOutcome) or share > capabilities.PARTS_PER_MILLION:
             return said("could-not-run", 0, 0, "backup-output", "prove_argv did not report a known outcome")
         if outcome == "passed" and level >= capabilities.READ and not read:
             return said("could-not-run", 0, 0, "nothing-read", "the program reports that it read nothing")
-        return said(outcome, read, share, code, detail)  # type: ignore[arg-type]
+        return said(outcome, read, share, code, detail, id_)  # type: ignore[arg-type]
 
     async def _fill(self, into: backups.Filling) -> backups.Filled:
         """The program's report on a restore counts only together with the content of the folder."""

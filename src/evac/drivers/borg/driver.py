@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,18 +154,16 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             ended = await tool.run("check", how, timeout_s=watch.left_s, allowed=DAMAGED)
         except ActionError as error:
             return self._unproven(action, watch, level, error)
+        said = partial(self._proof, action, watch, level, version=version, repository=_repository(found))
         if ended.code:
             words = " ".join(secrets.scrub(ended.errors, tool.hidden).split())
-            code = "backup-corrupt"
-            return self._proof(action, watch, level, "damaged", version, code=code, detail=words)
+            return said("damaged", code="backup-corrupt", detail=words)
         if level == STRUCTURE:
-            return self._proof(action, watch, level, "passed", version)
+            return said("passed")
         if not size:
             words = "the repository contains no data"
-            return self._proof(
-                action, watch, level, "could-not-run", version, code="nothing-read", detail=words
-            )
-        return self._proof(action, watch, level, "passed", version, read=size, share=PARTS_PER_MILLION)
+            return said("could-not-run", code="nothing-read", detail=words)
+        return said("passed", read=size, share=PARTS_PER_MILLION)
 
     async def _fill(self, into: Filling) -> Filled:
         """The content of a copy's only folder, its only file, or all of its folders under full paths."""

@@ -16,6 +16,7 @@ from configparser import Error as ConfigError
 from configparser import RawConfigParser
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,20 +177,18 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
                     problems += await self._verify(action, [one.copy.id], watch)
         except ActionError as error:
             return self._unproven(action, watch, level, error)
-        version = listing.version
+        version, id_ = listing.version, listing.repository
+        said = partial(self._proof, action, watch, level, version=version, repository=id_)
         if problems:
-            words = "; ".join(problems)
-            return self._proof(action, watch, level, "damaged", version, code="backup-corrupt", detail=words)
+            return said("damaged", code="backup-corrupt", detail="; ".join(problems))
         own, total = (sum(one.stored for one in some) for some in (mine, sets))
         read = total if part == of else own
         if not read:
-            why = f"part {part} of {of} contains no backup"
-            return self._proof(
-                action, watch, level, "could-not-run", version, code="nothing-read", detail=why
-            )
+            words = f"part {part} of {of} contains no backup"
+            return said("could-not-run", code="nothing-read", detail=words)
         # Bytes of the other parts are not counted again: a rotation covers everything once.
         share = own * PARTS_PER_MILLION // total
-        return self._proof(action, watch, level, "passed", version, read=read, share=share)
+        return said("passed", read=read, share=share)
 
     async def _verify(
         self, action: Action, labels: Sequence[str], watch: Stopwatch, whole_log: bool = False

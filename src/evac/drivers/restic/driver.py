@@ -59,6 +59,7 @@ from evac.drivers.restic.repository import (
     NAME,
     names_of,
     packs_of,
+    refuse_silent,
     sealed_config,
     session_for,
     where_of,
@@ -138,6 +139,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         watch, tool = Stopwatch(timeout_s), _tool(action)
+        await refuse_silent(action, watch)
         listing, locked, deletable = await asyncio.gather(
             self._list(action, timeout_s), _is_locked(action, tool, watch), self._can_delete(action, watch)
         )
@@ -150,6 +152,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         watch = Stopwatch(timeout_s)
         tool = _tool(action)
+        await refuse_silent(action, watch)
         version, found, repository = await asyncio.gather(
             self._version(tool, watch),
             self._snapshots(action, tool, watch),
@@ -165,6 +168,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
         if not paths or not all(path.startswith("/") for path in paths):
             raise Permanent("setting-missing", "paths must list the absolute paths to back up")
+        await refuse_silent(action, watch)
         if text(action.settings, "repository_id", ""):  # without it there is nothing to refuse
             await self._refuse_another(action, tool, watch)
         argv = ("backup", "--json", "--quiet", *_bounds(action), "--", *paths)
@@ -202,11 +206,12 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         version = await self._version(tool, watch)
 
         def said(outcome: ProofOutcome, read: int, share: int, code: str = "", detail: str = "") -> Proof:
-            amount = {"read": read, "share": share}
-            return self._proof(action, watch, level, outcome, version, **amount, code=code, detail=detail)
+            facts = {"code": code, "detail": detail, "repository": repository}
+            return self._proof(action, watch, level, outcome, version, read=read, share=share, **facts)
 
         try:
-            await self._refuse_another(action, tool, watch)
+            await refuse_silent(action, watch)
+            repository = await self._refuse_another(action, tool, watch)
             argv = ("check", *(("--verbose", "--read-data-subset", f"{part}/{of}") if level == READ else ()))
             ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=DAMAGED)
             if ended.code and not _is_damage(ended.errors):
@@ -233,6 +238,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
         watch, here, there = Stopwatch(timeout_s), _tool(action), _tool(to)
+        await refuse_silent(to, watch)
         if text(to.settings, "repository_id", ""):  # without it there is nothing to refuse
             await self._refuse_another(to, there, watch)
         copy = newest(await self._list(action, watch.left_s), "", None)

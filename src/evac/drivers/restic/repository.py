@@ -7,6 +7,7 @@ right.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -27,6 +28,8 @@ from evac.net import secrets
 Shelf = Literal["data", "snapshots", "locks"]
 LISTED_BYTES: Final = 64 << 20
 CONFIG_BYTES: Final = 65_536
+CONNECT_S: Final = 10.0
+_PORTS: Final = {"http": 80, "https": 443}
 NAME: Final = re.compile(r"[0-9a-f]{64}")
 _LIST: Final = {"Accept": "application/vnd.x.restic.rest.v2"}
 
@@ -39,6 +42,25 @@ def where_of(action: Action) -> str:
             "secret-in-clear", "the repository URL contains a user", "write user and user_password"
         )
     return where
+
+
+async def refuse_silent(action: Action, watch: Stopwatch) -> None:
+    """Raise `Retryable` if the server of a repository takes no connections: restic would try again for a
+    quarter of an hour. Through a proxy, only restic can tell.
+    """
+    where = where_of(action)
+    url = urlsplit(where.removeprefix("rest:"))
+    is_proxied = any(name.lower().endswith("_proxy") for name in given(action.settings)[0])
+    if not where.startswith("rest:") or url.scheme not in _PORTS or not url.hostname or is_proxied:
+        return
+    try:
+        port = url.port or _PORTS[url.scheme]
+        async with asyncio.timeout(min(CONNECT_S, max(watch.left_s, 0.1))):
+            _, writer = await asyncio.open_connection(url.hostname, port)
+        writer.transport.abort()
+    except (OSError, ValueError) as error:  # also a timeout
+        words = f"restic: the repository does not answer at {url.hostname}:{port}"
+        raise Retryable("backup-silent", words, "start its server") from error
 
 
 async def packs_of(action: Action, watch: Stopwatch) -> dict[str, int]:
