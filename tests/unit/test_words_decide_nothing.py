@@ -175,6 +175,65 @@ def test_what_decides_by_no_message_is_left_alone(source: str) -> None:
     assert not asked_in(source)
 
 
+BARE = re.compile(r"[A-Za-z]{4,}")
+READS_WORDS = {
+    "drivers": "reads what other programs say",
+    "estate": "reads files that people and other programs wrote",
+    "net": "reads what etcd says",
+    "planning/compiled.py": "reads what the system says of the processor",
+}
+
+
+def bare_words_in(source: str) -> list[str]:
+    """`line: word` of each text that is asked whether it begins or ends with a word: no prefix of a key or a
+    name has letters alone, so the text is a sentence, or a name that says more than it should.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=asks), args=args) if asks in CUTS:
+                parts = [part for arg in args for part in (arg.elts if isinstance(arg, ast.Tuple) else [arg])]
+                words = (part.value for part in parts if isinstance(part, ast.Constant))
+                found |= {(node.lineno, word) for word in words if BARE.fullmatch(str(word).strip())}
+    return [f"{line}: {word}" for line, word in sorted(found)]
+
+
+CUTS = ASKS - {"find", "index", "match", "fullmatch", "search"}
+
+
+def test_no_text_is_asked_whether_it_begins_or_ends_with_a_word() -> None:
+    found, used = {}, set()
+    for source, path in ((one, path) for one in SOURCES for path in sorted(one.rglob("*.py"))):
+        name = path.relative_to(source).as_posix()
+        if asked := bare_words_in(path.read_text(encoding="utf-8")):
+            allowed = next((one for one in (name, name.partition("/")[0]) if one in READS_WORDS), "")
+            used.add(allowed)
+            found.update({} if allowed else {name: asked})
+    assert found == {}, "a decision by words: make it by data, and the words of it at the edge"
+    assert set(READS_WORDS) == used
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "unclear = row['back'].endswith('unknown')",
+        "style = 'bold' if role.startswith('primary') else ''",
+        "mended = name.endswith('mended')",
+        "if event.kind.startswith(('undo', 'redo')): pass",
+        "site = place.partition(' after ')[0]",
+    ],
+)
+def test_a_word_at_the_end_of_a_text_is_seen(source: str) -> None:
+    assert bare_words_in(source)
+
+
+@pytest.mark.parametrize(
+    "source", ["key.removeprefix('run/')", "url.startswith('https:')", "FAULTS.index('dead')"]
+)
+def test_prefixes_of_keys_are_left_alone(source: str) -> None:
+    assert not bare_words_in(source)
+
+
 def _strings(tree: ast.AST) -> tuple[list[tuple[int, str]], set[str]]:
     """(line, words) of each text that something is asked for, and every other text."""
     asked: list[tuple[int, str]] = []

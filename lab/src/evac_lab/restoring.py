@@ -28,7 +28,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.effects import EffectsReader
-from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.open_runs import OPEN, InHand, read_opened
 from evac.engine.runs.requests import Request
 from evac.engine.runs.step_actions import rejoin_action
 from evac.engine.stores.datasets import DataSets
@@ -36,7 +36,7 @@ from evac.model.errors import ActionError, EvacError, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.model.observation import Observation
 from evac.model.records import dataclass
-from evac.model.run_policy import SUCCEEDED
+from evac.model.run_policy import SUCCEEDED, RunPolicy
 from evac.model.step_id import StepId
 from evac.run.values import ENDED
 from evac.run.view import RunView
@@ -305,12 +305,19 @@ async def _until_left(store: Store, site: str) -> None:
     """A site that returns during its evacuation is restored after it: until then roles move."""
     deadline = time.monotonic() + LEFT_SECONDS
     while time.monotonic() < deadline:
-        names = [entry.key.removeprefix(OPEN) for entry in await store.list(OPEN)]
-        of_site = [name for name in names if name.startswith(f"{site}-") and "-lost-" in name]
+        found = [
+            read_opened(one.key.removeprefix(OPEN), one.value, RunPolicy()) for one in await store.list(OPEN)
+        ]
+        of_site = [run.spec.run for run in found if run.mark == "lost" and site in _sites_of(run)]
         views = [await runs.view_of(store, name) for name in of_site]
         if not any(view.phase == "running" for view in views):
             return
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _sites_of(run: InHand) -> set[str]:
+    """Sites that it leaves, wholly or in part."""
+    return {place.partition("/")[0] for place in (*run.leaving, *run.halls)}
 
 
 async def _left(store: Store, site: str) -> tuple[str, ...]:

@@ -329,9 +329,9 @@ def _lost_at(watched: Sequence[Sequence[Any]], site: str) -> list[int]:
 _TAIL_BYTES: Final = 262_144
 _RECENT_SECONDS: Final = 3.0
 _ROLE: Final = """
-select case when pg_is_in_recovery() then 'replica'
-       else 'primary' || coalesce(' -> ' || (select string_agg(application_name || ' ' || sync_state, ', '
-            order by application_name) from pg_stat_replication), '') end
+select pg_is_in_recovery(), application_name, sync_state
+from (values (true)) as one left join pg_stat_replication on not pg_is_in_recovery()
+order by application_name
 """
 
 
@@ -343,8 +343,11 @@ class SiteStatus:
     state: str
     servers: Mapping[str, str]
     postgres: str
+    """"primary" or "replica"; empty if it does not answer."""
     redis: str
     names: tuple[str, ...]
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Copies that follow its primary -> how they confirm commits, such as "sync"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,8 +381,9 @@ def look(folder: LabFolder, state: LabState) -> Status:
             postgres,
             _redis(site, master, servers),
             names,
+            copies,
         )
-        for site, (postgres, names) in zip(state.topology.sites, rows, strict=True)
+        for site, ((postgres, copies), names) in zip(state.topology.sites, rows, strict=True)
     )
     writes, failures, last = pulse(folder.ledger)
     return Status(state.world, state.phase, sites, writes, failures, last, _watchers(state))
@@ -403,7 +407,7 @@ def _redis(site: Site, master: str, servers: Mapping[str, str]) -> str:
     return "replica" if master and servers.get("redis") == "up" else ""
 
 
-async def _look(ground: Ground) -> Sequence[tuple[str, tuple[str, ...]]]:
+async def _look(ground: Ground) -> Sequence[tuple[tuple[str, dict[str, str]], tuple[str, ...]]]:
     database = ground.operators_database
     sites = ground.topology.sites
     roles = asyncio.gather(*(_postgres(database, site.name) for site in sites))
@@ -411,16 +415,18 @@ async def _look(ground: Ground) -> Sequence[tuple[str, tuple[str, ...]]]:
     return list(zip(await roles, await names, strict=True))
 
 
-async def _postgres(database: Database, site: str) -> str:
+async def _postgres(database: Database, site: str) -> tuple[str, dict[str, str]]:
+    """Its role, and the copies that follow it."""
     try:
         connection = await database.connect(database.hosts[site], "lab-status")
     except Failures:
-        return ""
+        return "", {}
     try:
-        (row,) = await connection.rows(_ROLE, seconds=ASK_SECONDS)
-        return str(row[0])
+        rows = await connection.rows(_ROLE, seconds=ASK_SECONDS)
+        copies = {str(name): str(how) for _, name, how in rows if name is not None}
+        return "replica" if rows[0][0] else "primary", copies
     except Failures:
-        return ""
+        return "", {}
     finally:
         connection.end()
 
@@ -499,9 +505,9 @@ def picture(status: Status) -> RenderableType:
         table.add_column(Text(site.name, style="bold"))
     table.add_row("site", *(Text(site.state, style=_STYLES.get(site.state, "")) for site in status.sites))
     table.add_row("servers", *(_server_lines(site) for site in status.sites))
-    table.add_row("messages", *(_word(site.postgres.partition(" -> ")[0]) for site in status.sites))
-    if any(" -> " in site.postgres for site in status.sites):
-        table.add_row("  copies", *(_copies(site.postgres) for site in status.sites))
+    table.add_row("messages", *(_word(site.postgres) for site in status.sites))
+    if any(site.copies for site in status.sites):
+        table.add_row("  copies", *(_copies(site.copies) for site in status.sites))
     table.add_row("presence", *(_word(site.redis) for site in status.sites))
     table.add_row("DNS says", *(Text(", ".join(site.names) or "-") for site in status.sites))
     for row in _evac(status):
@@ -553,13 +559,12 @@ def _server_lines(site: SiteStatus) -> Text:
 
 
 def _word(role: str) -> Text:
-    return Text(role or "-", style="bold" if role.startswith("primary") else "")
+    return Text(role or "-", style="bold" if role == "primary" else "")
 
 
-def _copies(role: str) -> Text:
-    """Copies that follow this primary, one per line; those that confirm commits first."""
-    found = [one.split(" ") for one in role.partition(" -> ")[2].split(", ") if one]
-    rows = sorted((how != "sync", f"{name} {how}") for name, how in found)
+def _copies(found: Mapping[str, str]) -> Text:
+    """Copies that follow a primary, one per line; those that confirm commits first."""
+    rows = sorted((how != "sync", f"{name} {how}") for name, how in found.items())
     return Text("\n".join(words for _, words in rows))
 
 

@@ -62,6 +62,8 @@ _RESULTS: Final = MappingProxyType(
         "timed_out": "timeout",
     }
 )
+_UNDO: Final = frozenset({"undo_asked", "undo_done", "undo_failed"})
+"""Events of an attempt to undo a step, after its start."""
 _WAITS: Final = MappingProxyType(
     {
         "approval_needed": ("approval", ("run_started",)),
@@ -162,7 +164,7 @@ class RunSpans:
         if event.kind in ("step_started", "undo_started"):
             return self._begins(event, "undo" if event.kind == "undo_started" else "")
         way, known = "", self._steps.get((event.step, ""))
-        if known is None or event.kind.startswith("undo"):
+        if known is None or event.kind in _UNDO:
             way = "undo"
             known = self._steps.get((event.step, way))
         if known is None:

@@ -18,12 +18,13 @@ from evac.views.json_out import Alert, check_json, in_format, of_diagnostics
 from evac.views.small_texts import check_text
 from evac.views.words import plural
 
-_NAMES: Final = ("pangyo", "pangyo-mended")
+_EXAMPLES: Final = {"pangyo": False, "pangyo-mended": True}
+"""Name of an example -> whether its flaws are fixed."""
 _DAY: Final = date(2026, 11, 1)
 
 
 @click.command()
-@click.argument("name", type=click.Choice(_NAMES))
+@click.argument("name", type=click.Choice(tuple(_EXAMPLES)))
 @click.option(
     "-o", "--out", "target", type=click.Path(path_type=Path), required=True, help="Folder to write."
 )
@@ -49,7 +50,7 @@ def example(
     """
     from evac.estate.examples import describe, pangyo
 
-    made = pangyo(servers=servers, seed=seed, mended=name.endswith("mended"), as_of=as_of)
+    made = pangyo(servers=servers, seed=seed, mended=_EXAMPLES[name], as_of=as_of)
     estates.write(made, target, tables="parquet" if tables == "parquet" else "csv", replace=replace)
     for line in describe(made):
         say(line, quiet)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,7 @@ def test_a_standing_that_cannot_be_read_is_none(text: bytes, tmp_path: Path) -> 
 def test_a_standing_is_read_as_it_was_said_and_put_into_words(folder: Path, tmp_path: Path) -> None:
     copies = Copies(folder, base=tmp_path / "base")
     at_ms = 14 * 3_600_000 + 17 * 60_000
-    bad = Standing(at_ms, 3, "estate.yaml:4:2: no such site", "", at_ms + 1)
+    bad = Standing(at_ms, 3, "estate.yaml:4:2: no such site", "", at_ms + 1, placed=True)
     copies.say(bad)
     assert read_standing(copies.standing) == bad
     assert words_of(bad) == (
@@ -153,8 +154,16 @@ def test_a_standing_is_read_as_it_was_said_and_put_into_words(folder: Path, tmp_
     copies.close()
 
 
+@pytest.mark.parametrize("first", ["cannot copy it", "a:1:2: no such file"])
+def test_whether_a_problem_has_a_place_is_not_read_from_its_text(first: str) -> None:
+    loaded = Standing(0, 1, first, "", 1, placed=True)
+    assert words_of(loaded).startswith("the estate on disk has 1 problem")
+    assert words_of(replace(loaded, placed=False)).startswith(f"the estate on disk was not loaded: {first}")
+
+
 FULL = """
 import os, sys
+from dataclasses import replace
 from pathlib import Path
 from evac.app.estates.copies import Copies, NotCopied, Standing, read_standing, words_of
 estate, base = Path(sys.argv[1]), Path(sys.argv[2])

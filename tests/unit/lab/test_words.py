@@ -228,6 +228,18 @@ def test_the_status_says_who_leads_and_for_which_loss_a_plan_lies_ready() -> Non
     assert "no answer" in status.as_text(_status(None), 80, colour=False)
 
 
+def test_the_status_lists_the_copies_of_a_primary_and_first_those_that_confirm() -> None:
+    found = _status(None)
+    copies = {"dc-a": "async", "dc-z": "sync"}
+    first, *rest = found.sites
+    shown = replace(found, sites=(replace(first, postgres="primary", copies=copies), *rest))
+    lines = status.as_text(shown, 80, colour=False).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.split()[:1] == ["copies"])
+    assert [lines[at].split(), lines[at + 1].split()] == [["copies", "dc-z", "sync"], ["dc-a", "async"]]
+    assert not any("copies" in line for line in status.as_text(found, 80, colour=False).splitlines())
+    assert [site["copies"] for site in shown.to_json()["sites"]] == [copies, {}, {}]
+
+
 def test_over_long_links_a_probe_has_time_to_open_a_connection_and_to_ask() -> None:
     assert world.watch(0) == "{profile: lab}"
     assert world.watch(5) == "{profile: lab, deadline: 270 ms, period: 500 ms}"

@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     begun = time.monotonic()
     print(f"evac {__version__}: a company like the one hit on 15 October 2022, {options.servers:,} servers\n")
-    flawed = _company("pangyo", options.out, options.servers, options.budget)
+    flawed = _company("pangyo", False, options.out, options.servers, options.budget)
     _tell(flawed)
-    mended = _company("pangyo-mended", options.out, options.servers, options.budget)
+    mended = _company("pangyo-mended", True, options.out, options.servers, options.budget)
     _tell(mended)
     _wikimedia(options.out)
     page = options.out / "pangyo-mended.html"
@@ -78,9 +78,8 @@ def _step(words: str) -> Iterator[None]:
     print(f"{time.monotonic() - begin:6.1f} s", flush=True)
 
 
-def _company(name: str, out: Path, servers: int, budget: int) -> Story:
+def _company(name: str, mended: bool, out: Path, servers: int, budget: int) -> Story:
     folder = out / name
-    mended = name.endswith("mended")
     print(f"{name}: {'the same company after the fixes' if mended else 'the company as it was'}")
     with _step("create the company and write its files"):
         estates.write(pangyo(servers=servers, mended=mended), folder, tables="parquet", replace=True)

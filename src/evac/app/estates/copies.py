@@ -20,7 +20,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -48,8 +47,6 @@ KEPT: Final = 2
 STANDING_MOST: Final = 65_536
 _PIECE: Final = 1 << 20
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-_PLACE: Final = re.compile(r"\S+:\d+:\d+: ")
-"""How a problem with a file, a line and a column begins."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FRESH_S: Final = 60.0
 """Age up to which an unlocked folder may still be being created."""
@@ -84,9 +81,9 @@ class Standing:
     """How the files on disk compare with the estate in use.
 
     taken_ms: when that was read; problems: number of problems that keep the files from being used; first: the
-    first one, with file and line; restart: changes that need a restart; since_ms: since when either holds, 0:
-    neither; policy_ms: when the policy in use was read; policy: whether only the policy is waiting. Times by
-    the controller's clock.
+    first one, with its place if it has one; restart: changes that need a restart; since_ms: since when either
+    holds, 0: neither; policy_ms: when the policy in use was read; policy: whether only the policy is waiting;
+    placed: whether the first problem has a line. Times by the controller's clock.
     """
 
     taken_ms: int
@@ -96,6 +93,7 @@ class Standing:
     since_ms: int = 0
     policy_ms: int = 0
     policy: bool = False
+    placed: bool = False
 
     @property
     def well(self) -> bool:
@@ -126,6 +124,7 @@ def read_standing(path: Path) -> Standing | None:
             int(told["since_ms"]),
             int(told["policy_ms"]),
             bool(told["policy"]),
+            bool(told["placed"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -284,7 +283,7 @@ def words_of(standing: Standing) -> str:
 
     what, since_ms = ("policy", standing.policy_ms) if standing.policy else ("estate", standing.taken_ms)
     goes_on = f"evac continues with the one from {(moment(since_ms) or '')[11:16]} UTC"
-    if standing.problems == 1 and not _PLACE.match(standing.first):
+    if standing.problems == 1 and not standing.placed:
         return f"the {what} on disk was not loaded: {standing.first}; {goes_on}"
     if standing.problems:
         count = plural(standing.problems, "problem")

@@ -283,13 +283,13 @@ class EstateWatch:
 
     def _refuse(self, error: EvacError | OSError) -> None:
         """Reported once for each set of problems."""
-        count, first = _problems(error)
+        count, first, placed = _problems(error)
         old = self.standing
         if (old.problems, old.first) == (count, first):
             return
         since_ms = old.since_ms or self._clock.now_ms()
         policy = error.code in _OF_POLICY if isinstance(error, EvacError) else False
-        self.standing = Standing(old.taken_ms, count, first, "", since_ms, old.policy_ms, policy)
+        self.standing = Standing(old.taken_ms, count, first, "", since_ms, old.policy_ms, policy, placed)
         code = "estate-reload" if isinstance(error, OSError) else error.code
         self._trouble({"code": code, "problems": count, "first": first})
 
@@ -313,14 +313,14 @@ class EstateWatch:
             self._say("trouble", words, {"code": "estate-reload"})
 
 
-def _problems(error: EvacError | OSError) -> tuple[int, str]:
-    """Number of problems, and the first one with its place."""
+def _problems(error: EvacError | OSError) -> tuple[int, str, bool]:
+    """Number of problems, the first one with its place, and whether that has a line."""
     if isinstance(error, EstateError):
         errors = [one for one in error.diagnostics if one.severity == "error"]
         if errors:
             first = min(errors, key=lambda one: one.sort_key)
-            return len(errors), f"{first.place}: {first.message}"
+            return len(errors), f"{first.place}: {first.message}", first.place.line > 0
     if isinstance(error, EvacError):
-        return 1, error.message
+        return 1, error.message, False
     name = f"{error.filename}: " if error.filename else ""
-    return 1, f"{name}{error.strerror or type(error).__name__}"
+    return 1, f"{name}{error.strerror or type(error).__name__}", False

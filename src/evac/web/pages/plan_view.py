@@ -484,12 +484,17 @@ def _services(plan: Plan, begin: int) -> dict[str, Any]:
         )
         rows.append(row | {"words": words, "look": look, "icon": icon, "goes": goes or "-"})
     rank = {name: n for n, name in enumerate(_ATTENTION)}
+    outcomes = {outcome.service: outcome for outcome in plan.outcomes}
 
     def attention(row: Mapping[str, str]) -> int:
-        if row["met"] == "missed" and row["state"] in ("restored", "degraded", "running"):
+        found = outcomes[row["service"]]
+        is_back = found.state not in views.GONE
+        if found.meets_rto is False and is_back:
             return rank["missed"]
-        unclear = row["met"] == "unknown" or row["back"].endswith("unknown")
-        return min(rank["unclear"], rank[row["state"]]) if unclear else rank[row["state"]]
+        unclear = (found.meets_rto is None and found.rto_ms is not None) or (
+            is_back and found.recovery_ms is None
+        )
+        return min(rank["unclear"], rank[found.state]) if unclear else rank[found.state]
 
     rows.sort(key=attention)
     page, folded = _page(rows, begin, SERVICES), []
