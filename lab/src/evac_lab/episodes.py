@@ -20,7 +20,7 @@ from evac_lab.clients import LedgerReader, Record
 from evac_lab.faults import Struck, family
 from evac_lab.primaries import Connection, Database, Failures, find_primary
 from evac_lab.site_servers import Ground, root_of_etcd
-from evac_lab.state import LabError, LabFolder, LabState, Running, Topology
+from evac_lab.state import LabError, LabFolder, LabState
 from evac_lab.status import ENDED_WELL, UNHARMED, Before
 
 MILESTONES: Final = ("detected", "decided", "fenced", "promoted", "shifted", "ended")
@@ -384,16 +384,12 @@ def move(folder: LabFolder, site: str) -> None:
     if not any(one.role == _ROLE and one.site == site and one.alive for one in state.processes):
         raise LabError("lab-no-controller", f"no controller is running in {site}", "evac lab status")
     try:
-        _stop_until(state.topology, site, others)
+        processes.send(family(others), signal.SIGSTOP)
+        _wait(lambda: status.leader_site(state.topology, site) == site, f"moving the leader to {site}")
     finally:
         processes.resume(family(others))
     move_etcd(Ground(folder, state.topology), site)
     _wait(lambda: status.leader_site(state.topology, site) == site, f"leading from {site}")
-
-
-def _stop_until(topology: Topology, site: str, others: list[Running]) -> None:
-    processes.send(family(others), signal.SIGSTOP)
-    _wait(lambda: status.leader_site(topology, site) == site, f"moving the leader to {site}")
 
 
 def _wait(ready: Any, what: str) -> None:

@@ -275,7 +275,8 @@ def build(starter: Starter, topology: Topology, delay_ms: float) -> None:
         _address(site)
     _ip("addr", "add", f"{topology.clients}/32", "dev", client_device(topology))
     _ip("link", "set", client_device(topology), "up", "mtu", "9000")
-    _ip("route", "add", _range(topology), "dev", client_device(topology), "src", topology.clients)
+    networks = f"198.18.{16 * topology.offset}.0/20"  # the sixteen of one lab
+    _ip("route", "add", networks, "dev", client_device(topology), "src", topology.clients)
     starter.tell("network")
 
 
@@ -297,11 +298,6 @@ def client_device(topology: Topology) -> str:
 
 def links_file(folder: LabFolder) -> Path:
     return folder.path / "links.json"
-
-
-def _range(topology: Topology) -> str:
-    """The sixteen networks of one lab."""
-    return f"198.18.{16 * topology.offset}.0/20"
 
 
 def _address(site: Site) -> None:

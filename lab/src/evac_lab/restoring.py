@@ -28,7 +28,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.effects import EffectsReader
-from evac.engine.runs.open_runs import OPEN, InHand, read_opened
+from evac.engine.runs.open_runs import OPEN, read_opened
 from evac.engine.runs.requests import Request
 from evac.engine.runs.step_actions import rejoin_action
 from evac.engine.stores.datasets import DataSets
@@ -135,13 +135,10 @@ def _again(starter: Starter, one: Running) -> None:
         # Knot does not start while any process has the pid in its old file.
         (starter.folder.data(one.site, "dns") / "run" / "knot.pid").unlink(missing_ok=True)
     if one.role == _REDIS:
-        process.argv = (*_plain(one.argv), *_following(starter, one))
+        # Without the primary that it followed last.
+        plain = one.argv[: one.argv.index("--replicaof")] if "--replicaof" in one.argv else one.argv
+        process.argv = (*plain, *_following(starter, one))
     starter.launch(one.site, one.role, process)
-
-
-def _plain(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Without the primary that it followed last."""
-    return argv[: argv.index("--replicaof")] if "--replicaof" in argv else argv
 
 
 def _following(starter: Starter, one: Running) -> tuple[str, ...]:
@@ -308,16 +305,14 @@ async def _until_left(store: Store, site: str) -> None:
         found = [
             read_opened(one.key.removeprefix(OPEN), one.value, RunPolicy()) for one in await store.list(OPEN)
         ]
-        of_site = [run.spec.run for run in found if run.mark == "lost" and site in _sites_of(run)]
-        views = [await runs.view_of(store, name) for name in of_site]
+        lost = [run for run in found if run.mark == "lost"]
+        of_site = [
+            one for one in lost if any(at.partition("/")[0] == site for at in (*one.leaving, *one.halls))
+        ]
+        views = [await runs.view_of(store, one.spec.run) for one in of_site]
         if not any(view.phase == "running" for view in views):
             return
         await asyncio.sleep(_PAUSE_SECONDS)
-
-
-def _sites_of(run: InHand) -> set[str]:
-    """Sites that it leaves, wholly or in part."""
-    return {place.partition("/")[0] for place in (*run.leaving, *run.halls)}
 
 
 async def _left(store: Store, site: str) -> tuple[str, ...]:
@@ -349,7 +344,9 @@ async def _rejoin_all(
         if primary == site or site not in ends or primary not in ends:
             continue
         action = _rejoin(now, ends[site], ends[primary])
-        epoch = await _epoch(store, data_set.id)
+        # The epoch of a data set, as the controllers wrote it; 0 if it never moved.
+        entry = await store.get(f"epoch/{data_set.id}")
+        epoch = 0 if entry is None else int(orjson.loads(entry.value).get("epoch", 0))
         step, key = str(StepId("rejoin", data_set.id)), f"lab/{site}/{data_set.id}"
         order = Order("lab", step, 1, token, epoch, "the site is back", REJOIN_SECONDS, key)
         try:
@@ -387,12 +384,6 @@ def _words(evidence: Evidence) -> str:
     if not alone:
         return "it had no data of its own"
     return f"{alone} transactions that no other server has are kept in {evidence.get('archive')}"
-
-
-async def _epoch(store: Store, name: str) -> int:
-    """The epoch of a data set, as the controllers wrote it; 0 if it never moved."""
-    entry = await store.get(f"epoch/{name}")
-    return 0 if entry is None else int(orjson.loads(entry.value).get("epoch", 0))
 
 
 async def _carry_out(

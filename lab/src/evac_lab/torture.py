@@ -144,17 +144,14 @@ def story(folder: LabFolder, fire: Fire) -> Iterator[str]:
 def _home(folder: LabFolder, site: str) -> str:
     """Restores a site and fails back what is away; returns what went wrong."""
     try:
-        back = restoring.restore(folder, site, failback=site == _home_site(folder), reason="torture")
+        home = folder.need().topology.sites[0].name
+        back = restoring.restore(folder, site, failback=site == home, reason="torture")
     except LabError as error:
         return error.message
     if not back.whole:
         return f"restore: {'; '.join(back.words)}"
     missing = world.wait_for_plans(folder.need().topology, within_s=PROTECTED_S)
     return f"not ready after {PROTECTED_S:.0f} s: {', '.join(missing)}" if missing else ""
-
-
-def _home_site(folder: LabFolder) -> str:
-    return folder.need().topology.sites[0].name
 
 
 def _replica(folder: LabFolder) -> str:

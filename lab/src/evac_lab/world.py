@@ -425,7 +425,9 @@ def _start_all(starter: Starter, options: Options) -> None:
             receipts.start(starter, ground)
         if options.controllers:
             _results([pool.submit(_start_controller, starter, ground, site, options) for site in sites])
-            _wait_for_leader(starter, ground)
+            # A lab is up when someone leads.
+            wait_for(lambda: bool(leader_site(ground.topology)), READY_SECONDS, "electing a leader")
+            starter.tell("a controller leads")
     starter.check()
     start_clients(starter, ground, options)
     if options.controllers:
@@ -506,12 +508,6 @@ def _start_controller(starter: Starter, ground: Ground, site: Site, options: Opt
     process = site_servers.controller(ground, site, env, room=options.ask)
     starter.launch(site.name, "controller", process)
     starter.tell(f"controller of {site.name}")
-
-
-def _wait_for_leader(starter: Starter, ground: Ground) -> None:
-    """A lab is up when someone leads."""
-    wait_for(lambda: bool(leader_site(ground.topology)), READY_SECONDS, "electing a leader")
-    starter.tell("a controller leads")
 
 
 def wait_for_plans(

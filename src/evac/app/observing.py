@@ -177,7 +177,8 @@ async def observe_power(
 
 def _actions(estate: Estate, number: int) -> list[Action]:
     """A query for each server of a site whose controller has a known address."""
-    endpoint = _endpoint(estate, estate.sites[number].id)
+    site = estate.sites[number].id
+    endpoint = boot_endpoint(e for e in estate.endpoints if e.subject == site and e.at == site)
     if endpoint is None:
         return []
     fleet = estate.fleet
@@ -191,10 +192,6 @@ def _actions(estate: Estate, number: int) -> list[Action]:
         told = {"server": name, "address": address, "serial": serial, "network": network}
         found.append(Action("boot", name, endpoint.driver, endpoint.at, endpoint.settings, told))
     return found
-
-
-def _endpoint(estate: Estate, site: str) -> Endpoint | None:
-    return boot_endpoint(e for e in estate.endpoints if e.subject == site and e.at == site)
 
 
 AT_ONCE: Final = 32
@@ -403,7 +400,8 @@ async def _site(
         asyncio.gather(*(seen_at(end, drivers, timeout_s) for end in ends)),
         asyncio.gather(*(_is_up(probe, timeout_s) for probe in probes)),
     )
-    answering = {one.store for one in members if _answers(one)}
+    # Whether something is alive there, even if it refuses access.
+    answering = {one.store for one in members if one.role != "unreachable" or one.error is not None}
     answering |= {subjects.get(probe.name, AGENT) for probe, up in zip(probes, ups, strict=True) if up}
     there = _served_from(topology(estate), site)
     counts = [service.people for service, is_there in zip(estate.services, there, strict=True) if is_there]
@@ -419,11 +417,6 @@ async def _site(
         not others,
         counts.count(None),
     )
-
-
-def _answers(member: MemberSeen) -> bool:
-    """Whether something is alive there, even if it refuses access."""
-    return member.role != "unreachable" or member.error is not None
 
 
 async def _is_up(probe: Probe, timeout_s: float) -> bool:

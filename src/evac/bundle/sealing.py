@@ -291,7 +291,9 @@ def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share], content: str = ""
     """Open the secrets with the shares of enough people. content: the digest of everything else in the
     bundle. Raises InvalidInput.
     """
-    return _material(_opened(lock, sealed, shares, _bound(lock, content)))
+    told = orjson.loads(_opened(lock, sealed, shares, _bound(lock, content)))
+    files = {str(name): base64.b64decode(held) for name, held in told["files"].items()}
+    return Material({str(name): str(value) for name, value in told["values"].items()}, files)
 
 
 def unlock_inside(lock: Lock, locked: bytes, shares: Sequence[Share], content: str) -> bytes:
@@ -424,12 +426,6 @@ def take_back(paths: Sequence[Path]) -> None:
 
 def _check(words: str) -> str:
     return hashlib.sha256(words.encode()).hexdigest()[:8]
-
-
-def _material(data: bytes) -> Material:
-    told = orjson.loads(data)
-    files = {str(name): base64.b64decode(held) for name, held in told["files"].items()}
-    return Material({str(name): str(value) for name, value in told["values"].items()}, files)
 
 
 def _cipher(key: bytes, lock: Lock) -> ChaCha20Poly1305:

@@ -221,7 +221,9 @@ class ServerCalls:
         EvacError.
         """
         session = self._opened()
-        sent = {"Accept": "application/json", **self._authority(), **headers}
+        token = self.server.token
+        proof = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
+        sent = {"Accept": "application/json", **proof, **headers}
         plain = {
             name: str(value).lower() if isinstance(value, bool) else str(value)
             for name, value in (params or {}).items()
@@ -279,7 +281,9 @@ class ServerCalls:
             )
         error = await self._problem(response)
         if status in (429, 503):
-            raise Later(error, _seconds(response.headers.get("Retry-After", "")))
+            text = response.headers.get("Retry-After", "")
+            seconds = float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 5.0
+            raise Later(error, seconds)
         raise error
 
     async def _problem(self, response: aiohttp.ClientResponse) -> EvacError:
@@ -292,7 +296,10 @@ class ServerCalls:
             return strange(f"it returned status {status}")
         told = Reply(status, {}, await _whole(response, PROBLEM_MOST)).document()
         code, words = shown(told.get("code", "")) or "server-problem", shown(told.get("detail", ""))
-        hint = _hint(code, shown(told.get("hint", "")), response.url.raw_path)
+        # Hints of the API name its paths; here they name the command to type next.
+        hint = HINTS.get(code, shown(told.get("hint", "")))
+        if code == "run-over":
+            hint = _where_to_look(response.url.raw_path)
         if code in ("not-found", "method") and told.get("route") != "known":
             return EvacError(
                 "server-version",
@@ -304,10 +311,6 @@ class ServerCalls:
         return error_of(
             str(told.get("kind", "")), status, code, words or f"it returned status {status}", hint or AGAIN
         )
-
-    def _authority(self) -> dict[str, str]:
-        token = self.server.token
-        return {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -339,9 +342,11 @@ def checked_url(server: Server) -> str:
     except ValueError:
         good = False
     if not good or parts.username or parts.password or parts.query or parts.fragment:
+        # Without any password or token.
+        bare = shown(server.url.rpartition("@")[2].partition("?")[0])[:80]
         raise InvalidInput(
             "server-url",
-            f"'{_bare(server.url)}' is not the address of a server",
+            f"'{bare}' is not the address of a server",
             "use a value like https://evac.example:8400; tokens go into EVAC_TOKEN or --token-file",
         )
     if parts.scheme == "http":
@@ -373,11 +378,6 @@ async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
     return bytes(parts)
 
 
-def _hint(code: str, hint: str, path: str) -> str:
-    """The command to type next; hints of the API name its paths."""
-    return _where_to_look(path) if code == "run-over" else HINTS.get(code, hint)
-
-
 def _where_to_look(path: str) -> str:
     """The command that shows whether a change was done."""
     parts = path.removeprefix("/v1/").split("/")
@@ -393,12 +393,3 @@ def shown(words: object) -> str:
     """Text of a server, safe to print: no control characters, limited length."""
     text = "".join(one if one.isprintable() else " " for one in str(words)[:WORDS_MOST])
     return " ".join(text.split())
-
-
-def _bare(url: str) -> str:
-    """An address without any password or token."""
-    return shown(url.rpartition("@")[2].partition("?")[0])[:80]
-
-
-def _seconds(text: str) -> float:
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 5.0

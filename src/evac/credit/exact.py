@@ -133,7 +133,9 @@ def _line(rule: Rule, zone: Zone, windows: Sequence[Window], row: Account, cycle
             ]
             raw = row.fee * Fraction(max(shares, default=0), PPM)
         case formulas.ProRata():
-            raw = row.fee * Fraction(credited_ms(rule.formula, seen), _base_ms(rule, cycle))
+            raw = row.fee * Fraction(
+                credited_ms(rule.formula, seen), HOUR_MS if rule.base == "hourly_fee" else cycle.length_ms
+            )
         case formulas.Fixed(money):
             raw = Fraction(money.minor)
         case formulas.PerDay():
@@ -177,10 +179,6 @@ def entitled(rule: Rule, row: Account) -> bool:
         and (not rule.currency or row.currency == rule.currency)
         and (not rule.needs_claim or row.claimed > 0)
     )
-
-
-def _base_ms(rule: Rule, cycle: Cycle) -> int:
-    return HOUR_MS if rule.base == "hourly_fee" else cycle.length_ms
 
 
 def credited_ms(formula: formulas.ProRata, seen: Measured) -> int:

@@ -225,7 +225,7 @@ def judged(
     pools = {rule.id: (rule.first, None if rule.pool is None else rule.pool.minor) for rule in rules.rules}
     found = []
     for claim in sorted(claims, key=lambda one: (one.received_ms, one.id)):
-        cycle = claim.cycle or _month(begins.get(claim.service, claim.received_ms), rules)
+        cycle = claim.cycle or f"{rules.zone.local(begins.get(claim.service, claim.received_ms)):%Y-%m}"
         one = _judged(rules, claim, cycle, last.get(claim.id), taken)
         if one.state in ("counts", "review", "accepted"):
             taken.add((claim.account, claim.service, cycle))
@@ -241,10 +241,6 @@ def judged(
                 )
         found.append(one)
     return found
-
-
-def _month(at_ms: int, rules: RuleSet) -> str:
-    return f"{rules.zone.local(at_ms):%Y-%m}"
 
 
 def _rule_of(rules: RuleSet, claim: Claim) -> Rule | None:

@@ -437,6 +437,8 @@ def _kept(path: Path) -> Kept:
             for name, one in found["files"].items()
         }
         consistent_at = found.get("consistent_at")
+        lines = "".join(f"{name}\0{one.bytes}\0{one.sha256}\n" for name, one in sorted(sums.items()))
+        tree = f"sha256:{hashlib.sha256(lines.encode('utf-8', 'surrogateescape')).hexdigest()}"
         report = CopyReport(
             path.name,
             number(found.get("taken_at"), RECORD),
@@ -444,17 +446,12 @@ def _kept(path: Path) -> Kept:
             len(sums),
             source=word(found.get("source", ""), RECORD),
             original=word(found.get("original", ""), RECORD),
-            tree=_tree(sums),
+            tree=tree,
             consistent_at=None if consistent_at is None else number(consistent_at, RECORD),
         )
     except (ActionError, OSError, LookupError, TypeError):
         return Kept(path, CopyReport(path.name, 0, failed=True), {})
     return Kept(path, report, sums)
-
-
-def _tree(sums: Mapping[str, FileSum]) -> str:
-    lines = "".join(f"{name}\0{one.bytes}\0{one.sha256}\n" for name, one in sorted(sums.items()))
-    return f"sha256:{hashlib.sha256(lines.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 
 def _refuse_past(folder: CopyFolder, now: int) -> None:

@@ -104,7 +104,9 @@ class Credential:
             self._accepted, self._refused = True, 0
         elif verdict == "refused":
             self._refused += 1
-            self._note(address)
+            now = asyncio.get_running_loop().time()
+            began, count = self._here.get(address, (now, 0))
+            self._here[address] = (now, 1) if now - began > _AGAIN_S else (began, count + 1)
             if self._refused >= self._most:
                 self._closed, self._closed_at = True, asyncio.get_running_loop().time()
         if self._waiting:
@@ -141,11 +143,6 @@ class Credential:
                 turn.set_result(None)
                 if not all_may:
                     return
-
-    def _note(self, address: str) -> None:
-        now = asyncio.get_running_loop().time()
-        began, count = self._here.get(address, (now, 0))
-        self._here[address] = (now, 1) if now - began > _AGAIN_S else (began, count + 1)
 
     def _refuse_again(self, address: str) -> None:
         """Stop repeated requests to one controller with a wrong password, which would lock its account."""

@@ -209,7 +209,9 @@ class Engine:
             try:
                 await self._start(options, place / "log", watch)
                 reached = await self._recovered(place, watch)
-                facts = await self._facts(place, watch)
+                # One value for each entry of the setting `facts`, for a witness to compare.
+                database = _database_of(self.settings)
+                facts = await _facts_by(self.settings, lambda one: self._ask(place, one, watch, database))
                 size = int((await self._ask(place, _SIZE, watch, "postgres")) or 0)
                 await self._control("stop", "-m", "fast", watch=watch)
             except BaseException:
@@ -350,11 +352,6 @@ class Engine:
         raise Retryable(
             "restore-slow", f"recovery did not finish in {watch.timeout_s:.0f} s", "give it more time"
         )
-
-    async def _facts(self, place: Path, watch: Stopwatch) -> dict[str, str | int]:
-        """One value for each entry of the setting `facts`, for a witness to compare."""
-        database = _database_of(self.settings)
-        return await _facts_by(self.settings, lambda one: self._ask(place, one, watch, database))
 
     async def _ask(self, place: Path, statement: str, watch: Stopwatch, database: str) -> str:
         argv = ("-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(place), "-p", str(SOCKET_PORT))

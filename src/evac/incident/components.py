@@ -215,7 +215,9 @@ def _component(
     for (at_ms, state), (next_ms, _) in pairwise([*steps, (now_ms, "operational")]):
         if next_ms > at_ms:
             spans.append(Span(at_ms, next_ms, state))
-    return Component(name, steps[-1][1], steps[-1][0], _days(spans, now_ms), tuple(spans))
+    today = now_ms // DAY_MS
+    days = tuple(_day(spans, number, now_ms) for number in range(today - DAYS + 1, today + 1))
+    return Component(name, steps[-1][1], steps[-1][0], days, tuple(spans))
 
 
 def _computed(size: int, changes: list[_Change]) -> list[tuple[int, ComponentState]]:
@@ -245,11 +247,6 @@ def _state(size: int, levels: Mapping[str, Level]) -> ComponentState:
     if "degraded" in worst.values():
         return "degraded"
     return "maintenance" if "moving" in worst.values() else "operational"
-
-
-def _days(spans: Sequence[Span], now_ms: int) -> tuple[Day, ...]:
-    today = now_ms // DAY_MS
-    return tuple(_day(spans, number, now_ms) for number in range(today - DAYS + 1, today + 1))
 
 
 def _day(spans: Sequence[Span], number: int, now_ms: int) -> Day:

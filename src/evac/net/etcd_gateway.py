@@ -280,9 +280,6 @@ class Gateway:
         self._silent = 0
         return _answer(endpoint, status, content)
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": self._token} if self._token else {}
-
     async def _post(self, url: str, content: bytes | io.BytesIO) -> aiohttp.ClientResponse:
         """Sends a call. Renewed TLS files apply to new connections; the old ones close when idle."""
         if self._closed:
@@ -290,7 +287,8 @@ class Gateway:
         if self._session is None:
             self._session = open_session(connect_s=self._attempt_s * 0.8)
         line = self._context() if url.startswith("https:") else True
-        return await self._session.post(url, data=content, headers=self._headers(), ssl=line)
+        headers = {"Authorization": self._token} if self._token else {}
+        return await self._session.post(url, data=content, headers=headers, ssl=line)
 
     def _context(self) -> ssl.SSLContext:
         try:

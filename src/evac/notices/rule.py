@@ -308,7 +308,10 @@ def tell(memory: Memory, known: Known, now_ms: int) -> tuple[Memory, tuple[Messa
         fresh = sorted(now.keys() - held.keys() - kept)
         room = max(0, OPEN_MOST - sum(1 for one in held.values() if one.concern.kind == kind))
         if len(fresh) > room:
-            drafts.append(_uncounted(kind, [now[key] for key in fresh[room:]], now_ms))
+            rest = [now[key] for key in fresh[room:]]
+            severity = max((one.severity for one in rest), key=rank)
+            words = f"{len(rest)} more {_MANY[kind]}: too many to list one by one"
+            drafts.append(Message("", kind, "once", severity, words, "see the war room", now_ms))
             kept |= frozenset(fresh[room:])
         adopted[kind] = kept
         for key in sorted(now.keys() - kept):
@@ -349,12 +352,6 @@ def _gone(held: dict[str, Held], one: Held, now_ms: int) -> list[Message]:
 def _draft(concern: Concern, state: MessageState, severity: Severity, now_ms: int) -> Message:
     hint = "" if state == "over" else concern.hint
     return Message("", concern.kind, state, severity, concern.words, hint, now_ms, (concern.key,))
-
-
-def _uncounted(kind: Kind, rest: list[Concern], now_ms: int) -> Message:
-    severity = max((one.severity for one in rest), key=rank)
-    words = f"{len(rest)} more {_MANY[kind]}: too many to list one by one"
-    return Message("", kind, "once", severity, words, "see the war room", now_ms)
 
 
 def _news(

@@ -71,7 +71,9 @@ class Turn:
             if lease is not None and not self._holds(lease):
                 raise LeaseLost(lease.name)
         for compare in compares:
-            if self._revision_of(compare.key) != compare.revision:
+            found = self.connection.execute("SELECT revision FROM entry WHERE key = ?", (compare.key,))
+            (revision,) = found.fetchone() or (0,)
+            if revision != compare.revision:
                 raise Conflict(compare.key)
         if changes:
             self.revision += 1
@@ -109,10 +111,6 @@ class Turn:
             "SELECT 1 FROM lease WHERE name = ? AND token = ? AND id = ?", (lease.name, lease.token, lease.id)
         ).fetchone()
         return found is not None
-
-    def _revision_of(self, key: str) -> int:
-        row = self.connection.execute("SELECT revision FROM entry WHERE key = ?", (key,)).fetchone()
-        return 0 if row is None else row[0]
 
     def _change(self, change: Change) -> None:
         self.touched.append(change.key)

@@ -144,7 +144,11 @@ def sarif(alerts: Sequence[Alert], version: str) -> str:
 
 def _result(alert: Alert, rule_index: int) -> dict[str, Any]:
     region = {"startLine": alert.place.line, "startColumn": max(1, alert.place.column)}
-    location: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": _uri(alert.place.file)}}}
+    uri = "".join(
+        c if c.isalnum() or c in "/._-~" else "".join(f"%{b:02X}" for b in c.encode())
+        for c in alert.place.file
+    )
+    location: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": uri}}}
     if alert.place.line:
         location["physicalLocation"]["region"] = region
     result: dict[str, Any] = {
@@ -158,12 +162,6 @@ def _result(alert: Alert, rule_index: int) -> dict[str, Any]:
     if alert.place.file:
         result["locations"] = [location]
     return result
-
-
-def _uri(path: str) -> str:
-    return "".join(
-        c if c.isalnum() or c in "/._-~" else "".join(f"%{b:02X}" for b in c.encode()) for c in path
-    )
 
 
 def junit(alerts: Sequence[Alert], suite: str) -> str:

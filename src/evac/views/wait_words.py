@@ -228,7 +228,8 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
                     "the policy does not accept an attestation for it: skip "
                     f"{wait.step} to continue without it"
                 )
-            return f"by hand: {_by_hand(wait.facts)}; {then}"
+            by_hand = wait.facts.instructions or f"{kind_of(wait.facts.step_kind).title}, {wait.facts.target}"
+            return f"by hand: {by_hand}; {then}"
         case ByHandLater():
             return f"{wait.step} can wait: a step that it depends on must be done again"
         case Outcome(step_kind, why):
@@ -303,10 +304,6 @@ def _paused(facts: Paused, since_ms: int) -> str:
     if facts.until_ms and facts.then == "cancel":
         words += f"; it is cancelled at {wall_clock_here().local(facts.until_ms, since_ms)}"
     return words
-
-
-def _by_hand(facts: ByHand) -> str:
-    return facts.instructions or f"{kind_of(facts.step_kind).title}, {facts.target}"
 
 
 def _once_checked(wait: Wait, step_kind: str) -> str:

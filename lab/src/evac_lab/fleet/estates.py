@@ -320,7 +320,9 @@ def ground_of(estate: Estate, site: str) -> FleetGround:
     if not len(rows):
         raise InvalidInput("fleet-site", f"{site} has no servers", "choose another site")
     rows = rows[_order(fleet.bmc_address[rows], site)]
-    racks = _racks(estate, site)
+    # The racks of the site, and one for servers without a rack.
+    found = [RackPlace(one.id, one.hall or "", one.feeds) for one in estate.racks if one.site == site]
+    racks = (*found, RackPlace(f"{site}/{_NO_RACK}"))
     rack_ids = [rack.id for rack in racks]
     number = {id: row for row, id in enumerate(rack_ids)}
     rack = np.array(
@@ -374,12 +376,6 @@ def _number(address: str, count: int) -> int:
 
 def _rack_id(estate: Estate, row: int) -> str:
     return estate.racks[row].id if row >= 0 else ""
-
-
-def _racks(estate: Estate, site: str) -> tuple[RackPlace, ...]:
-    """The racks of the site, and one for servers without a rack."""
-    found = [RackPlace(one.id, one.hall or "", one.feeds) for one in estate.racks if one.site == site]
-    return (*found, RackPlace(f"{site}/{_NO_RACK}"))
 
 
 def _kind(one: ServerClass) -> Kind:

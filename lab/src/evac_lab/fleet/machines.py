@@ -220,14 +220,11 @@ class Machines:
             return
         if self.has_fault(server, "no-boot"):
             return
-        if self._waits_for_image(server):
+        boot_server = self.ground.boot_server[server]
+        if boot_server >= 0 and self.boot_server_down[boot_server]:
             self.stalled_at[server] = max(done, min(takes - 1, int(self._offset_ms[server])))
         self.up_at[server] = now + takes - done
         self._later(int(self.up_at[server]), _UP, server)
-
-    def _waits_for_image(self, server: int) -> bool:
-        boot_server = self.ground.boot_server[server]
-        return bool(boot_server >= 0 and self.boot_server_down[boot_server])
 
     def _comes_up(self, server: int, now: int) -> None:
         if self.stalled_at[server] >= 0 or self.up[server]:

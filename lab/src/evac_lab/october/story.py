@@ -159,7 +159,9 @@ def _cold_start(
     with booting.serving(setting.folder / "company", SITE, folder, setting.seed, setting.speed) as fleet:
         estate = booting.with_endpoints(dark, SITE, fleet)
         scenario = scenario_of(estate, Question(restore=(SITE,), power=(f"{SITE}={POWER_PERMILLE // 10}%",)))
-        _give_less(fleet, scenario)
+        # Limits the simulated feeds to what the plan assumed, so that a bad plan trips them.
+        for domain, watts in scenario.power:
+            fleet.limit(domain, watts)
         made = planned(estate, scenario, setting.budget_ms, setting.seed)
         (setting.folder / "cold-start.plan.json").write_bytes(made.data)
         wave = made.plan.wave
@@ -202,12 +204,6 @@ def _stays_off(plan: Plan) -> Iterator[str]:
     for reason, count in sorted(reasons.items()):
         stay = "stays" if count == 1 else "stay"
         yield f"{plural(count, 'server')} {stay} off, as planned: {reason}."
-
-
-def _give_less(fleet: booting.ServedFleet, scenario: Scenario) -> None:
-    """Limits the simulated feeds to what the plan assumed, so that a bad plan trips them."""
-    for domain, watts in scenario.power:
-        fleet.limit(domain, watts)
 
 
 def _fail_back(estate: Estate, setting: Setting, book: _Book) -> int:
@@ -345,8 +341,10 @@ def assumptions(
         found = ("/".join(parts[:n]) for n in range(len(parts), 0, -1))
         return next((sources[one] for one in found if one in sources), UNKNOWN_SOURCE)
 
+    row = next(n for n, one in enumerate(estate.sites) if one.id == site)
+    servers = int((estate.fleet.site == row).sum())
     return (
-        Assumption("servers in the building", number(_servers_at(estate, site)), source(f"sites/{site}")),
+        Assumption("servers in the building", number(servers), source(f"sites/{site}")),
         Assumption("power is back after", duration(PUBLISHED_POWER_MS), f"{_PRESS}: most of it, after a day"),
         Assumption(
             "power available at first",
@@ -368,11 +366,6 @@ def assumptions(
         ),
         Assumption("messages can be sent", "messenger-chat-front", source("services/messenger-chat-front")),
     )
-
-
-def _servers_at(estate: Estate, site: str) -> int:
-    row = next(n for n, one in enumerate(estate.sites) if one.id == site)
-    return int((estate.fleet.site == row).sum())
 
 
 def _classes(estate: Estate, source: Callable[[str], str]) -> Iterator[Assumption]:

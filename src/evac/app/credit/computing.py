@@ -86,7 +86,8 @@ def compute(
                 _part(folder, number, rules, now, intake.partition(case, accounts, number))
             progress(number + 1, partitions)
         document = _document(folder, partitions, rules, windows, about | {"id": id})
-        write_once(case.folder / "rules" / f"{rules.digest.removeprefix('sha256:')}.json", _rules(rules))
+        kept = case.folder / "rules" / f"{rules.digest.removeprefix('sha256:')}.json"
+        write_once(kept, canonical_json(rules.to_data()) + b"\n")
         write_once(made, canonical_json(document) + b"\n")
     found: dict[str, Any] = orjson.loads(made.read_bytes())
     return found
@@ -123,10 +124,6 @@ def settle(
 def ledger_digest(document: dict[str, Any]) -> str:
     """The digest that an approval names."""
     return digest(document)
-
-
-def _rules(rules: RuleSet) -> bytes:
-    return canonical_json(rules.to_data()) + b"\n"
 
 
 def _mark(folder: Path, number: int) -> Path:

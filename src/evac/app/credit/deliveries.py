@@ -194,7 +194,9 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
             made.write_parquet(_part(folder, number))
             count += len(made)
             for sums, lines in ((amounts, made), (over, overpaid)):
-                for currency, amount in _amounts(lines):
+                money = lines.filter(pl.col("group") == "money")
+                amount_of = money.group_by("currency").agg((pl.col("amount") + tax_on_top()).sum())
+                for currency, amount in amount_of.rows():
                     sums[currency] = sums.get(currency, 0) + amount
     last = next((one for one in reversed(before) if one.tranche == tranche), None)
     if not count and last is not None and _sorted(over) in (last.overpaid, {}):
@@ -215,11 +217,6 @@ def _part(folder: Path, number: int) -> Path:
 
 def _sorted(sums: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(sums.items()))
-
-
-def _amounts(lines: pl.DataFrame) -> list[tuple[str, int]]:
-    money = lines.filter(pl.col("group") == "money")
-    return money.group_by("currency").agg((pl.col("amount") + tax_on_top()).sum()).rows()
 
 
 def _paid(case: Case, before: Sequence[Delivery], partitions: int, number: int) -> list[pl.LazyFrame]:

@@ -417,7 +417,9 @@ class _Story:
         plan = await _until(self._plan, f"a plan for the loss of {LOST}")
         say(f"a plan for the loss of {LOST} is ready: {address}/plans")
         await asyncio.sleep(CALM_S / self.demo.speed)
-        self._burn()
+        # The site goes dark, and its controller with it.
+        self.company.burnt.add(LOST)
+        self.demo.tasks[LOST].cancel()
         say(f"{LOST} is on fire; the other sites vote on whether it is lost")
         await _until(self._believed, f"{LOST} to count as lost")
         plan = await _until(self._plan, "the plan to be ready again")
@@ -464,11 +466,6 @@ class _Story:
         entry = await self.store.get(library.key_of((LOST,)))
         ready = None if entry is None else library.decode(entry)
         return "" if ready is None else ready.plan
-
-    def _burn(self) -> None:
-        """The site goes dark, and its controller with it."""
-        self.company.burnt.add(LOST)
-        self.demo.tasks[LOST].cancel()
 
     async def _believed(self) -> bool:
         told = await runs.notices(self.store)

@@ -335,7 +335,10 @@ class _ApiServer:
             was_open = self._line is not None
             try:
                 with self._opened() as line:
-                    line.request("GET", self._parts.path + path, headers=self._headers())
+                    token = self.access.token
+                    headers = {"Accept": "application/json", "User-Agent": "evac-import"}
+                    headers |= {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
+                    line.request("GET", self._parts.path + path, headers=headers)
                     answer = line.getresponse()
                     return answer.status, answer.headers, self._body(answer)
             except (OSError, http.client.HTTPException) as error:
@@ -349,11 +352,6 @@ class _ApiServer:
         if left > 0:
             self._pace.sleep(left)
         self._next_s = self._pace.now_s() + 1 / REQUESTS_PER_SECOND
-
-    def _headers(self) -> dict[str, str]:
-        token = self.access.token
-        headers = {"Accept": "application/json", "User-Agent": "evac-import"}
-        return headers | ({"Authorization": f"Bearer {token.reveal()}"} if token is not None else {})
 
     @contextmanager
     def _opened(self) -> Iterator[http.client.HTTPConnection]:

@@ -207,6 +207,8 @@ def headroom_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Headr
     pool = np.r_[levels[:, 1], len(pairs) + np.arange(len(declared))].astype(np.int32)
     in_order = np.argsort(rows.of_server[servers], kind="stable")
     start = np.searchsorted(rows.of_server[servers][in_order], np.arange(rows.count + 1))
+    estate = top.estate
+    bare = [f"{estate.sites[s].id}:{estate.classes[c].id if c >= 0 else ''}" for s, c in pairs]
     return Headroom(
         free=np.ascontiguousarray(np.concatenate([free, whole]).T),
         vague=np.concatenate([np.zeros((len(pairs), RESOURCE_COUNT), np.bool_), vague_pools(top)[declared]]),
@@ -216,7 +218,7 @@ def headroom_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Headr
         site=pool_site[pool] if len(pool) else pool,
         stage=np.r_[levels[:, 0], np.zeros(len(declared), np.int64)].astype(np.int32),
         is_pool=np.arange(len(pool)) >= count,
-        pool_names=_pool_names(top, pairs, declared),
+        pool_names=(*bare, *(estate.pools[p].id for p in declared)),
         pool_site=pool_site,
         pool_class=np.array([c for _, c in pairs] + [-1] * len(declared), np.int32),
         server_shape=of_server,
@@ -233,12 +235,6 @@ def _pairs(top: Topology, servers: IndexColumn) -> tuple[list[tuple[int, int]], 
     occurs = np.bincount(key, minlength=len(top.estate.sites) * width) > 0
     number = (np.cumsum(occurs) - 1).astype(np.int32)
     return [(k // width, k % width - 1) for k in np.flatnonzero(occurs).tolist()], number[key]
-
-
-def _pool_names(top: Topology, pairs: list[tuple[int, int]], declared: list[int]) -> tuple[str, ...]:
-    estate = top.estate
-    bare = [f"{estate.sites[s].id}:{estate.classes[c].id if c >= 0 else ''}" for s, c in pairs]
-    return (*bare, *(estate.pools[p].id for p in declared))
 
 
 def _shapes(pool: IndexColumn, usable: UsableServers) -> tuple[IndexColumn, IndexColumn, IntColumn]:

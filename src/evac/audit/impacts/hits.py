@@ -143,7 +143,10 @@ def wiring_of(top: Topology, losses: Losses) -> Wiring:
 
 def down_by(ground: Ground, wiring: Wiring) -> Down:
     """What every loss takes down, including dependencies."""
-    services, losses, movable = len(wiring.graph.hard), len(ground.losses), _movable(ground.top)
+    services, losses = len(wiring.graph.hard), len(ground.losses)
+    # Services whose traffic does not move without a step.
+    kinds = [s.traffic.kind in ("dns", "load_balancer") for s in ground.top.estate.services]
+    movable = np.array(kinds, np.bool_)
     moved = ground.endpoints.only(movable[ground.endpoints.service])
     without = _without_store(wiring.graph, wiring.families)
     direct = dependencies.packed(
@@ -156,12 +159,6 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
         bits,
         dependencies.unpacked(bits, losses),
     )
-
-
-def _movable(top: Topology) -> BoolColumn:
-    """(S,) services whose traffic does not move without a step."""
-    kinds = [s.traffic.kind in ("dns", "load_balancer") for s in top.estate.services]
-    return np.array(kinds, np.bool_)
 
 
 def _without_store(graph: ServiceGraph, families: FamilyHits) -> dependencies.Pairs:

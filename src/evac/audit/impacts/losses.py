@@ -184,7 +184,9 @@ class _Parts:
         if domain.kind == "rack":
             return _LostRows(self._with_single(np.array([top.rack_index[domain.id]], np.int32)), (), ())
         if domain.kind == "feed":
-            return _LostRows(self._with_single(self._racks_of_feed(top.feed_index[domain.id])), (), ())
+            feed = top.feed_index[domain.id]
+            first, last = np.searchsorted(self._feed, (feed, feed + 1))
+            return _LostRows(self._with_single(self._feed_rack[first:last]), (), ())
         if domain.kind == "hall":
             hall = top.hall_index[domain.id]
             racks = np.flatnonzero(top.rack_hall == hall).astype(np.int32)
@@ -193,10 +195,6 @@ class _Parts:
             row = self._rows.single[server_row(top.estate, domain.id)][0]
             return _LostRows(np.array([row], np.int32), (), ())
         return _lost_rows(top, self._rows, (domain.id,))
-
-    def _racks_of_feed(self, feed: int) -> IndexColumn:
-        first, last = np.searchsorted(self._feed, (feed, feed + 1))
-        return np.asarray(self._feed_rack[first:last])
 
     def _with_single(self, racks: IndexColumn) -> IndexColumn:
         extra = [row for row, origin in self._rows.single.values() if origin in racks]

@@ -37,7 +37,9 @@ def _wrong(copy: CopyState, policy: BackupPolicy) -> str:
     """What is missing from the proof of a copy; empty if nothing is. Errors belong to EV138."""
     if copy.failed is not None:
         return ""
-    if copy.proven == "met" or (copy.last is not None and copy.proven == "unknown" and _asked(copy, policy)):
+    # The age of the last proof is unknown here.
+    unclear = copy.proven == "unknown" and copy.last is not None and copy.last.level >= policy.level
+    if copy.proven == "met" or unclear:
         return (
             "" if copy.restore_ms is not None else "has no known size or restore rate, so it does not count"
         )
@@ -47,11 +49,6 @@ def _wrong(copy: CopyState, policy: BackupPolicy) -> str:
     if copy.proven == "missed":
         return f"was last {_DONE[level]} on {day_of(copy.last)}"
     return f"was never {_DONE[level]}; on {day_of(copy.last)} it was {_DONE[copy.last.level]}"
-
-
-def _asked(copy: CopyState, policy: BackupPolicy) -> bool:
-    """Whether the last proof has the required level; its age is unknown here."""
-    return copy.last is not None and copy.last.level >= policy.level
 
 
 RULE = Rule(

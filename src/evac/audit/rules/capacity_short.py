@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
-from evac.audit.impacts.capacity import Short, Shortfall
+from evac.audit.impacts.capacity import Short
 from evac.model.diagnostic import Severity
 from evac.model.units import amount
 
@@ -18,7 +18,8 @@ def check(context: Context) -> Iterator[Finding]:
     """
     groups: dict[tuple[str, str], list[tuple[int, Short, bool]]] = {}
     for number, found in sorted(context.impacts.capacity.short.items()):
-        grave = _labels(context, found)
+        # Kinds of servers on which a service that counts cannot run its smallest share.
+        grave = found.classes_of((found.for_good > 0) & context.firm & ~context.harmless)
         rows = [(s, True) for s in found.shorts_for_good if s.classes in grave]
         rows += [(s, False) for s in found.shorts]
         for short, is_error in rows:
@@ -26,11 +27,6 @@ def check(context: Context) -> Iterator[Finding]:
             groups.setdefault(key, []).append((number, short, is_error))
     for (classes, resource), shorts in sorted(groups.items()):
         yield _finding(context, classes, resource, shorts)
-
-
-def _labels(context: Context, found: Shortfall) -> frozenset[str]:
-    """Kinds of servers on which a service that counts cannot run its smallest share."""
-    return found.classes_of((found.for_good > 0) & context.firm & ~context.harmless)
 
 
 def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int, Short, bool]]) -> Finding:

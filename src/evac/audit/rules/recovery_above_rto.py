@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, back, by_service, duration, listed, root_paths, why_down
 from evac.audit.findings import Finding
-from evac.audit.impacts.all_losses import PLANNED, Method
+from evac.audit.impacts.all_losses import PLANNED
 from evac.model.diagnostic import Severity
 from evac.model.objectives import LOSS_CLASSES
 
@@ -24,11 +24,12 @@ def check(context: Context) -> Iterator[Finding]:
         ready, rto = int(impacts.ready_ms[worst, service]), int(impacts.rto_at(worst, service))
         chain = why_down(context, service, worst)
         own = "" if rto == stated.rto_ms else f" for the loss of a {of_class}"
+        by = "(plan)" if impacts.methods[worst] == PLANNED else "at the earliest (estimate)"
         yield RULE.finding(
             context,
             severity,
             name,
-            f"{name} {back(ready)} {_by(impacts.methods[worst])};"
+            f"{name} {back(ready)} {by};"
             f" its RTO{own} is {duration(rto)} (loss of {listed(context.names(losses))})",
             "Shorten the longest part of its chain, or state an RTO that can be met.",
             losses=losses,
@@ -37,10 +38,6 @@ def check(context: Context) -> Iterator[Finding]:
             # Its servers are lost: more replicas elsewhere shorten the wait, as for a service at one site.
             roots=root_paths(context, name) if chain.services == (name,) else (),
         )
-
-
-def _by(method: Method) -> str:
-    return "(plan)" if method == PLANNED else "at the earliest (estimate)"
 
 
 RULE = Rule(

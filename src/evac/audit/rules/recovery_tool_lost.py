@@ -63,13 +63,14 @@ def _finding(
     few = "".join(left_but_too_few(context, tool, worst) for tool in tools)
     itself = ", and its own recovery needs it" if chain else ""
     ordered = [*(n for n, _ in errors), *(n for n, _ in graded if n not in {e for e, _ in errors})]
+    kinds = tuple(name for name in STATED_KINDS if set(PLANNED[name].tools) & set(roles))
     return RULE.finding(
         context,
         severity,
         name,
         f"{either} ({', '.join(roles)}) is lost with {listed(context.names(ordered))}{itself}: {outlook}",
         f"{few}Run {either} so that it serves with any one domain lost, or rehearse how to do this by hand: "
-        f"{', '.join(_kinds(roles)) or 'what people do with it'}.",
+        f"{', '.join(kinds) or 'what people do with it'}.",
         losses=ordered,
         chain=chain or why_down(context, tools[0], worst).words,
         paths=(f"tools/{roles[0]}", f"services/{name}"),
@@ -93,10 +94,6 @@ def _is_error(context: Context, tool: int, number: int) -> bool:
     """Whether it is lost for good, later than its objective, or beyond the horizon."""
     ready = int(context.impacts.ready_ms[number, tool])
     return bool(context.grave[number, tool]) or ready > context.estate.horizon_ms
-
-
-def _kinds(roles: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in STATED_KINDS if set(PLANNED[name].tools) & set(roles))
 
 
 def self_reference(context: Context, tool: int, number: int) -> tuple[str, ...]:

@@ -103,7 +103,13 @@ class DnsDriver(RoutesTraffic):
                 raise parameters.stale_token(job.names.zone, token, order)
             wanted = records.wanted(job.names, towards, wire.values(found))
             if order.dry_run:
-                return _planned(job, found, wanted)
+                changes = [key for key in job.keys if found[key].values != wanted[key]]
+                shown = [f"{key.name} {'+'.join(sorted(wanted[key]))}" for key in changes[:_NAMED]]
+                return {
+                    "server": str(job.server),
+                    "would_change": len(changes),
+                    "would_answer": ", ".join(shown)[:800],
+                }
             if towards.verb == "verify":
                 return await _expected(job, wanted, deadline)
             try:
@@ -225,9 +231,3 @@ def _evidence(job: _DnsJob, found: dict[RecordKey, Found], token: int) -> dict[s
         "token": token,
         "asked": 1 + len(job.others),
     }
-
-
-def _planned(job: _DnsJob, found: dict[RecordKey, Found], wanted: Answers) -> Evidence:
-    changes = [key for key in job.keys if found[key].values != wanted[key]]
-    shown = [f"{key.name} {'+'.join(sorted(wanted[key]))}" for key in changes[:_NAMED]]
-    return {"server": str(job.server), "would_change": len(changes), "would_answer": ", ".join(shown)[:800]}

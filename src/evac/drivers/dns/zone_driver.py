@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
 from evac.drivers import parameters
@@ -102,7 +101,8 @@ class ZoneDriver(RoutesTraffic, ABC, Generic[_Zone]):
         wanted = records.wanted(zone.names, towards, seen.answers)
         if order.dry_run:
             changed = (key for key in wanted if wanted[key] != seen.answers[key])
-            return {**_evidence(zone, seen), "would_change": _shown(changed)}
+            shown = ", ".join(f"{key.name} {key.kind}" for key in sorted(changed))
+            return {**_evidence(zone, seen), "would_change": shown[:800]}
         if towards.verb == "verify":
             if seen.answers != wanted:
                 raise Retryable(
@@ -149,10 +149,6 @@ class ZoneDriver(RoutesTraffic, ABC, Generic[_Zone]):
         self, zone: _Zone, seen: SeenZone, wanted: Answers, token: int, timeout_s: float
     ) -> None:
         """Write the record sets that differ, and the token. Raises `ActionError`."""
-
-
-def _shown(keys: Iterable[RecordKey]) -> str:
-    return ", ".join(f"{key.name} {key.kind}" for key in sorted(keys))[:800]
 
 
 def _evidence(zone: KnownZone, seen: SeenZone) -> dict[str, str | int | bool]:

@@ -16,7 +16,7 @@ from typing import Final
 import orjson
 
 from evac.drivers.backups import Filled, Filling, Stopwatch, Tool, number, objects, unreadable
-from evac.drivers.capabilities import CopyReport, RestoresData, TakesBackups
+from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, Kept
 from evac.drivers.parameters import many, text, whole
 from evac.drivers.port import Action
@@ -99,7 +99,9 @@ class EtcdSnapshotDriver(CopyFolderDriver, TakesBackups, RestoresData):
         server.own()
         client, peer = (f"http://127.0.0.1:{unused_port()}" for _ in range(2))
         tool = _at(client, action)
-        before = _taken_at(into.copy)
+        # The revision of a backup; 0 if its record does not contain it.
+        said = into.copy.source.rpartition(" ")[2]
+        before = int(said) if said.isascii() and said.isdigit() else 0
         async with server.private() as place:
             argv = (*_argv(action, into.folder, client, peer), *_ALONE)
             await server.start(*argv, answers=lambda: _answers(tool), watch=into.watch, log=place / "log")
@@ -127,12 +129,6 @@ class EtcdSnapshotDriver(CopyFolderDriver, TakesBackups, RestoresData):
     async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
         tool = _at(text(action.settings, "client_url", CLIENT_URL), action)
         return _server(action, folder).pid() is not None and await _answers(tool)
-
-
-def _taken_at(copy: CopyReport) -> int:
-    """The revision of a backup; 0 if its record does not contain it."""
-    said = copy.source.rpartition(" ")[2]
-    return int(said) if said.isascii() and said.isdigit() else 0
 
 
 def _client(action: Action) -> Tool:

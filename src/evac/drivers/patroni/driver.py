@@ -188,9 +188,9 @@ class Dcs:
 
     async def read(self) -> PatroniCluster:
         """The whole cluster in one transaction, so that its parts are consistent."""
-        asked = {
-            "success": [_prefix(self.root, KEYS_MOST), {"request_range": {"key": text_key(self.claim_key)}}]
-        }
+        end = self.root[:-1] + chr(ord(self.root[-1]) + 1)
+        keys = {"key": text_key(self.root), "range_end": text_key(end), "limit": str(KEYS_MOST)}
+        asked = {"success": [{"request_range": keys}, {"request_range": {"key": text_key(self.claim_key)}}]}
         answer = await self._transact(asked, changes=False)
         try:
             found, claims = (part["response_range"].get("kvs", []) for part in answer.get("responses", []))
@@ -263,11 +263,6 @@ def refuse_stale(seen: PatroniCluster, order: Order) -> None:
     """Raise `Permanent` for an order of an older leader, or for an epoch that has ended."""
     if order.token < seen.claim.token or (order.epoch and order.epoch < seen.claim.epoch):
         raise stale_token(seen.scope, seen.claim.token, order)
-
-
-def _prefix(prefix: str, limit: int) -> object:
-    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-    return {"request_range": {"key": text_key(prefix), "range_end": text_key(end), "limit": str(limit)}}
 
 
 def _unchanged(key: str, revision: int) -> object:

@@ -63,9 +63,6 @@ class PgBasebackupDriver(restored_postgres.RestoredPostgres, CopyFolderDriver, T
     name = "pg_basebackup"
     program = "pg_basebackup"
 
-    def _program(self, action: Action) -> str:
-        return text(action.settings, "program", f"{text(action.settings, 'bin')}/{self.program}")
-
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         return await restored_postgres.source_facts(action.settings, Stopwatch(timeout_s))
 
@@ -78,7 +75,8 @@ class PgBasebackupDriver(restored_postgres.RestoredPostgres, CopyFolderDriver, T
             *("-D", str(content), "--format=plain", "--wal-method=stream", "--checkpoint=fast"),
             *("--manifest-checksums=SHA256", "--no-password", f"--dbname={conninfo}"),
         )
-        tool = Tool(self._program(action), {**env, "LC_ALL": "C"}, hidden, _REASONS)
+        program = text(action.settings, "program", f"{text(action.settings, 'bin')}/{self.program}")
+        tool = Tool(program, {**env, "LC_ALL": "C"}, hidden, _REASONS)
         await tool.run(*argv, timeout_s=watch.left_s, keeps=(lock,))
         control = await _at(action, "pg_controldata").run("-D", str(content), timeout_s=watch.left_s)
         system = re.search(r"system identifier: +(\d+)", control.output)

@@ -450,7 +450,8 @@ class Talk:
                 raise _LoginRefused(REFUSED, f"{self.target.address} rejects the login of {credential.user}")
             self._check_status(answer)
             token, where = answer.headers.get("x-auth-token", ""), _path_of(answer)
-            if answer.status not in (200, 201) or not _is_token(token):
+            is_token = 0 < len(token) <= 4_096 and token.isascii() and token.isprintable()
+            if answer.status not in (200, 201) or not is_token:
                 raise Retryable(
                     "bmc-half-dead", f"{self.target.address} did not open a session: {answer.status}"
                 )
@@ -480,10 +481,6 @@ def _path_of(answer: Answer) -> str:
     if where.startswith(("http://", "https://")):
         where = "/" + where.split("/", 3)[3] if where.count("/") > 2 else ""
     return where if is_own_path(where) else ""
-
-
-def _is_token(token: str) -> bool:
-    return 0 < len(token) <= 4_096 and token.isascii() and token.isprintable()
 
 
 def content(address: str, answer: Answer) -> dict[str, Any]:

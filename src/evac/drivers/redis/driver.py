@@ -253,7 +253,9 @@ class _Server:
         except ValueError as error:
             raise Permanent("authority-unreadable", f"{KEY} of {self.address} cannot be read") from error
         try:
-            return _facts(info, _needed(needed), token, epoch)
+            # The reply to CONFIG GET, in either protocol.
+            pairs = needed if isinstance(needed, dict) else dict(zip(needed[::2], needed[1::2], strict=False))
+            return _facts(info, int(pairs["min-replicas-to-write"]), token, epoch)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._translated(error) from error
 
@@ -356,12 +358,6 @@ def _facts(info: Mapping[str, str], needed: int, token: int, epoch: int) -> Redi
         token=token,
         epoch=epoch,
     )
-
-
-def _needed(answer: Any) -> int:
-    """min-replicas-to-write from CONFIG GET, in either protocol."""
-    pairs = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=False))
-    return int(pairs["min-replicas-to-write"])
 
 
 def _address(action: Action) -> str:

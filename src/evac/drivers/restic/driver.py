@@ -214,7 +214,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             repository = await self._refuse_another(action, tool, watch)
             argv = ("check", *(("--verbose", "--read-data-subset", f"{part}/{of}") if level == READ else ()))
             ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=DAMAGED)
-            if ended.code and not _is_damage(ended.errors):
+            if ended.code and "repository contains errors" not in ended.errors:
                 # Failed for a reason other than damage: run it again to get that error.
                 await tool.run(*argv, timeout_s=watch.left_s)
             packs = await packs_of(action, watch) if level == READ else {}
@@ -540,8 +540,3 @@ def _refused(action: Action) -> int | None:
         return None
     begins = urlsplit(where.removeprefix("rest:")).path.rstrip("/").encode() + b"/"
     return sum(path.startswith(begins) and not path.endswith(NO_PACK.encode()) for path in tried)
-
-
-def _is_damage(errors: str) -> bool:
-    """Whether a check that exited with 1 reports errors in the repository."""
-    return "repository contains errors" in errors

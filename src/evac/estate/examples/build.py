@@ -74,13 +74,15 @@ def describe(estate: Estate) -> tuple[str, ...]:
     )
     sites, witnesses = _sites_of(estate, "full"), _sites_of(estate, "witness")
     replicas, needs = int(estate.replicas.count.sum()), sum(len(service.needs) for service in estate.services)
+    holds = [{m.at.split("/")[0] for m in store.members if m.mode != "none"} for store in estate.stores]
+    inside = sum(len(at) == 1 for at in holds)
     return (
         f"{estate.name}: {len(estate.fleet):,} servers at {sites} sites; sites that only vote: {witnesses}",
         *_site_lines(estate),
         f"{domains:,} fault domains: " + ", ".join(f"{count:,} {word}" for count, word in counted),
         f"{len(estate.services):,} services in {len(families)} families, {replicas:,} replicas,"
         f" {needs:,} dependencies",
-        f"{len(estate.stores):,} stores, {_stores_inside(estate):,} of them with no copy outside one site",
+        f"{len(estate.stores):,} stores, {inside:,} of them with no copy outside one site",
         f"{_single_site(estate):,} services run at one site only",
         f"{len(estate.tools)} recovery tools named, {len(estate.rehearsals)} losses rehearsed",
     )
@@ -100,11 +102,6 @@ def _site_lines(estate: Estate) -> list[str]:
             )
             lines.append(f"  {site.id}: {int(states.sum()):,} servers ({parts})")
     return lines
-
-
-def _stores_inside(estate: Estate) -> int:
-    holds = [{m.at.split("/")[0] for m in store.members if m.mode != "none"} for store in estate.stores]
-    return sum(len(sites) == 1 for sites in holds)
 
 
 def _single_site(estate: Estate) -> int:

@@ -19,7 +19,6 @@ from evac.model.fleet import (
     DARK,
     SERVING,
     SPARE,
-    BoolColumn,
     CodeColumn,
     Fleet,
     IndexColumn,
@@ -309,9 +308,11 @@ def fleet_of(ground: Ground, machines: Machines, mended: bool) -> Fleet:
     state, bmc = machines.state.copy(), np.full(count, BMC_YES, np.uint8)
     if not mended:
         state[(state == DARK) & np.asarray(ground.spread[machines.rack] % 2 == 0)] = CONDEMNED
-        bmc[_by_hand(machines, state)] = BMC_NO
+        lost = machines.site == SITE_IDS.index(LOST_SITE)
+        bmc[np.asarray(lost | ((state == DARK) & (machines.slot % 5 < 3)))] = BMC_NO
     capacity = np.array([c.capacity for c in CLASSES], np.int64)
     watts = np.array([c.watts for c in CLASSES], np.int64)
+    numbers = pl.Series(np.arange(1, count + 1)).cast(pl.String).str.zfill(7)
     return Fleet(
         name=_names(ground, machines),
         site=machines.site,
@@ -326,7 +327,7 @@ def fleet_of(ground: Ground, machines: Machines, mended: bool) -> Fleet:
         watts_known=np.ones(count, np.bool_),
         bmc=bmc,
         bmc_address=_addresses(bmc),
-        serial=_serials(count),
+        serial=_as_names("KX" + numbers),
         position=_as_names(pl.Series(machines.slot + 1).cast(pl.String)),
     )
 
@@ -339,18 +340,8 @@ def _addresses(bmc: CodeColumn) -> NameColumn:
     return _as_names(row.select(pl.when("has").then(text).otherwise(pl.lit(""))).to_series())
 
 
-def _serials(count: int) -> NameColumn:
-    numbers = pl.Series(np.arange(1, count + 1)).cast(pl.String).str.zfill(7)
-    return _as_names("KX" + numbers)
-
-
 def _as_names(text: pl.Series) -> NameColumn:
     return np.array(text.cast(pl.Binary).to_list())
-
-
-def _by_hand(machines: Machines, state: CodeColumn) -> BoolColumn:
-    lost = machines.site == SITE_IDS.index(LOST_SITE)
-    return np.asarray(lost | ((state == DARK) & (machines.slot % 5 < 3)))
 
 
 def _names(ground: Ground, machines: Machines) -> NameColumn:

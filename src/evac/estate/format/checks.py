@@ -398,16 +398,13 @@ def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:
                 done.update(path[-1:])
                 path = path[:-1]
             elif member in path:
-                _note_cycle([*path[path.index(member) :], member], reader)
+                loop = [*path[path.index(member) :], member]
+                shape = " > ".join(loop[:10])
+                place = _place(reader, f"groups/{loop[-2]}/members")
+                reader.problems.add("group-cycle", f"circular groups: {shape}", place, "remove one of them")
             else:
                 path.append(member)
                 rests.append(iter(inside[member]))
-
-
-def _note_cycle(loop: list[str], reader: Reader) -> None:
-    shape = " > ".join(loop[:10])
-    place = _place(reader, f"groups/{loop[-2]}/members")
-    reader.problems.add("group-cycle", f"circular groups: {shape}", place, "remove one of them")
 
 
 def _check_store(store: Store, reader: Reader) -> None:

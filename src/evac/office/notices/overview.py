@@ -83,15 +83,13 @@ class Ledger:
         for name, channel in channels.items():
             about = _about(channel)
             known = kept.pop(name, None)
-            made.boxes[name] = replace(known, about=about) if known else made._new_box(about)
+            # A channel gets only messages from after it was added.
+            new = Box(after=made._journal.head.records, about=about)
+            made.boxes[name] = replace(known, about=about) if known else new
         await made._let_go(kept)
         changes = [Put(BOX + name, box_bytes(box)) for name, box in made.boxes.items()]
         await store.transact((), changes, lease)
         return made
-
-    def _new_box(self, about: str) -> Box:
-        """A channel gets only messages from after it was added."""
-        return Box(after=self._journal.head.records, about=about)
 
     async def _let_go(self, kept: Mapping[str, Box]) -> None:
         """Removes the boxes of channels that no longer exist and gives up what waited there."""

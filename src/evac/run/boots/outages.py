@@ -152,8 +152,10 @@ def _one_at_a_time(view: RunView, server: str, boots: Iterable[int]) -> list[Tur
     first = min(
         boots, key=lambda i: (view.boots.turns.get(i, 0), i in view.boots.hung, view.ended[i], i), default=-1
     )
+    # Whatever boots from it, now or next.
     if first < 0 or any(
-        phase in _OPEN and _comes_from(view, j, server) for j, phase in enumerate(view.phases)
+        phase in _OPEN and _is_boot(view, j) and server in (view.boots.server_of(j), view.booted_from(j))
+        for j, phase in enumerate(view.phases)
     ):
         return []
     return [Turn(_after_pause(view, first), first, f"another try at boot server {server}")]
@@ -290,11 +292,6 @@ def _tries(view: RunView) -> defaultdict[str, list[int]]:
         if _is_boot(view, i):
             found[view.booted_from(i)].append(i)
     return found
-
-
-def _comes_from(view: RunView, i: int, server: str) -> bool:
-    """Whether step i boots from it, now or next."""
-    return _is_boot(view, i) and server in (view.boots.server_of(i), view.booted_from(i))
 
 
 def _is_boot(view: RunView, i: int) -> bool:

@@ -130,7 +130,9 @@ class Oidc:
         if self.provider.acr:
             query["acr_values"] = self.provider.acr
         where_to = about["authorization_endpoint"]
-        return f"{where_to}{'&' if '?' in where_to else '?'}{urlencode(query)}", self._sealed(flow)
+        body = _plain(json.dumps(asdict(flow)).encode())
+        cookie = f"{body}.{_plain(hmac.digest(self._seal, body.encode(), 'sha256'))}"
+        return f"{where_to}{'&' if '?' in where_to else '?'}{urlencode(query)}", cookie
 
     async def finish(self, query: Mapping[str, str], cookie: str) -> tuple[dict[str, Any], str]:
         """Return (proven claims, where to go). Raises ProviderDown, Permanent if the client secret cannot
@@ -287,10 +289,6 @@ class Oidc:
         if not isinstance(told, dict):
             raise ProviderDown(self.provider.issuer, "it did not return JSON")
         return answer.status, told
-
-    def _sealed(self, flow: Flow) -> str:
-        body = _plain(json.dumps(asdict(flow)).encode())
-        return f"{body}.{_plain(hmac.digest(self._seal, body.encode(), 'sha256'))}"
 
     def _opened(self, cookie: str) -> Flow:
         """Open the flow's cookie. Raises NotAllowed if this process did not seal it or it is too old."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import Path, Request, Response
@@ -154,9 +153,6 @@ def _more(row: backup_view.DataRow) -> str:
     if row.waived:
         return f"{row.waived[:1].upper()}{row.waived[1:]}."
     missing = f"Missing: {backup_view.behind(row)}. " if row.state in ("missed", "unknown") else ""
-    return f"{missing}{plural(len(row.copies), 'backup')}; {_sizes(row.copies)}."
-
-
-def _sizes(copies: Sequence[backup_view.CopyRow]) -> str:
-    known = [copy.bytes for copy in copies if copy.bytes is not None]
-    return f"the largest has {backup_view.size(max(known))}" if known else "their size is unknown"
+    known = [copy.bytes for copy in row.copies if copy.bytes is not None]
+    sizes = f"the largest has {backup_view.size(max(known))}" if known else "their size is unknown"
+    return f"{missing}{plural(len(row.copies), 'backup')}; {sizes}."

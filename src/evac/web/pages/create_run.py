@@ -86,12 +86,6 @@ async def carry_out(
     return _form(room, actor, wanted, {**fields, "problem": words, "answers": answers}, 409)
 
 
-def _abandoned(fields: Mapping[str, str], wanted: Wanted) -> list[str]:
-    """Sites treated as lost although they answer: all of them, once a person has typed that."""
-    given = fields.get("abandoned", "").replace(",", " ").split()
-    return list(wanted.confirm) if given == ["abandon", *wanted.confirm] else []
-
-
 async def _wanted(room: WarRoom, digest: str) -> Wanted:
     """The plan and its context. Raises EvacError for a plan that is not stored."""
     if not await room.office.store.list(f"plan/{digest}/", limit=1):
@@ -130,13 +124,16 @@ async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping
     """Send the proposal. Raises EvacError with what is missing or not allowed."""
     typed = frame.confirmed(fields, wanted.confirm)
     try:
+        # Sites treated as lost although they answer: all of them, once a person has typed that.
+        given = fields.get("abandoned", "").replace(",", " ").split()
+        abandoned = list(wanted.confirm) if given == ["abandon", *wanted.confirm] else []
         body = api.Propose(
             reason=fields["reason"].strip(),
             who=fields.get("who", "").strip(),
             plan=wanted.digest,
             incident=fields.get("incident", "").strip(),
             typed=typed,
-            abandoned=_abandoned(fields, wanted),
+            abandoned=abandoned,
         )
     except ValidationError as error:
         first = error.errors()[0]

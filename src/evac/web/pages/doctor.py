@@ -125,6 +125,8 @@ def rows_of(found: Diagnosis) -> list[dict[str, Any]]:
         mine = found.of(kind, subject)
         verdict = found.verdict(subject)
         rest = _reasons(mine)
+        # What evac does automatically, in one line.
+        does = listed([a.what for a in mine if a.verdict == "automatic"], 4)
         rows.append(
             {
                 "name": subject,
@@ -132,7 +134,7 @@ def rows_of(found: Diagnosis) -> list[dict[str, Any]]:
                 "verdict": verdict,
                 "look": LOOKS[verdict],
                 "icon": ICONS[verdict],
-                "does": _does(mine),
+                "does": does,
                 "rest": rest[:REASONS_MOST],
                 "more": max(0, len(rest) - REASONS_MOST),
             }
@@ -147,8 +149,3 @@ def _reasons(abilities: Sequence[Ability]) -> list[tuple[str, str, str]]:
         if one.verdict != "automatic":
             found.setdefault((one.endpoint, one.why), []).append(one.what)
     return [(listed(what, 6), endpoint, why) for (endpoint, why), what in found.items()]
-
-
-def _does(abilities: Sequence[Ability]) -> str:
-    """What evac does automatically, in one line."""
-    return listed([a.what for a in abilities if a.verdict == "automatic"], 4)

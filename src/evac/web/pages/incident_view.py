@@ -104,13 +104,17 @@ def context(
     updates = [note for note in in_order(file.dossier.notes) if note.kind == "update"][::-1]
     known = {note.name for note in file.dossier.notes if note.kind == "fact"}
     services = [_service(fate, now_ms, file) for fate in felt(file.about)]
+    first, last = total - end, total - begin
+    # What one record did to many services is one line.
+    rows = grouped(file.entries[first:last]) if whole else file.story[first:last]
+    lines = [_line(row) for row in reversed(rows)]
     return {
         "one": row,
         "answer": _answer(row, len(services), now_ms),
         "cards": _cards(row, len(services), file.about.begun),
         "asks": [ask for ask in ASKS if ask[0] != ("resolved" if row.ended_ms is not None else "reopened")],
         "phases": phases(file),
-        "entries": _lines(file, whole, total - end, total - begin),
+        "entries": lines,
         "whole": whole,
         "begin": begin,
         "end": end,
@@ -291,12 +295,6 @@ def _service(fate: Any, now_ms: int, file: IncidentFile) -> dict[str, Any]:
         "down": duration(down_ms // 1_000 * 1_000) if down_ms else "-",
         "rto": duration(fate.rto_ms) if fate.rto_ms is not None else "-",
     }
-
-
-def _lines(file: IncidentFile, whole: bool, first: int, last: int) -> list[dict[str, Any]]:
-    """Lines of a part of the timeline, newest first. What one record did to many services is one line."""
-    rows = grouped(file.entries[first:last]) if whole else file.story[first:last]
-    return [_line(row) for row in reversed(rows)]
 
 
 def _line(row: Sequence[Entry]) -> dict[str, Any]:

@@ -46,11 +46,6 @@ def _capacity(rows: Sequence[CapacityOf]) -> dict[str, Any]:
     }
 
 
-def _shares(row: CapacityOf) -> str:
-    """Shares of the capacity: before, and after everything that fits has moved."""
-    return f"{svg.percent_of(row.used, row.total)} → {capacity_bar(row).after}"
-
-
 def _words(row: CapacityOf) -> dict[str, str]:
     free = max(0, row.total_left - row.used_left - row.moved_in)
     amounts = {
@@ -64,7 +59,9 @@ def _words(row: CapacityOf) -> dict[str, str]:
     name = SHORT.get(row.resource, row.resource)
     parts = {key: measured(name, value) for key, value in amounts.items()}
     told = {key: size if unit == name else f"{size} {unit}" for key, (size, unit) in parts.items()}
-    return told | {"site": row.site, "resource": name, "share": _shares(row)}
+    # Shares of the capacity: before, and after everything that fits has moved.
+    shares = f"{svg.percent_of(row.used, row.total)} → {capacity_bar(row).after}"
+    return told | {"site": row.site, "resource": name, "share": shares}
 
 
 OPEN_KINDS: Final = ("site", "hall")
