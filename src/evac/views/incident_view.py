@@ -116,6 +116,7 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
     """The state of an incident, and its newest entries."""
     until_ms = about.until_ms(now_ms)
     since = local_and_utc(about.commander_since_ms)
+    count = people_between(about.people_least, about.people_most, about.people_unstated)
     facts = [
         ("state", STATE_WORDS[about.state]),
         ("title", about.title),
@@ -124,7 +125,7 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
         ("duration", duration(max(0, until_ms - about.begun_ms))),
         ("commander", f"{about.commander} since {since}" if about.commander else "no one yet"),
         ("still down", listed(about.still_down) or "nothing"),
-        ("people", _people(about)),
+        ("people", f"{count} without a service at some point"),
     ]
     newest = [e for e in entries if e.weight == "main"][-12:]
     last = SheetPart("Last entries", "", (), _TIMELINE, [_entry(e) for e in newest])
@@ -134,11 +135,6 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
         (SheetPart("", "", facts), last),
         f"next: evac incident timeline {about.incident}",
     )
-
-
-def _people(about: Summary) -> str:
-    count = people_between(about.people_least, about.people_most, about.people_unstated)
-    return f"{count} without a service at some point"
 
 
 _TIMELINE: Final = ("when", "what", "in words", "source")

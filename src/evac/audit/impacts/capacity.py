@@ -14,7 +14,7 @@ import numpy as np
 
 from evac.audit.first_fit import Shapes, own_servers
 from evac.audit.impacts.dependencies import RowNumbers, Taken
-from evac.audit.impacts.free_capacity import Headroom, Reserves, open_capacity, pool_quota
+from evac.audit.impacts.free_capacity import Reserves, open_capacity, pool_quota
 from evac.audit.impacts.losses import CountTable, Losses, PoolsTaken, Presence
 from evac.audit.impacts.placing import Placed, Stock, Supply, open_packing, pack
 from evac.derive.pools import part_of
@@ -409,7 +409,11 @@ def requested_of(taken: Taken, known: BoolColumn, losses: Losses) -> Requested:
 
 def settled(supply: Supply, losses: Losses, requested: Requested) -> BoolColumn:
     """(L,) losses for which the sufficient test holds."""
-    reach, taken = _reach(supply), _usable_lost(supply.headroom, losses)
+    usable = np.diff(supply.headroom.row_start)[losses.row]
+    so_far = np.concatenate([np.zeros(1, np.int64), np.cumsum(usable)])
+    # (L,) usable servers inside each loss.
+    taken = np.asarray(so_far[losses.start[1:]] - so_far[losses.start[:-1]])
+    reach = _reach(supply)
     fits = np.zeros(len(losses), np.bool_)
     # Losses inside one site that leave part of it.
     small = (losses.site >= 0) & ~losses.sites.any(axis=1)
@@ -434,12 +438,6 @@ def _reach(supply: Supply) -> IntColumn:
         table = on + dark if more else on
         found[:, test] = np.where(capped, table, np.maximum(table, 0).sum(axis=0)) if wide else table
     return found
-
-
-def _usable_lost(headroom: Headroom, losses: Losses) -> IntColumn:
-    """(L,) usable servers inside each loss."""
-    so_far = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(headroom.row_start)[losses.row])])
-    return np.asarray(so_far[losses.start[1:]] - so_far[losses.start[:-1]])
 
 
 def _slack(requested: Requested, asked: BoolColumn, reach: IntColumn, taken: IntColumn) -> IntColumn:

@@ -104,7 +104,9 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             if not ours[place].failed:
                 break
         repository = _repository(found)
-        return Listing(repository, tuple(ours), self.name, version, deletable=_can_delete(action))
+        where = text(action.settings, "repository")
+        deletable = os.access(where, os.W_OK) if where.startswith("/") else None
+        return Listing(repository, tuple(ours), self.name, version, deletable=deletable)
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
         watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
@@ -272,8 +274,3 @@ def _copy(entry: Mapping[str, Any]) -> CopyReport:
         tuple(one.rstrip("/") for one in after if one.startswith("/")),
         word(entry.get("hostname", ""), "borg"),
     )
-
-
-def _can_delete(action: Action) -> bool | None:
-    where = text(action.settings, "repository")
-    return os.access(where, os.W_OK) if where.startswith("/") else None

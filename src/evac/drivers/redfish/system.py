@@ -109,6 +109,8 @@ def read(path: str, found: Mapping[str, Any]) -> System:
     pending = _part(_part(found, "@Redfish.Settings"), "SettingsObject").get("@odata.id")
     storage = _part(found, "Storage").get("@odata.id")
     reset = action.get("target")
+    status = _part(found, "Status")
+    told = {text(status, "Health").lower(), text(status, "HealthRollup").lower()}
     return System(
         path,
         _POWERS.get(text(found, "PowerState"), ""),
@@ -116,7 +118,7 @@ def read(path: str, found: Mapping[str, Any]) -> System:
         text(found, "LastResetTime"),
         tuple(filter(None, (text(found, key) for key in quirks.serials))),
         text(found, "HostName"),
-        _health(_part(found, "Status")),
+        next((word for word in _WORST if word in told), ""),
         str(reset) if is_own_path(reset) else "",
         words_of(types),
         words_of(targets),
@@ -137,11 +139,6 @@ def _progress(found: Mapping[str, Any], quirks: Quirks) -> str:
         part = _part(part, key)
     own = text(part, quirks.progress[-1])
     return "OSBootStarted" if own in quirks.up else own
-
-
-def _health(status: Mapping[str, Any]) -> str:
-    told = {text(status, "Health").lower(), text(status, "HealthRollup").lower()}
-    return next((word for word in _WORST if word in told), "")
 
 
 def _part(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:

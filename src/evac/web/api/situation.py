@@ -17,7 +17,7 @@ from evac.office.notices.overview import NoticesSeen, NoticeTold
 from evac.office.office import TOPIC_SITUATION, TOPIC_WATCH
 from evac.office.values import News, Situation
 from evac.web import metrics as figures
-from evac.web.access.keeping import Login, LoginRow
+from evac.web.access.keeping import Login
 from evac.web.access.people import LOG, People
 from evac.web.access.port import STATE, Actor, need
 from evac.web.api.shapes import LIMIT, AfterNumber, Limit, answers, paged
@@ -213,7 +213,13 @@ async def logins(request: Request, actor: Annotated[Actor, Depends(need("viewer"
     """List open logins: everyone's for an admin, otherwise the caller's own."""
     access = room_of(request).access
     rows = await access.logins() if isinstance(access, People) else []
-    told = Logins([_shown(one) for one in rows if actor.has("admin") or one.name == actor.name])
+    told = Logins(
+        [
+            Login(one.id, one.name, one.proof, one.acr, one.made_ms, one.seen_ms, one.until_ms)
+            for one in rows
+            if actor.has("admin") or one.name == actor.name
+        ]
+    )
     return Response(dump(told), 200, {"cache-control": "no-store"}, JSON)
 
 
@@ -231,10 +237,6 @@ async def end(
         count = await access.end_logins(lambda row: row.name == whose and (not id or row.id == id))
         LOG.warning("%s ended %d logins of %s", actor.name, count, whose)
     return Response(dump(LoginsEnded(count)), 200, {"cache-control": "no-store"}, JSON)
-
-
-def _shown(one: LoginRow) -> Login:
-    return Login(one.id, one.name, one.proof, one.acr, one.made_ms, one.seen_ms, one.until_ms)
 
 
 Since = Annotated[int, Query(ge=0, le=2**53, description="Only entries since this time, in ms since 1970.")]
