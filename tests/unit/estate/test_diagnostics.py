@@ -56,6 +56,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("key-unknown", services("‹peple: 3"), "did you mean 'people'?"),
     ("key-unknown", services("people: {value: 3, ‹sorce: x}"), "did you mean 'source'?"),
     ("key-unknown", services("‹memory: 4 GiB"), "write it under demand:"),
+    ("key-unknown", _end("driver: postgres, ‹port: 5432, settings: {host: h}"), "write it under settings:"),
+    ("key-unknown", _end("driver: postgres, ‹hots: h, settings: {host: h}"), "keys: for, at, hall, driver"),
     ("key-unknown", f"{HEAD}‹schema_version: 1\n", "the version of the format is stated as evac: "),
     (
         "name-unknown",

@@ -170,6 +170,8 @@ class Mapped:
 
     key: Scalar
     value: Scalar | Listed | Choices
+    known: frozenset[str] = frozenset()
+    """Keys that people write one level too high."""
 
     @property
     def words(self) -> str:

@@ -166,8 +166,11 @@ class Placement:
 
 def _within(record: Record, key: str) -> str:
     """Where a key belongs that was written one level too high."""
-    inner = (one.key for one in record.fields if isinstance(one.kind, Record) and key in one.kind.by_key)
-    return next((f"write it under {name}:" for name in inner), "")
+    for one in record.fields:
+        inside = one.kind.by_key if isinstance(one.kind, Record) else ()
+        if key in (one.kind.known if isinstance(one.kind, Mapped) else inside):
+            return f"write it under {one.key}:"
+    return ""
 
 
 @dataclass(slots=True)
@@ -196,9 +199,9 @@ class Reader:
                 hint = (
                     f"since version 2 it is called {now}"
                     if now
-                    else self.problems.suggest(key, record.by_key)
+                    else _within(record, key) or self.problems.suggest(key, record.by_key)
                 )
-                hint = hint or _within(record, key) or f"keys: {', '.join(record.by_key)}"
+                hint = hint or f"keys: {', '.join(record.by_key)}"
                 self.problems.add("key-unknown", f"unknown key {shown(key)}", key_node.place, hint)
                 continue
             value = self.value(spec, value_node, f"{path}/{key}", gone)

@@ -153,6 +153,7 @@ HEAD: Final[tuple[Field, ...]] = (
 )
 
 _TEXTS: Final = Listed(text(), ordered=True, one_allowed=True)
+_SETTINGS: Final = frozenset(setting.key for driver in DRIVERS.values() for setting in driver.settings)
 
 
 def setting(values: tuple[str, ...]) -> m.Setting:
@@ -494,7 +495,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
             Field(
                 "settings",
                 "settings",
-                Mapped(text(), _TEXTS),
+                Mapped(text(), _TEXTS, _SETTINGS),
                 "addresses, names, references to secrets (`env:NAME`, `file:/path`); never a secret itself",
             ),
         ),
