@@ -7,7 +7,6 @@ from dataclasses import field
 from typing import Any, Literal
 
 from evac.model.backup import NOTHING_SEEN, BackupFacts
-from evac.model.digest import digest
 from evac.model.estate import Estate
 from evac.model.records import dataclass
 from evac.model.situation import Effects, Rivals, Silent
@@ -122,8 +121,3 @@ class Observation:
         units = tuple((one.service, one.site, one.replicas) for one in self.units)
         traffic = tuple((one.service, one.sites) for one in self.traffic)
         return self.members, units, traffic, self.effects or Effects(), self.restores
-
-
-def observation_digest(observation: Observation) -> str:
-    """Digest of the roles only: the same roles give the same digest."""
-    return digest([[m.store, m.site, m.role] for m in observation.members])

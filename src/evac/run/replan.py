@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 
 from evac.model.records import dataclass
 from evac.model.step_id import StepId, act, is_another_act, plan_id
@@ -43,23 +43,6 @@ def ids_of(step: str, plans: int) -> Iterator[str]:
     yield step
 
 
-def merge(
-    old: Mapping[str, tuple[RunStep, StepPhase]],
-    new: RunSpec,
-    attempts: Mapping[str, int],
-    limits: Sequence[RunLimit] = (),
-) -> Merged:
-    """What the run executes from now on. old: steps of the run with their phases; attempts: of every step
-    ever tried; limits: those in force so far.
-    """
-    parts = merging(old, new, attempts, limits)
-    while True:
-        try:
-            next(parts)
-        except StopIteration as done:
-            return cast(Merged, done.value)
-
-
 def merging(
     old: Mapping[str, tuple[RunStep, StepPhase]],
     new: RunSpec,
@@ -67,7 +50,9 @@ def merging(
     limits: Sequence[RunLimit] = (),
     left: Collection[str] = (),
 ) -> Generator[None, None, Merged]:
-    """`merge` in parts. left: steps that stay unchanged whatever their phase."""
+    """What the run executes from now on, in parts. old: its steps with their phases; attempts: of every
+    step ever tried; limits: those in force so far; left: steps that stay unchanged whatever their phase.
+    """
     mine = {limit.id for limit in new.limits}
     new = replace(new, limits=(*new.limits, *(limit for limit in limits if limit.id not in mine)))
     capacity = {limit.id: limit.capacity for limit in new.limits}

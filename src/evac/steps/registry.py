@@ -73,11 +73,6 @@ def kind_of(name: str) -> StepKind:
     return _BY_NAME[name]
 
 
-def is_kind(name: str) -> bool:
-    """Whether there is such a kind: files may name any."""
-    return name in _BY_NAME
-
-
 def kinds_for(when: Condition) -> tuple[StepKind, ...]:
     """The kinds that a service's base needs under a condition."""
     return tuple(PLANNED[name] for name in STATED_KINDS if PLANNED[name].condition is when)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 import pytest
 
 from evac.model.run_policy import Envelope
 from evac.run.decide import decide
-from evac.run.replan import merge
+from evac.run.replan import Merged, merging
 from evac.run.state import apply, fingerprint, replay
 from evac.run.values import Event, RunSpec, RunStep, StepPhase
 from evac.run.view import RunView
+
+
+def merge(old: Mapping[str, tuple[RunStep, StepPhase]], new: RunSpec, attempts: Mapping[str, int]) -> Merged:
+    parts = merging(old, new, attempts)
+    while True:
+        try:
+            next(parts)
+        except StopIteration as done:
+            return cast(Merged, done.value)
 
 
 def fence(act: str, site: str) -> RunStep:

@@ -149,27 +149,6 @@ FAULTS: Final = (
 )
 """The codes of column `fault` are positions in this tuple."""
 
-MEANING: Final = MappingProxyType(
-    {
-        "dead": "no packet is answered",
-        "refusing": "the connection is closed immediately",
-        "slow": "every answer takes seconds",
-        "hanging": "it accepts connections but never answers",
-        "half-dead": "the root answers; systems, chassis and managers return 500",
-        "lying": "a reset is answered with 204, but nothing happens",
-        "boot-loop": "it keeps restarting and never reaches the operating system",
-        "no-boot": "power is on, but the system never comes up",
-        "slow-boot": "the boot takes five times as long",
-        "wrong-serial": "another machine answers at this address",
-        "wrong-image": "it comes up with the host name of another server",
-        "degraded": "it comes up with a failed drive",
-        "sessions-full": "503 with Retry-After, until a while after the first call",
-        "rebooting": "it is silent for a while after the first call",
-        "crashing": "it resets, drops the connection, and is silent for a while",
-        "changed-password": "the password is different",
-        "read-only": "the user may read but not control power",
-    }
-)
 DEFAULT_SHARES: Final = MappingProxyType(
     {"dead": 0.02, "slow": 0.01, "boot-loop": 0.005, "wrong-serial": 0.002}
 )

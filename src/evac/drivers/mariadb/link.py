@@ -105,10 +105,6 @@ def member_of(action: Action) -> MariadbMember:
     )
 
 
-Positions = Mapping[tuple[int, int], int]
-"""Domain and server -> the last sequence number that the server wrote in the domain."""
-
-
 def positions(listed: str) -> dict[tuple[int, int], int]:
     """Parse a list of GTIDs. Raises ValueError."""
     found: dict[tuple[int, int], int] = {}

@@ -12,7 +12,6 @@ import sys
 from typing import Any
 
 REFUSED = frozenset({400, 401, 403, 404})
-ADDRESSES = ("A", "AAAA")
 
 
 class NotDone(Exception):

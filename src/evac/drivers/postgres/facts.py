@@ -46,7 +46,6 @@ SELECT pg_is_in_recovery() AS standby,
        current_setting('primary_conninfo') <> '' AS has_upstream,
        current_setting('primary_conninfo') LIKE '%application_name=''evac-fetch''%' AS fetching,
        current_setting('synchronous_standby_names') AS sync_names,
-       current_setting('synchronous_commit') AS sync_commit,
        current_setting('default_transaction_read_only') = 'on' AS read_only,
        current_setting('fsync') = 'on' AS fsync,
        current_setting('server_version_num')::int AS version,
@@ -114,7 +113,6 @@ class PostgresFacts:
     upstream: str
     has_upstream: bool
     sync: SyncSet
-    synchronous_commit: str
     read_only: bool
     fsync: bool
     version: int
@@ -242,7 +240,6 @@ async def _read(link: Link) -> PostgresFacts:
         has_upstream=row["has_upstream"] and not row["fetching"],
         fetching=row["fetching"],
         sync=parse_sync_set(row["sync_names"]),
-        synchronous_commit=row["sync_commit"],
         read_only=row["read_only"],
         fsync=row["fsync"],
         version=row["version"],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from evac.model.errors import InvalidInput
-from evac_lab.fleet.ground import DEFAULT_SHARES, FAULTS, MEANING, Shares, code_of, draw, read_shares
+from evac_lab.fleet.ground import DEFAULT_SHARES, FAULTS, Shares, code_of, draw, read_shares
 
 
 def test_the_default_shares_of_32_000() -> None:
@@ -32,6 +35,7 @@ def test_shares_that_make_no_sense_are_refused(words: str) -> None:
         Shares(read_shares(words))
 
 
-def test_every_fault_has_a_meaning() -> None:
-    assert set(MEANING) == set(FAULTS) - {"none"}
+def test_the_guide_says_what_every_fault_does() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "how-to" / "simulate-a-fleet.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)) >= set(FAULTS) - {"none"}
     assert code_of("none") == 0
