@@ -79,6 +79,10 @@ def test_the_audit_lists_what_falls_with_each_provider_tools_included(estate: Es
         "provider:mailer": "note",
     }
     assert "(cards, wallets): 2 services down (checkout, shop)" in found["provider:stripe"].message
+    assert (
+        "Only the provider (desk, https://status.example) can restore it" in found["provider:stripe"].message
+    )
+    assert "Only the provider can restore it" in found["provider:okta"].message
     assert found["provider:stripe"].chain[:2] == ("checkout", "cards")
     assert "recovery tools lost: deploy (deploy), identity (login)" in found["provider:okta"].message
     assert "1 service degraded (checkout)" in found["provider:mailer"].message

@@ -25,6 +25,10 @@ def check(context: Context) -> Iterator[Finding]:
         if not (falls or worse or tools):
             continue
         domain = impacts.losses.ids[number]
+        name = domain.removeprefix(PROVIDER_PREFIX)
+        stated = next((one for one in context.estate.providers if one.id == name), None)
+        where = [] if stated is None else list(filter(None, (stated.contact, stated.status_page)))
+        asked = f" ({', '.join(where)})" if where else ""
         parts = [
             f"{counted(len(rows), 'service')} {word} ({listed(_by_weight(context, rows))})"
             for rows, word in ((falls, "down"), (worse, "degraded"))
@@ -37,11 +41,11 @@ def check(context: Context) -> Iterator[Finding]:
             "warning" if falls or tools else "note",
             domain,
             f"the loss of {domain} ({listed(provided)}): {'; '.join(parts)}."
-            " Only the provider can restore it; the time is unknown",
+            f" Only the provider{asked} can restore it; the time is unknown",
             "Add an alternative, make the dependency soft, or agree on how to work without it.",
             losses=(number,),
             chain=why_down(context, falls[0], number).words if falls else (),
-            paths=(f"providers/{domain.removeprefix(PROVIDER_PREFIX)}", f"services/{provided[0]}"),
+            paths=(f"providers/{name}", f"services/{provided[0]}"),
         )
 
 
