@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import field
 from types import MappingProxyType
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 from evac.model.errors import ActionError
 from evac.model.records import dataclass
@@ -39,6 +39,9 @@ Verb = Literal[
 policy says. rejoin: make a former primary a replica of the new one. drain, ready: take a backend out, put it
 back.
 """
+
+BY_SCRIPT: Final[frozenset[Verb]] = frozenset(get_args(Verb)) - {"protect", "restore", "attest"}
+"""What a program or service of yours can do for evac."""
 
 Value = str | int | bool | tuple[str, ...]
 Evidence = Mapping[str, str | int | bool]

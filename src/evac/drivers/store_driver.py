@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
+from evac.drivers.capabilities import ProbeReport, RoleReport
 from evac.drivers.parameters import refuse_proof, text, whole
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, Permanent, Retryable
@@ -82,6 +83,38 @@ class StoreDriver(ABC):
     @abstractmethod
     def _subject(self, action: Action) -> str:
         """The target of the verb, in words."""
+
+
+class Facts(Protocol):
+    """State of a server as a driver reads it."""
+
+    def report(self) -> RoleReport: ...
+
+
+class DatabaseDriver(StoreDriver, ABC):
+    """A store driver whose server tells all that is asked of it at once. refused: the code of a server that
+    rejects our password.
+    """
+
+    refused: ClassVar[str]
+
+    @abstractmethod
+    async def facts(self, action: Action, timeout_s: float) -> Facts:
+        """State of an endpoint's server, for probes and plans. Raises `Retryable`, `Permanent`."""
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        return (await self.facts(action, timeout_s)).report()
+
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        """A server that refuses our password is alive."""
+        try:
+            await self.facts(action, timeout_s)
+        except Permanent as error:
+            if error.code != self.refused:
+                raise
+        except ActionError:
+            return ProbeReport(False, f"{self._subject(action)}: no answer")
+        return ProbeReport(True)
 
 
 CONNECT_MS = 250

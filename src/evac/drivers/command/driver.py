@@ -33,31 +33,13 @@ from evac.drivers.capabilities import (
     Verifies,
 )
 from evac.drivers.command import DRIVER
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
+from evac.drivers.port import BY_SCRIPT, Action, Checked, Evidence, Observed, Order, Value
 from evac.drivers.programs import Ended, environment, given, run_program
 from evac.drivers.role_answer import role_from
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
 from evac.net.secrets import Secret
 
-VERBS: Final[frozenset[Verb]] = frozenset(
-    {
-        "fence",
-        "unfence",
-        "promote",
-        "demote",
-        "rejoin",
-        "boot",
-        "start",
-        "stop",
-        "scale",
-        "drain",
-        "ready",
-        "shift",
-        "verify",
-        "run",
-    }
-)
 AGAIN_CODE: Final = 75
 NOT_DONE_CODES: Final = frozenset({64, 65, 66, 67, 68, 69, 70, 72, 73, 76, 77, 78})
 _SHOWN: Final = 800
@@ -67,7 +49,7 @@ class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTra
     """Runs the programs in the settings."""
 
     name = "command"
-    verbs = VERBS
+    verbs = BY_SCRIPT
 
     async def check(self, action: Action, order: Order) -> Checked:
         """Ready if the programs exist, observation can tell whether the action is done, and the check raises

@@ -27,27 +27,10 @@ import orjson
 from evac.drivers import capabilities, parameters
 from evac.drivers.http import DRIVER, contract
 from evac.drivers.parameters import text
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.port import BY_SCRIPT, Action, Checked, Evidence, Observed, Order
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, Prober, check_url
 
-VERBS: Final[frozenset[Verb]] = frozenset(
-    {
-        "fence",
-        "unfence",
-        "promote",
-        "demote",
-        "rejoin",
-        "start",
-        "stop",
-        "scale",
-        "drain",
-        "ready",
-        "shift",
-        "verify",
-        "run",
-    }
-)
 METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _FIRST_PAUSE_S: Final = 0.03
 _PAUSE_S: Final = 0.25
@@ -69,7 +52,7 @@ class HttpDriver(
     """
 
     name = "http"
-    verbs = VERBS
+    verbs = BY_SCRIPT - {"boot"}
 
     def __init__(self) -> None:
         self._caller, self._prober = Caller(), Prober()

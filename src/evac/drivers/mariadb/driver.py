@@ -21,12 +21,10 @@ from evac.drivers.capabilities import (
     AnswersProbe,
     Fences,
     Follows,
-    ProbeReport,
     Promotes,
     Protects,
     ProvesSync,
     ReportsRole,
-    RoleReport,
 )
 from evac.drivers.mariadb.link import (
     FOR_EVER_MS,
@@ -61,7 +59,7 @@ _NO_LONGER_KEPT: Final = frozenset({1236})
 
 
 class MariadbDriver(
-    store_driver.StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe
+    store_driver.DatabaseDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe
 ):
     """One connection for each action, closed at its end."""
 
@@ -70,6 +68,7 @@ class MariadbDriver(
         {"fence", "unfence", "promote", "demote", "protect", "rejoin", "verify"}
     )
     proofs = ("sync",)
+    refused = REFUSED
 
     async def _check(self, action: Action, order: Order) -> Checked:
         async with linked(member_of(action), order.timeout_s) as link:
@@ -132,20 +131,6 @@ class MariadbDriver(
         """State of an endpoint's server. Raises `Retryable`, `Permanent`."""
         async with linked(member_of(action), timeout_s) as link:
             return await read_facts(link)
-
-    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        return (await self.facts(action, timeout_s)).report()
-
-    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """A server that refuses our password is alive."""
-        try:
-            await self.facts(action, timeout_s)
-        except Permanent as error:
-            if error.code != REFUSED:
-                raise
-        except ActionError:
-            return ProbeReport(False, f"{member_of(action).address}: no answer")
-        return ProbeReport(True)
 
     async def precheck_sync(
         self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str

@@ -23,12 +23,10 @@ from evac.drivers.capabilities import (
     AnswersProbe,
     Fences,
     Follows,
-    ProbeReport,
     Promotes,
     Protects,
     ProvesSync,
     ReportsRole,
-    RoleReport,
 )
 from evac.drivers.parameters import many, refuse_stale, text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
@@ -64,7 +62,7 @@ from evac.drivers.postgres.rejoin import rejoin, rejoin_problems, stopped_here
 from evac.drivers.store_driver import (
     OTHER_PROOFS,
     STAYS,
-    StoreDriver,
+    DatabaseDriver,
     another_primary,
     only_others,
     standing_problems,
@@ -237,7 +235,9 @@ async def _fetch(link: Link, facts: PostgresFacts, peer: fence.ReplicaPeer, want
 _PREFIX: Final[Mapping[str, str]] = {"fence": "candidate", "unfence": "candidate", "promote": "candidate"}
 
 
-class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe):
+class PostgresDriver(
+    DatabaseDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe
+):
     """Between two actions only connections are kept, briefly."""
 
     name = "postgres"
@@ -245,6 +245,7 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
         {"fence", "unfence", "promote", "demote", "protect", "rejoin", "verify"}
     )
     proofs = ("sync",)
+    refused = REFUSED
 
     def __init__(self) -> None:
         self._links = KeptLinks()
@@ -311,20 +312,6 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
         """
         async with linked(_member(action), timeout_s, timeout_s) as link:
             return await read_facts(link)
-
-    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        return (await self.facts(action, timeout_s)).report()
-
-    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """A server that refuses our password is alive."""
-        try:
-            await self.facts(action, timeout_s)
-        except Permanent as error:
-            if error.code != REFUSED:
-                raise
-        except ActionError:
-            return ProbeReport(False, f"{_member(action).address}: no answer")
-        return ProbeReport(True)
 
     async def precheck_sync(
         self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str
