@@ -34,7 +34,7 @@ from evac.run.decide import EVAC
 from evac.run.values import ENDED
 from evac.store.journal import head_of, read
 from evac.store.opening import open_store
-from evac.store.port import Entry, Store
+from evac.store.port import Entry, Store, owner_in
 from evac_lab import clients
 from evac_lab.primaries import ASK_SECONDS, Database, Failures, redis_master
 from evac_lab.site_servers import Ground
@@ -172,8 +172,9 @@ async def plans_ready(store: Store, sites: Sequence[str]) -> dict[str, library.R
 
 
 def site_in(owner: str) -> str:
-    """The site at the start of a lease holder's name."""
-    return next((site for site in SITES if owner == site or owner.startswith(f"{site}/")), "")
+    """The site of a lease holder; empty if it is none of the lab's."""
+    site = owner_in(owner).site
+    return site if site in SITES else ""
 
 
 @dataclass(frozen=True, slots=True)

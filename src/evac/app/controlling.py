@@ -89,7 +89,7 @@ from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
 from evac.store.opening import SealedStore, open_store
-from evac.store.port import Store
+from evac.store.port import Owner, Store
 from evac.watch.witness import Probe
 
 LEADER_TTL_MS: Final = 4_000
@@ -326,7 +326,7 @@ def _desk(
     checker: Checker,
     people: KnownPeople,
 ) -> Desk:
-    owner = f"{setting.site}/{os.getpid()}/{os.urandom(4).hex()}"
+    owner = str(Owner(setting.site, os.getpid(), os.urandom(4).hex()))
     serving = [site.id for site in estate.sites if site.role == "full"]
     pooled = pooled_of(estate)
 

@@ -28,7 +28,7 @@ import orjson
 from evac.engine.lead.leadership import LEADER
 from evac.model import extras
 from evac.model.errors import EvacError
-from evac.store.port import Store
+from evac.store.port import Store, owner_in
 
 MODULE: Final = "evac.web.serving"
 EXPORT: Final = "evac.app.status_export"
@@ -281,10 +281,10 @@ def end_of(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
 
 def led_by_parent(store: Store, site: str, parent: int) -> Leads:
     """Whether the controller of a site, running in process `parent`, leads now."""
-    prefix = f"{site}/{parent}/"
 
     async def leads() -> bool:
         lease = await store.holder(LEADER)
-        return lease is not None and lease.owner.startswith(prefix)
+        owner = None if lease is None else owner_in(lease.owner)
+        return owner is not None and (owner.site, owner.process) == (site, parent)
 
     return leads

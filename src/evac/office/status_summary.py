@@ -20,7 +20,7 @@ from evac.engine.stores.guards import SITES_KEY, marks_in
 from evac.model.errors import Corrupt
 from evac.model.observation import Observation
 from evac.store.generation import read_generation, read_newer, takes_place_of
-from evac.store.port import Store, all_entries
+from evac.store.port import Store, all_entries, owner_in
 from evac.views.status_document import SCHEMA_VERSION, PlanLine, StatusDocument
 from evac.views.words import moment
 from evac.watch.verdict import silent_sites
@@ -58,7 +58,7 @@ async def status(store: Store) -> StatusDocument:
 async def _background(store: Store, owner: str) -> str:
     """As text; empty if the leading controller was not started by a command."""
     started = await detached.last_started(store)
-    if started is None or f"/{started.pid}/" not in owner:
+    if started is None or owner_in(owner).process != started.pid:
         return ""
     since = moment(started.since_ms, "minutes")
     return (

@@ -29,7 +29,7 @@ from evac.model.records import dataclass
 from evac.model.run_policy import WatchProfile
 from evac.model.situation import LostNow, Rivals, Silent
 from evac.store.opening import SealedStore
-from evac.store.port import Store
+from evac.store.port import Store, owner_in
 from evac.views.status_document import HoldLine, PlanLine, RunLine
 from evac.views.words import wall_clock_here
 from evac.watch.verdict import Ballot, judge, judge_halls
@@ -85,7 +85,7 @@ class LeaderSeen:
 
     @property
     def site(self) -> str:
-        return self.owner.partition("/")[0]
+        return owner_in(self.owner).site
 
     @property
     def count(self) -> int:

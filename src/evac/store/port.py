@@ -52,6 +52,31 @@ class Compare:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """A process that may hold leases. As text it is SITE/PROCESS/NONCE."""
+
+    site: str
+    process: int
+    """Its number at the site; 0 if unknown."""
+    nonce: str = ""
+    """Distinguishes processes with the same number."""
+
+    def __str__(self) -> str:
+        return f"{self.site}/{self.process}/{self.nonce}"
+
+
+def owner_in(text: str) -> Owner:
+    """Read the text of an owner. Someone else may write other names: then only the first part counts."""
+    site, _, rest = text.partition("/")
+    number, _, nonce = rest.partition("/")
+    known = number.isascii() and number.isdigit() and len(number) <= _LONGEST_NUMBER
+    return Owner(site, int(number) if known else 0, nonce)
+
+
+_LONGEST_NUMBER: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """Leadership of `name` for `ttl_ms`, renewed by its owner. `token`: grows with every new holder and never
     falls. `id`: what the driver needs to renew it; opaque to everyone else. `generation`: of the store, as

@@ -17,7 +17,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from evac.app import side_process
 from evac.engine.lead.leadership import LEADER
-from evac.store.port import Store
+from evac.store.port import Store, owner_in
 
 FILE: Final = "notices.yaml"
 LOOK_S: Final = 1.0
@@ -60,7 +60,7 @@ async def send_alerts(company: Path, room: str, store: Store, url: str, say: Cal
         leader = ""
         while True:
             lease = await store.holder(LEADER)
-            now = "" if lease is None else lease.owner.partition("/")[0]
+            now = "" if lease is None else owner_in(lease.owner).site
             if now and now != leader:
                 if sender is not None:
                     sender.cancel()

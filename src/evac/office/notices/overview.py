@@ -48,7 +48,7 @@ from evac.notices.values import (
 )
 from evac.store.anchors import Anchor
 from evac.store.journal import Journal, last_of, readable, records_after
-from evac.store.port import Change, Delete, Lease, Put, Store, all_entries
+from evac.store.port import Change, Delete, Lease, Put, Store, all_entries, owner_in
 
 LEASE: Final = "notices"
 STATE: Final = "notices/state"
@@ -285,7 +285,7 @@ class NoticeBoard:
                 boxes[entry.key.removeprefix(BOX)] = box_of(entry.value)
         await self._read_on()
         lease = await self._store.holder(LEASE)
-        by = "" if lease is None else lease.owner.partition("/")[0]
+        by = "" if lease is None else owner_in(lease.owner).site
         self.seen = NoticesSeen(by, tuple(_channel(n, b) for n, b in boxes.items()), await self._concerns())
         self.told = _told(self._rows, boxes)
 

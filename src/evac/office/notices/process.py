@@ -35,7 +35,7 @@ from evac.office.notices.sending import Sending, check_ways, sending_of
 from evac.office.notices.subscribers import Mail
 from evac.store.generation import read_generation
 from evac.store.opening import open_store
-from evac.store.port import Store
+from evac.store.port import Owner, Store
 
 LOOK_S: Final = 1.0
 INVITE_AGAIN_S: Final = 30.0
@@ -229,7 +229,7 @@ async def tell_people(
         for name, channel in rules.channels.items()
     }
     leads = led_by_parent(opened, site, os.getppid())
-    owner = f"{site}/{os.getpid()}/{secrets.token_hex(4)}"
+    owner = str(Owner(site, os.getpid(), secrets.token_hex(4)))
     teller = Teller(opened, rules.channels, sendings, looker, clock, owner, leads, say, ttl_ms=ttl_ms)
     try:
         await until_ended(teller.run(), looker.run(), changed(notices, say))
