@@ -43,7 +43,6 @@ NO_MESSAGES_OF_OURS = {
     "drivers": "reads what databases, controllers and other servers say, and settings of an estate",
     "estate": "reads the files of an estate, and of what is imported",
     "net": "reads what etcd and TLS libraries say, and references of secrets",
-    "app/observing.py": "names of members that PostgreSQL gives in one text",
     "app/planner/plans.py": "reads an option",
     "app/status_export.py": "reads the arguments of a command",
     "bundle/making.py": "finds references of secrets in settings",

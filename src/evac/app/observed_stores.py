@@ -585,7 +585,10 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
         if effects is not None:
             lost = tuple(LostNow(**one) for one in effects["lost"])
             kept = Effects(lost, tuple(moved_from(one) for one in effects["moved"]))
-        members = ({**m, "waits_for": tuple(m["waits_for"]), "error": None} for m in found["members"])
+        lists = ("waits_for", "confirms")  # servers of older versions do not state the second
+        members = (
+            {**m, **{name: tuple(m.get(name, ())) for name in lists}, "error": None} for m in found["members"]
+        )
         return Observation(
             int(found["at_ms"]),
             tuple(MemberSeen(**one) for one in members),

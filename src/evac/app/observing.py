@@ -227,18 +227,18 @@ async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
         return replace(unreachable, error=(error.code, error.message, error.hint))
     except (ActionError, TimeoutError, OSError):
         return unreachable
-    name = str(endpoint.settings.get("name", ""))
     return MemberSeen(
         endpoint.subject,
         endpoint.at,
         "async" if report.role == "replica" else report.role,
         report.lag_ms,
-        ",".join(report.confirms) if report.role == "primary" else name,
+        str(endpoint.settings.get("name", "")),
         report.waits_for,
         report.position,
         report.history,
         token=report.token,
         epoch=report.epoch,
+        confirms=report.confirms if report.role == "primary" else (),
     )
 
 
@@ -246,8 +246,8 @@ def confirming(members: Iterable[MemberSeen]) -> dict[str, set[str]]:
     """Store -> names of the copies that its primary counts on to confirm commits."""
     confirms: dict[str, set[str]] = {}
     for member in members:
-        if member.role == "primary" and member.detail:
-            confirms.setdefault(member.store, set()).update(member.detail.split(","))
+        if member.role == "primary" and member.confirms:
+            confirms.setdefault(member.store, set()).update(member.confirms)
     return confirms
 
 

@@ -28,6 +28,7 @@ class MemberSeen:
     role: Role
     lag_ms: int | None = None
     detail: str = ""
+    """Its name in its system."""
     waits_for: tuple[str, ...] = ()
     position: int | None = None
     history: str = ""
@@ -35,6 +36,8 @@ class MemberSeen:
     token: int = field(default=0, compare=False)
     epoch: int = field(default=0, compare=False)
     """The highest token and epoch that it has obeyed, if it keeps them. Not part of the estate's identity."""
+    confirms: tuple[str, ...] = ()
+    """Names of the copies that a primary counts on to confirm its commits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def facts(**seen: Any) -> PostgresFacts:
         "read_only": False,
         "standbys": (),
     }
-    words = ("receiver", "upstream", "synchronous_commit", "system")
+    words = ("receiver", "upstream", "system")
     numbers = ("timeline", "lsn", "received", "replayed", "lag_ms", "version")
     rest = (
         dict.fromkeys(words, "") | dict.fromkeys(numbers, 0) | dict.fromkeys(("has_upstream", "fsync"), True)
@@ -149,10 +149,14 @@ def test_commits_go_on_when_that_was_seen_for_as_long(tmp_path: Path) -> None:
     [
         ((), "commits of messages cannot be observed: no primary answers"),
         ((MemberSeen("messages", "pangyo", "unreachable"),), "no primary answers"),
-        ((MemberSeen("messages", "pangyo", "primary", 0, "dc-ansan", ("dc-anyang",)),), "wait for dc-anyang"),
-        ((MemberSeen("messages", "pangyo", "primary", 0, "dc-ansan,dc-anyang"),), "wait for dc-anyang"),
-        ((MemberSeen("messages", "pangyo", "primary", 0, "dc-ansan"),), ""),
-        ((MemberSeen("messages", "pangyo", "primary", 0, ""),), ""),
+        ((MemberSeen("messages", "pangyo", "primary", waits_for=("dc-anyang",)),), "wait for dc-anyang"),
+        (
+            (MemberSeen("messages", "pangyo", "primary", confirms=("dc-ansan", "dc-anyang")),),
+            "wait for dc-anyang",
+        ),
+        ((MemberSeen("messages", "pangyo", "primary", confirms=("dc-ansan",)),), ""),
+        ((MemberSeen("messages", "pangyo", "primary", confirms=("dc-anyang,dc-ansan",)),), ""),
+        ((MemberSeen("messages", "pangyo", "primary"),), ""),
     ],
 )
 def test_commits_wait_until_a_primary_counts_on_no_lost_copy(

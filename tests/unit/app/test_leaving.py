@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evac.app.observing import look_at
+from evac.app.observing import look_at, observe
 from evac.drivers.capabilities import ProbeReport, RoleReport
 from evac.drivers.registry import Drivers
 from evac.model.errors import Permanent, Retryable
@@ -46,7 +46,7 @@ class Databases:
         found = self._found[action.at]
         if isinstance(found, Exception):
             raise found
-        return RoleReport(found)
+        return found if isinstance(found, RoleReport) else RoleReport(found)
 
     async def probe(self, action: Any, timeout_s: float) -> ProbeReport:
         await self.report_role(action, timeout_s)
@@ -64,6 +64,21 @@ def look(estate: Estate, **found: Any) -> LeavingSite:
 def test_says_what_answers_and_what_is_given_up() -> None:
     seen = look(ESTATE, west="primary", east="replica")
     assert seen == LeavingSite("west", "answers", 7, ("db",), ("db",), 2, 41_000_000)
+
+
+@pytest.mark.parametrize(
+    ("confirms", "role"),
+    [(("east",), "sync"), (("far", "east"), "sync"), (("east,far",), "async"), ((), "async")],
+)
+def test_a_copy_is_synchronous_if_its_primary_counts_on_its_whole_name(
+    confirms: tuple[str, ...], role: str
+) -> None:
+    """A name may have a comma in it, as a connection string may state any."""
+    named = tuple(replace(end, settings={"host": end.at, "name": end.at}) for end in ESTATE.endpoints)
+    found = {"west": RoleReport("primary", confirms=confirms), "east": RoleReport("replica", 0)}
+    drivers = Drivers({"postgres": lambda: Databases(found)})  # type: ignore[dict-item, return-value]
+    seen = asyncio.run(observe(replace(ESTATE, endpoints=named), drivers, 7))
+    assert {one.site: one.role for one in seen.members} == {"west": "primary", "east": role}
 
 
 @pytest.mark.parametrize(
