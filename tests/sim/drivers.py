@@ -24,8 +24,8 @@ from evac.drivers.capabilities import (
     RunsUnits,
     Verifies,
 )
-from evac.drivers.command.driver import VERBS as COMMAND_VERBS
-from evac.drivers.http.driver import VERBS as HTTP_VERBS
+from evac.drivers.command.driver import CommandDriver
+from evac.drivers.http.driver import HttpDriver
 from evac.drivers.manual import ManualDriver, NoopDriver
 from evac.drivers.port import Action, Evidence, Observed, Order, Verb
 from evac.drivers.registry import DRIVERS, Maker
@@ -204,7 +204,7 @@ class HttpSimulated(_KeyedDriver, Fences, ReportsHealth):
     """
 
     name = "http"
-    verbs = HTTP_VERBS
+    verbs = HttpDriver.verbs
     host_key = "url"
 
     async def report_health(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
@@ -220,7 +220,7 @@ class CommandSimulated(_KeyedDriver, Fences):
     """A program that the controller starts in its own site."""
 
     name = "command"
-    verbs = COMMAND_VERBS
+    verbs = CommandDriver.verbs
 
     def site(self, action: Action) -> str:
         return self.process.site

@@ -71,6 +71,7 @@ class SiteFacts:
     headroom: tuple[Amount, ...]
     drilled: date | None
     """Date of its last drill; None: none is known."""
+    drill_kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,11 +289,12 @@ def _counts(estate: Estate) -> dict[str, int]:
     }
 
 
-def _drills(estate: Estate) -> dict[str, date]:
-    """Domain -> date of its last drill."""
-    found: dict[str, date] = {}
+def _drills(estate: Estate) -> dict[str, tuple[date, str]]:
+    """Domain -> date and kind of its last drill."""
+    found: dict[str, tuple[date, str]] = {}
     for one in estate.rehearsals:
-        found[one.domain] = max(one.done, found.get(one.domain, one.done))
+        if one.domain not in found or one.done > found[one.domain][0]:
+            found[one.domain] = (one.done, one.kind)
     return found
 
 
@@ -330,12 +332,15 @@ def _amounts(total: IntColumn, used: IntColumn, free: IntColumn) -> tuple[Amount
     )
 
 
-def _sites(report: AuditReport, rooms: tuple[Room, ...], drilled: Mapping[str, date]) -> Iterator[SiteFacts]:
+def _sites(
+    report: AuditReport, rooms: tuple[Room, ...], drilled: Mapping[str, tuple[date, str]]
+) -> Iterator[SiteFacts]:
     impacts = report.impacts
     estate, fleet = impacts.estate, impacts.estate.fleet
     for number, site in enumerate(estate.sites):
         mine = fleet.site == number
         states = np.bincount(fleet.state[mine], minlength=len(SERVER_STATES)).tolist()
+        day, kind = drilled.get(site.id, (None, ""))
         yield SiteFacts(
             id=site.id,
             role=site.role,
@@ -346,7 +351,8 @@ def _sites(report: AuditReport, rooms: tuple[Room, ...], drilled: Mapping[str, d
             racks=int((impacts.top.rack_site == number).sum()),
             services=int((impacts.presence.per_site[number] > 0).sum()),
             headroom=_joined([room.amounts for room in rooms if room.site == site.id]),
-            drilled=drilled.get(site.id),
+            drilled=day,
+            drill_kind=kind,
         )
 
 
@@ -426,13 +432,15 @@ def _store(report: AuditReport, store: Store) -> StoreFacts:
     )
 
 
-def _domains(report: AuditReport, drilled: Mapping[str, date], lost: bool) -> Iterator[DomainFacts]:
+def _domains(
+    report: AuditReport, drilled: Mapping[str, tuple[date, str]], lost: bool
+) -> Iterator[DomainFacts]:
     """lost: whether something is lost already."""
     verdicts = {row.domain: row.verdict for row in report.rows}
     for one in domains(report.impacts.estate):
         if lost and one.id not in verdicts:
             continue  # what is lost cannot be lost again
-        day = drilled.get(one.id)
+        day, _ = drilled.get(one.id, (None, ""))
         yield DomainFacts(one.id, one.kind, one.site, verdicts.get(one.id, "unknown"), day)
 
 

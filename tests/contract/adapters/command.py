@@ -19,7 +19,7 @@ from evac.drivers.capabilities import (
     Verifies,
 )
 from evac.drivers.command import DRIVER
-from evac.drivers.command.driver import VERBS, CommandDriver
+from evac.drivers.command.driver import CommandDriver
 from evac.drivers.port import Action, Value, Verb
 from tests.contract.capabilities.hostile import ProgramWire
 from tests.contract.capabilities.story import Case
@@ -122,7 +122,7 @@ REFUSED = frozenset({"promote", "demote", "rejoin", "verify"})
 def _settings(folder: Path, verb: Verb) -> dict[str, Value]:
     program = script(folder, "program", f"cd {folder} || exit 70", PROGRAM)
     settings: dict[str, Value] = {
-        "does": tuple(VERBS),
+        "does": tuple(CommandDriver.verbs),
         "argv": (program,),
         "observe_argv": (program,),
         "role_argv": (program,),
