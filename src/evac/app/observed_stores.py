@@ -44,7 +44,7 @@ from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Effects, LostNow, Moved, Rivals, Silent
 from evac.run.data_loss import Loss
-from evac.store.port import Lease, Put, Store, all_entries
+from evac.store.port import MAX_CHANGES, Lease, Put, Store, all_entries
 from evac.watch.verdict import SiteState
 
 KEY: Final = "observed"
@@ -52,15 +52,11 @@ PERIOD_S: Final = 2.0
 LEAST_S: Final = 0.25
 STANDING_S: Final = 5.0
 SOON_S: Final = 0.25
-"""Retry delay after a check found less than policy requires; doubles up to the usual interval until it
-passes.
-"""
+"""First delay after a check found less than policy requires; it doubles up to the usual interval."""
 MOVED_MS: Final = 10_000
 """Time in which copies attach to a new primary; commits that wait for them meanwhile are not a loss."""
 _DETACHED_STEPS_MS: Final = (10_000, 60_000, 900_000, 3_600_000, 86_400_000)
 """Lags reported for a copy without a primary, in coarse steps; beyond the last: unknown."""
-PUTS_MOST: Final = 64
-"""Maximum puts in one transaction."""
 _MOST: Final = 10_000
 
 
@@ -278,8 +274,8 @@ class SeenEstate:
                 token, last_ms, kept_ms = self._kept.pop(store, (0, 0, 0))
                 kept = (last_ms, kept_ms) if token == guard.token else (0, 0)
                 new.append(replace(after, token=guard.token, kept=kept))
-        for i in range(0, len(new), PUTS_MOST):
-            some = new[i : i + PUTS_MOST]
+        for i in range(0, len(new), MAX_CHANGES):
+            some = new[i : i + MAX_CHANGES]
             for one in some:
                 self._sightings[one.store].wrote(one)
             puts = tuple(Put(SIGHTING + one.store, one.encode()) for one in some)

@@ -401,18 +401,13 @@ def _databases(plan: Plan) -> dict[str, Any]:
     """Those that lose data, those that lose none, and how many of each are not listed."""
     stores = _stores(plan)
     safe, losing = ([row for row in stores if (row[-1] == "ok") is good] for good in (True, False))
-    rest = len(losing) - STORES
+    rest, words = len(losing) - STORES, f"{plural(len(safe), 'database')} without data loss"
     return {
         "stores": losing[:STORES],
         "stores_rest": number(rest) if rest > 0 else "",
         "safe": safe[:STORES],
-        "safe_words": _safe_words(len(safe)),
+        "safe_words": words if len(safe) <= STORES else f"{words}; the first {STORES} are listed",
     }
-
-
-def _safe_words(count: int) -> str:
-    words = f"{plural(count, 'database')} without data loss"
-    return words if count <= STORES else f"{words}; the first {STORES} are listed"
 
 
 def _rungs(plan: Plan) -> list[tuple[str, str, str]]:
