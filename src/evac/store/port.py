@@ -65,9 +65,9 @@ class Owner:
         return f"{self.site}/{self.process}/{self.nonce}"
 
 
-def owner_in(text: str) -> Owner:
-    """Read the text of an owner. Someone else may write other names: then only the first part counts."""
-    site, _, rest = text.partition("/")
+def owner_in(written: str) -> Owner:
+    """Read an owner from its text. Someone else may write other names: then only the first part counts."""
+    site, _, rest = written.partition("/")
     number, _, nonce = rest.partition("/")
     known = number.isascii() and number.isdigit() and len(number) <= _LONGEST_NUMBER
     return Owner(site, int(number) if known else 0, nonce)
