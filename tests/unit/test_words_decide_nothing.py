@@ -178,7 +178,6 @@ BARE = re.compile(r"[A-Za-z]{4,}")
 READS_WORDS = {
     "drivers": "reads what other programs say",
     "estate": "reads files that people and other programs wrote",
-    "net": "reads what etcd says",
     "planning/compiled.py": "reads what the system says of the processor",
 }
 
