@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import orjson
 
+from evac.drivers.parameters import lower_token
 from evac.model.errors import Corrupt, Permanent
 from evac.model.generation import GENERATION_MOST, SUPERSEDED, generation_of
 from evac.model.records import dataclass
@@ -124,11 +125,7 @@ class TokenLedger:
         """Raise `Permanent` if a token is missing or lower than an earlier one; records nothing."""
         self.refuse_older(generation_of(max(token, 0)))
         if token < max(1, self.highest):
-            raise Permanent(
-                "stale-token",
-                f"the agent has already seen token {self.highest}; {token} is from an older leader",
-                "stop: another controller leads",
-            )
+            raise lower_token("the agent", self.highest, token)
 
     def heed(self, generation: int, opener: str) -> None:
         """Record a newer generation. The first to open a generation owns it: no two share a number."""

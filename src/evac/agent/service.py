@@ -316,7 +316,8 @@ class Agent:
     async def _generation(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Exchange generations: the caller sends its own; the response is the newest and who opened it."""
         self._ledger.heed(_number(values, "generation"), str(values.get("opener", "")))
-        return {"generation": self._ledger.generation, "opener": self._ledger.opener}
+        known = self._ledger
+        return {"generation": known.generation, "opener": known.opener, "token": known.highest}
 
 
 async def start_agent(config: AgentConfig, drivers: Drivers | None = None) -> Agent:

@@ -22,6 +22,7 @@ from evac import estate as estates
 from evac.app import runs
 from evac.app.accepting import must_hold
 from evac.app.detached import last_started
+from evac.app.lost_store import next_generation
 from evac.app.observing import look_at, observe, standing_facts
 from evac.app.situations import facts_now
 from evac.derive.domains import site_of, topology
@@ -49,7 +50,6 @@ from evac.model.errors import (
     Unavailable,
 )
 from evac.model.estate import Estate
-from evac.model.generation import generation_of
 from evac.model.observation import MemberSeen, Observation
 from evac.model.plan import Plan
 from evac.model.records import dataclass
@@ -343,7 +343,7 @@ def adopt(
             except StalePlan as stale:
                 loaded, promoted = await _rest_of(plan, estate, drivers, now_ms, store, stale)
             found = await look(loaded, drivers)
-            number = generation or await _next_generation(store, loaded.estate, drivers, now_ms)
+            number = generation or await next_generation(store, loaded.estate, drivers, now_ms)
             await ensure_controller(store, url or runs.default_store(), estate.absolute(), None, log, number)
             proposal = runs.proposal_of(loaded.data, incident, reason, typed, who)
             run = await runs.propose(store, replace(proposal, abandoned=abandoned), now_ms, key=key)
@@ -390,7 +390,10 @@ def promoted(plan: Plan, estate: Estate, members: Sequence[MemberSeen]) -> tuple
     steps = [step for step in plan.steps if kind_of(step.kind).makes_primary]
     if unseen := sorted({step.target for step in steps} & asked - seen.keys()):
         words = f"no member of {', '.join(unseen)} answers as primary, so it is unknown what is already done"
-        hint = "state in the estate which member was the primary, make a plan, and apply it"
+        hint = (
+            "state in the files which member was the primary, if they do not; plan again without --observe, "
+            "and adopt that plan"
+        )
         raise NotAllowed("adopt-no-primary", words, hint)
     wanted = {one.store: site_of(top, one.candidate) for one in plan.stores if one.candidate}
     return tuple(
@@ -442,17 +445,6 @@ def adopted(steps: Sequence[RunStep], seen: Collection[str]) -> Adopted:
         left = [s for s in left if s.id not in counted]
     order: dict[str, int] = {s.id: i for i, s in enumerate(steps)}
     return Adopted(tuple(sorted(done, key=order.__getitem__)), tuple(needless))
-
-
-async def _next_generation(store: Store, estate: Estate, drivers: Drivers, now_ms: int) -> int:
-    """Generation for a store that was never written: above all that members of stores have obeyed, so that
-    they obey its leader too. 0 if none obeyed any, or the store has a history of its own.
-    """
-    if await store.holder(LEADER) is not None or await store.list("journal/", limit=1):
-        return 0
-    own = (await read_generation(store)).number
-    highest = max((one.token for one in (await observe(estate, drivers, now_ms)).members), default=0)
-    return max(own, generation_of(highest) + 1) if highest else own
 
 
 async def _seen(action: Action, drivers: Drivers) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
@@ -382,11 +382,21 @@ def _of_service(service: Service, known: _Asked) -> list[Ability]:
             )
             continue
         for site in sites:
-            end = ends.get(site)
+            end = _router(ends, site, full) if capability is RoutesTraffic else ends.get(site)
             answer = None if end is None else known.answer(end, capability)
             at = f"{words} {site}" if capability is RoutesTraffic else f"{words} at {site}"
             found.append(_ability(service, at, end, answer))
     return found
+
+
+def _router(ends: Mapping[str, Endpoint], site: str, full: Collection[str]) -> Endpoint | None:
+    """What moves traffic to a site, whichever other site is lost: plans use every endpoint that is left,
+    such as a load balancer at an edge site.
+    """
+    others = [ends[at] for at in sorted(ends, key=lambda at: (at in full, at))]
+    if site in ends or not others:
+        return ends.get(site)
+    return others[0] if others[0].at not in full or len(others) > 1 else None
 
 
 async def questions(estate: Estate, endpoint: Endpoint, drivers: Drivers) -> list[Tried]:

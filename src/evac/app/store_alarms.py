@@ -170,6 +170,15 @@ class StoreAlarms:
             )
 
 
+def _end_words(code: str, site: str, primaries: Collection[str]) -> str:
+    """Why a store is no longer reported. primaries: sites where one is seen now."""
+    if not primaries:
+        return f"still no primary; {site} is lost or evacuated, or a run is moving the store"
+    if code == "primary-silent" and site in primaries:
+        return "its primary answers again"
+    return "it has a primary again"
+
+
 class StoreAlarmChore:
     """Reports the start and end of each alarm in the log and the journal."""
 
@@ -194,9 +203,9 @@ class StoreAlarmChore:
                 code = "no-primary" if mute.role else "primary-silent"
                 self._say(code, name, (mute.site,), f"{silent_words(mute)}; {silent_hint(mute)}")
         for name in self._silent.keys() - silent.keys():
-            code = "no-primary" if self._silent[name][1] else "primary-silent"
-            ends = "it has a primary again" if code == "no-primary" else "its primary answers again"
-            self._say(code, name, (), f"{name}: {ends}")
+            site, answered = self._silent[name]
+            code = "no-primary" if answered else "primary-silent"
+            self._say(code, name, (), f"{name}: {_end_words(code, site, _primaries(seen).get(name, ()))}")
         self._silent = {name: (mute.site, bool(mute.role)) for name, mute in silent.items()}
         await asyncio.sleep(AGAIN_S)
 

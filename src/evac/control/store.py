@@ -174,11 +174,13 @@ class StoreControl:
         return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known, kept)
 
     async def ready(self, plan: port.PlanGiven) -> str:
-        from evac.app import applying
+        from evac.app import applying, lost_store
 
         estate = _estate(plan.estate)
         known = await self.facts(plan.estate, True)
-        await applying.check_fit(plan.data, plan.digest, estate, plan.policy, self._clock.now_ms(), known)
+        now_ms = self._clock.now_ms()
+        await applying.check_fit(plan.data, plan.digest, estate, plan.policy, now_ms, known)
+        await lost_store.check_not_replaced(self.store, estate, now_ms)
         return await self._lead(plan)
 
     async def _lead(self, plan: port.PlanGiven) -> str:

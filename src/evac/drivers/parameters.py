@@ -149,9 +149,17 @@ def stale_token(target: str, seen: int, order: Order) -> Permanent:
             f"a leader of generation {own}",
             "stop: a controller of a newer generation acts",
         )
+    return lower_token(target, seen, order.token)
+
+
+def lower_token(target: str, seen: int, token: int) -> Permanent:
+    """The refusal of a token below one that was obeyed, in the same generation: another controller leads, or
+    this one has a new store in place of a lost one.
+    """
     return Permanent(
         "stale-token",
-        f"{target} has already seen token {seen}; {order.token} is from an older leader",
+        f"{target} has already obeyed token {seen}; {token} is from an older leader, or from a new store in "
+        f"place of a lost one; in that case: evac serve --generation {generation_of(seen) + 1}",
         "stop: another controller leads",
     )
 

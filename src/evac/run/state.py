@@ -252,6 +252,8 @@ def _step_observed(view: RunView, event: Event) -> None:
         (view.boots.booting.add if evidence.get("state") == BOOTING else view.boots.booting.discard)(i)
         if is_hopeless(view.spec.patience, view.steps[i], view.unclear[i], ran_ms, code):
             view.doubtful.add(i)
+            if not kind_of(view.steps[i].kind).boots and not view.whys.get(i):
+                view.whys[i] = str(evidence.get("why", ""))
             boot_events.is_doubtful(view, i, code)
         return
     undone = outcome == "absent" and i in view.undo.unclear

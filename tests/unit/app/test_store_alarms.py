@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -207,7 +208,7 @@ def test_the_journal_has_its_begin_and_its_end_once(estate: Estate) -> None:
         guard = Lease("leader", "me", 1, 1_000)
         await chore.chore(guard)
         await chore.chore(guard)
-        now[0] = Observation(2)
+        now[0] = Observation(2, members=(MemberSeen("orders", "west", "primary"),))
         await chore.chore(guard)
         await chore.chore(guard)
         return told
@@ -217,3 +218,31 @@ def test_the_journal_has_its_begin_and_its_end_once(estate: Estate) -> None:
     assert "although west does: 2 services cannot serve" in begins.words
     assert "evac plan ESTATE --lose west" in begins.words
     assert "answers again" in ends.words
+
+
+@pytest.mark.parametrize(
+    ("now", "code", "words"),
+    [
+        (("west", "primary"), "primary-silent", "orders: its primary answers again"),
+        (("east", "primary"), "primary-silent", "orders: it has a primary again"),
+        (("west", "primary"), "no-primary", "orders: it has a primary again"),
+        (("west", "unreachable"), "primary-silent", "orders: still no primary; west is lost or evacuated"),
+        (("west", "sync"), "no-primary", "orders: still no primary; west is lost or evacuated"),
+    ],
+)
+def test_the_end_of_an_alarm_says_what_is_seen_now(now: tuple[str, Role], code: str, words: str) -> None:
+    """An approved run takes over what was reported; that does not make the burnt primary answer."""
+
+    async def story() -> Notice:
+        told: list[Notice] = []
+        role: Role | Literal[""] = "sync" if code == "no-primary" else ""
+        seen = [Observation(1, silent=(Silent("orders", "west", "west", 1, 2, 30, True, role=role),))]
+        chore = StoreAlarmChore(lambda: seen[0], LoopClock(), told.append)
+        await chore.chore(Lease("leader", "me", 1, 1_000))
+        seen[0] = Observation(2, members=(MemberSeen("orders", *now),))
+        await chore.chore(Lease("leader", "me", 1, 1_000))
+        return told[-1]
+
+    end = run_virtually(story())
+    assert (end.data["code"], end.data["sites"]) == (code, [])
+    assert end.words.startswith(words)

@@ -10,9 +10,11 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evac.agent.allowed import Allowed
-from evac.app.doctor import _Asked, examine_files
+from evac.app.doctor import _Asked, _router, examine_files
 from evac.cli import console
 from evac.cli.main import run
 from evac.derive.domains import topology
@@ -286,3 +288,17 @@ def test_nothing_is_said_that_the_estate_does_not_know(
         "nobody",
         "the estate does not state where its data is",
     )
+
+
+@given(st.sets(st.sampled_from(("fra", "muc", "ber", "zrh"))), st.sampled_from(("fra", "muc", "ber")))
+def test_traffic_moves_to_a_site_if_some_endpoint_is_left_whichever_other_site_is_lost(
+    at: set[str], site: str
+) -> None:
+    """zrh is an edge site, where load balancers are."""
+    full = ["fra", "muc", "ber"]
+    ends = {one: Endpoint(f"to-{one}", "shop", one, "haproxy") for one in at}
+    left = [at - {lost} for lost in full if lost != site]
+    found = _router(ends, site, full)
+    assert (found is not None) == all(left)
+    assert found is None or found in ends.values()
+    assert site not in at or found == ends[site], "its own is asked first"

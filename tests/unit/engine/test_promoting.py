@@ -16,6 +16,7 @@ from evac.model.errors import ActionError, Permanent, Retryable
 from evac.model.run_policy import Patience
 from evac.run.values import RunStep
 from tests.unit.engine.leader import Leader
+from tests.unit.virtual_time import run_virtually
 
 PROMOTE = Action("promote", "db", "postgres", "anyang")
 STEP = RunStep("promote:db", "promote", "db", 0, 1, data_set="db")
@@ -72,3 +73,28 @@ def test_nothing_is_looked_at_where_nothing_was_begun() -> None:
     member = Member(SAID[0], "done", ready=False)
     kind, data = outcome(member)
     assert (kind, data["code"], member.log) == ("step_failed", "not-ready", [])
+
+
+class Frozen(Member):
+    """Takes the connection and answers nothing."""
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+
+def test_what_did_not_answer_is_named() -> None:
+    """At three in the morning, `did not finish within 10000 ms` names no system to look at."""
+
+    async def story() -> tuple[tuple[str, Any], tuple[str, Any]]:
+        driver: Any = Frozen(SAID[0], "absent")
+        terms = Terms("r1", lambda step: (PROMOTE,), lambda name: driver, Leader(), Patience())
+        performer, one = Performer(terms, lambda: None), Try(STEP, STEP.id, 1, epoch=3)
+        return await performer.start(one), await performer.observe(one)
+
+    started, observed = run_virtually(story())
+    words = "postgres at anyang: did not finish within 10 s"
+    assert (started[0], started[1]["code"], started[1]["message"]) == ("step_failed", "timeout", words)
+    assert observed == ("step_observed", {"outcome": "unclear", "evidence": {"why": words}})

@@ -189,6 +189,17 @@ class AgentGenerations:
         answer = await self._client.send(self._agent, GENERATION_PATH, values, timeout_s)
         return _number(answer.get("generation")), str(answer.get("opener", ""))
 
+    async def known(self, timeout_s: float) -> tuple[int, int]:
+        """(newest generation, highest token) that the agent has obeyed; announces nothing. An older agent
+        reports no token, which is 0. Raises `ActionError`.
+        """
+        values = {"generation": 0, "opener": ""}
+        answer = await self._client.send(self._agent, GENERATION_PATH, values, timeout_s)
+        token = answer.get("token", 0)
+        if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+            raise OutcomeUnknown("agent-answer", "the agent does not report which token it has obeyed")
+        return _number(answer.get("generation")), token
+
     async def close(self) -> None:
         await self._client.close()
 
@@ -220,7 +231,9 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
     async def check(self, action: Action, order: Order) -> Checked:
         try:
             answer = await self._send("check", action, order, order.timeout_s)
-        except ActionError as error:
+        except (Permanent, Retryable) as error:
+            return Checked((error.message,), error=error)
+        except ActionError as error:  # nothing was asked to change, so nothing is in doubt
             return Checked((error.message,))
         return Checked(tuple(str(words) for words in answer.get("problems", ())), client.evidence_of(answer))
 

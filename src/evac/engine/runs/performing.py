@@ -25,6 +25,7 @@ from evac.model.run_policy import Patience
 from evac.run.patience import NO_MORE, again_ms, deadline_ms
 from evac.run.values import RunStep
 from evac.steps.registry import kind_of
+from evac.views.words import duration
 
 Outcome = tuple[str, dict[str, Any]]
 """Kind of event, and its data."""
@@ -156,7 +157,7 @@ class Performer:
         except Retryable as error:
             return self._again(one, error.code, error.message, error.after_ms)
         except TimeoutError:
-            words = f"did not finish within {limit_ms} ms"
+            words = _late(acting.action, limit_ms)
             return (
                 ("step_unknown", {"message": words}) if acting.begun else self._again(one, "timeout", words)
             )
@@ -179,6 +180,7 @@ class Performer:
     async def _do_all(self, one: Try, limit_ms: int, acting: _Acting) -> Outcome:
         evidence: dict[str, Any] = {}
         for number, action in enumerate(self._terms.actions(one.name)):
+            acting.action = action
             driver = self._terms.driver(action.driver)
             order = self._order(one, number, limit_ms)
             if one.attempt > 1 and not self._terms.dry_run:
@@ -322,13 +324,17 @@ class Performer:
         boot_gate = self._gate if kind_of(one.step.kind).boots else None
         early = boot_gate is not None and boot_gate.may_arrive(one.step)
         seen: list[Observed] = []
+        acting = _Acting()
         try:
             async with asyncio.timeout(limit_ms / 1_000):
                 for number, action in enumerate(self._terms.actions(one.name)):
+                    acting.action = action
                     order = self._order(one, number, limit_ms)
                     seen.append(await self._terms.driver(action.driver).observe(action, order))
         except (LeaseLost, asyncio.CancelledError):
             raise
+        except TimeoutError:
+            seen.append(Observed("unclear", {"why": _late(acting.action, limit_ms)}))
         except Exception as error:  # a system that cannot be asked gives no answer
             seen.append(Observed("unclear", {"why": _short(f"{type(error).__name__}: {error}")}))
         evidence: dict[str, Any] = {}
@@ -387,12 +393,18 @@ class Performer:
 
 
 class _Acting:
-    """Tracks whether an effect may have begun."""
+    """Tracks whether an effect may have begun, and which action is being performed or observed."""
 
-    __slots__ = ("begun",)
+    __slots__ = ("action", "begun")
 
     def __init__(self) -> None:
         self.begun = False
+        self.action: Action | None = None
+
+
+def _late(action: Action | None, limit_ms: int) -> str:
+    who = "" if action is None else f"{action.driver} at {action.at}: " if action.at else f"{action.driver}: "
+    return f"{who}did not finish within {duration(limit_ms)}"
 
 
 def _key(run: str, step: str, number: int) -> str:

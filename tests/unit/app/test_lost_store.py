@@ -1,0 +1,105 @@
+"""A new store where agents have obeyed the leader of another one: refused, with what to do instead."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from evac.agent.config import AgentConfig
+from evac.app.lost_store import check_not_replaced, next_generation
+from evac.drivers.port import Action, Order
+from evac.drivers.process.driver import ProcessDriver
+from evac.drivers.registry import Drivers
+from evac.engine.lead.leadership import LEADER
+from evac.estate import load
+from evac.model.errors import NotAllowed, Permanent
+from evac.model.generation import GENERATION_BITS
+from evac.store.port import MemoryStore, Put
+from evac.store.sqlite import SqliteStore
+from tests.unit.engine import agents
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+
+
+def estate_of(tmp_path: Path, made: AgentConfig) -> Path:
+    path = tmp_path / "estate.yaml"
+    reach = f'agent: "http://{made.host}:{made.port}", secret: "{agents.REFERENCE}"'
+    path.write_text(
+        "evac: 2\n"
+        "sites: {pangyo: {}, anyang: {}}\n"
+        "services: {web: {tier: 0, replicas: {pangyo: 1, anyang: 1}}}\n"
+        f"endpoints: {{web-pangyo: {{for: web, at: pangyo, driver: process, settings: {{{reach}, "
+        "unit: sleeper}}}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def action(made: AgentConfig) -> Action:
+    settings = {"agent": f"http://{made.host}:{made.port}", "secret": agents.REFERENCE, "unit": "sleeper"}
+    return Action("start", "web", "process", "pangyo", settings, {"replicas": 0})
+
+
+def order(token: int) -> Order:
+    return Order("run-1", f"s{token}", 1, token, 0, "test", 3.0, f"run-1/s{token}")
+
+
+def test_what_agents_have_obeyed_counts_though_no_member_of_a_store_has(tmp_path: Path) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+    path = estate_of(tmp_path, made)
+
+    async def story() -> None:
+        store, drivers = SqliteStore(tmp_path / "new.sqlite"), Drivers()
+        driver = ProcessDriver()
+        try:
+            async with agents.running(made):
+                assert await next_generation(store, load(path), drivers, 0) == 0
+                await check_not_replaced(store, path, 0)
+                await driver.execute(action(made), order(1_841))
+                assert await next_generation(store, load(path), drivers, 0) == 1
+                with pytest.raises(NotAllowed, match="the agent at pangyo has obeyed the leader") as refused:
+                    await check_not_replaced(store, path, 0)
+                assert "evac run adopt" in refused.value.hint
+                await driver.execute(action(made), order((3 << GENERATION_BITS) + 1))
+                assert await next_generation(store, load(path), drivers, 0) == 4
+                await store.acquire(LEADER, "here", 600_000)
+                await check_not_replaced(store, path, 0)
+                assert await next_generation(store, load(path), drivers, 0) == 0
+        finally:
+            await driver.close()
+            await drivers.close()
+            await store.close()
+
+    asyncio.run(story())
+
+
+def test_a_store_with_a_history_of_its_own_asks_no_one(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        await store.transact((), (Put("journal/watch/0", b"x"),))
+        await check_not_replaced(store, tmp_path / "no such estate", 0)
+
+    asyncio.run(story())
+
+
+def test_an_order_from_a_new_store_fails_at_once_and_names_the_way_on(tmp_path: Path) -> None:
+    """Nothing is in doubt: the agent did nothing, and trying again cannot help."""
+    made = agents.config(tmp_path, agents.sleeper())
+
+    async def story() -> None:
+        driver = ProcessDriver()
+        try:
+            async with agents.running(made):
+                await driver.execute(action(made), order(1_841))
+                checked = await driver.check(action(made), order(3))
+            assert isinstance(checked.error, Permanent)
+            assert checked.error.code == "stale-token"
+            assert "evac serve --generation 1" in checked.error.message
+            silent = await driver.check(action(made), order(1_842))
+            assert not silent.ready
+        finally:
+            await driver.close()
+
+    asyncio.run(story())
