@@ -19,6 +19,7 @@ def in_doubt(why: str, before: str = "") -> RunView:
     apply(view, Event("step_started", 1, STEP.id, 1, {"token": 1, "epoch": 1, "deadline_ms": 0}))
     if before:
         apply(view, Event("step_unknown", 2, STEP.id, 1, {"message": before}))
+    apply(view, Event("leader_changed", 3, data={"owner": "north/2/b", "token": 2}))
     for look in range(SPEC.patience.attempts):
         assert not view.doubtful
         evidence = {"why": why} if why else {}
