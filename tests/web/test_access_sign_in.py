@@ -417,6 +417,27 @@ def test_grave_acts_need_a_login_of_the_last_minutes(tmp_path: Path) -> None:
     play(story, access=access)
 
 
+def test_whoever_has_to_sign_in_again_sees_why_and_their_name(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        path = "/sign-in?again=1&next=/waiting"
+        first = (await client.get(path)).text
+        assert "Sign in to evac" in first
+        assert 'value="kim"' not in first
+        await sign_in(client)
+        text = (await client.get(path)).text
+        assert "<h1>Sign in again</h1>" in text
+        assert 'autocomplete="username" autocapitalize="off" spellcheck="false" value="kim"' in text
+        assert 'name="next" value="/waiting"' in text
+        form = re.search(r'name="form" value="([^"]+)"', text)
+        assert form is not None
+        fields = {"form": form[1], "name": "kim", "password": "not this one"}
+        wrong = (await client.post("/sign-in", data=fields, headers=HTML)).text
+        assert "<h1>Sign in again</h1>" in wrong
+        assert 'role="alert"' in wrong
+
+    play(story, access=people(tmp_path))
+
+
 def test_a_form_of_another_browser_is_refused(tmp_path: Path) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         fields = {"form": "x" * 43, "name": "kim", "password": "open sesame now"}

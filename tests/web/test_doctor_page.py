@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from evac.app.demo import room as demo_room
 from evac.app.doctor import examine_files
 from evac.engine.clock import SystemClock
 from evac.model.errors import EvacError
+from evac.model.observation import Observation
+from evac.model.situation import Effects, LostNow
 from evac.office.doctor import DoctorDesk, DoctorSeen, Examiner
 from evac.views.doctor_view import Ability, Diagnosis
 from evac.web.pages.doctor import answer_of, figures, rows_of, step_of
@@ -159,3 +163,18 @@ def test_a_room_that_reaches_no_systems_says_so() -> None:
         await office.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("lost", [(), ("pangyo",)])
+def test_the_doctor_of_the_demo_asks_the_simulated_systems_only(
+    tmp_path: Path, lost: tuple[str, ...]
+) -> None:
+    """Sockets are refused here, and the hosts of the company do not exist."""
+    for name in demo_room.FILES:
+        text = resources.files("evac.app").joinpath("demo_company", name).read_text("utf-8")
+        (tmp_path / name).write_text(text)
+    seen = Observation(0, effects=Effects(tuple(LostNow(site, "lost") for site in lost)))
+    found = asyncio.run(examine_files(tmp_path, None, 0, seen, demo_room.systems_of))
+    failing = {one.endpoint for one in found.abilities if one.is_broken}
+    assert found.endpoints > 30
+    assert {end.rpartition("-")[2] for end in failing} == set(lost)

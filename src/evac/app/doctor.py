@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
@@ -43,7 +43,7 @@ from evac.drivers.capabilities import (
 from evac.drivers.parameters import sites
 from evac.drivers.port import Action, Driver, Observed, Order, Value, Verb
 from evac.drivers.process.client import agent_of
-from evac.drivers.registry import Drivers, offers, proves, spec_of
+from evac.drivers.registry import Drivers, Maker, offers, proves, spec_of
 from evac.drivers.spec import FENCE
 from evac.engine.runs.dry_run import ASKING_TOKEN
 from evac.engine.runs.step_actions import restorer
@@ -181,17 +181,25 @@ def _observation(endpoint: Endpoint, capability: type) -> Action:
     return Action(verb, endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings, given)
 
 
+Systems = Callable[[Estate], Mapping[str, Maker]]
+"""Drivers besides those of this installation, by name."""
+
+
 async def examine_files(
-    path: Path, policy: Path | None, now_ms: int, known: Observation | None = None
+    path: Path,
+    policy: Path | None,
+    now_ms: int,
+    known: Observation | None = None,
+    systems: Systems = hands_of,
 ) -> Diagnosis:
-    """`examine` for an estate and its policy on disk, with roles and places as a leader last saw them. Raises
-    EvacError for unusable files.
+    """`examine` for an estate and its policy on disk, with roles and places as a leader last saw them.
+    Raises EvacError for unusable files.
     """
     loaded = estates.load(path)
     rules = read_policy(path, policy, loaded)
-    drivers = Drivers(hands_of(loaded))
+    now = loaded if known is None else situation.of(loaded, known).estate
+    drivers = Drivers(systems(now))
     try:
-        now = loaded if known is None else situation.of(loaded, known).estate
         return await examine(now, rules, drivers, now_ms)
     finally:
         await drivers.close()

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from evac.app.doctor import examine_files
+from evac.app.controlling import hands_of
+from evac.app.doctor import Systems, examine_files
 from evac.engine.clock import Clock
 from evac.model.errors import EvacError
 from evac.model.observation import Observation
@@ -50,8 +51,14 @@ class Examines(Protocol):
 class Examiner:
     """Asks the systems of the current estate, with their last observed roles, outside the event loop."""
 
-    def __init__(self, estate: Path, policy: Path | None, known: Callable[[], Observation | None]) -> None:
-        self._estate, self._policy, self._known = estate, policy, known
+    def __init__(
+        self,
+        estate: Path,
+        policy: Path | None,
+        known: Callable[[], Observation | None],
+        systems: Systems = hands_of,
+    ) -> None:
+        self._estate, self._policy, self._known, self._systems = estate, policy, known, systems
 
     async def __call__(self, now_ms: int) -> Diagnosis:
         # Keep to one edition, even if a link to it moves during the read.
@@ -60,7 +67,7 @@ class Examiner:
         started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Diagnosis]]] = []
 
         async def bounded() -> Diagnosis:
-            work = asyncio.ensure_future(examine_files(estate, policy, now_ms, known))
+            work = asyncio.ensure_future(examine_files(estate, policy, now_ms, known, self._systems))
             started.append((asyncio.get_running_loop(), work))
             async with asyncio.timeout(ANSWER_S):
                 return await work

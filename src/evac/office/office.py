@@ -26,6 +26,8 @@ from typing import Any, Final
 import orjson
 
 from evac.app.applying import Rehearser
+from evac.app.controlling import hands_of
+from evac.app.doctor import Systems
 from evac.app.estates.copies import Standing, edition_of, read_standing, words_of
 from evac.app.observed_stores import Published
 from evac.app.side_process import NEITHER
@@ -94,6 +96,8 @@ class OfficeSetting:
     """Whether to compute in a separate process."""
     standing: Path | None = None
     """File in which a controller reports how the estate on disk differs from the one in use."""
+    systems: Systems = hands_of
+    """What the doctor reaches endpoints with; a demonstration simulates them."""
 
 
 class Office:
@@ -515,7 +519,7 @@ def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
         rehearser,
         lambda: edition_of(setting.estate),
         lambda: None if setting.standing is None else read_standing(setting.standing),
-        Examiner(setting.estate, setting.policy, lambda: made[0].published),
+        Examiner(setting.estate, setting.policy, lambda: made[0].published, setting.systems),
     )
     made.append(office)
     return office

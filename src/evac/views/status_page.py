@@ -282,11 +282,13 @@ def file_name(name: str, languages: Sequence[Language], number: int) -> str:
 def status_body(page: StatusPage, wall: WallClock | None = None, language: Language = "en") -> Markup:
     """Ongoing incidents, components, past incidents: the same for users and for the people who publish."""
     wall, page = wall or wall_clock_here(), in_language(page, language)
+    components = component_rows(page, language)
     return Markup(
         rendered(
             "status_body.html.j2",
             page=page,
-            components=component_rows(page, language),
+            components=components,
+            care=any(look == "care" for *_, bars in components for _, look, _ in bars),
             language=language,
             say=partial(said_in, language),
             counted=partial(_counted, language),

@@ -324,6 +324,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         setting = OfficeSetting(
             told.estate, told.store, told.site, told.policy, told.as_of, standing=told.standing
         )
+        if told.demo:
+            from evac.app.demo.room import systems_of  # what only a demonstration needs
+
+            setting = replace(setting, systems=systems_of)
         opened = choose(told.estate, listen_of(told.listen), told.access, told.tls_cert, told.tls_key)
         if told.demo and opened.rules is not None:
             known = opened.rules.people.items()

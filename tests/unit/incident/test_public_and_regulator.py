@@ -433,3 +433,12 @@ def test_korean_damages_are_due_thirty_days_after_the_last_service_is_restored()
 
 def test_spans_round_up_to_the_minute() -> None:
     assert [span(0), span(1), span(DAY_MS + HOUR + 60_000)] == ["00:00:00", "00:00:01", "01:01:01"]
+
+
+@pytest.mark.parametrize(("minutes", "shown"), [(0, False), (30, True)])
+def test_the_colour_of_maintenance_is_explained_where_it_is_used(minutes: int, shown: bool) -> None:
+    day = Day(date(2026, 1, 1), "maintenance" if minutes else "operational", maintenance_minutes=minutes)
+    unknown = tuple(Day(date(2025, 12, 31), "unknown") for _ in range(DAYS - 1))
+    page = StatusPage("Example", T0, T0, (Component("Chat", "operational", T0, (*unknown, day), ()),), ())
+    assert ('class="dot care"' in status_html(page)) is shown
+    assert ("점검 중</span>" in status_html(page, languages=("ko",))) is shown

@@ -123,12 +123,19 @@ def company_of(estate: Estate, seed: int, slow: str = "", speed: float = 1.0) ->
     stores = {
         store.id: DemoCopies(
             {member.at: names[store.id, member.at] for member in store.members},
-            next(member.at for member in store.members if member.mode == "primary"),
+            next((one.at for one in store.members if one.mode == "primary"), store.members[0].at),
             any(member.mode == "sync" for member in store.members),
         )
         for store in estate.stores
     }
     return Company(seed, stores, slow, speed)
+
+
+def systems_of(estate: Estate) -> Mapping[str, Maker]:
+    """Simulated drivers for the company as it is now, for a process without controllers."""
+    company = company_of(estate, SEED)
+    company.burnt.update(estate.lost)
+    return company.hands()
 
 
 class Hands:

@@ -67,10 +67,10 @@ def routers(people: People) -> Sequence[APIRouter]:
     @router.get(SIGN_IN)
     async def form(request: Request, following: Next = "/now", again: bool = False) -> Response:
         """The form; whoever has signed in goes on, unless it is to be shown again who it is."""
-        where = path_within(following)
-        if request.scope.get(STATE) is not None and not again:
+        where, actor = path_within(following), request.scope.get(STATE)
+        if actor is not None and not again:
             return _see(where)
-        return page(people, where, again=again)
+        return page(people, where, name="" if actor is None else actor.name, again=again)
 
     @router.post(SIGN_IN)
     async def sign_in(request: Request) -> Response:
@@ -83,7 +83,8 @@ def routers(people: People) -> Sequence[APIRouter]:
                 name[:NAME_LONGEST], fields.get("password", ""), address, fields.get("code", "")
             )
         except (Unauthenticated, TooMany, NotAllowed) as error:
-            return page(people, where, error, name[:NAME_LONGEST])
+            again = request.scope.get(STATE) is not None
+            return page(people, where, error, name[:NAME_LONGEST], again=again)
         shown = ProofShown("totp" if person.totp else "", people.clock.now_ms())
         value = await people.sign_in(person.name, person.role, "password", address, shown=shown)
         return await signed_in(people, request, value, where)
