@@ -11,7 +11,7 @@ from evac.cli import console
 from evac.cli.main import run
 from evac.estate import check
 from evac.estate.codecs.policy import load_policy
-from evac_lab import doctor, world
+from evac_lab import doctor, lab_estate, world
 from evac_lab.process import Process
 from evac_lab.state import LabError, LabFolder, LabState, Starter, living, topology
 from evac_lab.world import Options
@@ -37,12 +37,11 @@ def test_a_lab_whose_processes_are_gone_does_not_block_the_next(folder: LabFolde
 
 
 def test_the_estate_of_the_lab_is_one_that_evac_reads(folder: LabFolder) -> None:
-    from evac_lab import world
     from evac_lab.site_servers import Ground
 
     ground = Ground(folder, topology("loopback", 3))
     ground.secrets.make()
-    world.write(ground)
+    lab_estate.write(ground)
     found = check(folder.estate)
     assert found.diagnostics == ()
     assert found.estate is not None
@@ -52,6 +51,21 @@ def test_the_estate_of_the_lab_is_one_that_evac_reads(folder: LabFolder) -> None
     assert "sync" in policy.store("messages").proofs
     text = "".join(path.read_text() for path in folder.estate.iterdir())
     assert ground.secrets.value("postgres") not in text
+
+
+def test_the_estate_with_every_part_is_one_that_evac_reads(folder: LabFolder) -> None:
+    from evac_lab.site_servers import Ground
+
+    ground = Ground(folder, topology("loopback", 3))
+    ground.secrets.make()
+    lab_estate.write(ground, halls=True, second=True, mariadb=True)
+    found = check(folder.estate)
+    assert [one.code for one in found.diagnostics] == []
+    assert found.estate is not None
+    (orders,) = (store for store in found.estate.stores if store.id == "orders")
+    assert [member.at for member in orders.members] == ["pangyo/hall-1", "anyang/hall-1"]
+    policy = load_policy(folder.estate / "policy.yaml", found.estate)
+    assert policy.store("orders").proofs == ("sync", "attest")
 
 
 def test_taken_ports_and_no_space_are_clear_errors(

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final, Literal, Protocol
 
 import aiohttp
 import dns.asyncquery
@@ -25,18 +25,21 @@ import dns.message
 import dns.rdatatype
 
 from evac.model.records import dataclass
+from evac_lab.orders_database import OrdersDatabase, OrdersTarget
 from evac_lab.primaries import Connection, Database, Failures
 
 Kind = Literal["try", "ack", "fail", "probe"]
 _MOST_LINE: Final = 4_096
+MESSAGES: Final = "messages"
+"""The store that the clients write to through the messenger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """try, ack, fail: of message `id` by `client`, try number `number`, through `address`.
 
-    probe: a write directly to the database of `site`, sent at `begin`; ok if acknowledged at `at`. why: the
-    reason of a failure.
+    probe: write `number` directly to the database of `store` at `site`, sent at `begin`; ok if acknowledged
+    at `at`. why: the reason of a failure.
     """
 
     kind: Kind
@@ -49,6 +52,7 @@ class Record:
     begin: float = 0.0
     ok: bool = False
     why: str = ""
+    store: str = MESSAGES
 
 
 class LedgerWriter:
@@ -161,13 +165,42 @@ def acknowledged(records: Iterable[Record]) -> set[str]:
     return {row.id for row in records if row.kind == "ack"}
 
 
-def double_primary_seconds(records: Iterable[Record]) -> float:
-    """How long two databases acknowledged writes at overlapping times.
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """What probes of one store noticed of a fire, in seconds; None: it did not happen."""
+
+    first_write_seconds: float | None
+    double_primary_seconds: float
+
+
+def measure_directly(records: Iterable[Record], store: str, burnt_at: float, lost_site: str) -> Direct:
+    """The first write after a fire to a server of the store outside the lost site, past every service and
+    proxy.
+    """
+    rows = list(records)
+    outside = [row for row in rows if _is_acknowledged(row, store) and row.site != lost_site]
+    found = [row.at for row in outside if row.begin >= burnt_at]
+    first = round(min(found) - burnt_at, 3) if found else None
+    return Direct(first, round(double_primary_seconds(rows, store), 3))
+
+
+def acknowledged_probes(records: Iterable[Record], store: str) -> set[tuple[str, int]]:
+    """Sites and numbers of all acknowledged probes of a store."""
+    return {(row.site, row.number) for row in records if _is_acknowledged(row, store)}
+
+
+def _is_acknowledged(row: Record, store: str) -> bool:
+    return row.kind == "probe" and row.store == store and row.ok
+
+
+def double_primary_seconds(records: Iterable[Record], store: str = MESSAGES) -> float:
+    """How long two databases of a store acknowledged writes at overlapping times.
 
     A database counts as writable from when the first in a row of acknowledged probes was sent until the last
     was answered; a failed probe ends the row. This overcounts rather than undercounts.
     """
-    spans = [(begin, end, site) for site, rows in writable_spans(records).items() for begin, end in rows]
+    writable = writable_spans(records, store).items()
+    spans = [(begin, end, site) for site, rows in writable for begin, end in rows]
     overlaps = []
     for number, (begin, end, site) in enumerate(spans):
         for other_begin, other_end, other in spans[number + 1 :]:
@@ -176,12 +209,14 @@ def double_primary_seconds(records: Iterable[Record]) -> float:
     return _length(overlaps)
 
 
-def writable_spans(records: Iterable[Record]) -> Mapping[str, list[tuple[float, float]]]:
+def writable_spans(
+    records: Iterable[Record], store: str = MESSAGES
+) -> Mapping[str, list[tuple[float, float]]]:
     """site -> spans in which its database acknowledged every probe."""
     spans: dict[str, list[tuple[float, float]]] = {}
     running: dict[str, bool] = {}
     for row in records:
-        if row.kind != "probe":
+        if row.kind != "probe" or row.store != store:
             continue
         mine = spans.setdefault(row.site, [])
         if row.ok and running.get(row.site):
@@ -218,7 +253,9 @@ _PROBE: Final = "insert into probes (member, number) values ($1, $2)"
 
 @dataclass(frozen=True, slots=True)
 class ClientsConfig:
-    """Configuration, written by the lab as JSON. pause_s: between two messages of a client."""
+    """Configuration, written by the lab as JSON. pause_s: between two messages of a client. orders: of a lab
+    with MariaDB.
+    """
 
     name: str
     port: int
@@ -230,6 +267,7 @@ class ClientsConfig:
     count: int = 20
     pause_s: float = 0.2
     seed: int = 0
+    orders: OrdersDatabase | None = None
 
 
 class Resolver:
@@ -337,38 +375,34 @@ class Client:
         return True
 
 
-class Probe:
-    """Writes directly to one PostgreSQL, repeatedly, over a connection that stays open."""
+class Target(Protocol):
+    """A server that a probe writes to."""
 
-    def __init__(self, site: str, database: Database, ledger: LedgerWriter) -> None:
-        self._site = site
-        self._database = database
-        self._ledger = ledger
+    store: str
+
+    async def write(self, number: int, seconds: float) -> str:
+        """Why a row was not acknowledged; "" if it was."""
+        ...
+
+    def end(self) -> None: ...
+
+
+class MessagesTarget:
+    """The PostgreSQL of one site, over a connection that stays open."""
+
+    store = MESSAGES
+
+    def __init__(self, site: str, database: Database) -> None:
+        self._site, self._database = site, database
         self._connection: Connection | None = None
-        self._number = int(time.time() * 1_000)
 
-    async def run(self) -> None:
-        """Runs until cancelled."""
+    async def write(self, number: int, seconds: float) -> str:
         try:
-            while True:
-                begin = time.time()
-                why = await self._write()
-                self._ledger.write("probe", time.time(), site=self._site, begin=begin, ok=not why, why=why)
-                await asyncio.sleep(max(0.0, begin + PROBE_PERIOD_SECONDS - time.time()))
-        finally:
-            if self._connection is not None:
-                self._connection.end()
-                self._connection = None
-
-    async def _write(self) -> str:
-        """Why it was not acknowledged; "" if it was."""
-        self._number += 1
-        try:
-            async with asyncio.timeout(PROBE_SECONDS):
+            async with asyncio.timeout(seconds):
                 if self._connection is None:
                     host = self._database.hosts[self._site]
                     self._connection = await self._database.connect(host, f"probe-{self._site}")
-                await self._connection.execute(_PROBE, self._site, self._number, seconds=PROBE_SECONDS)
+                await self._connection.execute(_PROBE, self._site, number, seconds=seconds)
         except Failures as error:
             # A server that refuses keeps its connection; one that is silent or gone loses it.
             if type(error).__name__ != "ReadOnlySQLTransactionError" and self._connection is not None:
@@ -377,13 +411,47 @@ class Probe:
             return type(error).__name__
         return ""
 
+    def end(self) -> None:
+        if self._connection is not None:
+            self._connection.end()
+            self._connection = None
+
+
+class Probe:
+    """Writes directly to one database server, repeatedly."""
+
+    def __init__(self, site: str, target: Target, ledger: LedgerWriter) -> None:
+        self._site, self._target, self._ledger = site, target, ledger
+        self._number = int(time.time() * 1_000)
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        told = {"site": self._site, "store": self._target.store}
+        try:
+            while True:
+                begin = time.time()
+                self._number += 1
+                why = await self._target.write(self._number, PROBE_SECONDS)
+                now = time.time()
+                self._ledger.write(
+                    "probe", now, **told, number=self._number, begin=begin, ok=not why, why=why
+                )
+                await asyncio.sleep(max(0.0, begin + PROBE_PERIOD_SECONDS - time.time()))
+        finally:
+            self._target.end()
+
 
 async def run(config: ClientsConfig) -> None:
     """Runs all clients and probes until a stop signal."""
     ledger = LedgerWriter(Path(config.ledger))
     resolver = Resolver(config, random.Random(config.seed))
     clients = [Client(number, config, resolver, ledger) for number in range(config.count)]
-    probes = [Probe(site, config.database, ledger) for site in config.database.hosts]
+    targets: list[tuple[str, Target]] = [
+        (site, MessagesTarget(site, config.database)) for site in config.database.hosts
+    ]
+    if config.orders is not None:
+        targets += [(site, OrdersTarget(site, config.orders)) for site in config.orders.hosts]
+    probes = [Probe(site, target, ledger) for site, target in targets]
     tasks = [asyncio.create_task(one.run()) for one in clients]
     tasks += [asyncio.create_task(one.run()) for one in probes]
     stop = asyncio.Event()
@@ -408,7 +476,10 @@ def write_config(path: Path, config: ClientsConfig) -> None:
 def read_config(path: Path) -> ClientsConfig:
     data = json.loads(path.read_text(encoding="utf-8"))
     hosts: Sequence[str] = data["dns_hosts"]
-    return ClientsConfig(**{**data, "database": Database(**data["database"]), "dns_hosts": tuple(hosts)})
+    second = {"orders": OrdersDatabase(**data["orders"])} if data["orders"] else {}
+    return ClientsConfig(
+        **{**data, "database": Database(**data["database"]), "dns_hosts": tuple(hosts), **second}
+    )
 
 
 def main(arguments: list[str]) -> None:

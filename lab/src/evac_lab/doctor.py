@@ -61,7 +61,7 @@ def missing_modules() -> tuple[str, ...]:
     """Python packages of the extra `lab` that are not installed."""
     from importlib.util import find_spec
 
-    return tuple(name for name in ("asyncpg", "redis") if find_spec(name) is None)
+    return tuple(name for name in ("asyncmy", "asyncpg", "redis") if find_spec(name) is None)
 
 
 def addresses(topology: Topology) -> Iterable[tuple[str, str, int]]:

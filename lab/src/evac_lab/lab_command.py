@@ -98,6 +98,11 @@ def _confirm(site: str, confirm: str | None) -> None:
     is_flag=True,
     help="Also start a database that has no live copy, only backups at another site.",
 )
+@click.option(
+    "--mariadb",
+    is_flag=True,
+    help="Also start a MariaDB with a copy that confirms every commit.",
+)
 @click.option("--clocks", is_flag=True, help="With libfaketime, so that clocks can jump.")
 @folder_option
 @quiet_option
@@ -110,6 +115,7 @@ def up(
     ask: bool,
     halls: bool,
     second: bool,
+    mariadb: bool,
     clocks: bool,
     folder: Path | None,
     quiet: bool,
@@ -137,6 +143,7 @@ def up(
         ask=ask,
         halls=halls,
         second=second,
+        mariadb=mariadb,
     )
     began = time.monotonic()
     with progress("starting", quiet) as told:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from evac_lab import authorities
 from evac_lab.process import find_program, give_to, run_once
 from evac_lab.servers import postgres
-from evac_lab.site_servers import AgentMore, Ground, mark_of, start_unit
+from evac_lab.site_servers import AgentMore, Endpoint, Ground, mark_of, start_unit
 from evac_lab.state import PORTS, SITES, Site, Starter
 
 STORE: Final = "receipts"
@@ -25,8 +25,6 @@ HOME, AWAY = SITES[0], SITES[-1]
 """Where the database and its backup server run at first, and where both are restored."""
 POLICY: Final = f"  {STORE}: {{fence_proofs: [attest], async_promotion: ask}}\n"
 _SECONDS: Final = 60.0
-Endpoint = tuple[str, str, str, Mapping[str, Any]]
-"""Name without its site, subject, driver, settings."""
 
 
 def program() -> str:

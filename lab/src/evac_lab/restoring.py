@@ -65,7 +65,7 @@ from evac_lab.state import (
 _REDIS: Final = "redis"
 _FIRST: Final = ("etcd", "dns", "haproxy", "agent")
 READY_SECONDS: Final = 20.0
-_LISTENING: Final = ("etcd", "postgres", "redis", "dns", "haproxy", "agent")
+_LISTENING: Final = ("etcd", "postgres", "redis", "orders", "dns", "haproxy", "agent")
 Told = Callable[[str], None]
 
 

@@ -12,7 +12,7 @@ import secrets as randomness
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from evac.agent.config import LOCAL_DRIVERS
 from evac.drivers.port import Action, Order
@@ -28,10 +28,13 @@ from evac_lab.servers import dns, etcd, haproxy, postgres, redis
 from evac_lab.state import PORTS, SERVICE, SITES, STORE_USER, ZONE, LabFolder, Site, Topology, store_url
 
 KEY_NAME: Final = "evac-lab"
+Endpoint = tuple[str, str, str, Mapping[str, Any]]
+"""Name without its site, subject, driver, settings."""
 _SECRETS: Final = (
     "postgres",
     "messenger",
     "redis",
+    "mariadb",
     "dns",
     "etcd",
     "etcd-root",

@@ -42,6 +42,7 @@ HOSTS: Final = {
     "controller": 9,
     "receipts": 10,
     "repository": 11,
+    "orders": 12,
 }
 PORTS: Final = {
     "etcd": 2379,
@@ -57,9 +58,10 @@ PORTS: Final = {
     "room": 8400,
     "receipts": 5432,
     "repository": 8432,
+    "orders": 3306,
 }
 HALLS: Final = {
-    "hall-1": ("etcd", "postgres", "receipts", "controller"),
+    "hall-1": ("etcd", "postgres", "receipts", "orders", "controller"),
     "hall-2": ("redis", "dns", "haproxy", "agent", "messenger", "repository"),
 }
 """What burns together when half of a site does; an agent is with the units that it runs."""

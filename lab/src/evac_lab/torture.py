@@ -3,9 +3,11 @@
 python -m evac_lab.torture --fires 10 --kind any
 
 A separate lab burns, is restored and failed back, waits until its database is protected again, and burns
-again. Kinds: `any` (any site first), `leader` (every second time the leader burns with its site), `replica`
-(the site of the copy that confirms commits), `cut` (a site's network), `half` (one hall). Each fire must end
-without help, lose no acknowledged write and never have two primaries; otherwise the exit code is 1.
+again. Kinds: `any` (any site first), `primary` (the site of the primaries), `leader` (every second time the
+leader burns with its site), `replica` (the site of the copy that confirms commits), `cut` (a site's network),
+`half` (one hall). Each fire must end without help, lose no acknowledged write and never have two primaries;
+otherwise the exit code is 1. With `--mariadb`, the same holds for a MariaDB, and the first write to each
+database is measured directly.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import field
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -31,13 +34,16 @@ from evac.run.waits import waiting
 from evac.store.journal import read
 from evac.store.port import Store
 from evac.views.wait_words import words_of
-from evac_lab import doctor, episodes, restoring, status, world
+from evac_lab import clients, doctor, episodes, orders, restoring, status, world
+from evac_lab.clients import Direct
 from evac_lab.episodes import Fire, Patience
+from evac_lab.orders_database import STORE as ORDERS
+from evac_lab.site_servers import Ground
 from evac_lab.state import LOOPBACK_OFFSETS, LabError, LabFolder, topology
 from evac_lab.status import ENDED_WELL
 from evac_lab.world import SYNCHRONOUS, Options
 
-KINDS: Final = ("any", "leader", "replica", "cut", "half")
+KINDS: Final = ("any", "primary", "leader", "replica", "cut", "half")
 PATIENCE: Final = Patience(45.0)
 PROTECTED_S: Final = 60.0
 READY_S: Final = 300.0
@@ -48,21 +54,29 @@ BEFORE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One fire and the following failback. trouble: empty if all is well."""
+    """One fire and the following failback. trouble: empty if all is well. direct: by store, what its probes
+    noticed.
+    """
 
     fire: Fire
     home_s: float
     trouble: str = ""
+    direct: Mapping[str, Direct] = field(default_factory=dict)
 
     def line(self) -> str:
         fire = self.fire
-        first = "-" if fire.first_write_seconds is None else f"{fire.first_write_seconds:.1f} s"
+        first = _seconds(fire.first_write_seconds)
         with_leader = ", with the leader" if fire.leader_burnt else ""
         return (
             f"{fire.number:3} {fire.kind} {fire.lost_site}{with_leader}: {fire.state}, first write {first}, "
             f"lost {fire.lost}, two primaries {fire.double_primary_seconds:.1f} s, home {self.home_s:.0f} s"
+            + "".join(f", {store} {_seconds(one.first_write_seconds)}" for store, one in self.direct.items())
             + (f"; {self.trouble}" if self.trouble else "")
         )
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
 
 
 def play(
@@ -70,7 +84,8 @@ def play(
 ) -> Iterator[Round]:
     """A number of fires of one kind; stops after the first failure."""
     names = [site.name for site in folder.need().topology.sites]
-    if missing := world.wait_for_plans(folder.need().topology, within_s=READY_S):
+    stores = world.synchronous(folder.need())
+    if missing := world.wait_for_plans(folder.need().topology, within_s=READY_S, stores=stores):
         raise LabError(
             "lab-not-ready", f"not ready after {READY_S:.0f} s: {', '.join(missing)}", "make setup"
         )
@@ -80,22 +95,49 @@ def play(
             site = _replica(folder) or site
         if kind == "leader" and number % 2 == 0:
             episodes.move(folder, site)
-        fire = _strike(folder, kind, site, patience)
-        trouble = _trouble(folder, fire)
+        if kind == "primary":
+            site = names[0]
+        fire, direct = _strike(folder, kind, site, patience)
+        trouble = _trouble(folder, fire) or _trouble_of_orders(folder, direct, site)
         began = time.monotonic()
         if not trouble:
             trouble = _home(folder, site)
-        yield Round(fire, time.monotonic() - began, trouble)
+        yield Round(fire, time.monotonic() - began, trouble, direct)
         if trouble:
             return
 
 
-def _strike(folder: LabFolder, kind: str, site: str, patience: Patience) -> Fire:
+def _strike(folder: LabFolder, kind: str, site: str, patience: Patience) -> tuple[Fire, Mapping[str, Direct]]:
+    """The fire, and in a lab with MariaDB what the probes of each store noticed of it."""
     if kind == "cut":
-        return episodes.cut(folder, site, patience, reason="torture")
-    if kind == "half":
-        return episodes.half(folder, site, "hall-1", patience, reason="torture")
-    return episodes.burn(folder, site, patience, reason="torture")
+        fire = episodes.cut(folder, site, patience, reason="torture")
+    elif kind == "half":
+        fire = episodes.half(folder, site, "hall-1", patience, reason="torture")
+    else:
+        fire = episodes.burn(folder, site, patience, reason="torture")
+    stores = world.synchronous(folder.need())
+    if ORDERS not in stores:
+        return fire, {}
+    rows = list(clients.read_ledger(folder.ledger, fire.ledger_offset))
+    measured = {store: clients.measure_directly(rows, store, fire.burnt_at, site) for store in stores}
+    return fire, measured
+
+
+def _trouble_of_orders(folder: LabFolder, direct: Mapping[str, Direct], site: str) -> str:
+    """What went wrong with the MariaDB; empty if all is well or there is none."""
+    seen = direct.get(ORDERS)
+    if seen is None:
+        return ""
+    if seen.first_write_seconds is None:
+        return f"no write to {ORDERS} was acknowledged"
+    if seen.double_primary_seconds:
+        return f"two primaries of {ORDERS} for {seen.double_primary_seconds:.1f} s"
+    known = clients.acknowledged_probes(clients.read_ledger(folder.ledger), ORDERS)
+    try:
+        missing = orders.lost(Ground(folder, folder.need().topology), known, site)
+    except LabError as error:
+        return error.message
+    return f"{len(missing)} acknowledged writes to {ORDERS} are lost" if missing else ""
 
 
 def _trouble(folder: LabFolder, fire: Fire) -> str:
@@ -150,7 +192,8 @@ def _home(folder: LabFolder, site: str) -> str:
         return error.message
     if not back.whole:
         return f"restore: {'; '.join(back.words)}"
-    missing = world.wait_for_plans(folder.need().topology, within_s=PROTECTED_S)
+    state = folder.need()
+    missing = world.wait_for_plans(state.topology, within_s=PROTECTED_S, stores=world.synchronous(state))
     return f"not ready after {PROTECTED_S:.0f} s: {', '.join(missing)}" if missing else ""
 
 
@@ -165,14 +208,16 @@ def _replica(folder: LabFolder) -> str:
 
 
 @contextmanager
-def _lab(kind: str) -> Iterator[LabFolder]:
+def _lab(kind: str, mariadb: bool) -> Iterator[LabFolder]:
     """A separate lab, at unused addresses."""
     offset = next(n for n in range(10, LOOPBACK_OFFSETS) if not doctor.taken_ports(topology("loopback", n)))
     path = Path(tempfile.mkdtemp(prefix="evac-torture-"))
     path.chmod(0o755)
     folder = LabFolder(path)
     try:
-        options = Options(offset=offset, writers=6, pause_s=0.1, controllers=True, halls=kind == "half")
+        options = Options(
+            offset=offset, writers=6, pause_s=0.1, controllers=True, halls=kind == "half", mariadb=mariadb
+        )
         world.up(options, folder)
         yield folder
     finally:
@@ -181,14 +226,22 @@ def _lab(kind: str) -> Iterator[LabFolder]:
 
 
 def summary(rounds: Sequence[Round]) -> str:
-    """One line over all fires of a kind."""
-    firsts = [one.fire.first_write_seconds for one in rounds if one.fire.first_write_seconds is not None]
+    """One line over all fires of a kind, and one for each store whose probes were measured."""
     good = sum(not one.trouble for one in rounds)
     lost = sum(one.fire.lost or 0 for one in rounds)
     double_s = sum(one.fire.double_primary_seconds for one in rounds)
-    times = f"first write {statistics.median(firsts):.1f} / {max(firsts):.1f} s" if firsts else "no write"
-    times += " (median, worst)" if firsts else ""
-    return f"{good} of {len(rounds)} without help; {times}; lost {lost}; two primaries {double_s:.1f} s"
+    times = _times([one.fire.first_write_seconds for one in rounds])
+    lines = [f"{good} of {len(rounds)} without help; {times}; lost {lost}; two primaries {double_s:.1f} s"]
+    for store in rounds[0].direct if rounds else ():
+        lines.append(f"{store}: {_times([one.direct[store].first_write_seconds for one in rounds])}")
+    return "\n  directly, ".join(lines)
+
+
+def _times(found: Sequence[float | None]) -> str:
+    firsts = [one for one in found if one is not None]
+    if not firsts:
+        return "no write"
+    return f"first write {statistics.median(firsts):.2f} / {max(firsts):.2f} s (median, worst)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -196,6 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--fires", type=int, default=10)
     parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--mariadb", action="store_true", help="with a MariaDB too")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--patience", type=float, default=PATIENCE.longest_s, help="seconds a fire may take")
     parser.add_argument("--logs", type=Path, help="keep the logs of failed fires in this folder")
@@ -204,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for kind in given.kind or KINDS:
         print(f"{kind}: {given.fires} fires in a row", flush=True)
         rounds: list[Round] = []
-        with _lab(kind) as folder:
+        with _lab(kind, given.mariadb) as folder:
             for one in play(folder, kind, given.fires, Random(given.seed), Patience(given.patience)):
                 print(one.line(), flush=True)
                 rounds.append(one)

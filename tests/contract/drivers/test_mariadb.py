@@ -15,7 +15,7 @@ from evac.drivers.mariadb.link import covers
 from evac.model.errors import Permanent, Retryable
 from evac_lab.servers.mariadb import MariadbServer
 from tests.contract.adapters.mariadb import PASSWORD, SITES, ask, data_set
-from tests.contract.capabilities.story import order
+from tests.contract.capabilities.story import order, until_stopped
 
 _CONFIRM = (
     "VARIABLE_VALUE FROM information_schema.global_status "
@@ -83,6 +83,24 @@ def test_a_primary_killed_under_load_loses_nothing_and_follows_again(server_fold
         asyncio.run(story())
         both = {name: world.members[name].sql("CHECKSUM TABLE app.orders") for name in world.members}
         assert len(set(both.values())) == 1, both
+
+
+def test_a_silent_primary_does_not_hold_up_its_fence(server_folder: Path) -> None:
+    """Without the driver's own limit, the copy would wait for an hour."""
+    variable = "rpl_semi_sync_slave_kill_conn_timeout"
+    with data_set(server_folder) as world:
+        world.anyang.sql(f"SET GLOBAL {variable} = 3600")
+
+        async def story() -> None:
+            world.pangyo.pause()
+            await until_stopped(world.pangyo.process.pid)
+            await MariadbDriver().execute(world.fence(), order())
+            evidence = await MariadbDriver().execute(world.action("promote", "dc-anyang"), order())
+            assert evidence["proof"] == "sync"
+
+        asyncio.run(story())
+        assert ask(world.anyang, f"@@GLOBAL.{variable}") == "3600", "the setting is as before"
+        world.anyang.sql("INSERT INTO app.orders VALUES (1)")
 
 
 def test_an_old_primary_with_transactions_of_its_own_takes_no_more_and_is_else_left_as_it_is(

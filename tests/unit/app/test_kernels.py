@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from evac.app.planner import kernels as chosen
-from evac.app.planner.kernels import COMPILING_S, LOADING_S, PATIENCE_S, kernels, search_s
+from evac.app.planner.kernels import COMPILING_S, LOADING_S, PATIENCE_S, audit_s, kernels, search_s
 from evac.cli import console
+from evac.estate.examples import pangyo
 from evac.model import extras
 from evac.model.errors import InvalidInput
-from evac.planning import compiled
+from evac.planning import compiled, plan
 from evac.planning.compiled import kernels_are_kept, note_complete
 from tests.unit.planning.instances import worked_example
 
@@ -75,6 +76,21 @@ def test_a_search_takes_as_long_as_its_work_is_long() -> None:
     short, long = search_s(worked_example(), 10), search_s(worked_example(), 100_000)
     assert 0 < short < LOADING_S
     assert long > 100 * short
+
+
+def test_an_audit_compiles_only_if_the_plan_of_one_loss_is_slow(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thousand = pangyo(servers=1_000)
+    machine.kept = True
+    worst_s = audit_s(thousand, (), False)
+    assert worst_s > COMPILING_S
+    machine.kept = False
+    measured_s = audit_s(thousand, (), False)
+    assert 0 < measured_s < COMPILING_S
+    monkeypatch.setattr(plan, "foresee", lambda *_: pytest.fail("it may take as long as compiling"))
+    monkeypatch.setattr(chosen, "PLAN_S", 1.0)
+    assert audit_s(thousand, (), False) > worst_s
 
 
 def test_progress_says_how_many_how_long_and_where() -> None:

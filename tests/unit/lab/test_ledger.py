@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from evac_lab.clients import (
+    Direct,
     LedgerReader,
     LedgerWriter,
     Record,
     acknowledged,
+    acknowledged_probes,
     double_primary_seconds,
     measure,
+    measure_directly,
     read_ledger,
     size,
 )
@@ -61,6 +64,20 @@ def test_two_primaries_are_seen_and_a_hand_over_is_none() -> None:
     assert double_primary_seconds(sorted(old + new, key=lambda row: row.at)) == 0.0
     back = probes("pangyo", (3.2, 3.3, True), (3.6, 3.7, True))
     assert double_primary_seconds(sorted(old + new + back, key=lambda row: row.at)) == pytest.approx(0.5)
+
+
+def test_each_store_is_measured_by_its_own_probes() -> None:
+    rows = probes("pangyo", (9.0, 9.1, True), (10.01, 10.02, True), (10.3, 10.4, False))
+    rows += probes("anyang", (10.5, 10.6, False), (12.0, 12.1, True))
+    other = [Record("probe", 11.6, site="anyang", number=7, begin=11.5, ok=True, store="orders")]
+    other += [Record("probe", 11.5, site="pangyo", number=6, begin=11.4, ok=True, store="orders")]
+    other += [Record("probe", 11.7, site="pangyo", number=9, begin=11.6, store="orders")]
+    every = sorted(rows + other, key=lambda row: row.at)
+    assert measure_directly(every, "messages", 10.0, "pangyo") == Direct(2.1, 0.0)
+    assert measure_directly(every, "orders", 10.0, "pangyo") == Direct(1.6, 0.0)
+    assert measure_directly(every, "orders", 12.0, "pangyo").first_write_seconds is None
+    assert acknowledged_probes(every, "orders") == {("pangyo", 6), ("anyang", 7)}
+    assert double_primary_seconds(every) == 0.0
 
 
 def test_a_fail_back_and_forth_is_no_double_primary() -> None:

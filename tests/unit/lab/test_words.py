@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evac.cli import console
-from evac_lab import doctor, episodes, faults, lab_command, status, world
+from evac_lab import doctor, episodes, faults, lab_command, lab_estate, status
 from evac_lab.episodes import Fire
 from evac_lab.faults import Struck
 from evac_lab.namespaces import Links, read_links, write_links
@@ -241,6 +241,6 @@ def test_the_status_lists_the_copies_of_a_primary_and_first_those_that_confirm()
 
 
 def test_over_long_links_a_probe_has_time_to_open_a_connection_and_to_ask() -> None:
-    assert world.watch(0) == "{profile: lab}"
-    assert world.watch(5) == "{profile: lab, deadline: 270 ms, period: 500 ms}"
-    assert world.watch(100) == "{profile: lab, deadline: 650 ms, period: 650 ms}"
+    assert lab_estate.watch(0) == "{profile: lab}"
+    assert lab_estate.watch(5) == "{profile: lab, deadline: 270 ms, period: 500 ms}"
+    assert lab_estate.watch(100) == "{profile: lab, deadline: 650 ms, period: 650 ms}"

@@ -9,6 +9,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Final
@@ -46,7 +47,7 @@ _SMALL: Final = (
 
 @dataclass(slots=True)
 class MariadbServer(OneProcess):
-    """One server. number: its server id."""
+    """One server. number: its server id. prefix: put before its command."""
 
     name: str
     host: str
@@ -54,13 +55,19 @@ class MariadbServer(OneProcess):
     folder: Path
     number: int
     password: str
+    prefix: tuple[str, ...] = ()
     process: Process = field(init=False)
 
     def __post_init__(self) -> None:
         argv = (find_program("mariadbd", PACKAGE), f"--defaults-file={self.folder / 'my.cnf'}")
         user = SYSTEM_USER if may_change_user() else ""
         self.process = Process(
-            f"mariadb {self.name}", argv, self.folder / "mariadb.log", user, cwd=self.folder / "data"
+            f"mariadb {self.name}",
+            argv,
+            self.folder / "mariadb.log",
+            user,
+            self.prefix,
+            self.folder / "data",
         )
 
     def start(self, timeout_s: float = 20.0) -> None:
@@ -77,17 +84,21 @@ class MariadbServer(OneProcess):
 
     def sql(self, *statements: str) -> str:
         """Runs statements with the system's client, bypassing drivers; returns the output."""
-        argv = [find_program("mariadb", "mariadb-client"), "--no-defaults", f"--host={self.host}"]
-        argv += [f"--port={self.port}", "--protocol=tcp", "--user=admin", "--skip-column-names", "--skip-ssl"]
-        done = subprocess.run(
-            argv,
-            input=";\n".join(statements),
-            env={"MYSQL_PWD": self.password},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        argv = [*self.prefix, find_program("mariadb", "mariadb-client"), "--no-defaults"]
+        argv += [f"--host={self.host}", f"--port={self.port}", "--protocol=tcp", "--user=admin"]
+        argv += ["--skip-column-names", "--skip-ssl"]
+        try:
+            done = subprocess.run(
+                argv,
+                input=";\n".join(statements),
+                env={"MYSQL_PWD": self.password},
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ServerFailed("server-sql", f"{self.name} does not answer") from error
         if done.returncode:
             raise ServerFailed("server-sql", f"{self.name}: {done.stderr[-400:]}")
         return done.stdout
@@ -115,9 +126,11 @@ def mariadb(
     template: Path,
     password: str,
     confirms: bool = True,
+    prefix: tuple[str, ...] = (),
+    accounts: Sequence[str] = (),
 ) -> MariadbServer:
     """A server under `folder`, not started. It starts read-only: a promotion makes it writable. confirms:
-    whether it acknowledges to its primary what it has stored.
+    whether it acknowledges to its primary what it has stored. accounts: SQL that creates more of them.
     """
     folder.mkdir(parents=True)
     shutil.copytree(template, folder / "data")
@@ -127,7 +140,7 @@ def mariadb(
         f"GRANT {', '.join(RIGHTS)} ON *.* TO evac@'%';\n"
         "GRANT CREATE, SELECT, INSERT, DELETE ON evac.* TO evac@'%';\n"
         f"CREATE USER IF NOT EXISTS admin@'%' IDENTIFIED BY '{password}';\n"
-        "GRANT ALL ON *.* TO admin@'%';\n"
+        "GRANT ALL ON *.* TO admin@'%';\n" + "".join(f"{statement};\n" for statement in accounts)
     )
     (folder / "my.cnf").write_text(
         "\n".join(
@@ -159,4 +172,4 @@ def mariadb(
         )
     )
     give_to(SYSTEM_USER, folder)
-    return MariadbServer(name, host, port, folder, number, password)
+    return MariadbServer(name, host, port, folder, number, password, prefix)

@@ -2,7 +2,8 @@
 
 Compiled kernels are cached on disk, so each version of evac compiles once. Plain Python gives the same answer
 ten times slower, which for a few services is still faster than loading compiled code. The time in plain
-Python is estimated from the size of the problem in advance; for a plan, one round of the search is timed.
+Python is estimated from the size of the problem in advance; for a plan, one round of the search is timed, and
+for an audit that would have to compile first, the plan of one loss.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from pathlib import Path
 from pkgutil import walk_packages
 from typing import IO, Final
 
+import numpy as np
+
 from evac.model import extras
 from evac.model.estate import Estate
 from evac.model.instance import Instance
+from evac.model.scenario import lose
 from evac.planning.compiled import ALL, interpreted, kept_in, kernel_bases, kernels_are_kept
 
 Report = Callable[[str], None]
@@ -37,7 +41,9 @@ PATIENCE_S: Final = 900.0
 LOSS_S: Final = 25e-6
 """Time of an audit for each service and loss, in plain Python."""
 PLAN_S: Final = 6e-3
-"""Time of a plan for each service, server and pool of a small estate, in plain Python."""
+"""Time of a plan for each service, server and pool of a small estate, in plain Python, at worst. Most plans
+take a fiftieth of it.
+"""
 START_S: Final = 20e-6
 """Time of a simulation for each step of each trial, in plain Python."""
 LARGE: Final = 100
@@ -49,6 +55,8 @@ FIRST_ROUNDS: Final = 20
 ENDS_EARLY: Final = 2
 """A search that finds nothing better ends after a third of its work, so half of it is counted."""
 POLL_S: Final = 0.5
+TRIES: Final = 2
+"""The first plan of a process also imports modules."""
 _LOCK: Final = "compiling.lock"
 FIRST_S: Final = 90.0
 """Estimated total compile time until some kernels have shown how long they take here."""
@@ -89,8 +97,31 @@ def audit_s(estate: Estate, lost: tuple[str, ...], pairs: bool) -> float:
     losses = len(lost) or above + len(estate.racks)
     if pairs:
         losses += above * (above - 1) // 2
-    size = planned_size(estate, losses)
-    return (losses * len(estate.services) + len(estate.fleet)) * LOSS_S + size * PLAN_S
+    plans_s = planned_size(estate, losses) * PLAN_S
+    if plans_s > COMPILING_S and kernels_are_kept() is None:
+        plans_s *= _as_measured(estate)
+    return (losses * len(estate.services) + len(estate.fleet)) * LOSS_S + plans_s
+
+
+def _as_measured(estate: Estate) -> float:
+    """Which share of its estimate the plan for the loss of the largest site takes; 1 if trying it might take
+    as long as compiling.
+    """
+    from evac.audit.impacts.planned import planned_size
+    from evac.planning.plan import foresee
+
+    expected_s = planned_size(estate, 1) * PLAN_S
+    if not estate.sites or not 0 < expected_s <= COMPILING_S:
+        return 1.0
+    servers = np.bincount(estate.fleet.site[estate.fleet.site >= 0], minlength=len(estate.sites))
+    largest = lose(estate.sites[int(servers.argmax())].id)
+    took: list[float] = []
+    with interpreted():
+        while len(took) < TRIES and sum(took) < LOADING_S:
+            began = time.process_time()  # on a busy machine compiling also takes longer
+            foresee(estate, largest)
+            took.append(time.process_time() - began)
+    return min(1.0, min(took) / expected_s)
 
 
 def simulation_s(steps: int, trials: int) -> float:
