@@ -1,7 +1,8 @@
 """`python -m bench backup`: what evac adds to a backup tool, finds in a damaged repository, and survives.
 
-On real restic, etcd and Redis, in a folder of its own. The schedule of 1,000 data sets is played in virtual
-time, with the controller's own code and repositories in memory. FULL=1 reads 1 GiB and flips 1,000 bits.
+On real restic, Borg, pgBackRest, PostgreSQL, etcd and Redis, in a folder of its own. The schedule of 1,000
+data sets is played in virtual time, with the controller's own code and repositories in memory. FULL=1 reads
+1 GiB and flips 1,000 bits.
 """
 
 from __future__ import annotations
@@ -17,29 +18,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.figures import Figure, Table, median, worst
+from evac.drivers.borg.driver import BorgDriver
 from evac.drivers.capabilities import READ
-from evac.drivers.etcd_snapshot.driver import EtcdSnapshotDriver
-from evac.drivers.redis_rdb.driver import RedisRdbDriver
+from evac.drivers.pgbackrest.driver import PgbackrestDriver
 from evac.drivers.restic.driver import ResticDriver
 from evac.model.backup import WHOLE
 from evac.model.estate import BackupPolicy
+from tests.contract.adapters import borg
 from tests.contract.adapters.copy_folder import Source, world
 from tests.contract.adapters.etcd_snapshot import EtcdSource
+from tests.contract.adapters.pg_basebackup import PostgresSource
+from tests.contract.adapters.pgbackrest import store
 from tests.contract.adapters.redis_rdb import RedisSource
 from tests.contract.adapters.restic import copies, flip, restic
+from tests.contract.drivers.test_pgbackrest import damage
 from tests.unit.backup.test_scheduler import story_of
 from tests.unit.backup.world import estate_of
 from tests.unit.virtual_time import run_virtually
 
 LONG_S = 3_600.0
 PARTS = 4
+SOUND = (True, False)
+"""A rotation that read every byte and found no damage."""
 
 
 def _filled(folder: Path, size: int, seed: int) -> None:
@@ -128,44 +137,126 @@ def schedule(table: Table, folder: Path, sets: int) -> None:
 
 
 def flips(table: Table, folder: Path, count: int, seed: int) -> None:
-    """One bit at a random place of a random file that holds data; then one rotation reads every part."""
+    """One bit at a random place of a random file that holds data; then one rotation reads every part, and the
+    bit is put back. Repositories of all kinds take turns.
+    """
     table.section(f"one bit flipped at {count:,} random places")
-    chosen = random.Random(seed)
-    kinds: list[tuple[str, Any]] = [("restic", None), ("etcd", EtcdSource), ("redis", RedisSource)]
-    missed, wrong = 0, []
-    for number in range(count):
-        name, kind = kinds[number % len(kinds)]
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            Path(place).chmod(0o755)
-            verified, damaged = _one_flip(Path(place), kind, chosen)
-        missed += not damaged
-        wrong += [name] if verified else []
+    chosen, found = random.Random(seed), dict[str, list[bool]]()
+    with ExitStack() as stack:
+        held = [kind for make in KINDS for kind in make(stack, _below(folder, make.__name__))]
+        for kind in held:
+            assert _rotation(kind) == SOUND, f"{kind.name} is damaged before anything is flipped"
+        wrong = 0
+        for number in range(count):
+            kind = held[number % len(held)]
+            path = chosen.choices(kind.files, [one.stat().st_size for one in kind.files])[0]
+            with _flipped(path, kind.tail, chosen):
+                verified, damaged = _rotation(kind)
+            wrong += verified
+            found.setdefault(kind.name, []).append(damaged)
+        for kind in held:
+            assert _rotation(kind) == SOUND, f"{kind.name} is damaged after all was put back"
+    for name, each in found.items():
+        words = f"{name}: not found within one rotation, of {len(each):,}"
+        table.add(worst(f"flips-missed-{name}", words, [each.count(False)], "flips", 0))
+    missed = sum(each.count(False) for each in found.values())
     table.add(
         worst("flips-missed", "not found within one rotation", [missed], "flips", 0),
-        worst(
-            "flips-verified", 'whole rotations of damaged copies that say "read"', [len(wrong)], "copies", 0
-        ),
+        worst("flips-verified", 'whole rotations of damaged copies that say "read"', [wrong], "copies", 0),
     )
 
 
-def _one_flip(folder: Path, kind: type[Source] | None, chosen: random.Random) -> tuple[bool, bool]:
+@dataclass(frozen=True)
+class Kind:
+    """Copies of one kind. files: all that hold data. tail: whether zeros at their ends are data."""
+
+    name: str
+    driver: Any
+    action: Any
+    files: Sequence[Path]
+    tail: bool = True
+
+
+def _below(folder: Path, name: str) -> Path:
+    made = folder / name.strip("_")
+    made.mkdir(mode=0o755)
+    return made
+
+
+def _files_of(*folders: Path) -> list[Path]:
+    return sorted(
+        path for top in folders for path in top.rglob("*") if path.is_file() and path.stat().st_size
+    )
+
+
+def _restic(stack: ExitStack, folder: Path) -> Iterator[Kind]:
+    made = stack.enter_context(copies(folder))
+    yield Kind("restic", ResticDriver(), made.action(), made.packs())
+
+
+def _borg(stack: ExitStack, folder: Path) -> Iterator[Kind]:
+    made = stack.enter_context(borg.archives(folder))
+    yield Kind("Borg", BorgDriver(), made.action(), _files_of(folder / "one" / "data"))
+
+
+def _folders(stack: ExitStack, folder: Path) -> Iterator[Kind]:
+    kinds: list[tuple[str, type[Source]]] = [
+        ("etcd", EtcdSource),
+        ("Redis", RedisSource),
+        ("base backup", PostgresSource),
+    ]
+    for name, kind in kinds:
+        made = stack.enter_context(world(_below(folder, name), kind))
+        files = _files_of(*(one / "content" for one in made.copies))
+        yield Kind(name, kind.driver(), made.action(), files)
+        if isinstance(made.source, PostgresSource):
+            archive = made.source.folder / "archive"
+            newest = _switched(made.source)
+            complete = (path for path in sorted(archive.iterdir()) if path.name <= newest)
+            log = [path for path in complete if len(path.name) == len(newest)]
+            yield Kind("WAL archive", kind.driver(), made.action(archive=str(archive)), log, tail=False)
+
+
+def _switched(source: PostgresSource) -> str:
+    """Name of a segment with rows that was archived after the backup."""
+    source.change()
+    name = source.sql("SELECT pg_walfile_name(pg_switch_wal())")
+    while source.sql(f"SELECT last_archived_wal >= '{name}' FROM pg_stat_archiver") != "t":
+        time.sleep(0.1)
+    return name
+
+
+def _pgbackrest(stack: ExitStack, folder: Path) -> Iterator[Kind]:
+    made = stack.enter_context(store(folder))
+    repository = folder / "repo1"
+    for name, below, pattern in (("pgBackRest", "backup", "*.gz"), ("pgBackRest WAL", "archive", "0*-*.gz")):
+        files = sorted(path for path in (repository / below).rglob(pattern) if path.parent.name != "history")
+        yield Kind(name, PgbackrestDriver(), made.action(), files)
+
+
+KINDS = (_restic, _borg, _folders, _pgbackrest)
+
+
+@contextmanager
+def _flipped(path: Path, tail: bool, chosen: random.Random) -> Iterator[None]:
+    """A file with one bit flipped that changes what is read from it, and put back afterwards."""
+    before, about = path.read_bytes(), path.stat()
+    try:
+        if path.suffix == ".gz":
+            damage(path, chosen)
+        else:
+            flip(path, chosen.randrange(len(before) if tail else len(before.rstrip(b"\0"))))
+        yield
+    finally:
+        path.write_bytes(before)
+        path.chmod(about.st_mode)
+
+
+def _rotation(kind: Kind) -> tuple[bool, bool]:
     """Whether every byte counts as read without damage, and whether damage was found."""
-    if kind is None:
-        with copies(folder) as made:
-            files = [path for path in made.packs() if path.stat().st_size]
-            return _rotation(ResticDriver(), made.action(), files, chosen)
-    with world(folder, kind) as kept:
-        files = [path for path in (kept.copies[0] / "content").rglob("*") if path.is_file()]
-        driver: Any = EtcdSnapshotDriver() if kind is EtcdSource else RedisRdbDriver()
-        return _rotation(driver, kept.action(), files, chosen)
-
-
-def _rotation(driver: Any, action: Any, files: list[Path], chosen: random.Random) -> tuple[bool, bool]:
-    path = chosen.choices(files, [one.stat().st_size for one in files])[0]
-    flip(path, chosen.randrange(path.stat().st_size))
     read, damaged = 0, False
     for part in range(1, PARTS + 1):
-        proof = asyncio.run(driver.prove(action, LONG_S, READ, part, PARTS))
+        proof = asyncio.run(kind.driver.prove(kind.action, LONG_S, READ, part, PARTS))
         damaged |= proof.outcome == "damaged"
         read += proof.share_read if proof.outcome == "passed" else 0
     return read >= WHOLE - PARTS and not damaged, damaged

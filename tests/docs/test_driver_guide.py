@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from evac.drivers.capabilities import ABOUT
@@ -32,3 +33,10 @@ def test_the_guide_names_every_capability_with_its_verbs(project_root: Path) -> 
         (row,) = (row for row in rows if row.startswith(f"| `{capability.__name__}`"))
         assert all(f"`{verb}`" in row for verb in about.verbs), row
         assert all(subject in row for subject in about.subjects), row
+
+
+def test_every_test_that_the_guide_names_is_there(project_root: Path) -> None:
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (project_root / GUIDE).read_text(encoding="utf-8"))
+    assert named
+    for file, test in named:
+        assert f"\ndef {test}(" in (project_root / file).read_text(encoding="utf-8"), f"{file}::{test}"
