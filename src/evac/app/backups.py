@@ -22,7 +22,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.stores.guards import HOLD_KEY
 from evac.model.backup import BackupEvent, BackupFacts, DataVerdict
-from evac.model.errors import InvalidInput, NotAllowed, Permanent
+from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Permanent
 from evac.model.estate import Estate
 from evac.model.run_policy import RunPolicy
 from evac.store.opening import open_store
@@ -167,8 +167,9 @@ async def perform(
     """Run a job on each backup of a data set, or on one of them, here and now.
 
     kept: for a restore into a person's folder, the settings that `Task` has for it; it uses one backup and
-    runs whatever else is running. Raises InvalidInput for things the estate does not have, NotAllowed while
-    something forbids it, LockHeld, Unavailable.
+    runs whatever else is running. A backup that another process works on does not stop the jobs on the
+    others. Raises InvalidInput for things the estate does not have, NotAllowed while something forbids it,
+    LockHeld if that prevents every job, Unavailable.
     """
     entries = _asked(estate, job, data_set, copy)
     store, drivers, clock = open_store(url), Drivers(), SystemClock()
@@ -181,11 +182,17 @@ async def perform(
         if kept:
             entries = [_best(estate, await evidence.facts(), clock.now_ms(), entries)]
         worker = Worker(store, evidence, drivers, clock, scratch_folder(), f"{who}/{os.getpid()}")
-        events = []
+        events, held = [], None
         for entry in entries:
             tell(f"{entry.job} of {entry.data_set} at {entry.copy}")
             task = entry.task(clock.now_ms(), await evidence.known(entry.data_set), who)
-            events.append(await worker.do(replace(task, **kept)))
+            try:
+                events.append(await worker.do(replace(task, **kept)))
+            except LockHeld as error:
+                held = error
+                events.append(worker.not_started(task, error))
+        if held is not None and all(event.code == held.code for event in events):
+            raise held
         return events
     finally:
         await drivers.close()

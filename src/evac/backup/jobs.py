@@ -34,9 +34,10 @@ from evac.model.backup import (
     ProofRecord,
     Stray,
 )
-from evac.model.errors import ActionError, LeaseLost, OutcomeUnknown, Unavailable
+from evac.model.errors import ActionError, LeaseLost, LockHeld, OutcomeUnknown, Unavailable
 from evac.model.estate import Endpoint
 from evac.model.records import dataclass
+from evac.model.units import moment_words
 from evac.store.port import Lease, Store
 
 SMALL_BYTES: Final = 256 << 20
@@ -178,6 +179,10 @@ class Worker:
                 listed, tool=listing.tool, version=listing.version, seen=seen, snapshot=_newest_id(mine)
             )
         )
+
+    def not_started(self, task: Task, error: LockHeld) -> BackupEvent:
+        """The event for a job that another process prevented; it is not kept, because nothing happened."""
+        return self._event(task, outcome="failed", code=error.code, detail=f"{error}; {error.hint}")
 
     def _failed(self, task: Task, error: ActionError) -> BackupEvent:
         outcome = "unknown" if isinstance(error, OutcomeUnknown) else "failed"
@@ -337,12 +342,16 @@ class Worker:
                 detail=f"{detail}; the restored data was left in {task.place}",
             )
         equal = level == COMPARED and outcome == "passed"
+        as_of_s = restored.reached_at
+        if as_of_s is None and copy is not None:
+            as_of_s = copy.taken_at
+        as_of = "" if as_of_s is None else f", as of {moment_words(as_of_s)}"
         return self._event(
             task,
             snapshot=restored.copy,
             bytes_read=restored.bytes,
             took_ms=restored.took_ms,
-            detail=f"{restored.copy} is in {task.place}"
+            detail=f"{restored.copy} is in {task.place}{as_of}"
             + ("; it matches what was recorded when the backup was taken" if equal else ""),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,6 +106,7 @@ def test_a_store_is_backed_up_proven_and_restored_by_hand(kind: type[Source], ty
         code, (event,) = typed.say("restore", "--into", str(made.place))
         assert (code, event["kind"], event["outcome"]) == (console.DONE, "restored", "done")
         assert "it matches what was recorded when the backup was taken" in event["detail"]
+        assert re.search(r", as of 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC;", event["detail"]), event
         assert not (made.place / kind.pid_file).exists(), "nothing is started"
         before = sorted((path, path.stat().st_mtime_ns) for path in made.place.rglob("*"))
         code, (event,) = typed.say("restore", "--into", str(made.place))

@@ -18,7 +18,7 @@ from evac.cli.main import run
 from evac.engine.stores.guards import HOLD_KEY
 from evac.estate import load
 from evac.model.backup import BackupEvent, CopySeen, ProofRecord
-from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.errors import InvalidInput, LockHeld, NotAllowed
 from evac.model.run_policy import RunPolicy, Window
 from evac.store.opening import open_store
 from evac.store.port import Compare, Put
@@ -253,6 +253,30 @@ def test_a_hold_stops_what_nobody_insists_on(estate: str, url: str) -> None:
         asyncio.run(perform(url, loaded, RunPolicy(), "prove", "wiki-files", "", "lee", False, print))
     with pytest.raises(InvalidInput):
         asyncio.run(perform(url, loaded, RunPolicy(), "prove", "cache", "", "lee", True, print))
+
+
+def test_a_backup_that_another_process_works_on_stops_only_itself(estate: str, url: str) -> None:
+    async def held(*names: str) -> list[str]:
+        store = open_store(url)
+        leases = [await store.acquire(f"backup/{name}", "park/7", 60_000) for name in names]
+        try:
+            return [
+                event.code
+                for event in await perform(
+                    url, load(estate), RunPolicy(), "prove", "wiki-files", "", "lee", True, print
+                )
+            ]
+        finally:
+            for lease in leases:
+                await store.release(lease)
+            await store.close()
+
+    free = asyncio.run(held())
+    assert "lock-held" not in free
+    assert asyncio.run(held("near")) == ["lock-held", free[1]]
+    assert asyncio.run(held("far")) == [free[0], "lock-held"]
+    with pytest.raises(LockHeld):
+        asyncio.run(held("near", "far"))
 
 
 def test_maintenance_stops_its_own_sites(url: str) -> None:
