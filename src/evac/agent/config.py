@@ -361,14 +361,14 @@ _KINDS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "int": (lambda value: type(value) is int and value >= 0, "a whole number"),
     "bool": (lambda value: isinstance(value, bool), "true or false"),
     "str": (lambda value: isinstance(value, str), "text"),
-    "tuple[str, ...]": (_is_list, "a list of texts"),
+    "tuple[str, ...]": (_is_list, "a list of strings"),
     "str | tuple[str, ...]": (
         lambda value: isinstance(value, str) or _is_list(value),
-        "text, or a list of it",
+        "a string, or a list of strings",
     ),
     "Mapping[str, str]": (
         lambda value: isinstance(value, dict) and all(isinstance(one, str) for one in value.values()),
-        "a table of texts",
+        "a table of strings",
     ),
     "Mapping[str, Any]": (lambda value: isinstance(value, dict), "a table"),
 }
@@ -458,7 +458,7 @@ def _action_problems(action: Mapping[str, Any]) -> Iterable[str]:
         if not isinstance(values, dict):
             yield f"{table} must be a table"
         elif wrong := sorted(key for key, value in values.items() if not _is_simple(value)):
-            yield f"{table}: {', '.join(wrong)} must be text, a number, true, false or a list of texts"
+            yield f"{table}: {', '.join(wrong)} must be text, a number, true, false or a list of strings"
         elif table == "settings" and spec is not None:
             yield from _setting_problems(spec, plain(values))
 

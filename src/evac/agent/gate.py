@@ -223,7 +223,7 @@ class Gate:
                 "order-elsewhere",
                 f"the order is for the agent of {order.site}, and this is the agent of {own.site}; "
                 "both share a key, or the endpoint belongs to another site",
-                "give each agent its own key, and check at and agent of the endpoint",
+                "give each agent its own key, and check the keys at and agent of the endpoint",
             )
         if order.address not in own.addresses():
             raise Permanent(

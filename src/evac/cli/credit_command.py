@@ -419,7 +419,7 @@ def show(case: Path, output: str, target: Path | None) -> None:
 def statement(case: Path, output: str, target: Path | None) -> None:
     """Write a statement for a regulator: who may get what, on what basis, and by when users must be informed.
 
-    The three texts in facts of the JSON are those that evac incident report asks for: damages_claimants,
+    The three sentences in facts of the JSON are those that evac incident report asks for: damages_claimants,
     damages_basis, damages_procedure.
     """
     from evac.app.credit.showing import statement_document
@@ -585,7 +585,7 @@ def reconcile(case: Path, delivery: str, booked: Path, system: str, output: str,
 @case_argument
 @click.argument("account")
 @click.option("--language", type=click.Choice(["en", "ko"]), default="en", show_default=True)
-@click.option("--templates", type=_FILE, help="YAML file with your own texts: language -> name -> text.")
+@click.option("--templates", type=_FILE, help="YAML file with your own wording, by language and name.")
 @output_option("text", "json")
 def explain(case: Path, account: str, language: str, templates: Path | None, output: str) -> None:
     """Explain one account's credits in the customer's language, with the calculation."""

@@ -44,7 +44,7 @@ def test_a_site_that_is_left_and_where_the_service_never_stood_holds_nothing_up(
     asyncio.run(HaproxyDriver().execute(left, order()))
     assert world.who_answers(6) == {"anyang": 6}
     assert asyncio.run(HaproxyDriver().observe(left, order())).outcome == "done"
-    with pytest.raises(Permanent, match="lists none at the site osan"):
+    with pytest.raises(Permanent, match="lists no server at the site osan"):
         asyncio.run(HaproxyDriver().execute(world.shift(to="osan"), order()))
 
 

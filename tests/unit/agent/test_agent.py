@@ -469,11 +469,14 @@ def test_it_stops_when_told_and_its_port_is_free_again(tmp_path: Path) -> None:
         ('[[fences]]\nstore = "s"\nargv = ["x"]\nmargin_ms = 100', "longer than its margin"),
         ('[[fences]]\nstore = "s"\nunits = ["a"]', "stops a, which is not a unit"),
         ('[[fences]]\nargv = ["x"]', "missing"),
-        ("[[fences]]\nargv = 1", "fences: argv must be a list of texts"),
+        ("[[fences]]\nargv = 1", "fences: argv must be a list of strings"),
         ('[[units]]\nname = "a"\nargv = ["x"]\nport = [6100]', "units: port must be a whole number"),
         ('[[units]]\nname = "a"\nargv = ["x"]\nstop_ms = -1', "stop_ms must be a whole number"),
-        ('[[units]]\nname = "a"\nargv = "x"\nenv = {A = 1}', "a list of texts; env must be a table of texts"),
-        ('systemctl = "sudo systemctl"', "systemctl must be a list of texts"),
+        (
+            '[[units]]\nname = "a"\nargv = "x"\nenv = {A = 1}',
+            "a list of strings; env must be a table of strings",
+        ),
+        ('systemctl = "sudo systemctl"', "systemctl must be a list of strings"),
         ("units = 3", "units must be a list of tables"),
         ("units = [3]", "units must be a table"),
         ("[fences]\nstore = 's'", "fences must be a list of tables"),
@@ -529,9 +532,9 @@ def test_all_problems_of_a_file_are_named_at_once_with_their_lines(tmp_path: Pat
         read_config(path)
     for words in (
         "window_ms must be a whole number",
-        f"units: argv must be a list of texts (line {first})",
+        f"units: argv must be a list of strings (line {first})",
         f"units: port must be a whole number (line {first + 3})",
-        f"fences: argv must be a list of texts (line {first + 6})",
+        f"fences: argv must be a list of strings (line {first + 6})",
     ):
         assert words in str(caught.value)
 

@@ -156,7 +156,7 @@ def _read(action: Action) -> _HaproxyJob:
 def _of(job: _HaproxyJob, site: str) -> tuple[str, ...]:
     names = job.sites.get(site)
     if not names:
-        raise Permanent("setting-missing", f"the setting servers lists none at the site {site}")
+        raise Permanent("setting-missing", f"the setting servers lists no server at the site {site}")
     return names
 
 

@@ -195,7 +195,7 @@ def _check(request: Request) -> None:
         "" if request.glass is None else request.glass.signed_for,
     )
     if not all(isinstance(text, str) and len(text) <= TEXT_MOST for text in texts):
-        raise RunError("request-unreadable", "a request may contain only short texts")
+        raise RunError("request-unreadable", "a request may contain only short strings")
     if request.verb not in VERBS:
         raise RunError("request-unknown", f"{request.verb} is not a verb", f"use one of: {', '.join(VERBS)}")
     if not request.who.isprintable():

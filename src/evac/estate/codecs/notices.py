@@ -230,7 +230,7 @@ def _check(name: str, value: Node, key: Node, written: _Written, problems: Probl
         if lacks or UPDATE not in written.kinds:
             problems.add(
                 "mail-incomplete",
-                f"{shown(name)} sends mail to subscribers and needs secret, sender, join and kinds: update",
+                f"{shown(name)} sends mail, so it needs secret, sender, join and kinds: update",
                 key.place,
                 f"add {', '.join(lacks) or 'kinds: update'}",
             )
