@@ -72,16 +72,18 @@ class LossRow:
     @property
     def sentence(self) -> str:
         """`20.8 s of writes of sessions: last seen 17 s before, 2.1 s behind then; final since ...`."""
-        words = self.words
         if self.milliseconds and self.figure:
-            words = words.replace(self.figure, f"{self.figure} of writes of {self.store}", 1)
-        else:
-            words = f"{self.store}: {words}"
+            return self.known.replace(self.figure, f"{self.figure} of writes of {self.store}", 1)
+        return f"{self.store}: {self.known}"
+
+    @property
+    def known(self) -> str:
+        """The same without the store."""
         if self.basis != "seen" or self.counted_to is None:
-            return words
+            return self.words
         at_ms = moment_ms(self.counted_to)
         at = wall_clock_here().both(at_ms, at_ms, True)
-        return f"{words}; final, fenced at {at}" if self.is_final else f"{words}; as of {at}, and growing"
+        return f"{self.words}; {f'final, fenced at {at}' if self.is_final else f'as of {at}, and growing'}"
 
 
 @dataclass(frozen=True, slots=True)

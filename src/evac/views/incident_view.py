@@ -128,7 +128,8 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
         ("people", f"{count} without a service at some point"),
     ]
     newest = [e for e in entries if e.weight == "main"][-12:]
-    last = SheetPart("Last entries", "", (), _TIMELINE, [_entry(e) for e in newest])
+    rows = [(when, words, source) for when, _, words, source in map(_entry, newest)]
+    last = SheetPart("Last entries", "", (), ("when", "what", "source"), rows)
     return Sheet(
         f"{about.incident}: {STATE_WORDS[about.state]}",
         "",
@@ -137,7 +138,7 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
     )
 
 
-_TIMELINE: Final = ("when", "what", "in words", "source")
+_TIMELINE: Final = ("when", "kind", "what", "source")
 
 
 def _entry(entry: Entry) -> tuple[str, str, str, str]:

@@ -127,7 +127,7 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
         yield one.label, f"{one.name}: {one.words}{affected}", "warning"
     yield "state", state.replace("_", " ") + (f" ({why})" if why else ""), STYLE_OF.get(state, "")
     yield "incident", document.incident, ""
-    yield "question", document.question or "-", ""
+    yield "scenario", document.question or "-", ""
     yield "plan", plan if width >= _WIDE else f"{plan[:_DIGEST]}…", "dim"
     yield "leader", document.leader or NO_LEADER, "" if document.leader or state in ENDED else "error"
     began_ms = moment_ms(document.started_at)
@@ -136,9 +136,14 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     proofs = document.approval_proofs
     named = [f"{who} ({proofs[who]})" if who in proofs else who for who in document.approved_by]
     yield "approved", listed(named) or beforehand, ""
+    safe: dict[str, list[str]] = {}
     for lost in document.most_lost:
-        name = "worst-case loss" if state in ENDED else "may be lost"
-        yield name, lost.sentence, "" if lost.milliseconds == 0 else "warning"
+        if lost.milliseconds == 0:
+            safe.setdefault(lost.known, []).append(lost.store)
+        else:
+            yield "worst-case loss", lost.sentence, "warning"
+    for words, stores in safe.items():
+        yield "worst-case loss", f"{listed(stores)}: {words}", ""
     for group in document.groups:
         yield "recovery group", group.words, _STYLE_OF_GROUP[group.state]
     if began_ms > 0:
@@ -177,7 +182,7 @@ def _table(page: Page, document: RunDocument, width: int, most: int) -> None:
         whole=(0,) if left >= _LEAST_DETAIL else (),
     )
     if whole > len(rows):
-        page.line(f"and {plural(whole - len(rows), 'step')} more: evac run show --output json", "dim")
+        page.line(f"and {plural(whole - len(rows), 'more step')}: evac run show --output json", "dim")
 
 
 def _took(row: StepRow, now_ms: int) -> str:

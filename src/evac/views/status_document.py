@@ -180,7 +180,7 @@ def status_text(
     if runs:
         page.line()
         page.table(
-            ("run", "state", "question"),
+            ("run", "state", "scenario"),
             [(row.run, row.state.replace("_", " "), row.scenario) for row in runs[:ROWS]],
             whole=(0,),
         )
@@ -264,7 +264,7 @@ def drawer_text(rows: Sequence[PlanLine], width: int, colour: bool) -> str:
 def list_text(rows: Sequence[RunLine], width: int, colour: bool) -> str:
     """One line per run: newest last."""
     page = Page(width, colour)
-    heads: tuple[str, ...] = ("run", "state", "question", "started, UTC")
+    heads: tuple[str, ...] = ("run", "state", "scenario", "started, UTC")
     found = [_run_row(row) for row in rows]
     if not found:
         page.line("no runs yet")

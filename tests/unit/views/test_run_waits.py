@@ -15,7 +15,7 @@ from evac.run.state import apply, replay
 from evac.run.values import KEPT, LEFT_WORDS, Event, Left, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.run.waits import Failure, Gate, Paused, waiting
-from evac.views.documents import LeftRow, RunDocument, RunShown, run_document, run_head, slow_words
+from evac.views.documents import LeftRow, LossRow, RunDocument, RunShown, run_document, run_head, slow_words
 from evac.views.run_report import run_text
 from evac.views.wait_words import words_of
 
@@ -265,3 +265,25 @@ def test_of_what_people_do_fences_come_first_and_the_rest_as_planned() -> None:
     begun = (Event("step_started", 2, step.id, 1, {"token": 1}) for step in steps)
     asked = [wait.step for wait in waiting(under_way(*begun, spec=spec)) if wait.kind == "by_hand"]
     assert asked == ["fence:zeta", "fence:beta", "boot:s1", "shift:alpha", "boot:s0"]
+
+
+def test_stores_that_lose_nothing_for_the_same_reason_are_one_line() -> None:
+    def row(store: str, lost_ms: int | None, words: str) -> LossRow:
+        return LossRow(store, "muc", lost_ms, "seen", words)
+
+    losses = (
+        row("a", 0, "nothing: it confirms every commit"),
+        row("b", 2_000, "2 s: seen 2 s ago"),
+        row("c", 0, "nothing: it confirms every commit"),
+        row("d", 0, "nothing, as declared in the estate; never observed"),
+    )
+    document = replace(run_document(RunShown(under_way(), "c1", 10)), most_lost=losses)
+    text = run_text(document, 200, False)
+    lines = [
+        line.strip().removeprefix("worst-case loss").strip() for line in text.splitlines() if "loss" in line
+    ]
+    assert lines[1:] == [
+        "a, c: nothing: it confirms every commit",
+        "d: nothing, as declared in the estate; never observed",
+    ], "what is only declared is never said to be certain"
+    assert "b" in lines[0]
