@@ -243,7 +243,7 @@ def loss(top: Topology, paths: Iterable[str]) -> Loss:
     racks = (
         _mask(top.rack_index, named["rack"]) | _gather(sites, top.rack_site) | _gather(halls, top.rack_hall)
     )
-    racks |= _racks_without_feed(top, feeds)
+    racks |= racks_without_feed(top, feeds)
     servers = _gather(racks, estate.fleet.rack) | _gather(sites, estate.fleet.site)
     for name in named["server"]:
         servers[server_row(estate, name)] = True
@@ -300,7 +300,8 @@ def _pools_without_server(top: Topology, servers: BoolColumn) -> BoolColumn:
     return np.asarray((had > 0) & (gone == had), np.bool_)
 
 
-def _racks_without_feed(top: Topology, feeds: BoolColumn) -> BoolColumn:
+def racks_without_feed(top: Topology, feeds: BoolColumn) -> BoolColumn:
+    """(racks,) racks whose feeds are all lost."""
     dead = np.bincount(top.feed_racks[feeds[top.feed_rows]], minlength=len(top.rack_feed_count))
     return np.asarray((top.rack_feed_count > 0) & (dead >= top.rack_feed_count), np.bool_)
 

@@ -14,6 +14,7 @@ from fractions import Fraction
 from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members
 from evac.derive.domains import Loss, Topology, is_lost, lost_now, topology
 from evac.derive.stores import is_down, store_is_lost
+from evac.derive.tripping import tripped
 from evac.model.estate import Estate
 from evac.model.fleet import (
     AT_SITE,
@@ -28,7 +29,7 @@ from evac.model.fleet import (
     Replicas,
     np,
 )
-from evac.model.plan import PLACEMENT
+from evac.model.reason import PLACEMENT
 from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED
@@ -157,6 +158,25 @@ def estimated(top: Topology, lost: Loss) -> BoolColumn:
     return flags
 
 
+def unplaced(top: Topology) -> BoolColumn:
+    """(sites, S) where services may run whose replicas the files do not place: at their `sites`, anywhere if
+    they state none.
+    """
+
+    def work() -> BoolColumn:
+        estate = top.estate
+        home = estate.replicas if estate.home is None else estate.home
+        placed = np.bincount(home.service[home.count > 0], minlength=len(estate.services)) > 0
+        found = np.zeros((len(estate.sites), len(estate.services)), np.bool_)
+        for row in np.flatnonzero(~placed).tolist():
+            service = estate.services[row]
+            if not service.external and service.replicas != 0:
+                found[[top.site_index[site] for site in service.sites] or slice(None), row] = True
+        return found
+
+    return top.once("unplaced", work)
+
+
 def sites_in_part(top: Topology, lost: Loss) -> tuple[BoolColumn, BoolColumn]:
     """(sites,) sites that a loss takes in part: something more than single servers, but not the whole."""
     parts = np.zeros(len(top.estate.sites), np.bool_)
@@ -173,7 +193,7 @@ def sites_in_part(top: Topology, lost: Loss) -> tuple[BoolColumn, BoolColumn]:
 
 def loose_services(top: Topology, lost: Loss) -> BoolColumn:
     """(S,) services whose replicas a loss may or may not take, because only their site, or that of their
-    pool, is known; or because no replica of a service there is known.
+    pool, is known; or because it is unknown where any of them runs.
     """
     estate, replicas = top.estate, top.estate.replicas
     some, parts = sites_in_part(top, lost)
@@ -188,10 +208,7 @@ def loose_services(top: Topology, lost: Loss) -> BoolColumn:
     server = replicas.target[bare]
     rackless = (estate.fleet.rack[server] < 0) & ~lost.servers[server] & parts[estate.fleet.site[server]]
     flags[replicas.service[bare[rackless]]] = True
-    counted = np.bincount(replicas.service, minlength=len(flags)) > 0
-    for row in np.flatnonzero(~counted).tolist():
-        here = [top.site_index[site] for site in estate.services[row].sites]
-        flags[row] |= bool((some | lost.sites)[here].any())
+    flags |= unplaced(top)[some | lost.sites].any(axis=0)
     return flags
 
 
@@ -238,6 +255,9 @@ def unjudged(
             users = np.array([family in names for names in graph.families], np.bool_)
             users[[row for row, pairs in rebuilds.items() if any(family == of for _, of in pairs)]] = True
             causes.append((f"stores/{estate.stores[doubtful[0]].id}/{PLACEMENT}", users))
+    more = tripped(top, lost) if is_loss else None
+    if more is not None:
+        causes.append((more.fact, _taken_by(top, lost, more.lost, graph, without_store | loose, rebuilds)))
     found: dict[int, str] = {}
     for path, direct in causes:
         for row in np.flatnonzero(direct).tolist():
@@ -246,6 +266,28 @@ def unjudged(
         for row in np.flatnonzero(hit_by_dependency(graph, direct)).tolist():
             found.setdefault(row, path)
     return found
+
+
+def _taken_by(
+    top: Topology,
+    lost: Loss,
+    more: Loss,
+    graph: ServiceGraph,
+    without_store: BoolColumn,
+    rebuilds: Mapping[int, tuple[tuple[str, str], ...]],
+) -> BoolColumn:
+    """(S,) services that lose replicas or the last store of a family if `more` is lost instead of `lost`.
+    without_store: (D,) stores that are lost anyway, or may be.
+    """
+    flags, replicas = np.zeros(len(top.estate.services), np.bool_), top.estate.replicas
+    flags[replicas.service[replicas_lost(top, more) > replicas_lost(top, lost)]] = True
+    down = np.array([is_down(store, lost_members(top, more, store)) for store in top.estate.stores], np.bool_)
+    for family, stores in graph.family_stores.items():
+        rows = list(stores)
+        if (down & ~without_store)[rows].any() and (down | without_store)[rows].all():
+            flags[[row for row, names in enumerate(graph.families) if family in names]] = True
+            flags[[row for row, pairs in rebuilds.items() if any(family == of for _, of in pairs)]] = True
+    return flags
 
 
 def placement_of(service: str) -> str:

@@ -14,6 +14,7 @@ from evac.derive.domains import Loss, Topology, lost_now, may_run_at
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, PowerTable, power_table
 from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, unknown_servers
+from evac.derive.tripping import LOAD
 from evac.derive.vague import held_by_pools, knows_servers, vague_amounts
 from evac.model.fleet import (
     AT_SITE,
@@ -29,6 +30,7 @@ from evac.model.fleet import (
     pools_of,
 )
 from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows, Vague
+from evac.model.reason import PLACEMENT
 from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED
@@ -114,10 +116,10 @@ def rows_of(
     totals = [f"pools/{estate.pools[p].id}" for p in pool_rows]
     totals += [f"sites/{estate.sites[s].id}/capacity" for s in shadow_sites]
     home = _home_rows(top, lost, scenario, bare, pool_rows, shadow_sites)
-    vague = vague_amounts(
-        top, scenario, bare.chosen, pool_rows, rows.capacity[len(bare.chosen) :], totals, present, home
-    )
-    unknown |= {path for missing in vague.rows.values() for _, path in missing if path.endswith("/replicas")}
+    amounts = rows.capacity[len(bare.chosen) :]
+    vague = vague_amounts(top, scenario, bare.chosen, pool_rows, amounts, totals, present, home, lost)
+    open_ends = ("/replicas", f"/{LOAD}", f"/{PLACEMENT}")
+    unknown |= {path for missing in vague.rows.values() for _, path in missing if path.endswith(open_ends)}
     others = len(rows) - len(bare.chosen)
     bring_up = np.r_[bare.bring_up, np.zeros(others, np.bool_)]
     powered_by = np.r_[bare.powered_by, np.full(others, -1, np.int32)].astype(np.int32)

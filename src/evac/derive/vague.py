@@ -12,7 +12,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from evac.derive.domains import Topology
+from evac.derive.domains import Loss, Topology
+from evac.derive.pools import placement_of, unplaced
+from evac.derive.tripping import tripped
 from evac.model.fleet import AT_SITE, ON_SERVER, SERVING, BoolColumn, IndexColumn, IntColumn, pools_of
 from evac.model.instance import Present, Vague
 from evac.model.scenario import Scenario
@@ -50,8 +52,8 @@ def only_pool(top: Topology) -> IntColumn:
 
 
 def crowded(top: Topology) -> tuple[BoolColumn, BoolColumn]:
-    """(servers,) and (pools,) that may hold replicas with only a known site. If it is unknown what runs on
-    servers, every serving server may hold some.
+    """(servers,) and (pools,) that may hold replicas with only a known site, or of a service that may run
+    anywhere. If it is unknown what runs on servers, every serving server may hold some.
     """
 
     def work() -> tuple[BoolColumn, BoolColumn]:
@@ -59,12 +61,20 @@ def crowded(top: Topology) -> tuple[BoolColumn, BoolColumn]:
         sites = np.zeros(len(estate.sites), np.bool_)
         sites[replicas.target[(replicas.kind == AT_SITE) & (replicas.count > 0)]] = True
         sites &= only_pool(top) < 0
+        sites |= unplaced(top).any(axis=1)
         bare = (fleet.pool < 0) & (fleet.state == SERVING)
         if knows_servers(top):
             bare &= sites[fleet.site]
         return bare, sites[top.pool_site]
 
     return top.once("crowded", work)
+
+
+def crowd_of(top: Topology, site: int) -> str:
+    """Path of the fact without which it is unknown what is free at a crowded site."""
+    nowhere = np.flatnonzero(unplaced(top)[site]).tolist()
+    services, sites = top.estate.services, top.estate.sites
+    return placement_of(services[nowhere[0]].id) if nowhere else f"sites/{sites[site].id}/replicas"
 
 
 def knows_servers(top: Topology) -> bool:
@@ -94,11 +104,13 @@ def vague_amounts(
     owners: list[str],
     present: Present,
     home: BoolColumn,
+    lost: Loss,
 ) -> Vague:
     """The unknown amounts in the rows of a loss, evacuation or restore: servers, pools, sites without either.
 
     capacity (N, R) and owners (N,): of pools and sites, and their paths. home: (V,) rows of a restored
-    domain: what returns home fits there, as it did before.
+    domain: what returns home fits there, as it did before. lost: servers behind a feed that may trip count as
+    capacity of unknown size.
     """
     if scenario.kind not in ("lose", "evacuate", "restore"):
         return Vague()
@@ -114,17 +126,27 @@ def vague_amounts(
         )
         if missing:
             rows[number] = missing
-    sites = top.estate.sites
     crowds = np.flatnonzero(servers[chosen])
     for row, site in zip(crowds.tolist(), top.estate.fleet.site[chosen[crowds]].tolist(), strict=True):
-        rows[row] = tuple((r, f"sites/{sites[site].id}/replicas") for r in range(RESOURCE_COUNT) if asked[r])
+        rows[row] = tuple((r, crowd_of(top, site)) for r in range(RESOURCE_COUNT) if asked[r])
     for row, pool in enumerate(pools, first):
         if full[pool]:
-            path = f"sites/{top.estate.pools[pool].site}/replicas"
+            path = crowd_of(top, int(top.pool_site[pool]))
             rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
+    more = tripped(top, lost) if scenario.kind == "lose" else None
+    if more is not None:
+        in_pools = np.bincount(top.estate.fleet.pool[_in_pool(top, more.lost.servers)], minlength=len(full))
+        held = [*more.lost.servers[chosen].tolist(), *(bool(in_pools[pool]) for pool in pools)]
+        for row in (row for row, open_ in enumerate(held) if open_):
+            rows[row] = rows.get(row, ()) + tuple((r, more.fact) for r in range(RESOURCE_COUNT) if asked[r])
     for line in np.flatnonzero(np.isin(present.service, list(demand))).tolist():
         row = int(present.row[line])
         rows[row] = rows.get(row, ()) + demand[int(present.service[line])]
     away = {row: missing for row, missing in sorted(rows.items()) if not home[row]}
     asking = {} if scenario.kind == "restore" else {service: one[0][1] for service, one in demand.items()}
     return Vague(MappingProxyType(asking), MappingProxyType(away))
+
+
+def _in_pool(top: Topology, servers: BoolColumn) -> BoolColumn:
+    """(V,) those of some servers that belong to a pool."""
+    return servers & (top.estate.fleet.pool >= 0)

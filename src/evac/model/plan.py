@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from evac.model.estate import Lead
 from evac.model.instance import LeftOff
-from evac.model.reason import Reason
+from evac.model.reason import PLACEMENT, Reason
 from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario
 from evac.model.step_id import MOVED
@@ -125,8 +125,6 @@ FROM_LOSS_MS: Final = "from_loss_ms"
 """The parameter of a step that happens by itself: its duration from the loss. The step itself is the part
 left when the plan begins.
 """
-PLACEMENT: Final = "placement"
-"""The last part of the path of a fact that states where something runs."""
 
 
 @dataclass(frozen=True, slots=True)

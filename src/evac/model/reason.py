@@ -28,6 +28,8 @@ ReasonKind = Literal[
     "text",
 ]
 NAMED_MOST: Final = 3
+PLACEMENT: Final = "placement"
+"""The last part of the path of where replicas or members are, which the files may leave unknown."""
 _NAMES_SERVICES: Final = frozenset(
     {"capacity-for", "place-unknown", "start-cycle", "tool-cycle", "needs", "needs-tool"}
 )
@@ -36,6 +38,15 @@ _NAMES_SERVICES: Final = frozenset(
 def fact_words(path: str) -> str:
     """A missing fact, by its path: `pools/a-k8s/cpu` is the cpu of pool a-k8s."""
     section, name, what = path.split("/", 2)
+    if section == "feeds":
+        feed, _, what = f"{name}/{what}".rpartition("/")
+        return f"whether feed {feed} carries a {what} above its budget"
+    if what == PLACEMENT:
+        return (
+            f"where the members of store {name} are"
+            if section == "stores"
+            else f"where the replicas of {name} run"
+        )
     if section == "limits":
         return f"how long {what} takes (limits: {name}:)"
     if section == "sites" and what == "replicas":
@@ -88,9 +99,9 @@ class Reason:
             case "capacity-for":
                 return f"frees capacity for {', '.join(self.services)}{' and others' if self.more else ''}"
             case "place-unknown":
-                return f"cannot be judged: where the replicas of {self.services[0]} run"
+                return f"cannot be judged: {fact_words(f'services/{self.services[0]}/{PLACEMENT}')}"
             case "members-unknown":
-                return f"cannot be judged: where the members of store {self.store} are"
+                return f"cannot be judged: {fact_words(f'stores/{self.store}/{PLACEMENT}')}"
             case "fact-unknown":
                 return f"cannot be judged: {fact_words(self.fact)}"
             case "start-cycle":

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from evac.audit import RULES, audit, headline, summary
-from evac.audit.context import duration, listed
+from evac.audit.context import listed
+from evac.audit.reasons import duration
 from evac.model.estate import Estate, Service, Site
 from evac.model.fleet import AT_SITE
 from evac.model.units import amount
@@ -107,7 +108,10 @@ def test_an_estate_of_which_almost_nothing_is_known_is_judged_without_guessing()
     estate = Estate(name="bare", sites=(Site("x"), Site("y")), services=services)
     report = audit(estate)
     rows = {row.domain: {f.service: f.fate for f in row.fates(report.services)} for row in report.rows}
-    assert rows == {"x": {"a": "unknown", "b": "unknown"}, "y": {"b": "unknown"}}
+    assert rows == {
+        "x": {"a": "unknown", "b": "unknown", "c": "unknown"},
+        "y": {"b": "unknown", "c": "unknown"},
+    }
     assert "unknown-facts" in {f.rule for f in report.findings}
 
 

@@ -77,7 +77,7 @@ def test_what_needs_a_tool_that_cannot_be_judged_cannot_be_judged(
     for name in ("shop", "front"):
         assert (outcomes[name].state, outcomes[name].recovery_ms is not None) == told
         if told[0] == "unknown":
-            assert "placement of pipeline" in outcomes[name].reason
+            assert "where the replicas of pipeline run" in outcomes[name].reason
     for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
         monkeypatch.setattr(planned, most, 0)
     report = audit(estate)

@@ -1,5 +1,6 @@
-"""Taking a fact away from an estate never turns a verdict better: a start time, how long a fence, a promotion
-or a boot takes, how far a replica lags, what a backup is, what a replica needs, what a pool has.
+"""Taking a fact away from an estate never turns a verdict better: where a service runs, a start time, how
+long a fence, a promotion or a boot takes, how far a replica lags, what a backup is, what a replica needs,
+what a pool has.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Place = tuple[str | int, ...]
 SEEDS: Final = (2, 3, 11, 15, 17, 20, 26, 41, 52, 61, 64, 73)
 """Estates of few services that have such facts."""
 KEYS: Final = {
-    "services": ("start", "demand"),
+    "services": ("start", "demand", "replicas"),
     "stores": ("fence", "promote", "members"),
     "classes": ("boot",),
     "pools": ("cpu", "memory"),

@@ -16,7 +16,7 @@ import numpy as np
 from evac.audit.impacts.capacity import Capacity
 from evac.audit.impacts.dependencies import Bits, Order, Pairs, any_of, spread_table, unpacked
 from evac.audit.impacts.hits import Down, Ground, Wiring, down_by, ground_of, wiring_of
-from evac.audit.impacts.losses import CountTable, Losses, Presence
+from evac.audit.impacts.losses import CountTable, Losses, Presence, tripping
 from evac.audit.impacts.proved import Alone, doubts
 from evac.audit.impacts.recovery import Chains, Damage, Recovery, Times, by_loss_of, levels_of, recovery
 from evac.audit.impacts.stores import FENCE, NEVER, RELEASE, FamilyHits, StoreHits
@@ -217,6 +217,7 @@ def _open(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
     may_fit = ground.capacity.may_fit
     some = (left > 0) | ground.capacity.reserves.last.any() | short.of(may_fit)
     vague = ~short.of(ground.capacity.headroom_known) & some
+    vague |= np.isin(short.loss, list(tripping(ground.top, ground.losses)))
     doubtful = short.only(vague | short.of(ground.capacity.crowded)).marked(*ground.lost.shape)
     doubtful |= ground.loose
     for number, missing in ground.capacity.short.items():

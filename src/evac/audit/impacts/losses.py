@@ -7,7 +7,7 @@ itself gets a row of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Final, Literal
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from evac.derive.domains import Domain, Topology, domains, loss, resolve, resolve_each, server_row
 from evac.derive.objectives import OF_KIND, loss_class
-from evac.derive.pools import part_of, pools_with_servers, share_of_pool
+from evac.derive.pools import part_of, pools_with_servers, replicas_lost, share_of_pool, unplaced
+from evac.derive.tripping import Tripped, tripped
 from evac.model.estate import Estate
 from evac.model.fleet import (
     AT_SITE,
@@ -447,14 +448,34 @@ def endpoints_lost(
 
 
 def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
-    """(L, S) what a loss below a site may or may not take, because only the site is known."""
-    open_question = np.zeros((len(losses), found.n.shape[0]), np.bool_)
+    """(L, S) what a loss may or may not take: below a site because only the site is known, anywhere because
+    not even that is, and behind feeds that may trip.
+    """
+    open_question, nowhere = np.zeros((len(losses), found.n.shape[0]), np.bool_), unplaced(top)
+    for site in np.flatnonzero(nowhere.any(axis=1)).tolist():
+        open_question |= losses.touches(site, top.hall_site)[:, None] & nowhere[site]
     below = ~losses.sites.any(axis=1)
     single = np.flatnonzero((losses.site >= 0) & below)
-    open_question[single] = found.loose[losses.site[single]]
+    open_question[single] |= found.loose[losses.site[single]]
     for number in np.flatnonzero(losses.site < 0):
         touched = (losses.rows.site[losses.rows_of(int(number))], top.hall_site[losses.halls[number]])
         partly = np.setdiff1d(np.concatenate(touched), np.flatnonzero(losses.sites[number]))
         if len(partly):
-            open_question[number] = found.loose[partly].any(axis=0)
+            open_question[number] |= found.loose[partly].any(axis=0)
+    replicas = top.estate.replicas
+    for one, more in tripping(top, losses).items():
+        taken = replicas_lost(top, more.lost) > replicas_lost(top, loss(top, losses.members[one]))
+        open_question[one, replicas.service[taken]] = True
     return open_question
+
+
+def tripping(top: Topology, losses: Losses) -> Mapping[int, Tripped]:
+    """Loss -> what it may take by overloading feeds, for those that overload any."""
+
+    def work() -> dict[int, Tripped]:
+        several = (top.rack_feed_count > 1).any()
+        some = losses.of_kind("feed", "group", "pair").tolist() if several else []
+        found = ((number, tripped(top, loss(top, losses.members[number]))) for number in some)
+        return {number: more for number, more in found if more is not None}
+
+    return top.once(("tripping", losses.members), work)

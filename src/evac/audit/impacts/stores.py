@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.impacts.losses import Losses
-from evac.derive.affected import ServiceGraph
+from evac.audit.impacts.losses import Losses, tripping
+from evac.derive.affected import ServiceGraph, lost_members
 from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
 from evac.derive.objectives import judged_as
 from evac.derive.stores import (
@@ -186,6 +186,9 @@ def store_hits(top: Topology, losses: Losses) -> StoreHits:
         lost[number, part.losses] = part.lost
         if part.maybe is not None:
             maybe[number] = part.maybe
+    for one, more in tripping(top, losses).items():
+        for number, store in enumerate(top.estate.stores):
+            maybe[number, one] |= is_down(store, lost_members(top, more.lost, store))
     bases = np.cumsum([0, *(len(part.outcomes) for part in parts)]).tolist()
     return StoreHits(
         store=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.losses) for part in parts]),

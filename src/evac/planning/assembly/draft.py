@@ -18,7 +18,7 @@ from evac.derive.untimed import from_loss
 from evac.model.fleet import IntColumn
 from evac.model.instance import Instance, LostStore, Services
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
-from evac.model.reason import NAMED_MOST, Reason
+from evac.model.reason import NAMED_MOST, PLACEMENT, Reason
 from evac.model.records import dataclass
 from evac.model.step_id import MILES, MOVED
 from evac.planning.assembly.capacity import has_no_capacity, short_of
@@ -298,10 +298,7 @@ def _reason(
     if state == "unknown" and service not in draft.instance.unjudged:
         return Reason("fact-unknown", fact=doubt.base[service])
     if state == "unknown":
-        section, name, _ = draft.instance.unjudged[service].split("/", 2)
-        if section == "services":
-            return Reason("place-unknown", (name,))
-        return Reason("members-unknown", store=name)
+        return _unjudged(draft.instance.unjudged[service])
     if state != "unplaced":
         return None
     held = _waits_in_vain(draft, times, service)
@@ -311,6 +308,16 @@ def _reason(
         return Reason("no-capacity")
     resource, missing = short_of(draft.instance, service, times.base_at < draft.instance.horizon)
     return Reason("capacity-not-found", resource=resource, missing=missing)
+
+
+def _unjudged(fact: str) -> Reason:
+    """Why the effect on a service is unknown, by the path of the missing fact."""
+    section, name, what = fact.split("/", 2)
+    if what != PLACEMENT:
+        return Reason("fact-unknown", fact=fact)
+    return (
+        Reason("place-unknown", (name,)) if section == "services" else Reason("members-unknown", store=name)
+    )
 
 
 def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False) -> Reason | None:

@@ -1,0 +1,96 @@
+"""A service whose replicas the files do not place may run anywhere: no loss of a site leaves it out, and what
+is free next to it is not known.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.random_estates import random_document
+from evac.audit import audit
+from evac.estate import load
+from evac.model.estate import Estate
+from evac.model.scenario import lose
+from evac.planning.plan import foresee, plan
+from evac.verify import check
+from tests.unit.truth.written import written
+
+ESTATE = """
+sites: {a: {}, b: {}, c: {}}
+halls: {a/h: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+providers: {net: {}}
+services:
+  calls: {people: 9, start: 1 s, PLACE demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  desk: {people: 9, start: 1 s, replicas: {pb: 1}, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}, needs: [calls]}
+  wiki: {people: 9, start: 1 s, replicas: {pa: 1}, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}}
+  mail: {external: true, provider: net}
+"""
+CASES = [
+    ("replicas: 2,", {"a": True, "a/h": True, "b": True, "provider:net": False}),
+    ("", {"a": True, "a/h": True, "b": True, "provider:net": False}),
+    ("sites: [a],", {"a": True, "a/h": True, "b": False, "provider:net": False}),
+    ("replicas: 0,", {"a": False, "a/h": False, "b": False, "provider:net": False}),
+]
+
+
+def fates(estate: Estate, loss: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+    """Method -> fate of each service."""
+    found = {}
+    for _ in range(2):
+        report = audit(estate)
+        row = next(row for row in report.rows if row.domain == loss)
+        told = {one.service: one.fate for one in row.fates(report.services)}
+        found[row.method] = {name: told.get(name, "unaffected") for name in report.services}
+        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+            monkeypatch.setattr(f"evac.audit.impacts.planned.{most}", 0)
+    return found
+
+
+@pytest.mark.parametrize(("place", "losses"), CASES)
+def test_a_service_without_a_place_cannot_be_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, losses: dict[str, bool]
+) -> None:
+    estate = written(tmp_path, ESTATE.replace("PLACE", place))
+    for loss, is_open in losses.items():
+        made = plan(estate, lose(loss))
+        assert check(estate, made).holds
+        states = {one.service: one.state for one in made.outcomes}
+        assert (states.get("calls") == "unknown") == is_open
+        assert ("services/calls/placement" in made.unknown) == (is_open or place != "replicas: 0,")
+        with monkeypatch.context() as patch:
+            for told in fates(estate, loss, patch).values():
+                assert (told["calls"] == "unknown") == is_open
+                assert (told["desk"] == "unknown") == (is_open or (loss == "b" and place == "sites: [a],"))
+
+
+def test_what_is_free_next_to_it_is_not_known(tmp_path: Path) -> None:
+    """`wiki` starts in pb, which `calls` may fill."""
+    placed = written(tmp_path / "placed", ESTATE.replace("PLACE", "replicas: {pb: 2},"))
+    nowhere = written(tmp_path / "nowhere", ESTATE.replace("PLACE", "replicas: 2,"))
+    states = [{one.service: one.state for one in plan(e, lose("a")).outcomes} for e in (placed, nowhere)]
+    assert [found["wiki"] for found in states] == ["restored", "unknown"]
+
+
+@pytest.mark.parametrize("seed", range(40, 52))
+def test_no_site_of_a_random_estate_is_lost_without_it(tmp_path: Path, seed: int) -> None:
+    document, table = random_document(seed)
+    for name, service in document["services"].items():
+        placed = service.pop("replicas")
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "estate.yaml").write_text(json.dumps(document), "utf-8")
+        if table:
+            (folder / "servers.csv").write_text(table, "utf-8")
+        estate = load(folder)
+        for site in estate.sites:
+            assert {o.service: o.state for o in foresee(estate, lose(site.id))}.get(name) in (
+                "unknown",
+                "unplaced",
+            )
+        service["replicas"] = placed

@@ -1,0 +1,142 @@
+"""A feed that gets more than it can supply when another is lost may trip: nothing behind it is safe."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac.audit import audit
+from evac.audit.impacts import planned
+from evac.derive.domains import loss, topology
+from evac.derive.tripping import tripped
+from evac.model.scenario import lose
+from evac.planning.plan import plan
+from evac.verify import check
+from evac.views.plan_view import verdict_words
+from tests.unit.truth.written import written
+
+ESTATE = """
+name: feeds
+sites: {a: {}, b: {}}
+feeds: {a/f1: {power_budget: FIRST}, a/f2: {power_budget: 2 kW}, a/f3: {power_budget: 2 kW}}
+halls: {a/h1: {}}
+racks: {a/h1/r1: {feeds: [a/f1, a/f2]}, a/h1/r2: {feeds: [a/f1]}, a/h1/r3: {feeds: [a/f2, a/f3]}}
+classes: {web: {cpu: 8 cores, memory: 32 GiB, watts: 400 W}}
+limits: {power_margin: 10 %}
+pools: {pb: {site: b, cpu: 64 cores, memory: 640 GiB}}
+services:
+  shop: {people: 9, start: 1 s, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  wiki: {people: 9, start: 1 s, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}, needs: [shop]}
+  docs: {people: 9, start: 1 s, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  news: {people: 9, start: 1 s, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none},
+         needs: [{store: items}]}
+stores:
+  items: {engine: x, fence: 1 s, promote: 1 s, members: [{at: s3, mode: primary}, {at: b, mode: sync}]}
+"""
+SERVERS = "server,site,rack,class,state\n" + "".join(
+    f"{name},a,a/h1/{rack},web,serving\n"
+    for name, rack in (("s1", "r1"), ("s2", "r1"), ("s3", "r2"), ("s4", "r3"))
+)
+REPLICAS = "service,target,count\nshop,s1,1\nwiki,pb,1\ndocs,s4,1\nnews,pb,1\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "open_ones"),
+    [("1100 W", {"shop", "wiki", "news"}), ("1200 W", set()), ("2 kW", set())],
+)
+@pytest.mark.parametrize("method", ["plan", "estimate"])
+def test_what_runs_behind_an_overloaded_feed_cannot_be_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, open_ones: set[str], method: str
+) -> None:
+    """Without a/f2, a/f1 carries all of r1 and r2: 1,200 W. The margin is not part of what it can supply."""
+    estate = written(tmp_path, ESTATE.replace("FIRST", first), servers=SERVERS, replicas=REPLICAS)
+    if method == "estimate":
+        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+            monkeypatch.setattr(planned, most, 0)
+    made = plan(estate, lose("a/f2"))
+    assert check(estate, made).holds
+    assert {one.service for one in made.outcomes if one.state == "unknown"} == open_ones
+    report = audit(estate)
+    row = next(row for row in report.rows if row.domain == "a/f2")
+    told = {one.service for one in row.fates(report.services) if one.fate == "unknown"}
+    assert (row.method, told) == (method, open_ones)
+    assert row.verdict == ("unknown" if open_ones else "ok")
+    if open_ones:
+        assert verdict_words(made) == "cannot be judged: whether feed a/f1 carries a load above its budget"
+
+
+def test_no_plan_counts_on_servers_behind_an_overloaded_feed(tmp_path: Path) -> None:
+    """`docs` is lost with r3 and fits on s1 and s2 only, which hang on a/f1."""
+    text = ESTATE.replace("FIRST", "1100 W").replace("site: b, cpu: 64 cores", "site: b, cpu: 2 cores")
+    estate = written(tmp_path, text, servers=SERVERS, replicas=REPLICAS)
+    made = plan(estate, lose("a/f2", "a/f3"))
+    assert check(estate, made).holds
+    states = {one.service: one.state for one in made.outcomes}
+    assert states["docs"] == "unknown"
+    assert "feeds/a/f1/load" in made.unknown
+
+
+FEEDS = [f"a/f{number}" for number in range(4)]
+Racks = list[tuple[int, list[str]]]
+
+
+@given(
+    racks=st.lists(
+        st.tuples(st.integers(0, 4), st.lists(st.sampled_from(FEEDS), min_size=1, max_size=3, unique=True)),
+        min_size=1,
+        max_size=6,
+    ),
+    budgets=st.lists(st.none() | st.integers(0, 20), min_size=4, max_size=4),
+    lost=st.sets(st.sampled_from(FEEDS), min_size=1, max_size=2),
+)
+def test_feeds_trip_one_after_the_other(
+    tmp_path_factory: pytest.TempPathFactory, racks: Racks, budgets: list[int | None], lost: set[str]
+) -> None:
+    feeds = ", ".join(
+        f"{name}: {{{'' if watts is None else f'power_budget: {watts}00 W'}}}"
+        for name, watts in zip(FEEDS, budgets, strict=True)
+    )
+    rows = ", ".join(f"a/h1/r{n}: {{feeds: [{', '.join(of)}]}}" for n, (_, of) in enumerate(racks))
+    table = "server,site,rack,class,state\n" + "".join(
+        f"s{n}-{k},a,a/h1/r{n},web,serving\n" for n, (count, _) in enumerate(racks) for k in range(count)
+    )
+    text = "sites: {a: {}}\nhalls: {a/h1: {}}\nclasses: {web: {watts: 400 W}}\n"
+    estate = written(
+        tmp_path_factory.mktemp("estate"), f"{text}feeds: {{{feeds}}}\nracks: {{{rows}}}\n", servers=table
+    )
+    top = topology(estate)
+    found = tripped(top, loss(top, sorted(lost)))
+    names, dark = _by_hand(racks, dict(zip(FEEDS, budgets, strict=True)), lost)
+    assert (set() if found is None else set(found.feeds)) == (names if dark else set())
+    if found is not None:
+        assert {n for n, gone in enumerate(found.lost.racks.tolist()) if gone} >= dark
+
+
+def _by_hand(racks: Racks, budgets: dict[str, int | None], lost: set[str]) -> tuple[set[str], set[int]]:
+    """Feeds that trip after a loss, and the racks that they take."""
+
+    def loads(gone: set[str]) -> dict[str, Fraction]:
+        found = dict.fromkeys(FEEDS, Fraction(0))
+        for count, of in racks:
+            left = [name for name in of if name not in gone]
+            for name in left:
+                found[name] += Fraction(400 * count, len(left))
+        return found
+
+    before, gone = loads(set()), set(lost)
+    while True:
+        now = loads(gone)
+        over = {
+            name
+            for name, watts in budgets.items()
+            if watts is not None and name not in gone and now[name] > max(watts * 100, before[name])
+        }
+        if not over:
+            break
+        gone |= over
+    dark = {n for n, (_, of) in enumerate(racks) if gone.issuperset(of) and not lost.issuperset(of)}
+    return gone - lost, dark
