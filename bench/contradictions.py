@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.random_estates import random_estate
+from bench.random_estates import random_estate, strange_estate
 from evac.audit import audit
 from evac.audit.impacts import planned
 from evac.model.estate import Estate
@@ -72,16 +72,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--work", type=int, default=0, help="generations that each plan searches")
     parser.add_argument("--estimate", action="store_true", help="as for larger estates")
+    parser.add_argument("--strange", action="store_true", help="with more of what strangers write")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     asked = parser.parse_args(arguments)
     found, begin, done = Counter[str](), time.monotonic(), 0
     if asked.estimate:
         planned.PLANNED_MOST = planned.PLACES_MOST = planned.LARGE_MOST = 0  # type: ignore[misc]
+    made = strange_estate if asked.strange else random_estate
     for seed in range(asked.first_seed, asked.first_seed + asked.estates):
         if time.monotonic() - begin > asked.seconds:
             break
         done += 1
-        for one in contradictions(random_estate(seed), asked.work):
+        for one in contradictions(made(seed), asked.work):
             kind = f"{one.audit.split()[0]} against {one.plan.split()[0]}"
             if not found[kind]:
                 print(f"  seed {seed}: {one}", flush=True)

@@ -75,11 +75,114 @@ def random_document(seed: int) -> tuple[Document, str]:
 def random_estate(seed: int) -> Estate:
     """The estate of a random document, read as any other."""
     document, table = random_document(seed)
+    return _read(document, {"servers": table} if table else {})
+
+
+def strange_estate(seed: int) -> Estate:
+    """A random estate with more of what strangers write: replicas and copies on servers and in racks, pools
+    with known servers, replicas without a place, feeds that carry little, alternatives, external services,
+    and objectives by class of loss.
+    """
+    return _read(*strange_document(seed))
+
+
+def strange_document(seed: int) -> tuple[Document, dict[str, str]]:
+    """The YAML of a strange estate as data, and its tables by name."""
+    found, table = random_document(seed)
+    chance = Chance(seed + 2**32)
+    servers = [line.split(",") for line in table.splitlines()[1:]]
+    _weak_feeds(chance, found, servers)
+    tables = {}
+    if servers:
+        pools = found.get("pools", {})
+        share = chance.one_of(0.0, 0.3, 0.9)
+        rows = [
+            [*row, f"p-{row[1]}" if f"p-{row[1]}" in pools and chance.often(share) else ""] for row in servers
+        ]
+        lines = ["server,site,rack,class,state,bmc,pool", *(",".join(row) for row in rows)]
+        tables["servers"] = "\n".join(lines) + "\n"
+    replicas = _places(chance, found, servers)
+    if replicas:
+        tables["replicas"] = "service,target,count\n" + "".join(
+            f"{service},{target},{count}\n" for (service, target), count in sorted(replicas.items())
+        )
+    _copies(chance, found, servers)
+    _outside(chance, found)
+    return found, tables
+
+
+def _read(document: Document, tables: dict[str, str]) -> Estate:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "estate.yaml").write_text(json.dumps(document), "utf-8")
-        if table:
-            Path(folder, "servers.csv").write_text(table, "utf-8")
+        for name, table in tables.items():
+            Path(folder, f"{name}.csv").write_text(table, "utf-8")
         return load(folder)
+
+
+def _weak_feeds(chance: Chance, found: Document, servers: list[list[str]]) -> None:
+    """Most racks on two feeds, whose budgets may not carry what the other leaves."""
+    feeds: Document = found.get("feeds", {})
+    if not servers or not feeds or chance.often(0.4):
+        return
+    for one in found["classes"].values():
+        one["watts"] = "400 W"
+    for name, rack in found["racks"].items():
+        mine = [feed for feed in feeds if feed.startswith(name.split("/")[0] + "/")]
+        if mine and chance.often(0.8):
+            rack["feeds"] = mine
+    for feed in feeds.values():
+        if chance.often(0.8):
+            feed["power_budget"] = chance.one_of("600 W", "900 W", "1300 W", "3 kW")
+
+
+def _places(chance: Chance, found: Document, servers: list[list[str]]) -> dict[tuple[str, str], int]:
+    """(service, target) -> replicas, for services that a table places; some others get no place at all."""
+    table: dict[tuple[str, str], int] = {}
+    on = [row[0] for row in servers if row[4] == "serving"]
+    for name, service in found["services"].items():
+        kind = chance.one_of("table", "table", "yaml", "yaml", "yaml")
+        kind = "nowhere" if chance.often(0.03) else kind
+        if kind == "table" and on:
+            del service["replicas"]
+            for target in chance.some(on, 3) or [chance.one_of(*on)]:
+                table[name, target] = chance.between(1, 2)
+            service["spread"] = service.get("spread", {}) | {"per_server": 2}
+        elif kind == "nowhere":
+            del service["replicas"]
+            if chance.often(0.5):
+                service["sites"] = [chance.one_of(*found["sites"])]
+    return table
+
+
+def _copies(chance: Chance, found: Document, servers: list[list[str]]) -> None:
+    """Copies of stores in racks, in halls and on servers of the sites where they are."""
+    places = [*found.get("halls", {}), *found.get("racks", {})]
+    for store in found.get("stores", {}).values():
+        for member in store["members"]:
+            site = member["at"]
+            here = [place for place in places if place.startswith(f"{site}/")]
+            here += [row[0] for row in servers if row[1] == site and row[4] != "dark"]
+            if here and chance.often(0.6):
+                member["at"] = chance.one_of(*here)
+        if chance.often(0.2):
+            store["objectives"] = {chance.one_of("rack", "hall", "site", "region"): {"rpo": "1 min"}}
+
+
+def _outside(chance: Chance, found: Document) -> None:
+    """External services, alternatives, and objectives by class of loss."""
+    names = list(found["services"])
+    if chance.often(0.4):
+        found["providers"] = {"cloud": {}}
+        found["services"]["ext"] = {"external": True, "provider": "cloud"}
+    for number, name in enumerate(names):
+        service = found["services"][name]
+        if number > 1 and chance.often(0.2):
+            group = chance.some(names[:number], 2) + (["ext"] if "ext" in found["services"] else [])
+            if len(group) > 1:
+                hard = {} if chance.often(0.8) else {"hard": False}
+                service.setdefault("needs", []).append({"any_of": group, **hard})
+        if chance.often(0.2):
+            service["objectives"] = {chance.one_of("rack", "hall", "site", "region"): {"rto": "5 min"}}
 
 
 def _grounds(chance: Chance, found: Document, sites: list[str]) -> list[str]:
