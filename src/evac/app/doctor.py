@@ -280,7 +280,7 @@ def _of_store(store: Store, policy: RunPolicy, known: _Asked) -> list[Ability]:
     others = sorted(site for site in sites if site and site != home)
     if not others:
         return _without_a_copy(store, home, known)
-    if store.automatic or store.quorum:
+    if store.automatic:
         what = "promote after a loss"
         return [Ability(store.id, "store", what, "automatic", why="its own cluster elects a primary")]
     ends = known.ends(store.id, Promotes)

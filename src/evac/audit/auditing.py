@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.audit.context import Cause, Context, counted, duration, listed, why_lost
+from evac.audit.context import Context, counted, listed, why_lost
 from evac.audit.findings import Finding, merged
 from evac.audit.impacts.all_losses import (
     DEGRADED,
@@ -33,6 +33,7 @@ from evac.audit.impacts.losses import LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
 from evac.audit.impacts.planned import as_planned, plain_where_small
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
+from evac.audit.reasons import Cause, duration
 from evac.audit.rules import RULES
 from evac.derive.domains import can_be_lost, topology
 from evac.derive.domains import domains as every_domain

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
 from datetime import UTC, date, datetime
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
@@ -18,27 +18,13 @@ from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts.all_losses import DEGRADED, LOST, NOT_PROVED, RECOVERS, Impacts
 from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
+from evac.audit.reasons import Chain, Reason, ReasonKind, duration
 from evac.derive.backups import day_ms, verdicts
 from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict, ProofRecord
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
 from evac.model.records import dataclass
-
-_UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
-
-
-def duration(ms: int) -> str:
-    """A duration in its two largest units: `2 h 5 min`; `never` if infinite."""
-    if ms >= NEVER:
-        return "never"
-    parts: list[str] = []
-    rest = ms
-    for size, name in _UNITS:
-        if rest >= size and len(parts) < 2:
-            parts.append(f"{rest // size} {name}")
-            rest %= size
-    return " ".join(parts) or f"{ms} ms"
 
 
 def back(ms: int) -> str:
@@ -64,124 +50,6 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
-
-
-ReasonKind = Literal[
-    "store-lost",
-    "store-rebuilt",
-    "single-place",
-    "too-few-replicas",
-    "traffic",
-    "fewer-replicas",
-    "no-copy",
-    "provider",
-    "majority-lost",
-    "no-headroom",
-    "nowhere-else",
-    "tools-lost",
-    "start-cycle",
-    "by-plan",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a loss takes a service down, degrades it, or keeps it down. Converted to words last."""
-
-    kind: ReasonKind
-    loss: str
-    stores: tuple[str, ...] = ()
-    services: tuple[str, ...] = ()
-    """Of `start-cycle`: all that need each other."""
-    replicas: int = 0
-    """Replicas left; of `no-headroom`: replicas that cannot be placed."""
-    of: int = 0
-    """Replicas before the loss."""
-    needed: int = 0
-    """Replicas needed to serve."""
-    planned: str = ""
-    """Of `by-plan`: the reason that the plan gives."""
-    source: str = ""
-    """Of `store-rebuilt`: the family it is rebuilt from."""
-    takes_ms: int | None = None
-    """Of `store-rebuilt`: how long that takes."""
-    rpo: bool = True
-    """Of `no-copy`: whether a store of the family states an RPO."""
-
-    @property
-    def words(self) -> str:
-        stores = ", ".join(self.stores)
-        match self.kind:
-            case "store-lost":
-                return f"store {stores} is lost with {self.loss}"
-            case "store-rebuilt":
-                takes = "an unknown time" if self.takes_ms is None else duration(self.takes_ms)
-                return (
-                    f"store {stores} is rebuilt from {self.source} in {takes} after the loss of {self.loss}"
-                )
-            case "single-place":
-                return f"runs only in {self.loss}"
-            case "too-few-replicas":
-                return f"{self.replicas} of {self.of} replicas left, {self.needed} needed"
-            case "traffic":
-                return f"its traffic is routed to {self.loss}"
-            case "fewer-replicas":
-                return f"{self.replicas:,} of {self.of:,} replicas left"
-            case "no-copy":
-                return f"store {stores} has no copy{' that meets its RPO' * self.rpo} outside {self.loss}"
-            case "majority-lost":
-                return f"store {stores} loses the majority of its votes with {self.loss}, so writes stop"
-            case "no-headroom":
-                return f"no capacity for {self.replicas:,} of the replicas it needs"
-            case "provider":
-                return f"its provider is lost with {self.loss}, and only the provider can restore it"
-            case "nowhere-else":
-                return f"does not run outside {self.loss}, and no capacity for it is known"
-            case "start-cycle":
-                return f"start cycle: {', '.join(self.services)} need each other to start"
-            case "by-plan":
-                return self.planned
-            case "tools-lost":
-                return f"nothing starts without {' and '.join(self.services)}; no manual way is stated"
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """What keeps services down: a reason, and the service that it is about."""
-
-    service: str
-    reason: Reason
-
-    @property
-    def general(self) -> Cause:
-        """Key that is equal for causes reported as one, without names and numbers of the affected
-        services.
-        """
-        if self.reason.kind == "no-headroom":
-            return Cause("", Reason("no-headroom", self.reason.loss))
-        return Cause("", self.reason) if self.reason.kind == "tools-lost" else self
-
-    @property
-    def words(self) -> str:
-        if self.reason.kind == "no-headroom":
-            return "there is no capacity for them"
-        return f"{self.service}: {self.reason.words}" if self.service else self.reason.words
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """From a service along its dependencies to the one that is hit directly, and why that one is."""
-
-    services: tuple[str, ...]
-    reason: Reason | None
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return self.services if self.reason is None else (*self.services, self.reason.words)
-
-    @property
-    def cause(self) -> Cause | None:
-        return None if self.reason is None else Cause(self.services[-1], self.reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -453,10 +321,20 @@ def _why_store(context: Context, family: str, number: int) -> Reason:
     """Why a loss leaves a family without a store: lost, or being rebuilt because no copy is left."""
     impacts, loss = context.impacts, context.impacts.losses.ids[number]
     if not impacts.families.is_rebuilt(family, number):
-        return Reason("store-lost", loss, _stores(context, family))
+        kinds = {_what_is_lost(impacts.stores.at(n, number)) for n in impacts.graph.family_stores[family]}
+        return Reason(kinds.pop() if len(kinds) == 1 else "store-lost", loss, _stores(context, family))
     stores = [context.estate.stores[store] for store in impacts.graph.family_stores[family]]
     one = min((one for one in stores if one.rebuilt_from), key=lambda one: one.rebuild_ms or 0)
     return Reason("store-rebuilt", loss, (one.id,), source=one.rebuilt_from or "", takes_ms=one.rebuild_ms)
+
+
+def _what_is_lost(found: Outcome | None) -> ReasonKind:
+    """Why a store of which a loss takes some part accepts no writes."""
+    if found is None or not found.data_members_left:
+        return "store-lost"
+    if found.keeps_primary:
+        return "commits-wait"
+    return "primary-lost" if found.has_majority else "votes-lost"
 
 
 def _source_gone(context: Context, family: str, number: int) -> str:

@@ -71,7 +71,7 @@ def audit_text(
 
 
 def _losses(page: Page, report: AuditReport, whole: bool) -> None:
-    shown = important(report.rows, len(report.rows) if whole else LOSSES_SHOWN)
+    shown = important(report.rows, None if whole else LOSSES_SHOWN)
     rows = [
         (
             row.verdict,
@@ -122,8 +122,8 @@ def _last_back(row: LossRow) -> str:
     return "unknown" if row.untimed else duration(row.worst_ready_ms)
 
 
-def important(rows: Sequence[LossRow], most: int) -> list[LossRow]:
-    """Sites and groups first, then the largest losses, at most `most`."""
+def important(rows: Sequence[LossRow], most: int | None) -> list[LossRow]:
+    """Sites and groups first, then the largest losses with an effect, at most `most`; None for every loss."""
     grave = {"loss": 0, "unknown": 1, "degraded": 2, "ok": 3}
     large = {"site": 0, "group": 1, "pair": 2}
     ordered = sorted(
@@ -137,7 +137,11 @@ def important(rows: Sequence[LossRow], most: int) -> list[LossRow]:
             r.domain,
         ),
     )
-    return [r for r in ordered if large.get(r.kind, 3) < 2 or r.verdict != "ok"][:most]
+    return ordered if most is None else [r for r in ordered if _matters(r)][:most]
+
+
+def _matters(row: LossRow) -> bool:
+    return row.kind in ("site", "group") or row.verdict != "ok"
 
 
 def _findings(page: Page, findings: Sequence[Finding], whole: bool, width: int) -> None:

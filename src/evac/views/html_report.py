@@ -15,8 +15,9 @@ from evac.model.units import amount
 from evac.planning.simulation.simulate import PERCENTILES, Critical, Simulation
 from evac.steps.registry import PLANNED
 from evac.views import plan_charts, plan_view, rendered, svg
+from evac.views.moves import writes_words
 from evac.views.plan_charts import Chain, Curve, seconds, step_words, wave_context
-from evac.views.plan_view import Planned, answer, cards, tier_rows, writes_words
+from evac.views.plan_view import Planned, answer, cards, tier_rows
 from evac.views.small_texts import at_risk, odds_words, untimed_words
 from evac.views.words import (
     duration,
@@ -61,6 +62,7 @@ def plan_context(estate: Estate, planned: Planned) -> dict[str, Any]:
         "answer": answer(planned),
         "cards": cards(planned),
         "tiers": tier_rows(plan),
+        "unjudged": bool(plan.unjudged),
         "writes": writes_words(plan),
         "curves": [_curve(plan, curve) for curve in plan_charts.curves_by_tier(plan)],
         "work": _work(plan, upto),
@@ -387,7 +389,7 @@ def simulation_context(plan: Plan, found: Simulation) -> dict[str, Any]:
             f"{odds_words(plan, found)}."
         ),
         "simulation_since": since(plan.scenario.kind),
-        "simulation_unknown": untimed_words(found),
+        "simulation_unknown": untimed_words(plan, found),
         "percentiles": PERCENTILES,
         "simulation_tiers": [
             {

@@ -12,6 +12,7 @@ from typing import Final
 from evac.model.plan import Outcome, Plan, Step
 from evac.model.units import moment_words
 from evac.views import plan_view
+from evac.views.moves import work_ms, work_words, writes_words
 from evac.views.sheet import Page
 from evac.views.words import (
     duration,
@@ -180,8 +181,8 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
 
 def _takes(plan: Plan) -> tuple[str, str]:
     """The words about the length of a plan, and their style."""
-    if took := plan_view.work_ms(plan):
-        return f"{duration(took)}, until the last step is done", ""
+    if work_ms(plan):
+        return f"{work_words(plan)}, until the last step is done", ""
     kinds = sorted({step.kind for step in plan.steps})
     where = "shed_time of its services" if kinds == ["stop"] else "limits: manual:"
     return f"unknown: the estate does not say how long {listed(kinds, 3)} takes ({where})", "unknown"
@@ -198,7 +199,7 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
         yield "not known", f"when {plural(late, 'service')} {be} back", "unknown"
     if plan.scenario.kind != "lose" and plan.steps:
         yield "takes", *_takes(plan)
-        writes = plan_view.writes_words(plan)
+        writes = writes_words(plan)
         if writes:
             yield "writes", writes, "warning"
     yield from wave_facts(plan)
@@ -268,14 +269,16 @@ def _tiers(page: Page, plan: Plan) -> None:
         mine = [o for o in plan.outcomes if o.tier == tier]
         times = plan_view.recovery_times(plan, mine)
         missed = sum(1 for o in mine if o.meets_rto is False)
-        gone = sum(1 for o in mine if o.state in plan_view.GONE)
+        states = Counter(o.state for o in mine)
+        gone, open_ones = states["shed"] + states["unplaced"], states["unknown"]
         first, last = (duration(times[0]), duration(times[-1])) if times else ("-", "-")
-        rows.append((f"tier {tier}", number(len(mine)), first, last, number(missed), number(gone)))
+        counts = (number(missed), number(gone), number(open_ones))
+        rows.append((f"tier {tier}", number(len(mine)), first, last, *counts))
     if rows:
+        heads = ("", "services", "first back", "last back", "miss RTO", "not back", "not judged")
+        shown = len(heads) if plan.unjudged else len(heads) - 1
         page.line()
-        page.table(
-            ("", "services", "first back", "last back", "miss RTO", "not back"), rows, right=range(1, 6)
-        )
+        page.table(heads[:shown], [row[:shown] for row in rows], right=range(1, shown))
 
 
 def _late(page: Page, plan: Plan) -> None:

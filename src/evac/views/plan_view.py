@@ -16,11 +16,12 @@ from evac.derive.pools import replicas_lost
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, BoolColumn
 from evac.model.plan import Outcome, Plan
-from evac.model.reason import fact_words
+from evac.model.reason import PLACEMENT, fact_words
 from evac.model.records import dataclass
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of
+from evac.views.moves import work_words, writes_words
 from evac.views.svg import Card
 from evac.views.words import (
     assumed_words,
@@ -132,7 +133,8 @@ def unjudged_words(plan: Plan) -> str:
     if found["stores"]:
         noun = "store" if len(found["stores"]) == 1 else "stores"
         parts.append(f"the members of {noun} {listed(found['stores'], _PLACES_SHOWN)} are")
-    facts = sorted({o.why.fact for o in plan.outcomes if o.why is not None and o.why.fact})
+    stated = {f"{section}/{name}/{PLACEMENT}" for section, name in plan.places_unknown}
+    facts = sorted({o.why.fact for o in plan.outcomes if o.why is not None and o.why.fact} - stated)
     words = [" and ".join(f"where {part}" for part in parts)] if parts else []
     if facts:
         words.append(listed([fact_words(fact) for fact in facts], _PLACES_SHOWN))
@@ -381,40 +383,6 @@ class Planned:
     simulation: Simulation | None = None
 
 
-def work_ms(plan: Plan) -> int:
-    """When the last step ends, from the start of the plan."""
-    return max((step.end_ms for step in plan.steps), default=0)
-
-
-def write_outages(plan: Plan) -> list[tuple[int, str]]:
-    """(milliseconds, store) of each store whose primary moves while it still takes writes, longest first:
-    from the fence of the old primary, or the promotion if nothing is fenced, until the new one takes writes.
-    """
-    if plan.scenario.kind not in ("evacuate", "failback"):
-        return []
-    ends = {store.store: store.primary_ms for store in plan.stores if store.primary_ms is not None}
-    begins = dict(ends)
-    for step in plan.steps:
-        kind = kind_of(step.kind)
-        if (kind.fences or kind.makes_primary or kind.is_awaited) and step.end_ms <= ends.get(
-            step.target, -1
-        ):
-            begins[step.target] = min(step.start_ms, begins[step.target])
-    return sorted(((end - begins[store], store) for store, end in ends.items()), reverse=True)
-
-
-def writes_words(plan: Plan) -> str:
-    """How long writes stop while primaries move; empty where none moves."""
-    found = write_outages(plan)
-    if not found:
-        return ""
-    longest, store = found[0]
-    if len(found) == 1:
-        return f"writes of store {store} stop for {duration(longest)} while its primary moves"
-    words = f"writes of {number(len(found))} stores stop while their primaries move"
-    return f"{words}, the longest for {duration(longest)} ({store})"
-
-
 def assumed_times(plan: Plan) -> str:
     """Which times before the first step are assumed; empty for none, and for what begins when people want."""
     alone = any(0 < (o.recovery_ms or 0) < plan.lead.ms for o in plan.outcomes)
@@ -473,7 +441,7 @@ def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
     if open_ones := untimed(plan):
         yield f"It is unknown when {number(open_ones)} of them {'is' if open_ones == 1 else 'are'} back."
     if plan.scenario.kind != "lose" and plan.steps:
-        yield f"The work is finished {duration(work_ms(plan))} after it starts."
+        yield f"The work is finished {work_words(plan)} after it starts."
         if writes := writes_words(plan):
             yield f"{writes[:1].upper()}{writes[1:]}."
     late = sum(1 for o in back if o.meets_rto is False)
@@ -493,7 +461,7 @@ def cards(planned: Planned) -> list[Card]:
     if late := untimed(plan):
         ends = Card("last one back after", "not known", f"of {plural(late, 'service')}", "unknown")
     if plan.scenario.kind != "lose":
-        ends = Card("finished after", duration(work_ms(plan)), f"{number(len(plan.steps))} steps")
+        ends = Card("finished after", work_words(plan), f"{number(len(plan.steps))} steps")
     return [
         Card(
             "come back",
@@ -585,7 +553,8 @@ def tier_rows(plan: Plan) -> list[dict[str, Any]]:
         times = recovery_times(plan, mine)
         picked = (times[0], times[(len(times) - 1) // 2], times[-1]) if times else ()
         missed = sum(1 for o in mine if o.meets_rto is False)
-        gone = sum(1 for o in mine if o.state in GONE)
+        states = Counter[str](o.state for o in mine)
+        gone = states["shed"] + states["unplaced"]
         rows.append(
             {
                 "tier": tier,
@@ -593,6 +562,7 @@ def tier_rows(plan: Plan) -> list[dict[str, Any]]:
                 "times": [duration(t) for t in picked] or ["-"] * 3,
                 "missed": number(missed),
                 "gone": number(gone),
+                "unjudged": number(states["unknown"]),
                 "bad": bool(missed),
                 "lost": bool(gone),
             }

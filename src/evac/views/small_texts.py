@@ -188,7 +188,7 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
         f"p{p} {user_minutes(z, plan.tick_ms)}" for p, z in zip(PERCENTILES, found.objective, strict=True)
     )
     page.line(f"weighted outage: planned {user_minutes(found.planned_objective, plan.tick_ms)}; {costs}")
-    if unknown := untimed_words(found):
+    if unknown := untimed_words(plan, found):
         page.line(unknown, "unknown")
     _unlikely(page, plan, found)
     if found.critical:
@@ -207,9 +207,18 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
     return page.text()
 
 
-def untimed_words(found: Simulation) -> str:
-    """Services restored at a time that no trial can determine, and why; empty if there are none."""
-    open_ones = [s for s in found.services if s.untimed]
+def untimed_words(plan: Plan, found: Simulation) -> str:
+    """Services restored at a time that no trial can determine, and why; then those that cannot be judged;
+    empty if there are none.
+    """
+    unjudged = set(plan.unjudged)
+    parts = [_restored_untimed([s for s in found.services if s.untimed and s.service not in unjudged])]
+    if unjudged:
+        parts.append(f"{plural(len(unjudged), 'service')} {unjudged_words(plan)}")
+    return "; ".join(part for part in parts if part)
+
+
+def _restored_untimed(open_ones: Sequence[ServiceForecast]) -> str:
     if not open_ones:
         return ""
     facts = listed(sorted({fact_words(s.untimed) for s in open_ones}), 3)
@@ -244,9 +253,14 @@ def odds_words(plan: Plan, found: Simulation) -> str:
     total = plural(stated, "service")
     words = f"{number(safe)} of {total} {'meets its' if stated == 1 else 'meet their'} RTO"
     words += " in at least 99 % of the trials"
-    unknown = sum(bool(s.untimed) and s.rto_ms is not None for s in found.services)
-    down = sum(o.rto_ms is not None and o.state in GONE for o in plan.outcomes)
+    unjudged = set(plan.unjudged)
+    unknown = sum(
+        bool(s.untimed) and s.rto_ms is not None for s in found.services if s.service not in unjudged
+    )
+    open_ones = sum(o.rto_ms is not None and o.service in unjudged for o in plan.outcomes)
+    down = sum(o.rto_ms is not None and o.state in GONE for o in plan.outcomes) - open_ones
     parts = [f"{number(unknown)} unknown"] if unknown else []
+    parts += [f"{number(open_ones)} cannot be judged"] if open_ones else []
     parts += [f"{number(down)} not restored by this plan"] if down else []
     return words + (f" ({', '.join(parts)})" if parts else "")
 

@@ -16,7 +16,7 @@ from evac.model.run_policy import RunPolicy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 from evac.verify import check
-from evac.views.plan_view import write_outages
+from evac.views.moves import write_outages
 from tests.unit.truth.written import written
 
 TEXT = """name: data

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from evac.model.scenario import Scenario
 from evac.planning.plan import plan
+from evac.views.moves import write_outages
 from evac.views.plan_text import plan_text
-from evac.views.plan_view import Planned, answer, write_outages
+from evac.views.plan_view import Planned, answer
 from tests.unit.truth.written import written
 
 ESTATE = """

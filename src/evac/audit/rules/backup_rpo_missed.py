@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, data_paths, duration
+from evac.audit.context import Context, Rule, data_paths
 from evac.audit.findings import Finding
+from evac.audit.reasons import duration
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evac.audit.context import Context, Rule, duration, listed
+from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
+from evac.audit.reasons import duration
 from evac.model.estate import Service
 from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 

@@ -43,10 +43,10 @@ def check(context: Context) -> Iterator[Finding]:
             losses = context.worst_first(lost)
             after = f"after the loss of {listed(context.names(losses))}"
             known = store.automatic is False
+            has, unstated = ("has", "") if known else ("may have", " (`automatic` is not stated)")
             words = (
-                f"can only be promoted by hand {after}"
-                if known
-                else f"has no known way to be promoted {after}"
+                f"{has} no copy that becomes primary by itself {after}{unstated}:"
+                " evac or a person must promote one"
             )
             yield _finding(context, store, words, losses, False)
 

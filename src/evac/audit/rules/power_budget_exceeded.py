@@ -56,7 +56,7 @@ def _overloaded(context: Context) -> Iterator[Finding]:
         racks = [(row, rack) for row, rack in enumerate(context.estate.racks) if name in rack.feeds]
         today = load if not racks else sum(-(-int(watts[row]) // len(rack.feeds)) for row, rack in racks)
         others = sorted({feed for _, rack in racks for feed in rack.feeds if feed != name})
-        when = f"{today:,} W today" if today > budget else f"{load:,} W once {listed(others)} is lost"
+        when = f"{today:,} W today" if today > budget else _once(load, others)
         yield RULE.finding(
             context,
             "error",
@@ -66,6 +66,10 @@ def _overloaded(context: Context) -> Iterator[Finding]:
             losses=[losses[feed] for feed in others if today <= budget and feed in losses],
             paths=_paths(context, name),
         )
+
+
+def _once(load: int, others: list[str]) -> str:
+    return f"{load:,} W once {listed(others)} {'is' if len(others) == 1 else 'are'} lost"
 
 
 def _paths(context: Context, name: str) -> tuple[str, ...]:

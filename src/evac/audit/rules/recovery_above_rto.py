@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, back, by_service, duration, listed, root_paths, why_down
+from evac.audit.context import Context, Rule, back, by_service, listed, root_paths, why_down
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import PLANNED
+from evac.audit.reasons import duration
 from evac.model.diagnostic import Severity
 from evac.model.objectives import LOSS_CLASSES
 

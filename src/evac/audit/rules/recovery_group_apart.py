@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, duration, listed
+from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
+from evac.audit.reasons import duration
 from evac.model.estate import RecoveryGroup
 
 

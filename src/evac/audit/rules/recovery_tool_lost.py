@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule, duration, listed, why_down
+from evac.audit.context import Context, Rule, listed, why_down
 from evac.audit.findings import Finding
+from evac.audit.impacts.all_losses import DEGRADED, NOT_PROVED, RECOVERS, UNKNOWN
 from evac.audit.impacts.stores import NEVER
+from evac.audit.reasons import duration
 from evac.model.diagnostic import Severity
 from evac.steps.registry import PLANNED, STATED_KINDS, base_kinds
 
@@ -56,14 +58,13 @@ def _finding(
     worst, chain = (errors or graded)[0]
     name = context.estate.services[tools[0]].id
     either = " or ".join(context.estate.services[tool].id for tool in tools)
-    ready = min(int(context.impacts.ready_ms[worst, tool]) for tool in tools)
-    outlook = (
-        "it never comes back" if ready >= NEVER else f"it is back after {duration(ready)}, by hand or late"
-    )
     few = "".join(left_but_too_few(context, tool, worst) for tool in tools)
     itself = ", and its own recovery needs it" if chain else ""
     ordered = [*(n for n, _ in errors), *(n for n, _ in graded if n not in {e for e, _ in errors})]
     kinds = tuple(name for name in STATED_KINDS if set(PLANNED[name].tools) & set(roles))
+    outlook = _outlook(context, tools, worst)
+    if len(ordered) > 1:
+        outlook = f"after the loss of {context.impacts.losses.ids[worst]}, {outlook}"
     return RULE.finding(
         context,
         severity,
@@ -75,6 +76,21 @@ def _finding(
         chain=chain or why_down(context, tools[0], worst).words,
         paths=(f"tools/{roles[0]}", f"services/{name}"),
     )
+
+
+def _outlook(context: Context, tools: tuple[int, ...], number: int) -> str:
+    """When the first of the tools is back after a loss."""
+    impacts = context.impacts
+    fates = {int(impacts.fate[number, tool]) for tool in tools}
+    back = [tool for tool in tools if impacts.fate[number, tool] in (RECOVERS, DEGRADED)]
+    soonest = min((int(impacts.ready_ms[number, tool]) for tool in back), default=NEVER)
+    if soonest < NEVER:
+        return f"it is back after {duration(soonest)}"
+    if back:
+        return "it comes back at an unknown time"
+    if fates & {UNKNOWN, NOT_PROVED}:
+        return "it is unknown whether it comes back"
+    return "it never comes back"
 
 
 def left_but_too_few(context: Context, service: int, number: int) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, counted, duration
+from evac.audit.context import Context, Rule, counted
 from evac.audit.findings import Finding
+from evac.audit.reasons import duration
 from evac.model.diagnostic import Severity
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN, CONDEMNED
 from evac.model.objectives import LOSS_CLASSES

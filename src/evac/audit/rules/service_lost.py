@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from evac.audit.context import (
-    Cause,
     Context,
     Rule,
     by_service,
@@ -15,6 +14,7 @@ from evac.audit.context import (
     why_lost,
 )
 from evac.audit.findings import Finding
+from evac.audit.reasons import Cause
 from evac.audit.rules.recovery_tool_lost import left_but_too_few
 from evac.model.diagnostic import Severity
 

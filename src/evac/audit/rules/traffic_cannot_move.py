@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule, by_service, duration, listed
+from evac.audit.context import Context, Rule, by_service, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.stores import NEVER
+from evac.audit.reasons import duration
 from evac.model.diagnostic import Severity
 from evac.model.estate import Service
 

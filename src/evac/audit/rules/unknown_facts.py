@@ -11,6 +11,7 @@ from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import UNKNOWN
 from evac.audit.impacts.free_capacity import pool_capacity
+from evac.audit.impacts.losses import tripping
 from evac.derive.stores import commits_wait, fence_is_unknown
 from evac.model.diagnostic import Severity
 from evac.model.estate import Store
@@ -139,7 +140,7 @@ def _pools(context: Context) -> Iterator[Finding]:
             if pool.site in full and asked[resource] and pool_capacity(top, number)[resource] is None
         ]
         if found:
-            subject, words = f"pools/*/{word}", f"how much {word} there is"
+            subject, words = f"pools/*/{word}", f"the amount of {word}"
             yield _kind(context, subject, "warning", words, found, "pool", word)
 
 
@@ -157,9 +158,17 @@ def _kind(
     )
 
 
+_ADVICE: Final = (
+    "State which servers or racks their replicas and stores run on, the spare capacity elsewhere, "
+    "and what a replica needs."
+)
+_FEEDS: Final = " Where a feed would carry more than its budget, raise the budget or move servers."
+
+
 def _open_verdicts(context: Context) -> Iterator[Finding]:
     """Losses whose verdict is open for some services, one finding for each site."""
     impacts = context.impacts
+    overloading = tripping(impacts.top, impacts.losses).keys()
     unknown = impacts.fate == UNKNOWN
     numbers = np.flatnonzero(unknown.any(axis=1)).tolist()
     by_site: dict[int, list[int]] = {}
@@ -176,8 +185,7 @@ def _open_verdicts(context: Context) -> Iterator[Finding]:
             f"verdicts at {name}",
             f"{counted(len(losses), 'loss', 'losses')} at {name} cannot be judged for"
             f" {counted(len(services), 'service')}: {listed(services)}",
-            "State which servers or racks their replicas and stores run on, the spare capacity elsewhere, "
-            "and what a replica needs.",
+            _ADVICE + _FEEDS * (not overloading.isdisjoint(losses)),
             losses=context.worst_first(losses),
             paths=(f"sites/{name}", ""),
             roots=(f"sites/{name}",),

@@ -298,6 +298,8 @@ def _dangling(reference: Reference, assembly: Assembly, known: Known, problems: 
     others = {"a service": "services", "a store": "stores", "a data set": "data_sets", "a pool": "pools"}
     other = next((kind for kind, at in others.items() if f"{at}/{reference.name}" in assembly.entries), "")
     hint = f"it is {other}" if other else problems.suggest(reference.name, known.names[reference.names])
+    if reference.names == "site or pool" and known.servers.has(reference.name):
+        hint = "it is a server: state the replicas of the service in the table of replicas (replicas.csv)"
     if other == "a store" and "/needs" in reference.path:
         hint += f": write {{store: {reference.name}}}"
     section = _SECTION_OF.get(reference.names, "")

@@ -37,24 +37,32 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
     if not losses or now.lost_sites or not now.quorum.answers or now.quorum.problem:
         return None
     good = [one for one in losses if one.verdict in ("ok", "degraded")]
-    yes = [one.domain for one in good if not one.late]
+    yes = [one.domain for one in good if _in_time(one)]
     late = [one.domain for one in good if one.late]
+    untimed = [one.domain for one in good if not one.late and one.untimed]
     bad = [one for one in losses if one.verdict == "loss"]
     doubt = [one.domain for one in losses if one.verdict == "unknown"]
     no = [one.domain for one in bad]
-    if yes and not (no or doubt or late):
+    if yes and not (no or doubt or late or untimed):
         words = "You can lose any one site." if len(yes) > 1 else f"You can lose {yes[0]}."
     elif yes:
         words = f"You can lose {_either(yes)}" + (f", but not {_either(no)}." if no else ".")
     else:
         words = "You can't lose any site." if no else ""
-    more = f"After the loss of {_either(late)}, but some services come back late." if late else ""
+    more = f"Some services are back late after the loss of {_either(late)}." if late else ""
+    if untimed:
+        more += f" It is unknown when some services are back after the loss of {_either(untimed)}."
     if bad:
-        more = f"If {bad[0].domain} is lost: {bad[0].what or bad[0].because}. {more}".strip()
+        more = f"If {bad[0].domain} is lost: {bad[0].what or bad[0].because}. {more.strip()}"
     if doubt:
         more = f"{more} Unknown for {listed(doubt)}.".strip()
     home = "" if facts.stores_away or facts.services_away else " All primaries are at their home sites."
     return {"words": words, "more": f"{more}{home}".strip(), "all": len(yes) == len(losses)}
+
+
+def _in_time(loss: LossFacts) -> bool:
+    """Whether every service that a loss takes down for a while is back in time, as far as is known."""
+    return not (loss.late or loss.untimed)
 
 
 def _either(names: Sequence[str]) -> str:
@@ -67,12 +75,17 @@ def tally(facts: EstateFacts) -> dict[str, int]:
     good = [one for one in facts.losses if one.verdict in ("ok", "degraded")]
     return {
         "all": len(facts.losses),
-        "yes": sum(1 for one in good if not one.late),
+        "yes": sum(1 for one in good if _in_time(one)),
         "late": sum(1 for one in good if one.late),
-        "unknown": sum(1 for one in facts.losses if one.verdict == "unknown"),
+        "unknown": sum(1 for one in facts.losses if _is_open(one)),
         "no": sum(1 for one in facts.losses if one.verdict == "loss"),
         "planned": sum(1 for one in facts.losses if one.plan),
     }
+
+
+def _is_open(loss: LossFacts) -> bool:
+    """Whether it is unknown if everything is back in time: what happens, or only when."""
+    return loss.verdict == "unknown" or (loss.verdict == "degraded" and not loss.late and bool(loss.untimed))
 
 
 def site_losses(now: Situation, facts: EstateFacts) -> Iterator[dict[str, Any]]:
@@ -127,10 +140,16 @@ def loss_row(loss: LossFacts) -> dict[str, Any]:
         "because": "" if loss.because == verdict_words(loss) else loss.because,
         "people": people(loss.people_down, loss.people_unstated),
         "plan_digest": loss.plan,
-        "look": {"loss": "bad", "unknown": ""}.get(loss.verdict, "" if loss.late else "good"),
-        "short": {"loss": "No", "unknown": "Not known"}.get(loss.verdict, "Late" if loss.late else "Yes"),
+        "look": "bad" if loss.verdict == "loss" else "" if loss.late or _is_open(loss) else "good",
+        "short": _short(loss),
         "data": _data(loss),
     }
+
+
+def _short(loss: LossFacts) -> str:
+    if loss.verdict == "loss":
+        return "No"
+    return "Not known" if _is_open(loss) else "Late" if loss.late else "Yes"
 
 
 def _data(loss: LossFacts) -> str:

@@ -22,6 +22,7 @@ from evac.office.values import ReadyPlan, Situation
 from evac.steps.registry import PLANNED, kind_of
 from evac.views import plan_charts, svg
 from evac.views import plan_view as views
+from evac.views.moves import work_words
 from evac.views.plan_charts import Chain, seconds, step_words
 from evac.views.plan_view import Planned
 from evac.views.words import (
@@ -274,7 +275,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
     if late := views.untimed(plan):
         ends = svg.Card("Last one back after", "Unknown", f"Not known of {plural(late, 'service')}")
     if plan.scenario.kind != "lose":
-        ends = svg.Card("Finished after", duration(views.work_ms(plan)), plural(len(plan.steps), "step"))
+        ends = svg.Card("Finished after", work_words(plan), plural(len(plan.steps), "step"))
     gap = percent(plan.gap_permille) if plan.objective and plan.gap_permille is not None else "-"
     proof = "Unknown", "The lower bound is zero"
     if gap != "-":
