@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,6 +23,11 @@ from evac.web.setting import WebSetting
 ESTATE = Path(__file__).resolve().parents[1] / "fixtures" / "estates" / "small"
 BASE = "http://127.0.0.1:8400"
 PATIENCE_S = 120.0
+
+
+def unwrapped(page: str) -> str:
+    """The page, with each command in one piece."""
+    return re.sub(r'<span class="nowrap">([^<]*)</span>', r"\1", page)
 
 
 def until(what: Callable[[], Any], words: str) -> Any:

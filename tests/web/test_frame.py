@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import httpx2
+import pytest
+from playwright.sync_api import Browser
 
 from evac.office.office import Office
 from evac.web.pages import frame
@@ -56,3 +58,19 @@ def test_going_back_keeps_the_question_and_the_anchor() -> None:
 def test_the_sheet_begins_with_its_layers_and_has_the_scales() -> None:
     body, _ = frame.style()
     assert body.index(b"@layer tokens, base") < body.index(b"--slate-1:") < body.index(b"@font-face")
+
+
+@pytest.mark.slow
+def test_a_phone_breaks_no_option_of_a_command(browser: Browser) -> None:
+    page = browser.new_context(viewport={"width": 390, "height": 900}).new_page()
+    run = "pangyo-fire-6ecfbdd1"
+    long = "start:" + "a-long-name-" * 9
+    for filler in range(0, 24, 3):
+        command = f"evac approve {run}{'x' * filler} --step promote:sessions --reason WHY {long}"
+        page.set_content(
+            f"<style>{frame.style()[0].decode()}</style><p>Or type <code>{frame.typed(command)}</code></p>"
+        )
+        assert page.inner_text("code") == command, "it is copied as it is typed"
+        lines = page.eval_on_selector_all(".nowrap", "all => all.map(one => one.getClientRects().length)")
+        assert set(lines) == {1}
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390

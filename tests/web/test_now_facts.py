@@ -28,7 +28,7 @@ from evac.office.values import Standing
 from evac.store.port import MemoryStore, Put
 from evac.web.pages.run_view import hour
 from tests.web.burning import LOST, RUN, burn, followed, made
-from tests.web.rooms import ESTATE, play
+from tests.web.rooms import ESTATE, play, unwrapped
 from tests.web.test_now_page import opened
 from tests.web.test_run_page import fields
 
@@ -274,7 +274,7 @@ def test_what_runs_away_from_home_is_listed_with_its_cause() -> None:
         assert "Plan the way home" not in page
         way = "evac plan ESTATE --observe --failback north"
         office.facts = replace(office.facts, way_home=way, services_away=(away,), plans=("another",))
-        assert f"Plan the way home: <code>{way}</code>" in (await client.get("/now")).text
+        assert f"Plan the way home: <code>{way}</code>" in unwrapped((await client.get("/now")).text)
 
     play(story, MemoryStore())
 

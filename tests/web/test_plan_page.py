@@ -21,7 +21,7 @@ from evac.store.port import MemoryStore, Put
 from evac.views.words import percent
 from evac.web.pages.plan_view import GROUPS, STORES, _cards, _folded, _services, plan_context
 from tests.web.burning import LOST, RUN, burn, followed, made
-from tests.web.rooms import play
+from tests.web.rooms import play, unwrapped
 
 
 def test_the_drawer_shows_what_has_no_plan_first() -> None:
@@ -140,7 +140,9 @@ def test_a_plan_that_lies_ready_says_how_it_is_carried_out() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         digest = await put_plan(office.store, made().data)
         typed = f"<code>evac apply {digest[:19]} ESTATE --execute --confirm {LOST} --reason WHY<"
-        assert typed not in (await client.get(f"/plans/{digest}")).text, "it does not lie in the drawer"
+        assert typed not in unwrapped((await client.get(f"/plans/{digest}")).text), (
+            "it does not lie in the drawer"
+        )
         assert office.facts is not None
         told = {"plan": digest, "estate": office.facts.digest, "at_ms": 2_000, "took_ms": 1, "problem": ""}
         for judged, offered in ((__version__, True), ("0.0.1", False)):
@@ -148,7 +150,7 @@ def test_a_plan_that_lies_ready_says_how_it_is_carried_out() -> None:
             await office.store.transact((), (Put(f"drawer/{LOST}", row),))
             await office.look()
             office.refresh()
-            assert (typed in (await client.get(f"/plans/{digest}")).text) is offered
+            assert (typed in unwrapped((await client.get(f"/plans/{digest}")).text)) is offered
 
     play(story, MemoryStore())
 

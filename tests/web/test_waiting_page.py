@@ -15,7 +15,7 @@ from evac.run.waits import Approval, Failure, Gate, Hold, Wait
 from evac.store.port import MemoryStore
 from evac.web.pages.waiting import lines_of
 from tests.web.burning import RUN, burn_at
-from tests.web.rooms import play
+from tests.web.rooms import play, unwrapped
 from tests.web.test_now_page import opened
 from tests.web.test_run_page import RAN_MS, burning
 
@@ -69,7 +69,7 @@ def test_the_page_says_what_waits_and_leads_to_the_form_that_ends_it() -> None:
         assert "needs approval by 1 more person" in text
         assert (await client.get(f"/runs/{RUN}/ask?verb=approve")).status_code == 200
         assert f'href="/runs/{RUN}/ask?verb=approve"' in text
-        assert f"evac approve {RUN} --reason WHY" in text
+        assert f"<code>evac approve {RUN} --reason WHY</code>" in unwrapped(text)
         same = await client.get("/waiting")
         kept = await client.get("/waiting", headers={"If-None-Match": same.headers["etag"]})
         assert kept.status_code == 304

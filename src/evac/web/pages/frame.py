@@ -80,6 +80,8 @@ def sentence(error: EvacError) -> str:
 
 HTML: Final = "text/html; charset=utf-8"
 ROWS_MOST: Final = 64
+WORD_MOST: Final = 36
+"""Longest word of a command that is never broken; it fits into a line of a phone."""
 """Maximum rows of one chart."""
 router = APIRouter()
 
@@ -266,6 +268,14 @@ def _places() -> str:
     return "".join(rules) + "\n"
 
 
+def typed(command: str) -> Markup:
+    """A command whose words a narrow screen does not break: a browser would end a line within `--reason`."""
+    kept = Markup('<span class="nowrap">{}</span>')
+    return Markup(" ").join(
+        kept.format(word) if len(word) <= WORD_MOST else word for word in command.split(" ")
+    )
+
+
 def chart(svg: str) -> Markup:
     """A chart of `report.svg`, as pages may show it."""
     return Markup(re.sub(r' style="--(n|rows):(\d+)"', r' data-\1="\2"', svg))
@@ -338,7 +348,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters.update(number=number, people=people, duration=duration, chart=chart, spelled=spelled)
+    made.filters.update(
+        number=number, people=people, duration=duration, chart=chart, spelled=spelled, typed=typed
+    )
     from evac.web.pages import PAGES
 
     made.globals.update(
