@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from evac.drivers.backups import Stopwatch
+from evac.drivers.copy_folder import Dumped
 from evac.drivers.etcd_snapshot.driver import BUMP, EtcdSnapshotDriver
+from evac.drivers.port import Action
 from evac.model.errors import ActionError
 from tests.contract.adapters.command import script
 from tests.contract.adapters.copy_folder import world
@@ -40,6 +43,35 @@ def test_the_revision_is_raised_and_a_witness_reads_keys(server_folder: Path) ->
         assert {name: restored.facts[name] for name in seen} == seen
         asyncio.run(made.change())
         assert ask("witness", made.action())["config"] != restored.facts["config"]
+
+
+class Unnamed(EtcdSnapshotDriver):
+    """Its records do not name the revision."""
+
+    async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
+        await super()._dump(action, content, watch, lock)
+        return Dumped()
+
+
+def test_a_restore_that_kept_the_old_revision_is_refused_whatever_the_record_says(
+    server_folder: Path,
+) -> None:
+    unraised = script(
+        server_folder,
+        "etcdutl",
+        "for given do",
+        '  shift; case "$given" in',
+        "    --bump-revision) skips=yes ;;",
+        "    --mark-compacted) ;;",
+        '    *) [ "$skips" = yes ] && skips=no || set -- "$@" "$given" ;;',
+        "  esac",
+        "done",
+        'exec etcdutl "$@"',
+    )
+    with world(server_folder, EtcdSource) as made:
+        action = made.action(restore_program=unraised, bump=1)
+        asyncio.run(Unnamed().take(action, 30.0))
+        assert ask("restore", action, "", str(made.place), None).code == "restore-incomplete"
 
 
 def test_no_snapshot_is_begun_of_a_member_that_does_not_answer(server_folder: Path) -> None:

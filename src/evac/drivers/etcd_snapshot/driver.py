@@ -17,7 +17,7 @@ import orjson
 
 from evac.drivers.backups import Filled, Filling, Stopwatch, Tool, number, objects, unreadable
 from evac.drivers.capabilities import RestoresData, TakesBackups
-from evac.drivers.copy_folder import CopyFolderDriver, Dumped, Kept
+from evac.drivers.copy_folder import CONTENT, CopyFolderDriver, Dumped, Kept, copy_folder
 from evac.drivers.parameters import many, text, whole
 from evac.drivers.port import Action
 from evac.drivers.programs import given
@@ -99,9 +99,7 @@ class EtcdSnapshotDriver(CopyFolderDriver, TakesBackups, RestoresData):
         server.own()
         client, peer = (f"http://127.0.0.1:{unused_port()}" for _ in range(2))
         tool = _at(client, action)
-        # The revision of a backup; 0 if its record does not contain it.
-        said = into.copy.source.rpartition(" ")[2]
-        before = int(said) if said.isascii() and said.isdigit() else 0
+        before = await _revision(action, copy_folder(action).path / into.copy.id / CONTENT / FILE, into.watch)
         async with server.private() as place:
             argv = (*_argv(action, into.folder, client, peer), *_ALONE)
             await server.start(*argv, answers=lambda: _answers(tool), watch=into.watch, log=place / "log")
