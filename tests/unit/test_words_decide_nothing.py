@@ -232,6 +232,42 @@ def test_prefixes_of_keys_are_left_alone(source: str) -> None:
     assert not bare_words_in(source)
 
 
+RAISED_ELSEWHERE = {"store/etcd.py": "etcd has one code for several refusals"}
+
+
+def messages_asked_in(source: str) -> list[int]:
+    """Lines on which the message of an error is asked for words. All rooms raise errors of ours."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Compare(
+                ops=[ast.In() | ast.NotIn()], comparators=[ast.Attribute(attr="message" | "hint")]
+            ):
+                found.append(node.lineno)
+            case ast.Call(func=ast.Attribute(attr=asks, value=ast.Attribute(attr="message" | "hint"))) if (
+                asks in ASKS
+            ):
+                found.append(node.lineno)
+    return found
+
+
+def test_no_room_asks_the_message_of_an_error() -> None:
+    paths = [(one, path) for one in SOURCES for path in sorted(one.rglob("*.py"))]
+    asked = {
+        path.relative_to(source).as_posix(): lines
+        for source, path in paths
+        if (lines := messages_asked_in(path.read_text(encoding="utf-8")))
+    }
+    assert asked.keys() == RAISED_ELSEWHERE.keys(), "give the error a code, or a class of its own"
+
+
+@pytest.mark.parametrize(
+    "source", ["if 'NoSuch' in error.message: pass", "known = not refused.hint.startswith('start')"]
+)
+def test_a_question_about_the_message_of_an_error_is_seen(source: str) -> None:
+    assert messages_asked_in(source)
+
+
 def _strings(tree: ast.AST) -> tuple[list[tuple[int, str]], set[str]]:
     """(line, words) of each text that something is asked for, and every other text."""
     asked: list[tuple[int, str]] = []

@@ -123,8 +123,8 @@ class Asked:
         """The rules by which it is replicated; empty if there are none."""
         try:
             found = self._call("get_bucket_replication")
-        except Permanent as error:
-            if "ReplicationConfigurationNotFound" in error.message:
+        except Refusal as error:
+            if error.said == "ReplicationConfigurationNotFoundError":
                 return []
             raise
         return list(found.get("ReplicationConfiguration", {}).get("Rules", ()))
@@ -155,8 +155,8 @@ class Asked:
     def _is_locking(self) -> bool:
         try:
             found = self._call("get_object_lock_configuration")
-        except Permanent as error:
-            if "ObjectLockConfigurationNotFound" in error.message or "NotImplemented" in error.message:
+        except Refusal as error:
+            if error.said in ("ObjectLockConfigurationNotFoundError", "NotImplemented"):
                 return False
             raise
         return bool(found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
@@ -197,8 +197,8 @@ class Asked:
     def _retention(self, one: tuple[str, str]) -> tuple[str, float]:
         try:
             found = self._call("get_object_retention", Key=one[0], VersionId=one[1])["Retention"]
-        except Permanent as error:
-            if "NoSuchObjectLockConfiguration" in error.message:
+        except Refusal as error:
+            if error.said == "NoSuchObjectLockConfiguration":
                 return "", 0.0
             raise
         return str(found["Mode"]), found["RetainUntilDate"].timestamp()
@@ -217,10 +217,8 @@ class Asked:
             more["VersionId"] = "null"
         try:
             self._call("delete_object", Key=f"{self._bucket.prefix}{NOWHERE}", **more)
-        except Permanent as error:
-            if "AccessDenied" in error.message:
-                return False
-            return True if "NoSuch" in error.message else None
+        except Refusal as error:
+            return {"AccessDenied": False, "NoSuchKey": True, "NoSuchVersion": True}.get(error.said)
         return True
 
     def _call(self, name: str, **given: Any) -> Any:
@@ -280,15 +278,24 @@ def _client(bucket: Bucket) -> Any:
     )
 
 
+class Refusal(Permanent):
+    """What a bucket refuses. said: the code of its answer."""
+
+    def __init__(self, code: str, message: str, hint: str, said: str) -> None:
+        super().__init__(code, message, hint)
+        self.said = said
+
+
 def _error(error: Exception) -> ActionError:
     """The meaning of a library error; its text contains the request but no secret."""
     response = getattr(error, "response", None) or {}
     code = str((response.get("Error") or {}).get("Code") or "")
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
-        return Permanent("backup-password", f"the bucket rejects these credentials: {code}", "check `env`")
+        words = f"the bucket rejects these credentials: {code}"
+        return Refusal("backup-password", words, "check `env`", code)
     if code == "NoSuchBucket":
-        return Permanent("backup-no-repository", "the bucket does not exist: NoSuchBucket", "create it")
+        return Refusal("backup-no-repository", "the bucket does not exist: NoSuchBucket", "create it", code)
     if code and not code.isdecimal() and code not in ("SlowDown", "InternalError", "ServiceUnavailable"):
-        return Permanent("backup-refused", f"the bucket refuses the request: {code}")
+        return Refusal("backup-refused", f"the bucket refuses the request: {code}", "", code)
     words = f"the bucket does not answer: {code or type(error).__name__}"
     return Retryable("backup-silent", words, "check its server")

@@ -111,6 +111,19 @@ def everything(cloud: Cloud, bucket: Bucket) -> Any:
     ]
 
 
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [("NoSuchKey", True), ("NoSuchVersion", True), ("NoSuchBucket", None), ("AccessDenied", None)],
+)
+def test_a_bucket_is_deletable_only_if_an_absent_object_may_be_deleted(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, code: str, verdict: bool | None
+) -> None:
+    bucket = cloud.bucket("plain")
+    answer = 403 if code == "AccessDenied" else 404, {}, f"<Error><Code>{code}</Code></Error>"
+    monkeypatch.setattr(S3Response, "_key_response_delete", lambda *given: answer)
+    assert asked(bucket).verdict is verdict
+
+
 def test_a_lock_on_every_object_is_proof_and_an_unlocked_one_takes_it_away(cloud: Cloud) -> None:
     bucket = cloud.bucket("locked", "COMPLIANCE", 0)
     assert asked(bucket).verdict is None, "of nothing nothing is known"
