@@ -167,9 +167,11 @@ def guided(client: httpx2.Client, said: Path, step: str, why: str) -> None:
 def laid_out(wide: Page, room: str, run: str) -> None:
     """One primary button a page, no column cut off, and only what waits for the approval says so."""
     for path in ("/now", "/plans", "/incidents/pangyo-fire", "/waiting", f"/runs/{run}"):
-        wide.goto(f"{room}{path}")
-        assert wide.locator(".btn.primary:visible").count() <= 1, f"one primary button on {path}"
-        assert wide.evaluate(CUT_OFF) == [], path
+        for width in (390, 1440):
+            wide.set_viewport_size({"width": width, "height": 900})
+            wide.goto(f"{room}{path}")
+            assert wide.locator(".btn.primary:visible").count() <= 1, f"one primary button on {path}"
+            assert wide.evaluate(CUT_OFF) == [], path
     wide.goto(f"{room}/now")
     assert wide.locator("td", has_text="if approved").count() == 1, "only taxi waits for it"
     assert "will miss the RTO" in wide.inner_text("#impact"), "mail stays down"
