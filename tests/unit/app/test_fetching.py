@@ -58,6 +58,8 @@ class Server(BaseHTTPRequestHandler):
     odd: ClassVar[str] = ""
     """How a page is given that is not as it should be."""
     page_most: ClassVar[int] = 1_000
+    locations_status: ClassVar[int] = 200
+    """Whether locations are given."""
     machines_status: ClassVar[int] = 200
     """Whether virtual machines are given."""
     ended: ClassVar[threading.Event] = threading.Event()
@@ -87,6 +89,8 @@ class Server(BaseHTTPRequestHandler):
         elif url.path == "/api/virtualization/virtual-machines/":
             machine = {"name": "vm", "vcpus": 2, "device": {"id": 7}, "role": {"slug": "shop"}}
             self._send(200, {"next": None, "results": [machine]})
+        elif url.path == "/api/dcim/locations/" and Server.locations_status != 200:
+            self._send(Server.locations_status, {})
         elif url.path == "/api/dcim/locations/":
             found = [
                 {"id": n, "slug": f"room-{n}", "site": {"slug": "fra"}, "parent": {"id": 9}} for n in (1, 2)
@@ -146,6 +150,7 @@ class Server(BaseHTTPRequestHandler):
 def server() -> Iterator[str]:
     Server.status, Server.busy, Server.seen, Server.rules = 0, 0, [], []
     Server.odd, Server.page_most, Server.machines_status = "", 1_000, 200
+    Server.locations_status = 200
     Server.ended.clear()
     running = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=running.serve_forever)
@@ -216,6 +221,18 @@ def test_netbox_is_read_page_by_page(server: str, tmp_path: Path, status: int, s
     assert estate.fleet.capacity[:, 0].tolist() == [8_000] * 450
     assert len(Server.seen) == 6 + (not said)
     assert ("did not let this token read virtual machines" in done.output) == said
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, True), (404, False)])
+def test_locations_that_a_token_may_not_read_are_reported(
+    server: str, tmp_path: Path, status: int, said: bool
+) -> None:
+    """An old NetBox without locations has nothing to allow."""
+    Server.locations_status = status
+    done = CliRunner().invoke(cli, ["import", "netbox", server, "-o", str(tmp_path / "estate")])
+    assert done.exit_code == 0, done.output
+    assert load(tmp_path / "estate").groups == ()
+    assert ("did not let this token read locations" in done.output) == said
 
 
 @pytest.mark.parametrize("most", [1, 7, 50, 1_000])

@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from evac.estate.importers.csv import understand
-from evac.estate.importers.hosts import AMOUNTS
-from evac.estate.importers.netbox import REFUSED
+from evac.estate.importers.netbox import LOCATIONS_REFUSED, REFUSED, pruned
 from evac.estate.importers.prometheus import QUERIES, recorded
 from evac.model.errors import InvalidInput
 from evac.net.http_calls import check_url, retry_after_ms
@@ -67,6 +65,8 @@ class _Server:
 
     def __init__(self, url: str, token: str, sleep: Callable[[float], None]) -> None:
         self.url = url
+        self.forbidden: set[str] = set()
+        """Optional paths that this token may not read."""
         self._ends_s = time.monotonic() + WHOLE_S
         self._token = token
         self._sleep = sleep
@@ -89,6 +89,7 @@ class _Server:
             except urllib.error.HTTPError as error:
                 error.close()
                 if optional and error.code in (403, 404):
+                    self.forbidden |= {path} if error.code == 403 else set()
                     return None
                 if error.code not in (429, 503):
                     raise self._refused(error.code, error.headers.get("Location", "")) from error
@@ -183,41 +184,16 @@ def _samples(answer: Any) -> Any:
 
 def _netbox(server: _Server) -> Mapping[str, Any]:
     found: dict[str, Any] = {"devices": list(_pages(server, "/api/dcim/devices/"))}
-    for key, path in (("locations", "/api/dcim/locations/"), ("virtual_machines", _MACHINES)):
+    for key, path in (("locations", _LOCATIONS), ("virtual_machines", _MACHINES)):
         if server.get(path, "Token", optional=True, limit="1") is not None:
             found[key] = list(_pages(server, path))
+    if _LOCATIONS in server.forbidden:
+        found[LOCATIONS_REFUSED] = True
     return found if "virtual_machines" in found else {**found, REFUSED: True}
 
 
+_LOCATIONS: Final = "/api/dcim/locations/"
 _MACHINES: Final = "/api/virtualization/virtual-machines/"
-
-
-_OF_DEVICE: Final = (
-    "id",
-    "name",
-    "device",
-    "site",
-    "location",
-    "rack",
-    "position",
-    "status",
-    "serial",
-    "role",
-    "device_role",
-    "device_type",
-    "cluster",
-    "oob_ip",
-    "vcpus",
-    "memory",
-    "parent",
-    "slug",
-)
-"""Fields of a device, a virtual machine or a location that the importer reads; the others are dropped."""
-
-
-def _is_amount(name: str) -> bool:
-    known = understand(name)
-    return known is not None and known[0] in AMOUNTS
 
 
 def _pages(server: _Server, path: str) -> Iterator[Any]:
@@ -230,11 +206,7 @@ def _pages(server: _Server, path: str) -> Iterator[Any]:
             raise InvalidInput("import-server", f"{server.url} does not respond like NetBox", hint)
         for item in results:
             if isinstance(item, dict):
-                kept = {name: item[name] for name in _OF_DEVICE if name in item}
-                own = item.get("custom_fields")
-                if isinstance(own, dict):  # they may hold anything, so only amounts are kept
-                    kept["custom_fields"] = {key: value for key, value in own.items() if _is_amount(key)}
-                yield kept
+                yield pruned(item)
         seen += len(results)  # a server may return fewer than requested: MAX_PAGE_SIZE
         if not answer.get("next"):
             return

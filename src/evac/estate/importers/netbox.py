@@ -15,8 +15,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import field
+from os import SEEK_END
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
@@ -24,6 +25,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.csv import STATES, amount, bare, understand
 from evac.estate.importers.hosts import AMOUNTS, Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
+from evac.estate.importers.json_stream import read_pruned
 from evac.estate.importers.source_files import at, entries, is_id, items_in, read_values, word
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
@@ -41,8 +43,35 @@ _PLAIN_SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:#-]{0,62}", re.ASCII
 _MACHINE_URL: Final = re.compile(r"/(?:devices|virtual-machines)/[0-9a-f-]+/?$", re.ASCII)
 """Their ids are numbers, or UUIDs in Nautobot."""
 _POSITION: Final = re.compile(r"(\d{1,3})(?:\.0)?", re.ASCII)
+LOCATIONS_REFUSED: Final = "locations_refused"
+"""Set in a dump if the server did not let evac read locations."""
 REFUSED: Final = "virtual_machines_refused"
 """Set in a dump if the server did not let evac read virtual machines."""
+PRUNED_FROM_BYTES: Final = 4 * 2**20
+_HEAD_BYTES: Final = 2**16
+_OF_OBJECT: Final = (
+    "id",
+    "url",
+    "name",
+    "device",
+    "site",
+    "location",
+    "rack",
+    "position",
+    "status",
+    "serial",
+    "role",
+    "device_role",
+    "device_type",
+    "cluster",
+    "oob_ip",
+    "vcpus",
+    "memory",
+    "parent",
+    "slug",
+    "u_height",
+)
+_OF_REFERENCE: Final = ("id", "slug", "name", "value", "model", "address", "parent")
 _DEPTH_MAX: Final = 20
 """Most locations one above the other."""
 
@@ -81,7 +110,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     imported = Imported()
     roots = []
     for path in sorted(source.glob("*.json")) if source.is_dir() else [source]:
-        tree = read_values(path, problems)
+        tree = _tree(path, problems)
         if tree is not None:
             roots.append(tree)
             if source.is_dir() and not any(_devices(tree)) and not any(map(_is_location, _items(tree))):
@@ -95,6 +124,10 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             Place(source.name),
             "give the response of /api/dcim/devices/?limit=0",
         )
+    if any(word(root, LOCATIONS_REFUSED) == "true" for root in roots):
+        message = "NetBox did not let this token read locations: halls of one building are not grouped"
+        hint = "give the token the permission to view locations, then import again"
+        problems.add("import-skipped", message, Place(source.name), hint)
     if any(word(root, REFUSED) == "true" for root in roots):
         message = "NetBox did not let this token read virtual machines; they are left out"
         hint = "give the token the permission to view virtual machines, then import again"
@@ -126,6 +159,39 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     imported.unknown += [Unknown(what, count) for what, count in sorted(dump.left_out.items())]
     imported.examples = host_examples(imported)
     return imported
+
+
+def _tree(path: Path, problems: Problems) -> Node | None:
+    """The value in a file. Of a large one, only what is needed of each object is kept."""
+    try:
+        with path.open("rb") as file:
+            is_large = file.seek(0, SEEK_END) > PRUNED_FROM_BYTES
+            file.seek(0)
+            is_large = is_large and file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+    except OSError:
+        is_large = False
+    return read_pruned(path, pruned, problems) if is_large else read_values(path, problems)
+
+
+def pruned(item: Any) -> Any:
+    """What the importer reads of a device, a virtual machine or a location. Custom fields may hold anything,
+    so only amounts are kept.
+    """
+    if not isinstance(item, dict):
+        return None
+    kept: dict[str, Any] = {}
+    for name in _OF_OBJECT:
+        value = item.get(name)
+        if isinstance(value, dict):
+            value = {key: value[key] for key in _OF_REFERENCE if key in value}
+        if name in item:
+            kept[name] = value
+    own = item.get("custom_fields")
+    if isinstance(own, dict):
+        kept["custom_fields"] = {
+            key: value for key, value in own.items() if (known := understand(key)) and known[0] in AMOUNTS
+        }
+    return kept
 
 
 def _add_host(device: Node, dump: _Dump) -> str | None:

@@ -18,7 +18,7 @@ from evac.estate.importers.csv import STATES, bare
 from evac.estate.importers.hosts import Host, add_hosts
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.services import service_examples
-from evac.estate.importers.source_files import at, is_id, items_in, read_values, word, words
+from evac.estate.importers.source_files import at, is_id, items_in, read_values, texts_of, word, words
 from evac.model.records import dataclass
 
 _DEPTH_MAX: Final = 30
@@ -90,6 +90,10 @@ _DATA: Final[Mapping[str, _Data]] = {
     "google_storage_bucket": _Data("gcs"),
     "digitalocean_database_cluster": _Data("", ("engine",), ("name",), ("region",)),
 }
+_TAGS: Final = ("tags", "labels", "metadata")
+"""Attributes with what people wrote about a machine: mappings, or lists such as `service:shop`."""
+_SERVICE_TAGS: Final = ("service", "application", "app", "component", "role")
+"""Keys that name a service, the clearest first."""
 _INSTANCES: Final = frozenset(
     {"aws_docdb_cluster_instance", "aws_neptune_cluster_instance", "aws_rds_cluster_instance"}
 )
@@ -278,7 +282,21 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
     state = STATES.get(bare(stated))
     if state is not None:
         facts["state"] = state
-    hosts[name] = Host(facts)
+    service = _service_of(resource.values)
+    known = service and is_id(service, resource.node.place, Problems())
+    hosts[name] = Host(facts, {service} if known else set())
+
+
+def _service_of(values: Node) -> str:
+    """The service that a machine's tags, labels or metadata name; empty if none does."""
+    stated: dict[str, str] = {}
+    for attribute in _TAGS:
+        for key, value in texts_of(at(values, attribute)).items():
+            stated.setdefault(key.lower(), value)
+        for tag in words(values, attribute):
+            key, _, value = tag.replace("=", ":").partition(":")
+            stated.setdefault(key.lower(), value)
+    return next((stated[key].strip() for key in _SERVICE_TAGS if stated.get(key)), "")
 
 
 def _add_instances(found: list[_Resource], store: str, imported: Imported) -> None:

@@ -521,6 +521,31 @@ def test_terraform_keeps_machines_and_data_and_no_secret(tmp_path: Path) -> None
     assert "arn:secret" not in written
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "service"),
+    [
+        ("aws_instance", {"availability_zone": "a", "tags": {"Name": "x", "Service": "shop"}}, "shop"),
+        ("google_compute_instance", {"zone": "a", "labels": {"role": "old", "app": "shop"}}, "shop"),
+        ("openstack_compute_instance_v2", {"availability_zone": "a", "metadata": {"role": "shop"}}, "shop"),
+        ("digitalocean_droplet", {"region": "a", "tags": ["prod", "service:shop"]}, "shop"),
+        ("scaleway_instance_server", {"zone": "a", "tags": ["app=shop"]}, "shop"),
+        ("hcloud_server", {"location": "a", "labels": {"service": "", "team": "shop"}}, None),
+        ("hcloud_server", {"location": "a", "labels": {"service": "not, a name"}}, None),
+        ("hcloud_server", {"location": "a", "tags": "service:shop", "labels": None}, "shop"),
+        ("hcloud_server", {"location": "a"}, None),
+    ],
+)
+def test_what_people_wrote_about_a_machine_names_its_service(
+    tmp_path: Path, kind: str, values: dict[str, Any], service: str | None
+) -> None:
+    machines = [resource(kind, f"m{n}", name=f"m{n}", **values) for n in range(2)]
+    if kind == "aws_instance":
+        machines[1]["values"]["tags"] = {"Name": "y", "Service": "shop"}
+    body = {"values": {"root_module": {"resources": machines}}}
+    estate, _, _ = imported(tmp_path, "terraform", body)
+    assert [(one.id, one.replicas) for one in estate.services] == ([(service, 2)] if service else [])
+
+
 def test_azure_names_zones_within_a_location_and_groups_hide_their_machines(tmp_path: Path) -> None:
     europe = {"location": "eu", "zone": "1"}
     copy = "/subscriptions/x/providers/Microsoft.DBforPostgreSQL/flexibleServers/pg"

@@ -1,19 +1,18 @@
 """Kubernetes objects one by one, out of YAML and JSON of any size, each with its place.
 
 YAML is split at its document marks, and a List at its items, before parsing: a broken object then affects
-only itself, and irrelevant kinds are never parsed, however deep they are. JSON is read item by item through a
-window, so that a large cluster's dump is never in memory as a whole.
+only itself, and irrelevant kinds are never parsed, however deep they are. JSON is read item by item.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TextIO
 
 from evac.estate.format.document import LIST, MAP, NODES_MAX, SCALAR, Node, read_documents
 from evac.estate.format.problems import Problems
+from evac.estate.importers.json_stream import JsonStream, tree_of
 from evac.estate.importers.source_files import at, word
 from evac.model.diagnostic import Diagnostic, Place
 
@@ -21,15 +20,9 @@ SCALAR_MAX: Final = 2**20
 """Longest text in a manifest: the size limit of a ConfigMap."""
 
 NO_NAMESPACE: Final = "default"
-OBJECT_CHARACTERS_MAX: Final = 32 * 2**20
-"""Longest JSON object. etcd's default limit for an object is 1.5 MiB."""
 
 DUMP_AGAIN: Final = "dump it again, and check that the disk had space: kubectl get ... -o json > FILE"
 
-_WINDOW: Final = 2**22
-_NEAR: Final = 40
-_DEPTH_MAX: Final = 64
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _MARK: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _KIND: Final = re.compile(r"^kind:[ \t]*[\"']?([A-Za-z]\w*)[\"']?[ \t]*(?:#.*)?\r?$", re.MULTILINE)
 _ITEM_KIND: Final = re.compile(r"^  kind:[ \t]*[\"']?([A-Za-z]\w*)[\"']?[ \t]*(?:#.*)?\r?$", re.MULTILINE)
@@ -68,28 +61,6 @@ class Object:
     @property
     def key(self) -> tuple[str, str, str]:
         return self.kind, self.namespace, self.name
-
-
-def tree_of(value: Any, place: Place, depth: int = 0) -> Node:
-    """Plain data as a tree whose every node is at `place`."""
-    if isinstance(value, dict) and depth < _DEPTH_MAX:
-        node = Node(MAP, place.file, place.line, place.column)
-        node.fields = {
-            str(key): (
-                Node(SCALAR, place.file, place.line, place.column, str(key)),
-                tree_of(item, place, depth + 1),
-            )
-            for key, item in value.items()
-        }
-        return node
-    if isinstance(value, list) and depth < _DEPTH_MAX:
-        node = Node(LIST, place.file, place.line, place.column)
-        node.items = [tree_of(item, place, depth + 1) for item in value]
-        return node
-    if value is None or isinstance(value, dict | list):
-        return Node(SCALAR, place.file, place.line, place.column, "null", plain=True)
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return Node(SCALAR, place.file, place.line, place.column, text)
 
 
 def plain_of(node: Node) -> Any:
@@ -240,133 +211,30 @@ def _of_document(document: Node) -> Iterator[Object]:
         yield Object((group, kind, namespace, name.text), name.place, node=document)
 
 
-class NotJson(Exception):
-    """The text is not valid JSON; `place` is where that shows, `ended` whether at its end."""
-
-    def __init__(self, words: str, place: Place, ended: bool, near: str) -> None:
-        super().__init__(words)
-        self.near = near
-        """The text around the place, on its line."""
-        self.words = words
-        self.place = place
-        self.ended = ended
-
-
 class JsonObjects:
-    """The objects of a JSON text: one object, a List, or several of them one after the other.
-
-    Only a window of the text is in memory; it grows to hold one object, OBJECT_CHARACTERS_MAX at most.
-    """
+    """The objects of a JSON text: one object, a List, or several of them one after the other."""
 
     def __init__(self, handle: TextIO, file: str) -> None:
-        self._handle = handle
-        self._file = file
-        self._decoder = json.JSONDecoder()
-        self._text = ""
-        self._at = 0
-        self._ended = False
-        self._line = 1
-        self._column = 1
+        self._stream = JsonStream(handle, file)
 
     def __iter__(self) -> Iterator[Object]:
-        while self._next_sign():
+        while self._stream.next_sign():
             yield from self._root()
 
     def _root(self) -> Iterator[Object]:
-        place = self._place
-        self._expect("{")
+        place = self._stream.place
         root: dict[str, Any] = {}
         had_items = False
-        while self._next_sign() != "}":
-            key = self._value()
-            self._expect(":")
-            if key == "items" and self._next_sign() == "[":
+        for key in self._stream.members():
+            if key == "items" and self._stream.next_sign() == "[":
                 had_items = True
                 kind = text_in(root, "kind").removesuffix("List")
-                yield from self._items(kind, text_in(root, "apiVersion"))
+                for at_item, item in self._stream.items():
+                    yield from _of_plain(item, at_item, kind, text_in(root, "apiVersion"))
             else:
-                root[str(key)] = self._value()
-            if self._next_sign() == ",":
-                self._expect(",")
-            elif self._next_sign() != "}":
-                raise self._wrong("a comma or } is missing")
-        self._expect("}")
+                root[key] = self._stream.value()
         if not had_items:
             yield from _of_plain(root, place, "", "")
-
-    def _items(self, kind: str, version: str) -> Iterator[Object]:
-        self._expect("[")
-        while self._next_sign() != "]":
-            place = self._place
-            yield from _of_plain(self._value(), place, kind, version)
-            if self._next_sign() == ",":
-                self._expect(",")
-            elif self._next_sign() != "]":
-                raise self._wrong("a comma or ] is missing")
-        self._expect("]")
-
-    @property
-    def _place(self) -> Place:
-        return Place(self._file, self._line, self._column)
-
-    def _next_sign(self) -> str:
-        """The next non-space character; empty at the end of the text."""
-        while True:
-            match = _SPACE.match(self._text, self._at)
-            self._advance(match.end() if match is not None else self._at)
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more(_WINDOW):
-                return ""
-
-    def _expect(self, sign: str) -> None:
-        if self._next_sign() != sign:
-            raise self._wrong(f"{sign} is missing")
-        self._advance(self._at + 1)
-
-    def _value(self) -> Any:
-        self._next_sign()
-        window = _WINDOW
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                if self._ended or len(self._text) - self._at > OBJECT_CHARACTERS_MAX:
-                    raise self._wrong(error.msg, error.pos) from None
-            except RecursionError:
-                raise self._wrong("nested too deep") from None
-            else:
-                # a number at the end of the window may continue after it
-                if end < len(self._text) or self._ended:
-                    self._advance(end)
-                    return value
-            self._more(window)
-            window *= 2
-
-    def _more(self, size: int) -> bool:
-        chunk = "" if self._ended else self._handle.read(size)
-        self._ended = not chunk
-        self._text = self._text[self._at :] + chunk
-        self._at = 0
-        return bool(chunk)
-
-    def _advance(self, to: int) -> None:
-        lines = self._text.count("\n", self._at, to)
-        if lines:
-            self._line += lines
-            self._column = to - self._text.rindex("\n", self._at, to)
-        else:
-            self._column += to - self._at
-        self._at = to
-
-    def _wrong(self, words: str, position: int | None = None) -> NotJson:
-        ended = self._ended and (position or self._at) >= len(self._text.rstrip())
-        if position is not None:
-            self._advance(min(max(position, self._at), len(self._text)))
-        before = self._text[max(0, self._at - _NEAR) : self._at].rpartition("\n")[2]
-        near = before + self._text[self._at : self._at + _NEAR].partition("\n")[0]
-        # An open quote is reported where it opens, and reaches to the end of the text.
-        return NotJson(words, self._place, ended or "Unterminated string" in words, near)
 
 
 def _of_plain(value: Any, place: Place, kind: str, version: str) -> Iterator[Object]:

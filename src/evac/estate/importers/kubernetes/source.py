@@ -18,11 +18,11 @@ from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import source_files
 from evac.estate.importers.imported import Options
+from evac.estate.importers.json_stream import NotJson
 from evac.estate.importers.kubernetes.objects import (
     DUMP_AGAIN,
     RENDER_FIRST,
     JsonObjects,
-    NotJson,
     Object,
     Skipped,
     inside,

@@ -1,0 +1,228 @@
+"""Reads JSON of any size through a window, value by value, so that it is never in memory as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from evac.estate.format.document import LIST, MAP, SCALAR, Node
+from evac.estate.format.problems import Problems
+from evac.estate.importers.source_files import open_text
+from evac.model.diagnostic import Place
+
+OBJECT_CHARACTERS_MAX: Final = 32 * 2**20
+"""Longest JSON object. etcd's default limit for an object is 1.5 MiB."""
+VALUES_MAX: Final = 5_000_000
+"""Most values that are kept of one text."""
+_LEVELS: Final = 2
+"""Lists are read item by item in the root, and in the responses that it may hold."""
+_WINDOW: Final = 2**22
+_NEAR: Final = 40
+_DEPTH_MAX: Final = 64
+_NUMBER_GOES_ON: Final = re.compile(r"[-+.0-9eE]*")
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+
+
+def tree_of(value: Any, place: Place, depth: int = 0) -> Node:
+    """Plain data as a tree whose every node is at `place`."""
+    if isinstance(value, dict) and depth < _DEPTH_MAX:
+        node = Node(MAP, place.file, place.line, place.column)
+        node.fields = {
+            str(key): (
+                Node(SCALAR, place.file, place.line, place.column, str(key)),
+                tree_of(item, place, depth + 1),
+            )
+            for key, item in value.items()
+        }
+        return node
+    if isinstance(value, list) and depth < _DEPTH_MAX:
+        node = Node(LIST, place.file, place.line, place.column)
+        node.items = [tree_of(item, place, depth + 1) for item in value]
+        return node
+    if value is None or isinstance(value, dict | list):
+        return Node(SCALAR, place.file, place.line, place.column, "null", plain=True)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return Node(SCALAR, place.file, place.line, place.column, text)
+
+
+class NotJson(Exception):
+    """The text is not valid JSON; `place` is where that shows, `ended` whether at its end."""
+
+    def __init__(self, words: str, place: Place, ended: bool, near: str) -> None:
+        super().__init__(words)
+        self.near = near
+        """The text around the place, on its line."""
+        self.words = words
+        self.place = place
+        self.ended = ended
+
+
+class JsonStream:
+    """A JSON text, of which only a window is in memory; it grows to hold one value, OBJECT_CHARACTERS_MAX at
+    most.
+    """
+
+    def __init__(self, handle: TextIO, file: str) -> None:
+        self._handle = handle
+        self._file = file
+        self._decoder = json.JSONDecoder()
+        self._text = ""
+        self._at = 0
+        self._ended = False
+        self._line = 1
+        self._column = 1
+
+    def items(self) -> Iterator[tuple[Place, Any]]:
+        """The values of a list that begins here, each with its place."""
+        self.expect("[")
+        while self.next_sign() != "]":
+            place = self.place
+            yield place, self.value()
+            if self.next_sign() == ",":
+                self.expect(",")
+            elif self.next_sign() != "]":
+                raise self.wrong("a comma or ] is missing")
+        self.expect("]")
+
+    def members(self) -> Iterator[str]:
+        """The keys of an object that begins here; the caller reads the value of each before the next."""
+        self.expect("{")
+        while self.next_sign() != "}":
+            key = str(self.value())
+            self.expect(":")
+            yield key
+            if self.next_sign() == ",":
+                self.expect(",")
+            elif self.next_sign() != "}":
+                raise self.wrong("a comma or } is missing")
+        self.expect("}")
+
+    @property
+    def place(self) -> Place:
+        return Place(self._file, self._line, self._column)
+
+    def next_sign(self) -> str:
+        """The next non-space character; empty at the end of the text."""
+        while True:
+            match = _SPACE.match(self._text, self._at)
+            self._advance(match.end() if match is not None else self._at)
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more(_WINDOW):
+                return ""
+
+    def expect(self, sign: str) -> None:
+        if self.next_sign() != sign:
+            raise self.wrong(f"{sign} is missing")
+        self._advance(self._at + 1)
+
+    def value(self) -> Any:
+        self.next_sign()
+        window = _WINDOW
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._ended or len(self._text) - self._at > OBJECT_CHARACTERS_MAX:
+                    raise self.wrong(error.msg, error.pos) from None
+            except RecursionError:
+                raise self.wrong("nested too deep") from None
+            else:
+                # A number at the end of the window may continue after it.
+                if self._ended or _NUMBER_GOES_ON.fullmatch(self._text, end) is None:
+                    self._advance(end)
+                    return value
+            self._more(window)
+            window *= 2
+
+    def _more(self, size: int) -> bool:
+        chunk = "" if self._ended else self._handle.read(size)
+        self._ended = not chunk
+        self._text = self._text[self._at :] + chunk
+        self._at = 0
+        return bool(chunk)
+
+    def _advance(self, to: int) -> None:
+        lines = self._text.count("\n", self._at, to)
+        if lines:
+            self._line += lines
+            self._column = to - self._text.rindex("\n", self._at, to)
+        else:
+            self._column += to - self._at
+        self._at = to
+
+    def wrong(self, words: str, position: int | None = None) -> NotJson:
+        ended = self._ended and (position or self._at) >= len(self._text.rstrip())
+        if position is not None:
+            self._advance(min(max(position, self._at), len(self._text)))
+        before = self._text[max(0, self._at - _NEAR) : self._at].rpartition("\n")[2]
+        near = before + self._text[self._at : self._at + _NEAR].partition("\n")[0]
+        # An open quote is reported where it opens, and reaches to the end of the text.
+        return NotJson(words, self.place, ended or "Unterminated string" in words, near)
+
+
+def read_pruned(path: Path, prune: Callable[[Any], Any], problems: Problems) -> Node | None:
+    """The value in a JSON file of any size, with the items of its lists pruned as they are read; None, with
+    diagnostics, if unreadable. Each item is a tree whose every node is where the item begins.
+    """
+    handle = open_text(path, path, problems)
+    if handle is None:
+        return None
+    with handle:
+        try:
+            return _Pruned(JsonStream(handle, path.name), prune).read()
+        except NotJson as error:
+            if error.ended:
+                hint = "export the file again, and check that the disk is not full"
+                message = f"{path.name} ends in the middle"
+                problems.add("import-truncated", message, error.place, hint)
+            else:
+                message = f"{path.name} is not JSON: {error.words}"
+                problems.add("import-shape", message, error.place, "export the file again")
+        except UnicodeDecodeError:
+            hint = "save the file as UTF-8; if it is UTF-16: iconv -f UTF-16 -t UTF-8"
+            problems.add("not-utf-8", f"{path.name} is not UTF-8 text", Place(path.name), hint)
+        except OverflowError:
+            message = f"{path.name} has more than {VALUES_MAX:,} values that evac reads"
+            problems.add("too-many-values", message, Place(path.name), "split it, and import the parts")
+    return None
+
+
+class _Pruned:
+    """A text as a tree, pruned. Raises OverflowError if it keeps too many values."""
+
+    def __init__(self, stream: JsonStream, prune: Callable[[Any], Any]) -> None:
+        self._stream, self._prune, self._left = stream, prune, VALUES_MAX
+
+    def read(self, level: int = 0) -> Node:
+        stream, place = self._stream, self._stream.place
+        sign = stream.next_sign()
+        if sign == "[":
+            node = Node(LIST, place.file, place.line, place.column)
+            node.items = [self._kept(self._prune(item), at) for at, item in stream.items()]
+            return node
+        if sign == "{" and level < _LEVELS:
+            node, fields = Node(MAP, place.file, place.line, place.column), {}
+            for key in stream.members():
+                here = stream.place
+                fields[key] = (
+                    Node(SCALAR, here.file, here.line, here.column, key),
+                    self.read(level + 1),
+                )
+            node.fields = fields
+            return node
+        return self._kept(stream.value(), place)
+
+    def _kept(self, value: Any, place: Place) -> Node:
+        self._left -= _count(value)
+        if self._left < 0:
+            raise OverflowError
+        return tree_of(value, place)
+
+
+def _count(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_count, inner))

@@ -1,0 +1,112 @@
+"""JSON larger than what is read as a whole: pruned as it is read, with the same result."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.estate.format import document
+from evac.estate.importers import Options, SourceError, import_estate, json_stream, netbox
+from evac.estate.importers.json_stream import JsonStream, NotJson
+
+
+def body(devices: int) -> dict[str, Any]:
+    """A response of NetBox, with fields that evac does not read."""
+    made = []
+    for n in range(devices):
+        room = {"id": n % 4, "slug": f"room-{n % 2}", "name": f"Room {n}"}
+        made.append(
+            {
+                "id": n,
+                "url": f"https://nb.example/api/dcim/devices/{n}/",
+                "name": f"srv-{n}",
+                "device_type": {"slug": "r650", "manufacturer": {"slug": "dell", "words": ["x"] * 20}},
+                "role": {"slug": f"web{n % 3}"},
+                "site": {"slug": "fra"},
+                "location": room,
+                "rack": {"name": f"r{n % 5}"},
+                "position": 3.0,
+                "status": {"value": "active", "label": "Active"},
+                "serial": f"S{n}",
+                "oob_ip": {"address": f"10.0.0.{n}/24"},
+                "custom_fields": {"cpu_cores": 8, "memory_gib": 64, "root_password": "hunter2"},
+                "local_context_data": {str(key): key for key in range(30)},
+            }
+        )
+    around = [
+        {"id": n, "slug": f"room-{n % 2}", "site": {"slug": "fra"}, "parent": {"id": 9 + n // 2}}
+        for n in range(4)
+    ]
+    around += [{"id": 9 + n, "slug": f"house-{n}", "site": {"slug": "fra"}, "parent": None} for n in (0, 1)]
+    return {"devices": {"count": devices, "results": made}, "locations": around}
+
+
+def written(folder: Path, text: str) -> dict[str, str]:
+    folder.mkdir()
+    (folder / "netbox.json").write_text(text)
+    import_estate("netbox", folder / "netbox.json", folder / "estate", options=Options())
+    return {path.name: path.read_text() for path in sorted((folder / "estate").iterdir())}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("shape", ["mapping", "response", "list"])
+def test_a_pruned_source_gives_the_same_estate(
+    tmp_path: Path, shape: str, indent: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: Any = body(12)
+    if shape != "mapping":
+        whole = whole["devices"] if shape == "response" else whole["devices"]["results"]
+    text = json.dumps(whole, indent=indent)
+    first = written(tmp_path / "whole", text)
+    monkeypatch.setattr(netbox, "PRUNED_FROM_BYTES", 0)
+    assert written(tmp_path / "pruned", text) == first
+    assert "srv-11" in first["servers.csv"]
+    assert "hunter2" not in "".join(first.values())
+
+
+def test_values_that_evac_does_not_read_do_not_make_a_source_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netbox, "PRUNED_FROM_BYTES", 0)
+    monkeypatch.setattr(document, "NODES_MAX", 1_000)
+    assert "srv-99" in written(tmp_path / "a", json.dumps(body(100)))["servers.csv"]
+    monkeypatch.setattr(json_stream, "VALUES_MAX", 1_000)
+    with pytest.raises(SourceError) as caught:
+        written(tmp_path / "b", json.dumps(body(100)))
+    assert [one.code for one in caught.value.diagnostics] == ["too-many-values"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "column"),
+    [
+        (json.dumps(body(3))[:-300], "import-truncated", None),
+        ('{"devices": [{"id": 1} {"id": 2}]}', "import-shape", 24),
+        ('{"devices": [{"id": 1}], "x" 2}', "import-shape", 30),
+        ('{"devices": [' + "[" * 100_000, "import-shape", 14),
+        ('{"devices": ["\x01"]}', "import-shape", None),
+    ],
+)
+def test_broken_json_says_where(
+    tmp_path: Path, text: str, code: str, column: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netbox, "PRUNED_FROM_BYTES", 0)
+    with pytest.raises(SourceError) as caught:
+        written(tmp_path / "a", text)
+    (found,) = caught.value.diagnostics
+    assert found.code == code
+    assert found.place.line == 1
+    assert column in (None, found.place.column)
+
+
+def test_a_stream_reads_what_json_reads_whatever_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"a": [1, 2.5, None, True, "x\n\u00e9" * 50], "b": [], "c": [{"d": []}]}
+    text = json.dumps(value, indent=2)
+    for window in (1, 2, 7, 64, 10_000):
+        monkeypatch.setattr(json_stream, "_WINDOW", window)
+        stream = JsonStream(io.StringIO(text), "x.json")
+        seen = {key: [item for _, item in stream.items()] for key in stream.members()}
+        assert seen == value
+        with pytest.raises(NotJson):
+            list(JsonStream(io.StringIO("[1, 2"), "x.json").items())
