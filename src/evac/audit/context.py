@@ -20,6 +20,7 @@ from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
 from evac.audit.reasons import Chain, Reason, ReasonKind, duration
 from evac.derive.backups import day_ms, verdicts
+from evac.derive.domains import sites_of
 from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict, ProofRecord
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
@@ -120,6 +121,23 @@ class Context:
     def full_sites(self) -> BoolColumn:
         """(sites,) sites that run services: neither witness nor edge."""
         return np.array([s.role == "full" for s in self.estate.sites], np.bool_)
+
+    def takes_all(self, sites: Sequence[str]) -> BoolColumn:
+        """(L,) losses that leave none of some sites that run services."""
+        index = self.impacts.top.site_index
+        full = [index[name] for name in sites if self.full_sites[index[name]]]
+        return np.asarray(self.impacts.losses.sites[:, full].all(axis=1), np.bool_)
+
+    def keep_a_copy(self, store: str, number: int, what: str) -> tuple[str, tuple[str, ...]]:
+        """What to change so that a store has a copy outside a loss, in words and as fact paths. what: a copy
+        that would do.
+        """
+        found = next(one for one in self.estate.stores if one.id == store)
+        allowed = None if found.data_in is None else sites_of(self.estate, found.data_in)
+        if allowed is not None and self.takes_all(allowed)[number]:
+            where = f"Allow the data of {store} at a site that fails independently (`data_in`)"
+            return f"{where}, and keep {what} there.", (f"stores/{store}/data_in", f"stores/{store}")
+        return f"Keep {what} at another site.", (f"stores/{store}/members", f"stores/{store}")
 
     @cached_property
     def runs_at(self) -> BoolColumn:

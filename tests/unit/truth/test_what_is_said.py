@@ -224,3 +224,37 @@ def test_work_of_unknown_length_takes_at_least_what_is_known(
     made = plan(written(tmp_path, text), Scenario(kind, ("a",)), work=0)
     assert work_words(made) == works
     assert writes_words(made) == f"writes of store orders stop for {stops} while its primary moves"
+
+
+HELD = """
+sites: {a: {region: here}, b: {region: here}, c: {region: there}}
+groups: {grid: {members: [a, b]}}
+pools: {pa: {site: a, cpu: 9 cores, memory: 9 GiB}, pc: {site: c, cpu: 9 cores, memory: 9 GiB}}
+services:
+  shop: {people: 1, replicas: {pc: 1}, traffic: {kind: none}, needs: [{store: orders}]}
+stores:
+  orders: {DATA members: [{at: a, mode: primary}, {at: b, mode: sync}], fence: 1 s, promote: 1 s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        ("", "Keep a copy of orders, or a backup that restores in time, at another site."),
+        (
+            "data_in: [here],",
+            "Allow the data of orders at a site that fails independently (`data_in`), and keep a copy of"
+            " orders, or a backup that restores in time, there.",
+        ),
+        (
+            "data_in: [here, there],",
+            "Keep a copy of orders, or a backup that restores in time, at another site.",
+        ),
+    ],
+)
+def test_no_advice_puts_data_where_it_may_not_be(tmp_path: Path, data: str, advice: str) -> None:
+    findings = audit(written(tmp_path, HELD.replace("DATA", data))).findings
+    (lost,) = (f for f in findings if f.rule == "service-lost")
+    (copy,) = (f for f in findings if f.rule == "no-copy-outside")
+    assert lost.fix == advice
+    assert copy.fix.startswith(advice.split(" ", maxsplit=1)[0])

@@ -33,7 +33,7 @@ def check(context: Context) -> Iterator[Finding]:
             store.id,
             f"{store.id} has no copy outside {listed(context.names(losses))}: its data is lost with it"
             + ("" if errors else ", though another instance of its family is left"),
-            "Add a member or a backup (with size and restore rate) at another site.",
+            context.keep_a_copy(store.id, losses[0], "a member or a backup (with size and restore rate)")[0],
             losses=losses,
             paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
         )

@@ -10,7 +10,6 @@ from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
 from evac.derive.domains import may_run_at, sites_of
 from evac.model.diagnostic import Severity
-from evac.model.fleet import BoolColumn
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -20,7 +19,7 @@ def check(context: Context) -> Iterator[Finding]:
         allowed = may_run_at(estate, service) if service.data_in is not None else None
         if allowed is None:
             continue
-        taken = _takes_all(context, allowed) & impacts.down[:, row]
+        taken = context.takes_all(allowed) & impacts.down[:, row]
         losses = context.worst_first(np.flatnonzero(taken).tolist())
         if losses:
             grave = any(context.grave[number, row] for number in losses)
@@ -30,19 +29,12 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         allowed = sites_of(estate, store.data_in)
         lost = {loss for loss, _ in context.outcomes(number)}
-        every = np.flatnonzero(_takes_all(context, allowed)).tolist()
+        every = np.flatnonzero(context.takes_all(allowed)).tolist()
         losses = context.worst_first(loss for loss in every if loss in lost)
         if losses:
             users = context.users_of.get(store.family, ())
             grave = any(context.grave[loss, user] for loss in losses for user in users)
             yield _finding(context, "stores", store.id, allowed, losses, "error" if grave else "warning")
-
-
-def _takes_all(context: Context, allowed: tuple[str, ...]) -> BoolColumn:
-    """(L,) losses that leave none of some sites that run services."""
-    index = context.impacts.top.site_index
-    full = [index[name] for name in allowed if context.full_sites[index[name]]]
-    return np.asarray(context.impacts.losses.sites[:, full].all(axis=1), np.bool_)
 
 
 def _finding(
