@@ -5,6 +5,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evac.estate import check, load, write
 from evac.model.digest import estate_digest
@@ -102,6 +104,25 @@ def test_every_spelling_of_a_file_is_the_same_table(text: str, tmp_path: Path) -
     (tmp_path / "two").mkdir()
     plain, spelled = load(folder_of(tmp_path / "one")), load(folder_of(tmp_path / "two", text))
     assert estate_digest(plain) == estate_digest(spelled)
+
+
+@given(
+    table=st.sampled_from(("racks", "servers", "replicas")),
+    blanks=st.lists(st.integers(0, 2), min_size=8, max_size=8),
+    end=st.sampled_from(("\n", "\r\n", "\r")),
+    closed=st.booleans(),
+)
+def test_blank_lines_take_no_row_away(
+    tmp_path_factory: pytest.TempPathFactory, table: str, blanks: list[int], end: str, closed: bool
+) -> None:
+    """Wherever they are: between rows, after the last one, or both; with or without a last line end."""
+    plain, spaced = (folder_of(tmp_path_factory.mktemp(name)) for name in ("plain", "spaced"))
+    lines = (spaced / f"{table}.csv").read_text().splitlines()
+    rows = [f"{line}{end * (1 + blank)}" for line, blank in zip(lines, blanks, strict=False)]
+    text = "".join(rows)
+    (spaced / f"{table}.csv").write_bytes((text if closed else text.rstrip("\r\n")).encode())
+    assert not check(spaced).diagnostics
+    assert estate_digest(load(spaced)) == estate_digest(load(plain))
 
 
 def test_the_order_of_rows_and_columns_is_no_matter(tmp_path: Path) -> None:

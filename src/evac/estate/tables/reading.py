@@ -136,7 +136,7 @@ def _read_csv(
     if lines is None:
         return None
     kept = data
-    if lines.size and int(lines[-1]) != len(lines) + 1:
+    if data.count(b"\n") + (not data.endswith(b"\n")) != len(lines) + 1:
         kept = b"\n".join(line for line in data.split(b"\n") if line)
     body = kept.split(b"\n", 1)[1:] or [b""]
     if not body[0].strip(b"\n"):
@@ -146,7 +146,11 @@ def _read_csv(
     frame = _guarded(
         lambda: pl.read_csv(kept, infer_schema=False, quote_char=None, new_columns=found), file, problems
     )
-    if frame is None or frame.height != len(lines):
+    if frame is None:
+        return None
+    if frame.height != len(lines):
+        message = f"rows read: {frame.height:,}; rows in the file: {len(lines):,}"
+        problems.add("table-unreadable", message, Place(file), "remove blank lines and unusual line ends")
         return None
     return Table(file, _complete(frame, columns), tuple(found), data, lines)
 
