@@ -177,14 +177,32 @@ def unplaced(top: Topology) -> BoolColumn:
     return top.once("unplaced", work)
 
 
-def sites_in_part(top: Topology, lost: Loss) -> tuple[BoolColumn, BoolColumn]:
-    """(sites,) sites that a loss takes in part: something more than single servers, but not the whole."""
+def hidden_power(top: Topology) -> BoolColumn:
+    """(sites,) where something may run behind feeds that the files do not name: on a server without a rack,
+    in a rack without feeds, in a pool whose servers are unknown, or where no server is known.
+    """
+
+    def work() -> BoolColumn:
+        fleet, count = top.estate.fleet, len(top.estate.sites)
+        on = fleet.state != CONDEMNED
+        fed = np.zeros(len(top.rack_feed_count) + 1, np.bool_)
+        fed[:-1] = top.rack_feed_count > 0
+        hidden = np.bincount(fleet.site[on], minlength=count) == 0
+        hidden[fleet.site[on & ~fed[fleet.rack]]] = True
+        hidden[top.pool_site[~pools_with_servers(top)]] = True
+        return hidden
+
+    return top.once("hidden power", work)
+
+
+def sites_in_part(top: Topology, lost: Loss, feeds: BoolColumn) -> tuple[BoolColumn, BoolColumn]:
+    """(sites,) sites that a loss takes in part: something more than single servers, but not the whole. feeds:
+    (sites,) where a lost feed counts although it takes no known rack.
+    """
     parts = np.zeros(len(top.estate.sites), np.bool_)
-    for mask, site in (
-        (lost.halls, top.hall_site),
-        (lost.feeds, top.feed_site),
-        (lost.racks, top.rack_site),
-    ):
+    parts[top.feed_site[lost.feeds]] = True
+    parts &= feeds
+    for mask, site in ((lost.halls, top.hall_site), (lost.racks, top.rack_site)):
         parts[site[mask]] = True
     some = parts.copy()
     some[top.estate.fleet.site[lost.servers]] = True
@@ -196,7 +214,7 @@ def loose_services(top: Topology, lost: Loss) -> BoolColumn:
     pool, is known; or because it is unknown where any of them runs.
     """
     estate, replicas = top.estate, top.estate.replicas
-    some, parts = sites_in_part(top, lost)
+    some, parts = sites_in_part(top, lost, hidden_power(top))
     flags = np.zeros(len(estate.services), np.bool_)
     at_site = replicas.kind == AT_SITE
     flags[replicas.service[at_site][some[replicas.target[at_site]]]] = True
@@ -218,7 +236,7 @@ def loose_stores(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
     back.
     """
     judge = is_down if is_loss else store_is_lost
-    some, _ = sites_in_part(top, lost)
+    some, _ = sites_in_part(top, lost, np.ones(len(top.estate.sites), np.bool_))
     flags = np.zeros(len(top.estate.stores), np.bool_)
     for row, store in enumerate(top.estate.stores):
         gone = lost_members(top, lost, store)
@@ -279,7 +297,7 @@ def _taken_by(
     """(S,) services that lose replicas or the last store of a family if `more` is lost instead of `lost`.
     without_store: (D,) stores that are lost anyway, or may be.
     """
-    flags, replicas = np.zeros(len(top.estate.services), np.bool_), top.estate.replicas
+    flags, replicas = loose_services(top, more), top.estate.replicas
     flags[replicas.service[replicas_lost(top, more) > replicas_lost(top, lost)]] = True
     down = np.array([is_down(store, lost_members(top, more, store)) for store in top.estate.stores], np.bool_)
     for family, stores in graph.family_stores.items():

@@ -69,6 +69,42 @@ def test_what_runs_behind_an_overloaded_feed_cannot_be_judged(
         assert verdict_words(made) == "cannot be judged: whether feed a/f1 carries a load above its budget"
 
 
+@pytest.mark.parametrize(
+    ("budget", "server", "answer"),
+    [
+        ("2 kW", "", "unaffected"),
+        ("700 W", "", "unknown"),
+        ("2 kW", "s5,a,,web,serving", "unknown"),
+        ("2 kW", "s5,a,a/h1/r4,web,serving", "unknown"),
+    ],
+)
+@pytest.mark.parametrize("method", ["plan", "estimate"])
+def test_a_feed_that_takes_no_rack_takes_no_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, server: str, answer: str, method: str
+) -> None:
+    """Only the site of the replicas is known. s5 may hang on any feed: no rack or feed of it is known."""
+    if method == "estimate":
+        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+            monkeypatch.setattr(planned, most, 0)
+    text = f"""
+sites: {{a: {{}}, b: {{}}}}
+halls: {{a/h1: {{}}}}
+feeds: {{a/f1: {{power_budget: {budget}}}, a/f2: {{power_budget: 2 kW}}}}
+racks: {{a/h1/r1: {{feeds: [a/f1, a/f2]}}, a/h1/r4: {{}}}}
+classes: {{web: {{cpu: 8 cores, memory: 32 GiB, watts: 400 W}}}}
+services: {{shop: {{people: 9, start: 1 s, replicas: {{a: 2}}, traffic: {{kind: none}}}}}}
+"""
+    table = "server,site,rack,class,state\ns1,a,a/h1/r1,web,serving\ns2,a,a/h1/r1,web,serving\n"
+    estate = written(tmp_path, text, servers=f"{table}{server}\n")
+    made = plan(estate, lose("a/f2"))
+    assert check(estate, made).holds
+    assert [one.state for one in made.outcomes] == ([] if answer == "unaffected" else [answer])
+    report = audit(estate)
+    row = next(row for row in report.rows if row.domain == "a/f2")
+    told = [one.fate for one in row.fates(report.services)]
+    assert (row.method, told) == (method, [] if answer == "unaffected" else [answer])
+
+
 def test_no_plan_counts_on_servers_behind_an_overloaded_feed(tmp_path: Path) -> None:
     """`docs` is lost with r3 and fits on s1 and s2 only, which hang on a/f1."""
     text = ESTATE.replace("FIRST", "1100 W").replace("site: b, cpu: 64 cores", "site: b, cpu: 2 cores")

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from evac.derive.domains import Domain, Topology, domains, loss, resolve, resolve_each, server_row
 from evac.derive.objectives import OF_KIND, loss_class
-from evac.derive.pools import part_of, pools_with_servers, replicas_lost, share_of_pool, unplaced
+from evac.derive.pools import (
+    hidden_power,
+    part_of,
+    pools_with_servers,
+    replicas_lost,
+    share_of_pool,
+    unplaced,
+)
 from evac.derive.tripping import Tripped, tripped
 from evac.model.estate import Estate
 from evac.model.fleet import (
@@ -452,9 +459,12 @@ def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
     not even that is, and behind feeds that may trip.
     """
     open_question, nowhere = np.zeros((len(losses), found.n.shape[0]), np.bool_), unplaced(top)
+    idle = np.isin(np.array(losses.kinds, "U8"), ["feed"]) & (np.diff(losses.start) == 0)
+    idle &= ~hidden_power(top)[losses.site]
+    idle[list(tripping(top, losses))] = False
     for site in np.flatnonzero(nowhere.any(axis=1)).tolist():
-        open_question |= losses.touches(site, top.hall_site)[:, None] & nowhere[site]
-    below = ~losses.sites.any(axis=1)
+        open_question |= (losses.touches(site, top.hall_site) & ~idle)[:, None] & nowhere[site]
+    below = ~losses.sites.any(axis=1) & ~idle
     single = np.flatnonzero((losses.site >= 0) & below)
     open_question[single] |= found.loose[losses.site[single]]
     for number in np.flatnonzero(losses.site < 0):
