@@ -187,7 +187,7 @@ def hidden_power(top: Topology) -> BoolColumn:
         on = fleet.state != CONDEMNED
         fed = np.zeros(len(top.rack_feed_count) + 1, np.bool_)
         fed[:-1] = top.rack_feed_count > 0
-        hidden = np.bincount(fleet.site[on], minlength=count) == 0
+        hidden: BoolColumn = np.bincount(fleet.site[on], minlength=count) == 0
         hidden[fleet.site[on & ~fed[fleet.rack]]] = True
         hidden[top.pool_site[~pools_with_servers(top)]] = True
         return hidden
