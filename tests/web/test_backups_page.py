@@ -2,6 +2,7 @@
 page Doctor, which needs the same room.
 """
 
+import asyncio
 from dataclasses import replace
 
 import httpx2
@@ -14,7 +15,7 @@ from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord
 from evac.office.office import BACKUPS_MS, Office
 from evac.store.port import MemoryStore
 from evac.views.backup_view import BackupsDocument, CopyRow, DataRow, DigitRow, ProofRow
-from evac.web.pages.backups import answer_of, figures, row_of
+from evac.web.pages.backups import EVENTS_MOST, answer_of, figures, row_of
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 
@@ -95,6 +96,29 @@ def test_the_pages_show_what_is_known_and_what_happened() -> None:
                 break
         assert one is two, "not worked out again within the same moment"
         assert await evidence.facts() != BackupFacts()
+
+    play(story, MemoryStore())
+
+
+def test_a_damaged_backup_is_red_and_the_newest_events_are_shown() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        row = next(one for one in (await office.backups()).data_sets if one.copies)
+        name, copy = row.data_set, row.copies[0].copy
+        evidence, now_ms = Evidence(office.store), office.clock.now_ms()
+        assert 'class="bad">Damaged' not in (await client.get("/backups")).text
+        for number in range(EVENTS_MOST + 5):
+            proof = ProofRecord(
+                name, copy, 2, "damaged", now_ms + number, 1_000, detail=f"pack {number} differs"
+            )
+            event = BackupEvent("proven", proof.at_ms, name, copy, proof=proof, detail=proof.detail)
+            await evidence.add(event)
+        while "Damaged: pack" not in (page := (await client.get("/backups")).text):
+            await asyncio.sleep(0.05)
+        assert 'class="bad">Damaged: pack' in page
+        text = (await client.get(f"/backups/{name}")).text
+        assert '<span class="bad">damaged</span>' in text
+        shown = [number for number in range(EVENTS_MOST + 5) if f">pack {number} differs<" in text]
+        assert shown == list(range(5, EVENTS_MOST + 5))
 
     play(story, MemoryStore())
 

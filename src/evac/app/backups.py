@@ -185,9 +185,13 @@ async def perform(
         events, held = [], None
         for entry in entries:
             tell(f"{entry.job} of {entry.data_set} at {entry.copy}")
-            task = entry.task(clock.now_ms(), await evidence.known(entry.data_set), who)
+            known = await evidence.known(entry.data_set)
+            task = replace(entry.task(clock.now_ms(), known, who), **kept)
             try:
-                events.append(await worker.do(replace(task, **kept)))
+                if task.job == "prove" and known.seen(entry.copy) is None:
+                    await worker.do(replace(task, job="list"))  # a small repository is read as a whole
+                    task = entry.task(clock.now_ms(), await evidence.known(entry.data_set), who)
+                events.append(await worker.do(task))
             except LockHeld as error:
                 held = error
                 events.append(worker.not_started(task, error))

@@ -240,6 +240,40 @@ def damage(path: Path, chance: random.Random) -> None:
         path.write_bytes(whole)
 
 
+def test_a_flipped_bit_in_either_file_of_the_catalogue_is_found(server_folder: Path) -> None:
+    """pgBackRest reads the other one, and says so nowhere: both must be sound."""
+    chance = random.Random(2026)
+    with store(server_folder) as world:
+        repository = world.folder / "repo1"
+        (manifest,) = (repository / "backup" / "m").glob("*F/backup.manifest")
+        infos = [repository / "archive" / "m" / "archive.info", repository / "backup" / "m" / "backup.info"]
+        for path in (manifest, *infos):
+            for file in (path, path.with_name(f"{path.name}.copy")):
+                before = file.read_bytes()
+                flip(file, chance.randrange(len(before)))
+                proof = ask("prove", world.action(), READ, 1, 1)
+                assert proof.outcome == "damaged", file
+                assert path.name in proof.detail, proof.detail
+                file.write_bytes(before)
+        assert ask("prove", world.action(), READ, 1, 1).outcome == "passed"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (
+            "[051]: PostgreSQL version 15 do not match stanza version 15",
+            "backup-other-repository",
+        ),
+        ("[056]: unable to find primary cluster - cannot proceed", "source-silent"),
+    ],
+)
+def test_a_backup_that_cannot_begin_names_the_reason(server_folder: Path, words: str, code: str) -> None:
+    with store(server_folder) as world:
+        fails = f'case "$*" in *" backup") echo "{words}" >&2; exit 51;; esac'
+        assert ask("take", world.action(program=program(world, fails))).code == code
+
+
 def test_every_flipped_byte_of_fifty_is_found(server_folder: Path) -> None:
     """At random places of the backup, and of a segment that was archived after it."""
     chance = random.Random(2022)

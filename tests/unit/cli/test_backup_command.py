@@ -15,15 +15,20 @@ from evac.app.backups import blocked, perform
 from evac.backup.evidence import Evidence
 from evac.cli import console
 from evac.cli.main import run
+from evac.drivers import registry
+from evac.drivers.capabilities import CopyReport
+from evac.drivers.registry import Drivers
 from evac.engine.stores.guards import HOLD_KEY
 from evac.estate import load
 from evac.model.backup import BackupEvent, CopySeen, ProofRecord
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed
+from evac.model.estate import BackupPolicy
 from evac.model.run_policy import RunPolicy, Window
 from evac.store.opening import open_store
 from evac.store.port import Compare, Put
 from evac.views.backup_view import history_document, history_sheet
 from evac.views.sheet import sheet_text
+from tests.unit.backup.world import SPEC, Repository, Vault, estate_of
 
 ESTATE = """
 evac: 1
@@ -277,6 +282,20 @@ def test_a_backup_that_another_process_works_on_stops_only_itself(estate: str, u
     assert asyncio.run(held("far")) == [free[0], "lock-held"]
     with pytest.raises(LockHeld):
         asyncio.run(held("near", "far"))
+
+
+def test_the_first_check_of_a_repository_knows_its_size(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A small one is read as a whole: most of its parts would be empty, and prove nothing."""
+    repository = Repository([CopyReport("c0", 0, 1_000)])
+    monkeypatch.setattr(registry, "DRIVERS", {**registry.DRIVERS, "vault": SPEC})
+    drivers = Drivers({"vault": lambda: Vault({"r-wiki": repository})})
+    monkeypatch.setattr("evac.app.backups.Drivers", lambda: drivers)
+    estate = estate_of(BackupPolicy(parts=7))
+    for _ in range(2):
+        found = asyncio.run(perform(url, estate, RunPolicy(), "prove", "wiki", "", "lee", True, print))
+        assert [(event.kind, event.outcome) for event in found] == [("proven", "done")]
+    assert repository.parts == [(1, 1), (1, 1)]
+    assert [what for what, _ in repository.asked] == ["list", "prove", "prove"]
 
 
 def test_maintenance_stops_its_own_sites(url: str) -> None:

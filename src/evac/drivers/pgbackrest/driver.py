@@ -2,13 +2,16 @@
 one.
 
 By default `verify` prints nothing and exits with 0 whatever it finds, so text output is requested: its counts
-are read, and a set that it does not mention was not checked. A backup whose `error` is true has pages with
+are read, and a set that it does not mention was not checked. It passes a catalogue if one of its two files is
+sound, so both are compared. A backup whose `error` is true has pages with
 wrong checksums, although the command exited with 0. A restored database is queried once its recovery has
 ended. Whether the source can delete a repository follows from its type; a bucket's locks are queried.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -55,6 +58,9 @@ SEGMENTS_MOST: Final = 64
 """Newest log segments searched for the last transaction."""
 SEGMENT_BYTES: Final = 256 << 20
 _SEGMENT: Final = re.compile(r"[0-9A-F]{24}-[0-9a-f]{40}(\.[a-z0-9]{2,4})?")
+CATALOGUE_TRIES: Final = 5
+CATALOGUE_PAUSE_S: Final = 1.0
+"""A backup that ends writes both files of a catalogue, one after the other."""
 _SHELF: Final = 16
 """An archive folder is named after this many leading characters of its segments."""
 NO_BACKUPS: Final = 2
@@ -62,6 +68,14 @@ NO_BACKUPS: Final = 2
 UNREADABLE: Final = 99
 """Status if its catalogue could not be read."""
 _REASONS: Final = (
+    (
+        "do not match stanza",
+        Permanent("backup-other-repository", "the repository is of another database", "check `stanza`"),
+    ),
+    (
+        "unable to find primary cluster",
+        Retryable("source-silent", "PostgreSQL does not answer as a primary", "start it; check pg1-path"),
+    ),
     ("clock skew", Permanent("backup-clock", "the clock is behind the newest backup", "correct the clock")),
     ("unable to acquire lock", Retryable("backup-locked", "another backup is running", "", 60_000)),
     ("no space left", Permanent("backup-full", "the repository has no space left", "free some space in it")),
@@ -175,6 +189,7 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
             else:
                 for one in mine:
                     problems += await self._verify(action, [one.copy.id], watch)
+            problems += await self._unequal(action, mine, part == of, watch)
         except ActionError as error:
             return self._unproven(action, watch, level, error)
         version, id_ = listing.version, listing.repository
@@ -214,6 +229,45 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         if not problems and (state is None or state[1] != "ok"):
             problems.append("pgBackRest reports an error in the stanza")
         return problems
+
+    async def _unequal(
+        self, action: Action, sets: Sequence[Set], whole_stanza: bool, watch: Stopwatch
+    ) -> list[str]:
+        """Files of the catalogue that differ from their copies or cannot be read. pgBackRest uses the sound
+        one, and reports nothing. Raises `Retryable`.
+        """
+        stanza, problems = text(action.settings, "stanza"), []
+        names = [f"backup/{stanza}/{one.copy.id}/backup.manifest" for one in sets]
+        if whole_stanza:
+            names += [f"archive/{stanza}/archive.info", f"backup/{stanza}/backup.info"]
+        for name in names:
+            for _ in range(CATALOGUE_TRIES):
+                pair = (self._digest(action, name, watch), self._digest(action, f"{name}.copy", watch))
+                one, other = await asyncio.gather(*pair)
+                if one == other != "":
+                    break
+                await asyncio.sleep(CATALOGUE_PAUSE_S)
+            else:
+                problems.append(f"{name} and its copy differ, or cannot be read")
+        return problems
+
+    async def _digest(self, action: Action, name: str, watch: Stopwatch) -> str:
+        """Digest of a file of the repository; `missing` if it expired, empty if it cannot be read. Raises
+        `Retryable`.
+        """
+        digest = hashlib.sha256()
+
+        def takes(line: bytes) -> bool:
+            digest.update(line + b"\n")
+            return True
+
+        argv = (*_where(action), "--ignore-missing", "repo-get", name)
+        try:
+            ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=(0, 1), takes=takes)
+        except Permanent:
+            return ""
+        digest.update(ended.raw)
+        return "missing" if ended.code else digest.hexdigest()
 
     async def _sets(self, action: Action, watch: Stopwatch) -> tuple[Listing, list[Set]]:
         """Every set of the repository, oldest first. Raises `ActionError`."""

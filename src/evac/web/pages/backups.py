@@ -16,7 +16,9 @@ from evac.web.room import room_of
 
 PAGE: Final = frame.Page("/backups", "Backups", icon="db", group="Prepare", key="b")
 ROWS_MOST: Final = 200
-EVENTS_MOST: Final = 50
+EVENTS_READ: Final = 50
+EVENTS_MOST: Final = 20
+"""Events shown; a phone shows each of them on several lines."""
 LOOKS: Final = {"missed": "bad", "unknown": "", "undecided": "warn", "met": "good", "waived": ""}
 ENDINGS: Final = {
     "missed": "misses its policy",
@@ -61,7 +63,7 @@ async def data_set(request: Request, data_set: Name) -> Response:
     row = next((one for one in document.data_sets if one.data_set == data_set), None)
     if row is None:
         raise InvalidInput("not-found", f"the estate has no data set {data_set}", "see /backups")
-    events = await office.backup_history(data_set, EVENTS_MOST)
+    events = await office.backup_history(data_set, EVENTS_READ)
     told = [event for event in events if (event.kind, event.outcome, event.who) != ("listed", "done", "")]
 
     def make() -> bytes:
@@ -73,7 +75,9 @@ async def data_set(request: Request, data_set: Name) -> Response:
             answer=(f"{data_set} {ENDINGS[row.state]}", _more(row), LOOKS[row.state]),
             copies=[(copy, _level(copy), backup_view.copy_facts(copy)) for copy in row.copies],
             alarms=[alarm for alarm in document.alarms if alarm.data_set == data_set],
-            history=backup_view.history_sheet(backup_view.history_document(data_set, told)).parts[0],
+            history=backup_view.history_sheet(
+                backup_view.history_document(data_set, told[:EVENTS_MOST])
+            ).parts[0],
             levels=backup_view.LEVELS,
         )
 
