@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from evac.audit.findings import DOMAIN_CLASSES, Finding
-from evac.audit.impacts.all_losses import DEGRADED, LOST, NOT_PROVED, RECOVERS, Impacts
+from evac.audit.impacts.all_losses import DEGRADED, LOST, NOT_PROVED, RECOVERS, UNKNOWN, Impacts
 from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
 from evac.audit.reasons import Chain, Reason, ReasonKind, duration
@@ -386,7 +386,17 @@ def why_degraded(context: Context, service: int, number: int) -> Chain:
         if impacts.down[number, other]:
             found = why_down(context, other, number)
             return Chain((name, *found.services), found.reason)
-    return Chain((name,), None)
+    wanted = [*impacts.graph.soft[service], *_soft_alternatives(context, service)]
+    doubtful = [context.estate.services[n].id for n in wanted if impacts.fate[number, n] == UNKNOWN]
+    return Chain(
+        (name,),
+        Reason("unjudged-need", impacts.losses.ids[number], services=(*doubtful[:1],)) if doubtful else None,
+    )
+
+
+def _soft_alternatives(context: Context, service: int) -> tuple[int, ...]:
+    groups = context.impacts.graph.alternatives[service]
+    return tuple(member for group in groups if not group.hard for member in group.members)
 
 
 def why_lost(context: Context, service: int, number: int) -> Chain:

@@ -40,6 +40,7 @@ ReasonKind = Literal[
     "nowhere-else",
     "tools-lost",
     "start-cycle",
+    "unjudged-need",
     "by-plan",
 ]
 
@@ -87,6 +88,8 @@ class Reason:
                 return f"does not run outside {self.loss}, and no capacity for it is known"
             case "start-cycle":
                 return f"start cycle: {', '.join(self.services)} need each other to start"
+            case "unjudged-need":
+                return f"{self.services[0]}, which it uses, cannot be judged"
             case "by-plan":
                 return self.planned
             case "tools-lost":

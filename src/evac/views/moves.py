@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from evac.model.plan import Plan
+from evac.model.plan import Plan, Step
 from evac.steps.registry import kind_of
-from evac.views.words import duration, number
+from evac.views.words import duration, listed, number
 
 
 def work_ms(plan: Plan) -> int:
-    """When the last step ends, from the start of the plan."""
-    return max((step.end_ms for step in plan.steps), default=0)
+    """When the last step ends, from the start of the plan; without what runs until the deadline."""
+    last = {step.id for step in last_stops(plan)}
+    return max((step.end_ms for step in plan.steps if step.id not in last), default=0)
+
+
+def last_stops(plan: Plan) -> tuple[Step, ...]:
+    """The steps of an evacuation that stop services without another place: as late as the deadline allows."""
+    gone = {outcome.service for outcome in plan.outcomes if outcome.state == "unplaced"}
+    if plan.scenario.kind != "evacuate":
+        return ()
+    return tuple(step for step in plan.steps if step.target in gone and kind_of(step.kind).replicas < 0)
+
+
+def stops_words(plan: Plan) -> str:
+    """Which services stop at the deadline of an evacuation; empty if none do."""
+    names = sorted({step.target for step in last_stops(plan)})
+    if not names:
+        return ""
+    end = duration(plan.scenario.deadline_ms or 0)
+    verb, then = ("stops", "it does") if len(names) == 1 else ("stop", "they do")
+    return f"{listed(names, 3)} {verb} at the deadline, {end} after the start; {then} not come back"
 
 
 def untimed_steps(plan: Plan) -> frozenset[str]:

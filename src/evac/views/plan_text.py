@@ -12,7 +12,7 @@ from typing import Final
 from evac.model.plan import Outcome, Plan, Step
 from evac.model.units import moment_words
 from evac.views import plan_view
-from evac.views.moves import work_ms, work_words, writes_words
+from evac.views.moves import stops_words, work_ms, work_words, writes_words
 from evac.views.sheet import Page
 from evac.views.words import (
     duration,
@@ -199,6 +199,8 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
         yield "not known", f"when {plural(late, 'service')} {be} back", "unknown"
     if plan.scenario.kind != "lose" and plan.steps:
         yield "takes", *_takes(plan)
+        if stops := stops_words(plan):
+            yield "stops", stops, "warning"
         writes = writes_words(plan)
         if writes:
             yield "writes", writes, "warning"

@@ -21,7 +21,7 @@ from evac.model.records import dataclass
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of
-from evac.views.moves import work_words, writes_words
+from evac.views.moves import stops_words, work_words, writes_words
 from evac.views.svg import Card
 from evac.views.words import (
     assumed_words,
@@ -442,8 +442,8 @@ def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
         yield f"It is unknown when {number(open_ones)} of them {'is' if open_ones == 1 else 'are'} back."
     if plan.scenario.kind != "lose" and plan.steps:
         yield f"The work is finished {work_words(plan)} after it starts."
-        if writes := writes_words(plan):
-            yield f"{writes[:1].upper()}{writes[1:]}."
+        for words in filter(None, (stops_words(plan), writes_words(plan))):
+            yield f"{words[:1].upper()}{words[1:]}."
     late = sum(1 for o in back if o.meets_rto is False)
     if late:
         yield f"{number(late)} {'comes' if late == 1 else 'come'} back later than promised."

@@ -22,7 +22,7 @@ from evac.office.reckoning import what_if_of
 from evac.planning.plan import plan
 from evac.planning.simulation.simulate import simulate
 from evac.views.audit_view import audit_text
-from evac.views.moves import work_words, writes_words
+from evac.views.moves import stops_words, work_words, writes_words
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import tier_rows
 from evac.views.small_texts import simulate_text
@@ -258,3 +258,38 @@ def test_no_advice_puts_data_where_it_may_not_be(tmp_path: Path, data: str, advi
     (copy,) = (f for f in findings if f.rule == "no-copy-outside")
     assert lost.fix == advice
     assert copy.fix.startswith(advice.split(" ", maxsplit=1)[0])
+
+
+@pytest.mark.parametrize("need", ["{service: open, hard: false}", "{any_of: [open, gone], hard: false}"])
+def test_why_a_service_is_degraded_is_said_if_what_it_uses_cannot_be_judged(
+    tmp_path: Path, need: str
+) -> None:
+    text = OPEN.replace("needs: [open]", f"needs: [{need}]")
+    found = what_if_of(audit(written(tmp_path, text)), ("a",))
+    dear = next(one for one in found.services if one.service == "dear")
+    assert dear.fate == "degraded"
+    assert dear.chain == ("dear", "open, which it uses, cannot be judged")
+
+
+STOPS = """
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 9 cores, memory: 9 GiB}, pb: {site: b, cpu: 9 cores, memory: 9 GiB}}
+services:
+  shop: {people: 1, replicas: {pa: 1}, start: 9 s, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}}
+  wiki: {people: 1, replicas: {pa: 1}, start: 9 s, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}, shed_time: 5 s, needs: [{store: pages}]}
+stores:
+  pages: {members: [{at: a, mode: primary}]}
+"""
+
+
+@pytest.mark.parametrize(("deadline_ms", "after"), [(600_000, "10 min"), (86_400_000, "24 h")])
+def test_the_work_of_an_evacuation_ends_before_what_runs_until_its_deadline(
+    tmp_path: Path, deadline_ms: int, after: str
+) -> None:
+    made = plan(written(tmp_path, STOPS), Scenario("evacuate", ("a",), deadline_ms), work=0)
+    assert {one.service: one.state for one in made.outcomes} == {"shop": "restored", "wiki": "unplaced"}
+    assert work_words(made) == "9 s"
+    assert stops_words(made) == f"wiki stops at the deadline, {after} after the start; it does not come back"
+    assert f"wiki stops at the deadline, {after}" in plan_text(made, "x", 200, False)
