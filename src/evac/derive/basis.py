@@ -66,13 +66,13 @@ def no_rows(top: Topology) -> RowSet:
 
 def only_touched(instance: Instance) -> Instance:
     """The same instance without start, verify and traffic times of services that the loss does not affect,
-    nor any other in their component, and that are not shed. Plans, bounds and the checker's messages are the
-    same.
+    nor any other in their component, and that stay on their servers. Plans, bounds and the checker's
+    messages are the same.
     """
     s = instance.services
     touched = np.zeros(int(s.component.max(initial=-1)) + 1, np.bool_)
     touched[s.component[s.base_lost | s.top_lost]] = True
-    mine = touched[s.component] | s.sheddable  # shed services may be restarted elsewhere
+    mine = touched[s.component] | s.loose  # what leaves a server may start elsewhere
     ticks: dict[str, Any] = {name: np.where(mine, getattr(s, name), 0) for name in OF_TOUCHED}
     uses = tuple(own if here else () for own, here in zip(s.shift_uses, mine.tolist(), strict=True))
     return replace(instance, services=replace(s, **ticks, shift_uses=uses))
@@ -173,7 +173,7 @@ def basis_of(
     _say(core, _chosen(s.hard, play), _chosen(s.soft, play), _chosen(s.shift_uses, play), s.lost_stores)
     _say(core, _chosen(s.hard_start, play), s.start_stores)
     _say(capacity, rows.capacity, *(getattr(s, name) for name in _TAKES))
-    _say(sheds, s.sheddable, *(getattr(s, name)[s.sheddable] for name in _STOPPED))
+    _say(sheds, s.sheddable, s.movable, *(getattr(s, name)[s.loose] for name in _STOPPED))
     parts = core.hexdigest(), capacity.hexdigest(), sheds.hexdigest()
     _say(whole, parts, about, *(getattr(s, field.name) for field in fields(s)))
     return Basis(*parts, whole.hexdigest())

@@ -31,19 +31,14 @@ from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, way_home, without_surplus
 from evac.derive.limits import LimitTable, limits_of
 from evac.derive.lost_stores import kept_for_restores, lost_stores_of, reprotects_of, with_restore_needs
+from evac.derive.moving import with_movable
 from evac.derive.objectives import audience
 from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
 from evac.derive.untimed import rebuild_times, returns_alone, untimed
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
-from evac.model.instance import (
-    Instance,
-    LostStore,
-    Services,
-    ToolNeed,
-    Use,
-)
+from evac.model.instance import Instance, LostStore, Services, ToolNeed, Use
 from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
@@ -146,7 +141,6 @@ def derive(
     homing = way_home(top, lost) if scenario.kind == "failback" else None
     unknown, weights, limits = set[str](), policy.tier_weights or estate.tier_weights, limits_in(top, tick_ms)
     rows = rows or rows_of(top, lost, scenario, limits, tick_ms, good)
-    unknown |= rows.unknown
     stores, store_rows = lost_stores_of(top, lost, policy, limits, tick_ms, scenario, unknown)
     stores, hit = _hits_of_restorable(top, lost, graph, stores, store_rows, homing, good, scenario)
     ways, counted = _lost_choices(estate, graph, hit.base_lost), dict[tuple[int, ...], int]()
@@ -157,18 +151,19 @@ def derive(
         counted, graph, hit = counted_on(graph, standing, ways), *_settled(graph, hit, standing)
     open_questions = _open_questions(top, lost, graph, store_rows, hit.waits, scenario)
     services = _services(top, hit, stores, graph, rows, limits, weights, tick_ms, unknown, open_questions)
-    unknown.update((*open_questions.values(), *rebuild_times(top, hit.waits.rebuilds).values()))
+    unknown.update(rows.unknown, open_questions.values(), rebuild_times(top, hit.waits.rebuilds).values())
     tools = _tools(estate, graph, services, limits, tick_ms, scenario, counted, open_questions)
     horizon, by_hand = estate.horizon_ms // tick_ms, _ticks_or_none(estate, START_CYCLE, tick_ms)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
     services, stuck, broken = without_circles(services, tools, by_hand, grace)
+    services = kept_for_restores(services, estate, stores, store_rows)
     instance = Instance(
         tick_ms=tick_ms,
         horizon=horizon,
         grace=horizon if scenario.kind == "failback" else min(grace, horizon),
         tier_weights=weights,
         site_names=tuple(s.id for s in estate.sites),
-        services=kept_for_restores(services, estate, stores, store_rows),
+        services=with_movable(services, estate, scenario, rows),
         rows=rows.rows,
         row_names=rows.names,
         present=rows.present,
@@ -278,6 +273,7 @@ def _same(
         site_cap=_spread_caps(estate, n, "per_site"),
         conflict=_conflicts(estate),
         sheddable=np.array([bool(s.sheddable) for s in estate.services], np.bool_),
+        movable=nothing,
         base_lost=nothing,
         top_lost=nothing,
         shift=nothing,

@@ -211,7 +211,16 @@ _LATER_FIELDS: Final = MappingProxyType(
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
         Service: frozenset(
-            {"data_in", "external", "objectives", "owner_phone", "provider", "public_name", "purges"}
+            {
+                "data_in",
+                "external",
+                "movable",
+                "objectives",
+                "owner_phone",
+                "provider",
+                "public_name",
+                "purges",
+            }
         ),
         Site: frozenset({"phone", "region"}),
         Store: frozenset(

@@ -215,11 +215,10 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service. `replicas`: nominal count over all sites; `share`: the smallest share that can serve.
-    `sites`: where it runs unless a replica table says more. `single_run`: a note for people. `purges`: it
-    deletes old data by itself, so after a restore it waits for a person. `public_name`: its name on the
-    status page; services with the same one are shown as one.
-    """
+    """One service. `replicas`: over all sites; `share`: the smallest that can serve. `sites`: where it runs
+    unless a replica table says more. `single_run`: a note for people. `movable`: what runs may move at its
+    site. `purges`: it deletes old data by itself, so after a restore it waits for a person. `public_name`: on
+    the status page; services with the same one are shown as one."""
 
     id: str
     family: str = ""
@@ -239,6 +238,7 @@ class Service:
     eligible_classes: tuple[str, ...] | None = None
     eligible_sites: tuple[str, ...] | None = None
     sheddable: bool | None = None
+    movable: bool = False
     shed_rehearsed: date | None = None
     single_run: bool = False
     needs: tuple[Dependency, ...] = ()

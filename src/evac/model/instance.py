@@ -251,6 +251,8 @@ class Services:
     site_cap: IntColumn
     conflict: IndexColumn
     sheddable: BoolColumn
+    movable: BoolColumn
+    """Services that may not be shed, but whose running replicas may move to other servers."""
     base_lost: BoolColumn
     top_lost: BoolColumn
     shift: BoolColumn
@@ -275,6 +277,11 @@ class Services:
 
     def __len__(self) -> int:
         return len(self.id)
+
+    @property
+    def loose(self) -> BoolColumn:
+        """(S,) services whose running replicas may leave their servers."""
+        return self.sheddable | self.movable
 
     def base_starts(self, service: int) -> int:
         """Starts that the base milestone still needs."""

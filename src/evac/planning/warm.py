@@ -86,6 +86,7 @@ def _services() -> Services:
         site_cap=unbounded,
         conflict=_index(-1, -1),
         sheddable=_flags(True, False),
+        movable=none,
         base_lost=_flags(False, True),
         top_lost=_flags(False, True),
         shift=_flags(False, True),

@@ -159,6 +159,8 @@ def _counts(instance: Instance, away: Ints) -> tuple[Ints, Ints, Ints]:
     starts = np.where(lost, np.stack([base, top], axis=1), 0)
     total = np.stack([np.maximum(s.m - away, 0), np.maximum(s.n - np.maximum(s.m, away), 0)], axis=1)
     need = np.where(s.sheddable[:, None], total, starts)
+    whole = np.stack([total.sum(axis=1), np.zeros_like(base)], axis=1)
+    need = np.where(s.movable[:, None], whole, need)
     return starts, total, need
 
 
@@ -314,7 +316,7 @@ class _Layout:
         self.instance, self.dark = instance, dark
         fixed = rows.used.T.copy()  # of a single row a view would do, and the instance would be changed
         present = instance.present
-        free = s.sheddable[present.service]
+        free = s.loose[present.service]
         demand = s.demand[present.service[free]] * present.count[free, None]
         for resource, held in enumerate(fixed):
             np.subtract.at(held, present.row[free], np.ascontiguousarray(demand[:, resource]))
@@ -350,7 +352,7 @@ class _Layout:
         np.add.at(site, self.pool_site, pool)
         np.add.at(site_here, self.pool_site, pool_here)
         site = np.maximum(np.minimum(site, cap), site_here)
-        taken = ~s.sheddable[services]
+        taken = ~s.loose[services]
         new_pool = np.where(taken, np.maximum(pool - pool_here, 0), pool)
         new_site = np.where(taken, np.maximum(site - site_here, 0), site)
         tables = [np.ascontiguousarray(table.T) for table in (pool, site, new_pool, new_site)]
@@ -388,7 +390,7 @@ class _Layout:
         instance, s, most = self.instance, self.instance.services, self.instance.services.n[service]
         limit = np.where(instance.rows.is_pool[row], most, np.minimum(s.per_server[service], most))
         found: Ints = limit * instance.eligible[service, instance.rows.pool[row]]
-        own = np.where(s.sheddable[service], 0, count)
+        own = np.where(s.loose[service], 0, count)
         for resource in range(s.demand.shape[1]):
             need = s.demand[service, resource]
             capacity = (self.capacity[row, resource] + own * need) // np.maximum(need, 1)

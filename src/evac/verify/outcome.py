@@ -20,7 +20,7 @@ from evac.model.step_id import MOVED
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_capacity, holdings
 from evac.verify.order import dependencies_ready
-from evac.verify.reading import Milestones, Reading, outages
+from evac.verify.reading import Milestones, Reading, Timed, outages
 
 Ints = NDArray[np.int64]
 
@@ -73,7 +73,9 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
     started_on = _started_services(reading, final)
     for service, steps in sorted(reading.sheds.items()):
         name = s.id[service]
-        if not s.sheddable[service]:
+        if s.movable[service]:
+            _check_moves(reading, service, steps)
+        elif not s.sheddable[service]:
             reading.complain("F16", name, "is shed, but the policy does not allow it")
         since = instance.horizon if s.base_lost[service] else times.base_since[service]
         if min(times.base_gone[service], since) < instance.horizon:
@@ -88,6 +90,22 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
                 reading.complain(
                     "F16", timed.step.id, "does not name the higher-tier starts that it frees capacity for"
                 )
+
+
+def _check_moves(reading: Reading, service: int, steps: Sequence[Timed]) -> None:
+    """F16: what may move but not be shed stops only once as many replicas are verified elsewhere, and its
+    stops say that they wait for that.
+    """
+    name, verify = reading.instance.services.id[service], reading.verifies.get((service, MOVED))
+    started = sum(timed.step.count for timed in reading.starts.get((service, MOVED), ()))
+    stopped = sum(timed.step.count for timed in steps)
+    if verify is None or started != stopped:
+        words = f"stops {stopped} replicas, but {started if verify else 0} are verified elsewhere"
+        reading.complain("F16", name, words)
+        return
+    for timed in steps:
+        if timed.start < verify.end or verify.step.id not in timed.step.after:
+            reading.complain("F16", timed.step.id, "does not wait until its replacement is verified")
 
 
 def _started_services(reading: Reading, final: FinalPlacement) -> dict[int, list[int]]:
@@ -156,9 +174,9 @@ def _could_run(reading: Reading, times: Milestones, service: int) -> bool:
 
 
 def _may_leave(reading: Reading, times: Milestones) -> NDArray[np.bool_]:
-    """(S,) services that no live service hard-depends on."""
+    """(S,) services that no live service hard-depends on; what may move but not be shed stays."""
     s, horizon = reading.instance.services, reading.instance.horizon
-    may = np.ones(len(s), np.bool_)
+    may = ~s.movable
     for other in range(len(s)):
         if times.base_at[other] < horizon and times.base_gone[other] >= horizon:
             may[list(s.hard[other])] = False
@@ -237,7 +255,7 @@ def _missing(reading: Reading, times: Milestones, service: int, resource: str) -
     ]
     present = instance.present
     for other, row, count in zip(present.service, present.row, present.count, strict=True):
-        if not s.sheddable[other]:
+        if not s.loose[other]:
             there[row] = max(0, there[row] - int(s.demand[other, column]) * int(count))
     wanted = sum(
         s.base_starts(other) * int(s.demand[other, column])
@@ -266,7 +284,8 @@ def _may_fit(instance: Instance, service: int) -> bool:
     for victim, row, count in zip(present.service, present.row, present.count, strict=True):
         if victim == service:
             own[row] += count
-        if not s.sheddable[victim] or (victim in chain and s.surviving[victim] <= s.m[victim]):
+        tight = s.sheddable[victim] and victim in chain and s.surviving[victim] <= s.m[victim]
+        if tight or not s.loose[victim]:
             capacity[row] -= count * s.demand[victim]
     fits: dict[tuple[int, int, int], int] = {}  # (site, rack, group of feeds) of rows; a pool has neither
     for row in range(len(rows)):

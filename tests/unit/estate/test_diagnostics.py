@@ -239,6 +239,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
         f"{HEAD}services:\n  x: {{needs: [‹{{any_of: [y]}}]}}\n  y: {{tier: 1}}\n",
         "at least two different services",
     ),
+    ("single-run-movable", services("single_run: true, movable: ‹true"), "remove movable"),
     ("provider-of-own", services("provider: ‹p") + "providers: {p: {}}\n", "add external: true"),
     ("name-unknown", services("external: true, provider: ‹strpe") + "providers: {stripe: {}}\n", "stripe"),
     ("external-runs-here", services("external: true, start: ‹3 s"), "set external: false"),

@@ -54,6 +54,7 @@ class ServiceDraft:
     conflict: int = -1
     running: tuple[str, ...] = ()
     sheddable: bool = False
+    movable: bool = False
     shift: bool = True
     hard: tuple[str, ...] = ()
     """Needed to start, but for those that `serve` names too."""
@@ -270,6 +271,7 @@ def _services(draft: Draft) -> Services:
         site_cap=_column([s.site_cap for s in drafts]),
         conflict=_index([s.conflict for s in drafts]),
         sheddable=np.array([s.sheddable for s in drafts], np.bool_),
+        movable=np.array([s.movable and not s.sheddable for s in drafts], np.bool_) & ~top_lost,
         base_lost=base_lost,
         top_lost=top_lost,
         shift=shift,

@@ -13,7 +13,8 @@ from evac.model.instance import Instance
 from evac.planning.compiled import Grid, interpreted, result, view
 from evac.planning.plan import level_order, plan_instance
 from evac.planning.simulation.simulate import Simulation, simulate
-from tests.unit.planning.instances import random_variant, worked_example
+from tests.unit.planning.instances import build, random_variant, worked_example
+from tests.unit.planning.test_making_way import random_draft
 
 
 def answers(instance: Instance, work: int, seed: int) -> tuple[bytes, int, Simulation]:
@@ -29,6 +30,15 @@ def test_a_plain_search_finds_the_same_plan_as_a_compiled_one(first: int) -> Non
         with interpreted():
             plain = answers(instance, 60, seed)
         assert plain == answers(instance, 60, seed), seed
+
+
+def test_a_plain_search_moves_what_a_compiled_one_moves() -> None:
+    for seed in (14, 18, 20):
+        instance = build(random_draft(seed))
+        with interpreted():
+            plain = answers(instance, 30, seed)
+        assert b":moved" in plain[0]
+        assert plain == answers(instance, 30, seed), seed
 
 
 def test_the_worked_example_is_the_same_after_a_long_search() -> None:

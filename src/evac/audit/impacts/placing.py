@@ -198,12 +198,13 @@ class Supply:
         return tuple(map(self.label_of_kind.__getitem__, self.wants.kind.tolist()))
 
     def variant(self, name: Variant) -> Stock:
-        """A variant of the capacity. `shed`: without services that may be shed, and with servers that only
-        people can boot, which is more than a plan has; `power`: without power budgets.
+        """A variant of the capacity. `shed`: without services that may be shed or moved, and with servers
+        that only people can boot, which is more than a plan has; `power`: without power budgets.
         """
         if name == "shed":
             every = replace(self.found, usable=self.found.usable | self.found.last)
-            return self.kept(name, every, self.firm)
+            movable = np.array([service.movable for service in self.top.estate.services], np.bool_)
+            return self.kept(name, every, self.firm & ~movable)
         found = replace(self.found, usable=self.found.usable | self.found.over_power)
         return self.kept(name, found, self.stock.counted)
 

@@ -160,4 +160,6 @@ def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) ->
             outcome = others[outcome.needs]
         return NOT_PROVED if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
     away = down or outcome.base_outage_ms > 0
+    if not away and outcome.state == "restored" and outcome.top_outage_ms == 0:
+        return UNAFFECTED  # it moves without an outage
     return RECOVERS if away and outcome.state != "degraded" else DEGRADED

@@ -498,6 +498,7 @@ _RUNS_HERE: Final = (
     "eligible_sites",
     "data_in",
     "sheddable",
+    "movable",
     "shed_rehearsed",
     "shed_time",
     "single_run",
@@ -570,6 +571,12 @@ def _check_service(service: Service, reader: Reader) -> None:
             message = f"{shown(service.id)} needs {shown(' or '.join(need.targets))} twice"
             reader.problems.add("need-twice", message, _place(reader, place), "keep one of the two")
         seen.add(key)
+    if service.movable and service.single_run:
+        message = f"{shown(service.id)} must not run twice, and does for a while when it moves"
+        hint = "remove movable, or single_run"
+        reader.problems.add(
+            "single-run-movable", message, _place(reader, f"services/{service.id}/movable"), hint
+        )
     degraded, people = service.degraded_people, service.people
     if degraded is not None and people is not None and degraded > people:
         message = (

@@ -148,6 +148,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("external-needs-ours", _SENSE, "An external service that needs one of your own services or stores."),
     ("data-outside", _SENSE, "A replica, copy or backup in a place where its data must not be (`data_in`)."),
+    ("single-run-movable", _SENSE, "A service that must not run twice but may move while it runs."),
     ("alternatives-alike", _SENSE, "Alternatives must be at least two different services."),
     ("same-ends", _SENSE, "A link whose two ends are the same site."),
     ("link-twice", _SENSE, "Two links between the same two sites."),

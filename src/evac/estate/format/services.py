@@ -188,6 +188,14 @@ SERVICE: Final[tuple[Field, ...]] = (
         "sites, regions or groups of sites where its data may be stored; default: all",
     ),
     Field("sheddable", "sheddable", flag(), "whether it may be stopped to free capacity"),
+    Field(
+        "movable",
+        "movable",
+        flag(),
+        "true: while it runs, its replicas may move to other servers at the same site, to free capacity for "
+        "a higher tier; it serves all the time",
+        default=False,
+    ),
     Field("shed_rehearsed", "shed_rehearsed", day(), "when stopping it was last rehearsed"),
     Field(
         "single_run",

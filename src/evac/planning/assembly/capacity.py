@@ -1,8 +1,9 @@
 """Proof that no plan has capacity for a service, whatever else is shed.
 
-A plan may shed what is sheddable and what no serving service needs. So these replicas certainly stay on each
-server: those of services that may not be shed, and those that the service itself needs and that cannot be
-spared. If too few replicas fit in the rest, whatever the placement, no plan places the service.
+A plan may shed what is sheddable and what no serving service needs, and may move what is movable. So these
+replicas certainly stay on each server: those of services that may be neither shed nor moved, and those of
+sheddable ones that the service itself needs and that cannot be spared. If too few replicas fit in the rest,
+whatever the placement, no plan places the service.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def short_of(instance: Instance, service: int, placed: BoolColumn) -> tuple[str,
     beside[service] = True
     starts = np.array([s.base_starts(row) for row in range(len(s))], np.int64) * beside
     held = np.zeros_like(rows.used)
-    kept = ~s.sheddable[present.service]
+    kept = ~s.loose[present.service]
     np.add.at(held, present.row[kept], s.demand[present.service[kept]] * present.count[kept, None])
     usable = mine[rows.pool] & (~rows.dark | (rows.boot_kind >= 0))
     missing = starts @ s.demand - np.maximum(rows.capacity - held, 0)[usable].sum(axis=0)
@@ -66,7 +67,7 @@ def _stays(instance: Instance, service: int) -> BoolColumn:
                 queue.append(other)
     tight = np.zeros(len(s), np.bool_)
     tight[sorted(needed)] = True
-    return np.asarray(~s.sheddable | (tight & (s.surviving <= s.m)), np.bool_)
+    return np.asarray(~s.loose | (tight & s.sheddable & (s.surviving <= s.m)), np.bool_)
 
 
 def _here(instance: Instance, service: int) -> IntColumn:

@@ -303,6 +303,8 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
                 after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
         if kind_of(step.kind).restores:
             after |= _restore_gates(draft, step.target)
+        if kind_of(step.kind).frees_capacity and s.movable[index[step.target]]:
+            after.add(milestone_step("verify", step.target, MOVED))
         alone = step.milestone == "base" and index.get(step.target) in s.alone
         if not (step.manual or alone or BY_ITSELF in step.parameters):
             after |= tools[step.kind]

@@ -144,6 +144,7 @@ def needs_of(instance: Instance) -> Needs:
     base_starts = np.maximum(0, s.m - s.surviving)
     top_starts = np.maximum(0, s.n - np.maximum(s.surviving, s.m))
     base = np.where(s.sheddable, base_total, np.where(s.base_lost, base_starts, 0))
+    base = np.where(s.movable, base_total + top_total, base)
     top = np.where(s.sheddable, top_total, np.where(s.top_lost, top_starts, 0))
     return Needs(away, base_total, top_total, base_starts, top_starts, base, top)
 
@@ -294,9 +295,9 @@ class Sweep:
         return self._capacity(np.zeros_like(self._table.capacity))
 
     def whole(self) -> Capacity:
-        """Capacity of these and of everything sheddable."""
+        """Capacity of these and of everything that may leave its servers."""
         services = self._instance.services
-        self._sweep(services.base_lost | services.top_lost | services.sheddable)
+        self._sweep(services.base_lost | services.top_lost | services.loose)
         table = self._table
         wanted = table.wanted | table.shapes.wanted[table.shapes.of]
         return self._capacity(_usable(self._instance, table.capacity, wanted, self._needs))
@@ -313,7 +314,7 @@ class Sweep:
     def _capacity(self, usable: IntColumn) -> Capacity:
         instance, table = self._instance, self._table
         per_site, here_site = _per_site(instance, self._per_pool, self._here, len(instance.site_names))
-        fixed = ~instance.services.sheddable[:, None]
+        fixed = ~instance.services.loose[:, None]
         pool, pools = instance.rows.pool, len(instance.pools)
         base, top, one = self._ticks.copy()
         return Capacity(
@@ -333,7 +334,7 @@ class Sweep:
 
 def _table(instance: Instance) -> _Table:
     rows, present, services = instance.rows, instance.present, instance.services
-    shed = np.flatnonzero(services.sheddable[present.service])
+    shed = np.flatnonzero(services.loose[present.service])
     loose = services.demand[present.service[shed]].T * present.count[shed]
     fixed = rows.used.T.copy()  # of a single row the transposed is contiguous, and the instance's own
     for held, amounts in zip(fixed, loose, strict=True):
@@ -402,7 +403,7 @@ def _fill(table: _Table, s: int, wanted: bool) -> int:
         table.capacity,
         demand,
         *table.span(s),
-        not services.sheddable[s],
+        not services.loose[s],
         instance.rows.pool,
         instance.rows.is_pool,
         cells.of,

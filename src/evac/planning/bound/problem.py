@@ -34,10 +34,13 @@ class SupplyChoice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapacityChoice:
-    """A capacity row that may be used; sizes leave out what cannot be shed."""
+    """A capacity row that may be used; sizes leave out what cannot be shed, certain has what of that may
+    move.
+    """
 
     prices: dict[tuple[int, int], int]
     sizes: dict[int, int]
+    certain: dict[int, int]
     curve: Curve
 
 
@@ -95,7 +98,8 @@ def capacity_choice(facts: Facts, prices: FloatTable) -> CapacityChoice | None:
     curve = supply.curve_of(facts, table)
     if sum(sizes.values()) <= curve.first:
         return None
-    return CapacityChoice(table, {i: d for i, d in sizes.items() if not facts.fixed[i]}, curve)
+    certain = {i: d for i, d in sizes.items() if facts.fixed[i]}
+    return CapacityChoice(table, {i: d for i, d in sizes.items() if i not in certain}, certain, curve)
 
 
 def plain_prices(facts: Facts) -> list[FloatTable]:

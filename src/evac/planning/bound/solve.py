@@ -121,8 +121,7 @@ class _Total:
         if any(f < 0 for f in prices.values()):
             raise _invalid("a price below zero")
         sizes = supply.sizes_of(facts, prices)
-        legal = (i for i in sizes if not (facts.fixed[i]))
-        weights = self._shares(row.shares, legal)
+        weights = self._shares(row.shares, sizes)
         order = supply.by_density(list(weights), weights, sizes)
         waits = supply.waits_of(order, sizes, supply.curve_of(facts, prices), facts.instance.horizon)
         for milestone, weight in weights.items():
@@ -370,7 +369,7 @@ class _Rounding:
         for number, needed in enumerate(problem.capacity):
             shares = self._shares(len(problem.supply) + number)
             if shares:
-                self._pin(shares, needed.sizes, arcs)
+                self._pin(shares, needed, arcs)
                 prices = sorted((pools[p].id, r, f) for (p, r), f in needed.prices.items())
                 capacity.append(CapacityRow(tuple(prices), self._named(shares)))
         named = sorted((names[i], names[j], w) for (i, j), w in arcs.items() if w)
@@ -390,14 +389,17 @@ class _Rounding:
         names = self.problem.facts.name
         return tuple(sorted((names[i], w) for i, w in shares.items()))
 
-    def _pin(self, shares: dict[int, int], sizes: dict[int, int], arcs: dict[tuple[int, int], int]) -> None:
+    def _pin(self, shares: dict[int, int], choice: CapacityChoice, arcs: dict[tuple[int, int], int]) -> None:
         """Pinned milestones take their capacity first, at the highest price anyone pays.
 
-        Their outage is 0 because something unsheddable needs them; arcs from it carry the weight.
+        Their outage is 0 because something unsheddable needs them; arcs from it carry the weight. So do those
+        that may move but not stop, which need no arcs.
         """
-        pinned = self.problem.network.pinned
+        pinned, sizes = self.problem.network.pinned, choice.sizes
         dearest = max(-(-w // sizes[i]) for i, w in shares.items())
         missing: dict[int, int] = {}
+        for j, size in choice.certain.items():
+            shares[j] = dearest * size
         for j in pinned:
             if j in sizes:
                 shares[j] = dearest * sizes[j]

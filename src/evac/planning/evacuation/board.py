@@ -52,16 +52,16 @@ KINDS: Final = planned_in_order(lambda kind: kind.planner_code)
 """Step kinds known to the kernels, in the order of their codes."""
 
 MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)
-CONFLICT, USES, BUDGETS, AHEAD_WAIT, STORE_WAIT, VICTIMS = range(10, 16)
+CONFLICT, USES, BUDGETS, AHEAD_WAIT, STORE_WAIT, VICTIMS, MOVERS = range(10, 17)
 """Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component, and of
 WAIT and NEED_STORE what its starts wait for: START_WAIT, START_STORE; AHEAD_WAIT: of WAIT all but what it
 only needs to serve; SOFT, HARD_USER by service; TOOL by kind;
 ON_ROW: entries of present on a row that may be shed, least valuable first; CONFLICT: services of a
 group; USES: lines of `use` of a set (set 0 is empty); BUDGETS: budgets of power that rows draw from, of each
 list of them that occurs; STORE_WAIT: components that a restore of a store waits for; VICTIMS: one list, least
-valuable first."""
+valuable first; MOVERS: entries of present on a row that may move elsewhere, least valuable first."""
 GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
-    16, 23
+    17, 24
 )
 """Plain tables in the heap."""
 
@@ -103,7 +103,7 @@ SERVICE_TYPE: Final = _record(
     *_fields(
         "base_starts top_starts start verify shift_ticks shed per_server rack_cap feed_cap site_cap",
         "conflict tier shift base_lost top_lost blocked surviving serves base_weight top_weight",
-        "component shift_set first_present last_present sheddable alone",
+        "component shift_set first_present last_present sheddable movable alone",
     ),
     ("verify_at", *_PAIR),
     ("verify_manual", *_PAIR),

@@ -520,6 +520,14 @@ def back_to_mark(board: Board) -> None:
 
 
 @inner
+def give_up(board: Board, component: int) -> None:
+    """Counts a component that was undone as one that found no capacity."""
+    _forget(board, component)
+    board.item[component].done, board.item[component].at = 1, NEVER
+    board.item[component].why = FAILED_ROOM
+
+
+@inner
 def _forget(board: Board, item: int) -> None:
     board.item[item].done, board.item[item].at, board.item[item].why = 0, UNKNOWN, 0
     if item >= board.components:

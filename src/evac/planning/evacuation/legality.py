@@ -367,7 +367,8 @@ def _missing(board: Board, service: int) -> int:
 @inner
 def _mark_leaving(board: Board) -> None:
     for service in range(len(board.service)):
-        board.service[service].leaves = 1 if _may_leave(board, service) else 0
+        may_leave = board.service[service].movable == 0 and _may_leave(board, service)
+        board.service[service].leaves = 1 if may_leave else 0
 
 
 @inner

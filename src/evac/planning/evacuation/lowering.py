@@ -68,7 +68,7 @@ class _Heap:
         for table in sorted(self._parts):
             base[table] = at
             part = self._parts[table]
-            if table <= b.VICTIMS:
+            if table <= b.MOVERS:
                 part[: int(part[0])] += at
             at += len(part)
         return np.concatenate([self._parts[t] for t in sorted(self._parts)]), base
@@ -152,7 +152,8 @@ def _scratch(
 ) -> dict[str, Any]:
     """Logs and scratch at their maximum lengths. Tick columns use memory only where touched."""
     starts = int(service["base_starts"].sum() + service["top_starts"].sum())
-    again = int(present["count"][service["sheddable"][present["service"]] > 0].sum())
+    may_leave = service["sheddable"] + service["movable"]
+    again = int(present["count"][may_leave[present["service"]] > 0].sum())
     sheds = 2 * starts + len(present) + 16
     held = starts + again + sheds + int(rows["dark"].sum()) + 4 * len(service) + 2 * len(store) + 16 + outset
     places = max(_size(rows["rack"]), _size(rows["feed"]), _size(rows["site"]), 1)
@@ -244,6 +245,7 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
         "top_weight",
         "component",
         "sheddable",
+        "movable",
         "demand",
     ):
         table[name] = getattr(s, name)
@@ -438,12 +440,13 @@ def _present(instance: Instance, service: Table, heap: _Heap) -> Table:
     ends = np.searchsorted(present.service, np.arange(len(s) + 1))
     service["first_present"], service["last_present"] = ends[:-1], ends[1:]
     rank = _victim_rank(instance)
-    entries = np.flatnonzero(s.sheddable[present.service])
-    order = entries[np.lexsort((rank[present.service[entries]], present.row[entries]))]
-    ends = np.searchsorted(present.row[order], np.arange(len(instance.rows) + 1))
-    heap.flat(b.ON_ROW, ends, order)
+    for name, may_leave in ((b.ON_ROW, s.sheddable), (b.MOVERS, s.movable)):
+        entries = np.flatnonzero(may_leave[present.service])
+        order = entries[np.lexsort((rank[present.service[entries]], present.row[entries]))]
+        ends = np.searchsorted(present.row[order], np.arange(len(instance.rows) + 1))
+        heap.flat(name, ends, order)
     standing = np.bincount(present.service, minlength=len(s))[: len(s)] > 0
-    victims = np.flatnonzero(s.sheddable & standing)
+    victims = np.flatnonzero(s.loose & standing)
     heap.ragged(b.VICTIMS, [victims[np.argsort(rank[victims])].tolist()])
     return table
 

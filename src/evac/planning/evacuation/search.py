@@ -66,6 +66,7 @@ from evac.planning.evacuation.items import (
     write_off,
 )
 from evac.planning.evacuation.legality import breaks_rules
+from evac.planning.evacuation.making_way import place_again
 from evac.planning.evacuation.moves import restart_shed, shed_times
 from evac.planning.evacuation.timing import tool_at
 
@@ -269,9 +270,8 @@ def _conclude(board: Board, options: Ints) -> int:
     """Retries what was left out, then places what no one waits for: late services, other stores, and shed
     services that can run elsewhere. After all of that, what is put off. Returns the total price.
 
-    Later boots and sheds may have freed capacity, so components that found none are retried, what is needed
-    first; and tops, if later boots or sheds happened. What sheds left over is then there for every tier.
-    """
+    Later boots and sheds may have freed capacity: components that found none, and tops, are retried. What
+    sheds left over is then there for every tier."""
     board.size[LEFTOVERS], last = 1, puts_off(board)
     for turn in range(last + 1):
         sheds = -1
@@ -281,7 +281,7 @@ def _conclude(board: Board, options: Ints) -> int:
                 failed = board.item[component].done and board.item[component].at >= NEVER
                 failed = failed and (turn == last or write_off(board, component) != PUT_OFF)
                 if failed and board.item[component].why != FAILED_TIME:
-                    run_item(board, component, options[component], AGAIN)
+                    place_again(board, component, options[component])
         if turn > 0 or max(tool_at(board, BOOT), tool_at(board, SHED)) > 0:
             for service in range(len(board.service)):
                 if board.service[service].top_starts > 0 and board.service[service].top_own >= NEVER:

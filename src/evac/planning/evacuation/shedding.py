@@ -16,6 +16,7 @@ from evac.planning.evacuation.board import (
     HARD_USER,
     LEFTOVERS,
     LEVEL,
+    MOVERS,
     NEED,
     NEVER,
     ON_ROW,
@@ -253,17 +254,48 @@ def _least_sheds(board: Board, service: int, row: int, level: int, in_time: bool
 
 
 @inner
+def movers_for(board: Board, service: int, row: int, first: int) -> int:
+    """Fewest replicas of movable lower tiers that must leave a row to let one replica of `service` fit.
+    Returns how many lines they take, -1 if that is not enough; 0 if it fits as it is.
+
+    They are written from line `first` of the shed log on. What has moved already, and serves, stays.
+    """
+    for r in range(board.vector.shape[1]):
+        board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
+    last = first
+    for k in range(board.heap[board.base[MOVERS] + row], board.heap[board.base[MOVERS] + row + 1]):
+        if _covered(board) or last + 1 >= len(board.shed):
+            break
+        entry = board.heap[k]
+        victim = board.service[board.present[entry].service]
+        settled = victim.moved > 0 and victim.again > 0
+        if victim.tier > board.service[service].tier and not settled:
+            note_shed(
+                board,
+                last,
+                entry,
+                _enough(board, board.present[entry].service, board.present[entry].left),
+                service,
+            )
+            last += 1
+    if not _covered(board):
+        return -1
+    return _put_back(board, first, last) - first
+
+
+@inner
 def _shed_when(board: Board, row: int, victim: int, count: int) -> tuple[int, int, int, int]:
     """(tick, ticks it takes, done by hand, replicas) of a shed of as many replicas at once as possible.
 
     If `count` can never go at once, because of staff or a small limit, it is halved until some can; tick
-    NEVER if not even one can.
+    NEVER if not even one can. What moved goes once its replacement serves.
     """
     uses, ticks = board.pool[board.row[row].pool].shed_set, board.service[victim].shed
-    at, length, by_hand = when(board, SHED, uses, ticks, count, 0)
+    since = board.service[victim].again
+    at, length, by_hand = when(board, SHED, uses, ticks, count, since)
     while at >= NEVER and count > 1:
         count = (count + 1) // 2
-        at, length, by_hand = when(board, SHED, uses, ticks, count, 0)
+        at, length, by_hand = when(board, SHED, uses, ticks, count, since)
     return at, length, by_hand, count
 
 

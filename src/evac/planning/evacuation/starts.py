@@ -460,7 +460,7 @@ def _use_on(board: Board, service: int, mile: int, source: int, count: int, sinc
 
 
 @inner
-def _use_row(board: Board, service: int, mile: int, row: int, ready: int, waits: int) -> int:
+def use_row(board: Board, service: int, mile: int, row: int, ready: int, waits: int) -> int:
     """Starts one replica on a row at the earliest tick from `ready` on; returns 1, or 0 if impossible."""
     uses = board.pool[board.row[row].pool].start_set
     at, length, by_hand = _start_when(board, service, board.row[row].pool, ready)
@@ -474,12 +474,12 @@ def _use_row(board: Board, service: int, mile: int, row: int, ready: int, waits:
 @spliced
 def _use_freed(board: Board, service: int, mile: int, row: int, since: int) -> int:
     if capacity_for(board, service, row, 0) > 0:
-        return _use_row(board, service, mile, row, since, 0)
+        return use_row(board, service, mile, row, since, 0)
     lines = sheds_for(board, service, row, board.size[LEVEL])
     if lines < 0:
         return 0
     end = do_sheds(board, row, lines)
-    return 0 if end >= NEVER else _use_row(board, service, mile, row, max(since, end), 1)
+    return 0 if end >= NEVER else use_row(board, service, mile, row, max(since, end), 1)
 
 
 @inner
@@ -550,12 +550,12 @@ def start_replicas(
             done = _use_on(board, service, mile, source, left, since)
         elif kind == BOOTED:
             row = board.row[cursor].booted
-            done = _use_row(board, service, mile, row, max(since, board.row[row].on_at), 0)
+            done = use_row(board, service, mile, row, max(since, board.row[row].on_at), 0)
         elif kind == DARK:
             row = board.heap[cursor]
             done = 0
             if boot(board, row, line.number):
-                done = _use_row(board, service, mile, row, max(since, board.row[row].on_at), 0)
+                done = use_row(board, service, mile, row, max(since, board.row[row].on_at), 0)
                 booted = True
         else:
             done = _use_freed(board, service, mile, board.present[board.size[ENTRY]].row, since)

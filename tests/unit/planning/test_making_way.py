@@ -1,0 +1,289 @@
+"""A movable service makes way: its replicas start elsewhere, are verified, and then the old ones stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+
+from evac.model.instance import Instance
+from evac.model.plan import Plan, Step
+from evac.planning import compiled
+from evac.planning.evacuation import solve
+from evac.planning.plan import plan_instance
+from evac.verify import check_instance
+from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, build
+
+_GIB = 1_024
+
+
+@pytest.fixture(autouse=True)
+def plain_kernels() -> Iterator[None]:
+    with compiled.interpreted():
+        yield
+
+
+def _draft(*, movable: bool = True, replicas: int = 1, elsewhere: int = 2_000, tier: int = 3) -> Draft:
+    """Only `large` can take the lost service, and `small` has capacity for what runs there now."""
+    pay = ServiceDraft("pay", 0, 1_000, 1, (1, 1), 4_000, _GIB)
+    wiki = ServiceDraft(
+        "wiki",
+        tier,
+        100,
+        replicas,
+        (1, 1),
+        2_000,
+        _GIB,
+        start=30,
+        verify=10,
+        shed=20,
+        per_server=2,
+        running=("large",) * replicas,
+        movable=movable,
+    )
+    servers = (
+        ServerDraft("large", "east", max(4_000, 2_000 * replicas), 64 * _GIB),
+        ServerDraft("small", "east", elsewhere, 64 * _GIB),
+    )
+    return Draft(horizon=900, services=(pay, wiki), servers=servers)
+
+
+def _two() -> Draft:
+    """Both replicas must leave `large`, for two servers that have capacity for one each."""
+    draft = _draft(replicas=2)
+    return replace(draft, servers=(*draft.servers, ServerDraft("spare", "east", 2_000, 64 * _GIB)))
+
+
+def _states(plan: Plan) -> dict[str, tuple[str, int, int]]:
+    return {
+        one.service: (one.state, one.base_outage_ms // 1_000, one.top_outage_ms // 1_000)
+        for one in plan.outcomes
+    }
+
+
+def _rules(instance: Instance, plan: Plan) -> set[str]:
+    return {one.rule for one in check_instance(instance, plan).violations}
+
+
+def test_what_may_move_makes_way_without_an_outage() -> None:
+    instance = build(_draft())
+    plan = plan_instance(instance, work=0)
+    assert _states(plan)["wiki"] == ("restored", 0, 0)
+    assert _states(plan)["pay"][0] == "restored"
+    times = {one.id: (one.start_ms // 1_000, one.end_ms // 1_000) for one in plan.steps}
+    assert times["start:wiki:moved:1"] == (0, 30)
+    assert times["verify:wiki:moved"] == (30, 40)
+    assert times["shed:wiki:1"] == (40, 60)
+    assert times["start:pay:base:1"][0] == 60
+    assert _rules(instance, plan) == set()
+    assert 0 < plan.bound <= plan.objective
+
+
+def test_what_may_not_move_stays() -> None:
+    instance = build(_draft(movable=False))
+    plan = plan_instance(instance, work=0)
+    assert _states(plan)["pay"][0] == "unplaced"
+    assert _rules(instance, plan) == set()
+
+
+def test_several_replicas_move_where_one_is_not_enough() -> None:
+    instance = build(_two())
+    plan = plan_instance(instance, work=0)
+    assert _states(plan)["wiki"] == ("restored", 0, 0)
+    assert _states(plan)["pay"][0] == "restored"
+    assert sum(one.count for one in plan.steps if one.kind == "shed") == 2
+    assert _rules(instance, plan) == set()
+
+
+def test_a_search_of_a_large_estate_moves_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solve, "SMALL", 0)
+    for draft in (_draft(), _two()):
+        instance = build(draft)
+        plan = plan_instance(instance, work=60)
+        assert _states(plan)["wiki"] == ("restored", 0, 0)
+        assert _states(plan)["pay"][0] == "restored"
+        assert _rules(instance, plan) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [({"elsewhere": 1_000}, "unplaced"), ({"tier": 0}, "unplaced")],
+    ids=["nothing fits elsewhere", "no lower tier"],
+)
+def test_nothing_moves_in_vain(changes: dict[str, int], state: str) -> None:
+    instance = build(_draft(**changes))  # type: ignore[arg-type]
+    plan = plan_instance(instance, work=0)
+    assert _states(plan)["pay"][0] == state
+    assert "wiki" not in _states(plan)
+    assert not [one for one in plan.steps if one.target == "wiki"]
+    assert _rules(instance, plan) == set()
+
+
+def test_nothing_moves_where_there_is_capacity_anyway() -> None:
+    draft = _draft()
+    draft = replace(draft, servers=(*draft.servers, ServerDraft("spare", "west", 4_000, 64 * _GIB)))
+    plan = plan_instance(build(draft), work=0)
+    assert _states(plan) == {"pay": ("restored", 100, 100)}
+
+
+def test_it_does_not_move_where_its_users_are_not_sent() -> None:
+    draft = _draft()
+    west = replace(draft.servers[1], site="west")
+    plan = plan_instance(build(replace(draft, servers=(draft.servers[0], west))), work=0)
+    assert _states(plan)["pay"][0] == "unplaced"
+
+
+def _with(plan: Plan, name: str, **fields: object) -> Plan:
+    steps = tuple(replace(one, **fields) if one.id == name else one for one in plan.steps)  # type: ignore[arg-type]
+    return replace(plan, steps=steps)
+
+
+def _at(plan: Plan, name: str, seconds: int, **fields: object) -> Plan:
+    one = next(one for one in plan.steps if one.id == name)
+    length = one.end_ms - one.start_ms
+    return _with(plan, name, start_ms=seconds * 1_000, end_ms=seconds * 1_000 + length, **fields)
+
+
+def _without(plan: Plan, *names: str) -> Plan:
+    return replace(plan, steps=tuple(one for one in plan.steps if one.id not in names))
+
+
+def _step(plan: Plan, name: str) -> Step:
+    return next(one for one in plan.steps if one.id == name)
+
+
+def test_the_checker_refuses_each_lie_about_a_move() -> None:
+    instance = build(_draft())
+    plan = plan_instance(instance, work=0)
+    waits = _step(plan, "shed:wiki:1").after
+    assert "verify:wiki:moved" in waits
+    lies = {
+        "it stops before its replacement is verified": ("F16", _at(plan, "shed:wiki:1", 30)),
+        "it stops first, below its base": ("F16", _at(plan, "shed:wiki:1", 0, after=())),
+        "its stop does not wait for the check": ("F16", _with(plan, "shed:wiki:1", after=())),
+        "nothing starts elsewhere": ("F16", _without(plan, "start:wiki:moved:1", "verify:wiki:moved")),
+        "its replacement is not verified": ("F16", _without(plan, "verify:wiki:moved")),
+        "room is counted once": ("F8", _at(plan, "start:pay:base:1", 0)),
+        "it starts where it runs": (
+            "F8",
+            _with(plan, "start:wiki:moved:1", servers=(("large", 1),)),
+        ),
+        "nothing takes its place": ("F16", _with(plan, "shed:wiki:1", for_services=())),
+    }
+    for lie, (rule, told) in lies.items():
+        assert rule in _rules(instance, told), lie
+    assert "F16" in _rules(build(_draft(movable=False)), plan)
+
+
+def test_a_move_of_fewer_than_stop_is_refused() -> None:
+    instance = build(_two())
+    plan = plan_instance(instance, work=0)
+    start = _step(plan, "start:wiki:moved:1")
+    assert start.servers == (("small", 1), ("spare", 1))
+    one = _with(plan, start.id, count=1, servers=(("small", 1),))
+    assert "F16" in _rules(instance, one)
+
+
+def random_draft(seed: int) -> Draft:
+    """One or two lost services of one replica, one to three that may move, three servers, no scarce limit."""
+    rng = np.random.default_rng(seed)
+    free = {f"v{k}": int(rng.integers(2, 6)) for k in range(3)}
+    left, services = dict(free), []
+    for k in range(int(rng.integers(1, 4))):
+        cpu = int(rng.integers(1, 3))
+        where = [name for name in left if left[name] >= cpu]
+        if where:
+            name = str(rng.choice(where))
+            left[name] -= cpu
+            services.append(
+                ServiceDraft(
+                    f"m{k}",
+                    3,
+                    50,
+                    1,
+                    (1, 1),
+                    cpu * 1_000,
+                    0,
+                    start=int(rng.choice([20, 40])),
+                    verify=10,
+                    shed=int(rng.choice([0, 20])),
+                    per_server=3,
+                    running=(name,),
+                    movable=bool(rng.random() < 0.8),
+                )
+            )
+    for k in range(int(rng.integers(1, 3))):
+        people, cpu = int(rng.choice([10, 100])), int(rng.integers(1, 5)) * 1_000
+        services.append(ServiceDraft(f"s{k}", k, people, 1, (1, 1), cpu, 0, shift=False))
+    servers = tuple(ServerDraft(name, "east", cpu * 1_000, _GIB) for name, cpu in free.items())
+    return Draft(horizon=600, services=tuple(services), servers=servers)
+
+
+def _least(draft: Draft) -> int:
+    """The least weighted outage of any plan that may move what is movable: by trying each placement in each
+    order, and each action as early as there is room.
+    """
+    rows = {one.id: one.cpu for one in draft.servers}
+    fixed = [one for one in draft.services if one.running and not one.movable]
+    moving = [one for one in draft.services if one.running and one.movable]
+    lost = [one for one in draft.services if not one.running]
+    choices = [tuple(rows) for _ in moving] + [(*rows, "") for _ in lost]
+    best = None
+    for places in product(*choices):
+        acts = [
+            (one, place)
+            for one, place in zip((*moving, *lost), places, strict=True)
+            if place and (place,) != one.running
+        ]
+        for order in permutations(acts):
+            cost = _cost(draft, rows, fixed, moving, order)
+            best = cost if best is None else min(best, cost)
+    assert best is not None
+    return best
+
+
+def _cost(
+    draft: Draft,
+    rows: dict[str, int],
+    fixed: list[ServiceDraft],
+    moving: list[ServiceDraft],
+    order: tuple[tuple[ServiceDraft, str], ...],
+) -> int:
+    there = [(one.running[0], one.cpu, 0, draft.horizon) for one in fixed]
+    held = {one.id: (one.running[0], one.cpu, 0, draft.horizon) for one in moving}
+    back = {one.id: draft.horizon for one in draft.services if not one.running}
+    for one, place in order:
+        now = [*there, *held.values()]
+        ticks = sorted({0, *(tick for _, _, *span in now for tick in span)} - {draft.horizon})
+        used = {
+            tick: sum(cpu for row, cpu, begin, end in now if row == place and begin <= tick < end)
+            for tick in ticks
+        }
+        fits = (tick for tick in ticks if all(used[k] + one.cpu <= rows[place] for k in ticks if k >= tick))
+        at = next(fits, draft.horizon)
+        done = at + one.start + one.verify
+        if one.running and done + one.shed < draft.horizon:
+            there.append((place, one.cpu, at, draft.horizon))
+            held[one.id] = (one.running[0], one.cpu, 0, done + one.shed)
+        elif not one.running and done < draft.horizon:
+            there.append((place, one.cpu, at, draft.horizon))
+            back[one.id] = done
+    weights = {one.id: draft.tier_weights[one.tier] * one.people for one in draft.services}
+    return sum(weights[name] * ticks for name, ticks in back.items())
+
+
+def test_no_bound_is_above_the_best_plan_and_plans_reach_it() -> None:
+    moved = reached = 0
+    for seed in range(50):
+        draft = random_draft(seed)
+        instance, least = build(draft), _least(draft)
+        plan = plan_instance(instance, work=0)
+        assert _rules(instance, plan) == set(), seed
+        assert plan.bound <= least <= plan.objective, seed
+        moved += any(one.milestone == "moved" for one in plan.steps)
+        reached += plan.objective == least
+    assert moved >= 3
+    assert reached >= 45

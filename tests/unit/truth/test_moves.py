@@ -1,0 +1,106 @@
+"""What may move makes way without an outage: plan, audit and estimate agree, and the next plan knows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evac.audit import audit
+from evac.audit.impacts import planned
+from evac.derive.planning_instance import derive
+from evac.derive.situation import Done, moved, of
+from evac.model.estate import Estate
+from evac.model.observation import Observation
+from evac.model.scenario import Scenario, lose
+from evac.model.situation import Effects
+from evac.planning.plan import plan
+from evac.verify import check
+from tests.unit.truth.written import written
+
+POOLS = """
+name: moves
+sites: {a: {}, b: {}}
+pools:
+  pa: {site: a, cpu: 8 cores, memory: 64 GiB}
+  pb: {site: b, cpu: 6 cores, memory: 64 GiB}
+  pc: {site: b, cpu: 2 cores, memory: 64 GiB}
+services:
+  shop: {tier: 0, people: 9, replicas: {pa: 1}, start: 60 s, sheddable: false,
+         demand: {cpu: 6 cores, memory: 1 GiB}, traffic: {kind: none}}
+  wiki: {tier: 1, people: 9, replicas: {pb: 1}, start: 40 s, shed_time: 20 s, sheddable: false, MOVABLE
+         demand: {cpu: 2 cores, memory: 1 GiB}, traffic: {kind: none}}
+"""
+
+
+def pools(folder: Path, more: str = "movable: true,") -> Estate:
+    return written(folder, POOLS.replace("MOVABLE", more))
+
+
+def fates(estate: Estate) -> dict[str, tuple[str, int | None]]:
+    names = tuple(service.id for service in estate.services)
+    row = next(row for row in audit(estate).rows if row.domain == "a")
+    return {one.service: (one.fate, one.recovery_ms) for one in row.fates(names)}
+
+
+def test_the_plan_moves_it_and_the_audit_says_so(tmp_path: Path) -> None:
+    estate = pools(tmp_path)
+    made = plan(estate, lose("a"))
+    assert check(estate, made).violations == ()
+    states = {one.service: (one.state, one.top_outage_ms, one.recovery_ms) for one in made.outcomes}
+    assert states["wiki"] == ("restored", 0, 0)
+    # Started and verified elsewhere after 40 s, stopped after 60 s; then shop starts.
+    assert states["shop"][0] == "restored"
+    assert states["shop"][2] == 120_000
+    assert fates(estate) == {"shop": ("recovers", 120_000)}
+
+
+@pytest.mark.parametrize("more", ["", "movable: false,", "movable: unknown,"])
+def test_it_stays_where_nobody_says_that_it_may_move(tmp_path: Path, more: str) -> None:
+    estate = pools(tmp_path, more)
+    made = plan(estate, lose("a"))
+    assert {one.service: one.state for one in made.outcomes} == {"shop": "unplaced"}
+    assert fates(estate)["shop"] == ("lost", None)
+    told = plan(pools(tmp_path / "may move"), lose("a"))
+    assert {one.rule for one in check(estate, told).violations} >= {"F1", "F16"}
+
+
+def test_what_is_not_known_or_touched_does_not_move(tmp_path: Path) -> None:
+    estate = pools(tmp_path)
+    shop, wiki = estate.services
+    for changed in (
+        replace(wiki, single_run=True),
+        replace(wiki, start_ms=None),
+        replace(wiki, demand=(None, *wiki.demand[1:])),
+        replace(wiki, sheddable=True),
+    ):
+        other = replace(estate, services=(shop, changed))
+        assert not derive(other, lose("a")).services.movable.any()
+    assert derive(estate, lose("a")).services.movable.tolist() == [False, True]
+    assert not derive(estate, lose("b")).services.movable.any()
+    assert not derive(estate, Scenario("restore", ("a",))).services.movable.any()
+
+
+def test_the_estimate_does_not_call_lost_what_a_move_restores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+        monkeypatch.setattr(planned, name, 0)
+    assert fates(pools(tmp_path))["shop"] == ("not proved", None)
+    severity = {}
+    for name in ("true", "false"):
+        found = audit(pools(tmp_path / name, f"movable: {name},")).findings
+        severity[name] = next(one.severity for one in found if one.rule == "capacity-short")
+    assert severity == {"true": "warning", "false": "error"}
+
+
+def test_the_estate_after_the_run_has_it_where_it_moved(tmp_path: Path) -> None:
+    estate = pools(tmp_path)
+    made = plan(estate, lose("a"))
+    left = moved(estate, made.scenario, [Done(step, step.end_ms) for step in made.steps], run="r", ended_ms=9)
+    assert dict(left.placed["wiki"]) == {"pc": 1}
+    now = of(estate, Observation(at_ms=10, effects=Effects((), (left,)))).estate
+    names = {row: pool.id for row, pool in enumerate(now.pools)}
+    rows = now.replicas.service == [one.id for one in now.services].index("wiki")
+    assert [names[int(row)] for row in now.replicas.target[rows]] == ["pc"]
