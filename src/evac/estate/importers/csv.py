@@ -32,29 +32,32 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         meaning: tuple(words.split())
         for meaning, words in {
-            "host": "host hostname fqdn name server servername machine node asset rechner 서버 "
+            "host": "host hostname fqdn name server servername machine node asset rechner "
+            "rechnername gerätename serveur hôte nomdhôte 서버 "
             "서버명 호스트 호스트명",
-            "site": "site dc datacenter datacentre facility building location region standort "
+            "site": "site dc datacenter datacentre facility building location region standort emplacement "
             "rechenzentrum 센터 데이터센터 전산센터",
-            "hall": "hall room floor suite serverroom raum serverraum halle 전산실 상면",
-            "rack": "rack rackname cabinet rackid schrank serverschrank 랙 랙번호",
+            "hall": "hall room floor suite serverroom raum serverraum halle saal salle 전산실 상면",
+            "rack": "rack rackname cabinet rackid rackno racknumber racknr racknummer schrank "
+            "serverschrank schranknr schranknummer baie armoire 랙 랙번호",
             "position": "position rackposition u rackunit ru he höheneinheit 랙위치 유닛",
             "feed": "feed feeds powerfeed powerfeeds pdu pdus einspeisung 전원",
             "pool": "pool nodepool cluster k8scluster",
             "services": "service services role roles app apps application applications dienst "
-            "dienste anwendung anwendungen rolle 서비스 서비스명 역할",
+            "dienste anwendung anwendungen rolle rôle 서비스 서비스명 역할",
             "cpu": "cpu cpus core cores vcpu vcpus cpucores cpucount numcpus kerne cpukerne "
-            "prozessorkerne 코어 코어수 cpu코어",
-            "memory": "memory mem ram memorysize arbeitsspeicher hauptspeicher 메모리",
-            "disk": "disk disks storage disksize localdisk ssd hdd festplatte festplatten 디스크",
+            "prozessorkerne cœurs coeurs 코어 코어수 cpu코어",
+            "memory": "memory mem ram memorysize arbeitsspeicher hauptspeicher mémoire 메모리",
+            "disk": "disk disks storage disksize localdisk ssd hdd festplatte festplatten platte "
+            "platten disque disques 디스크",
             "accelerators": "accelerators gpu gpus gpucount",
             "class": "class model sku hardware type servertype machinetype flavor modell "
             "servermodell servertyp 모델 모델명",
-            "state": "state status lifecycle lifecyclestate zustand betriebsstatus 상태 운영상태",
-            "watts": "power watts wattage powerdraw maxpower leistung leistungsaufnahme 소비전력",
+            "state": "state status lifecycle lifecyclestate zustand betriebsstatus état statut 상태 운영상태",
+            "watts": "power watts wattage powerdraw maxpower leistung leistungsaufnahme puissance 소비전력",
             "serial": "serial serialnumber serialno servicetag sn seriennummer seriennr 시리얼 시리얼번호",
             "bmc": "bmc bmcaddress bmcip ipmi ipmiip idrac idracip ilo iloip oobip",
-            "owner": "owner team contact responsible eigentümer verantwortlich verantwortlicher "
+            "owner": "owner team contact responsible eigentümer verantwortlich verantwortlicher propriétaire "
             "담당자 담당팀",
             "cpu demand": "cpudemand demandcpu cpurequest requestcpu",
             "memory demand": "memorydemand demandmemory memoryrequest requestmemory ramdemand",
@@ -66,13 +69,15 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "serving": "serving active inuse inservice production prod live online up running on "
-        "deployed inbetrieb aktiv produktiv 운영 운영중 사용중",
-        "spare": "spare standby idle available free reserve frei verfügbar 예비 대기",
+        "deployed inbetrieb aktiv produktiv actif enservice enproduction 운영 운영중 사용중",
+        "spare": "spare standby idle available free reserve frei verfügbar réserve disponible 예비 대기",
         "dark": "dark off offline poweredoff poweroff stopped shutoff paused suspended cold coldspare "
-        "instock stored außerbetrieb ausgeschaltet eingelagert lager auflager 정지 전원꺼짐",
+        "instock stored außerbetrieb ausgeschaltet eingelagert lager auflager éteint arrêté stocké "
+        "정지 전원꺼짐",
         "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty "
         "dead rma planned staged inventory ordered terminated maintenance inmaintenance underrepair defekt "
         "ausgemustert stillgelegt geplant bestellt imaufbau wartung inwartung inreparatur "
+        "horsservice enmaintenance enpanne prévu "
         "폐기 고장 장애 예정 점검 점검중",
     }
 )
@@ -180,13 +185,16 @@ _PARTED: Final = re.compile(r"[;,|]|\s+")
 _AMOUNT: Final = re.compile(r"([0-9][0-9,.']*)\s*([A-Za-z]*)", re.ASCII)
 _NUMBER: Final = re.compile(
     r"(?P<plain>\d+)"
+    r"|(?P<indian>\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?)"
     r"|(?P<apostrophes>\d{1,3}(?:'\d{3})+(?:[.,]\d+)?)"
     r"|(?P<either>\d{1,3}(?P<sign>[.,])\d{3})"
     r"|(?P<decimal>\d+(?P<point>[.,])\d+)"
     r"|(?P<grouped>\d{1,3}(?P<group>[.,])\d{3}(?:(?P=group)\d{3})*(?!(?P=group))(?:[.,]\d+)?)",
     re.ASCII,
 )
-"""A number. either: three digits after one separator, which may be thousands or a fraction."""
+"""A number. indian: 1,00,000, which groups by two digits above the thousands. either: three digits after one
+separator, which may be thousands or a fraction.
+"""
 
 _UNKNOWN_STATES: Final = frozenset({"unknown", "?", "tbd"})
 _EMPTY: Final = frozenset({"", "-", "--", "n/a", "na", "none", "null", "unknown", "?", "tbd"})
@@ -228,6 +236,8 @@ class _Reading:
     spelled: dict[tuple[str, str], str] = field(default_factory=dict)
     changed: set[tuple[str, str]] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
+    blanks: dict[str, list[tuple[Row, str]]] = field(default_factory=dict)
+    """Column by meaning -> its names with blanks: their first row, and what they are called here."""
     states: dict[str, list[Row]] = field(default_factory=dict)
     """Unknown state, in comparison form -> its rows."""
     decimal_signs: dict[str, str] = field(default_factory=dict)
@@ -442,6 +452,8 @@ def plain_number(text: str, decimal_sign: str | None) -> str | None:
             if match["sign"] == (decimal_sign or ".")
             else text.replace(match["sign"], "")
         )
+    if match["indian"]:
+        return text.replace(",", "")
     if match["group"]:
         text = text.replace(match["group"], "")
     return text.replace("'", "").replace(",", ".")
@@ -463,7 +475,10 @@ def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     if first != text and (meaning, text) not in reading.changed:
         reading.changed.add((meaning, text))
         message = f"{shown(text)} is taken as the {meaning} {shown(first)}"
-        reading.note("import-name-changed", message, row, meaning, "use one spelling")
+        if first == name:
+            reading.blanks.setdefault(meaning, []).append((row, message))
+        else:
+            reading.note("import-name-changed", message, row, meaning, "use one spelling")
     return first
 
 
@@ -538,6 +553,10 @@ def _services(row: Row, reading: _Reading) -> list[str]:
 
 def _note_rest(reading: _Reading) -> None:
     _note_states(reading)
+    for meaning, found in reading.blanks.items():
+        row, message = found[0]
+        message += f"; names with blanks in this column: {len(found):,}" if len(found) > 1 else ""
+        reading.note("import-name-changed", message, row, meaning, "names in an estate have no blanks")
     for key, count in sorted(reading.counts.items()):
         code, _, meaning = key.partition(" ")
         if count > LISTED_MAX:

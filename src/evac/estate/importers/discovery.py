@@ -19,6 +19,7 @@ from evac.model.records import dataclass
 FILES_MAX: Final = 500
 DEPTH_MAX: Final = 3
 _HEAD_BYTES: Final = 65_536
+_TABLES: Final = (".csv", ".tsv")
 _ENDINGS: Final = (".yaml", ".yml", ".json", ".csv", ".tsv")
 _OF_FOLDERS: Final = frozenset({"kubernetes", "backstage"})
 _OF_FLAT_FOLDERS: Final = frozenset({"netbox"})
@@ -63,6 +64,9 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
         elif path.name in ("inventory.ini", "hosts.ini", "inventory") or path.name == "ansible.cfg":
             given = "" if path.name == "ansible.cfg" else f" -i {path.name}"
             hints.append(f"{where}: ansible-inventory{given} --list > inventory.json, in its folder")
+        elif path.name.endswith(_TABLES):
+            words = "evac does not recognise its columns: call those of hosts and sites host and site"
+            hints.append(f"{where}: {words}")
         elif path.name.endswith(".tfstate"):
             hints.append(f"{where}: terraform show -json > terraform.json, in its folder")
     for kind in {kind: None for kind, _ in found.values()}:

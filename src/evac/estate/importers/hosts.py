@@ -127,15 +127,23 @@ def _pool_names(hosts: Mapping[str, Host]) -> dict[tuple[str, str], str]:
 
 
 def _add_replicas(hosts: Mapping[str, Host], imported: Imported) -> None:
-    """One replica of each of a host's services on that host, however often the source states it."""
+    """One replica of each of a host's services on that host, however often the source states it. A server
+    that is off, spare or condemned runs none.
+    """
     rows: Rows = []
+    idle: list[str] = []
     for name, host in hosts.items():
         for service in sorted(host.services):
             if service not in imported.sections.get("services", {}):
                 imported.add("services", service)
-            if "site" in host.facts:
+            if "site" in host.facts and host.facts.get("state", "serving") == "serving":
                 rows.append((service, name, "1"))
+        if host.services and host.facts.get("state", "serving") != "serving":
+            idle.append(name)
     imported.tables["replicas"] = rows
+    if idle:
+        what = "servers that have a service but are not in service: they run no replica"
+        imported.unknown.append(Unknown(what, len(idle), tuple(sorted(idle))))
 
 
 def host_examples(imported: Imported) -> list[str]:

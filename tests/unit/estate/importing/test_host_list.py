@@ -58,7 +58,7 @@ def test_a_usual_list(tmp_path: Path) -> None:
     assert fleet.capacity_known[:, 3].tolist() == [True, True, False]
     assert [SERVER_STATES[code] for code in fleet.state] == ["condemned", "serving", "spare"]
     assert (fleet.watts.tolist(), fleet.watts_known.tolist()) == ([0, 350, 500], [False, True, True])
-    assert [(s.id, s.replicas) for s in estate.services] == [("db", 1), ("login", 1), ("shop", 2)]
+    assert [(s.id, s.replicas) for s in estate.services] == [("db", None), ("login", 1), ("shop", 1)]
     assert [(s.id, s.owner) for s in estate.services] == [("db", "ann"), ("login", "joe"), ("shop", "joe")]
     assert result.diagnostics == ()
     assert "db-1" in next(u for u in result.unknown if u.what == "servers whose power is not known").names
@@ -221,6 +221,42 @@ def test_spellings_blanks_and_states_are_changed_only_with_a_word(tmp_path: Path
     ]
     assert len(estate.fleet) == 3
     assert next(u for u in result.unknown if u.what.startswith("hosts without a site")).names == ("h4",)
+
+
+def test_names_with_blanks_are_one_note_for_each_column(tmp_path: Path) -> None:
+    rows = "".join(f"h{n},FRA 1,A {n:02},on\n" for n in range(30))
+    estate, result = imported(tmp_path, f"host,site,rack,state\n{rows}")
+    assert len(estate.racks) == 30
+    assert [(d.code, str(d.place), d.message) for d in result.diagnostics] == [
+        ("import-name-changed", "hosts.csv:2:4", "'FRA 1' is taken as the site 'FRA-1'"),
+        (
+            "import-name-changed",
+            "hosts.csv:2:10",
+            "'A 00' is taken as the rack 'A-00'; names with blanks in this column: 30",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("state", ["off", "spare", "Wartung", "geplant", "moving"])
+def test_a_server_that_is_not_in_service_runs_no_replica(tmp_path: Path, state: str) -> None:
+    """Else the loss of the other site would leave the service running on a server that is off."""
+    text = f"host,site,role,state\nh1,fra,shop,on\nh2,muc,shop,{state}\nh3,muc,mail,{state}\n"
+    estate, result = imported(tmp_path, text)
+    assert [(one.id, one.replicas) for one in estate.services] == [("mail", None), ("shop", 1)]
+    rows = (tmp_path / "estate" / "replicas.csv").read_text().splitlines()
+    assert rows == ["service,target,count", "shop,h1,1"]
+    (idle,) = (one for one in result.unknown if one.what.startswith("servers that have a service"))
+    assert idle.names == ("h2", "h3")
+
+
+def test_french_headers_and_indian_numbers_are_read(tmp_path: Path) -> None:
+    text = "Serveur;Emplacement;Salle;Baie;Cœurs;Mémoire (GiB);Disque (GiB);Puissance (W);État;Rôle\n"
+    text += "s1;gva;S1;C01;32;1,28,000;2,00,000;650;actif;shop\ns2;gva;S1;C01;32;64;500;650;éteint;shop\n"
+    estate, result = imported(tmp_path, text)
+    assert [d.code for d in result.diagnostics] == []
+    assert estate.fleet.capacity[:, :3].tolist() == [[32_000, 131_072_000, 200_000], [32_000, 65_536, 500]]
+    assert [SERVER_STATES[code] for code in estate.fleet.state] == ["serving", "dark"]
+    assert [(one.id, one.replicas) for one in estate.services] == [("shop", 1)]
 
 
 def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:

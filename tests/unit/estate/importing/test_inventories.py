@@ -49,7 +49,7 @@ def test_an_inventory_has_its_hosts_where_variables_and_groups_say(tmp_path: Pat
     assert estate.fleet.name.tolist() == [b"db-1", b"web-1", b"web-2"]
     assert estate.fleet.capacity[:, :2].tolist() == [[32_000, 524_288], [16_000, 0], [0, 64_000]]
     assert [SERVER_STATES[code] for code in estate.fleet.state] == ["serving", "serving", "condemned"]
-    assert [(s.id, s.replicas) for s in estate.services] == [("postgres", 1), ("web", 2)]
+    assert [(s.id, s.replicas) for s in estate.services] == [("postgres", 1), ("web", 1)]
     assert {d.code for d in result.diagnostics} == {
         "import-host-nowhere",
         "import-skipped",
@@ -147,7 +147,7 @@ def test_a_project_sets_variables_as_ansible_ranks_them_and_groups_in_a_place_ar
         "w1,fra,fra/r1,file,,8000,",
         "w2,muc,muc/r1,file,,,",
     ]
-    assert [(s.id, s.replicas) for s in load(tmp_path / "estate").services] == [("db", 1), ("web", 2)]
+    assert [(s.id, s.replicas) for s in load(tmp_path / "estate").services] == [("db", None), ("web", 2)]
     said = sorted((one.code, one.message.partition("'")[2].partition("'")[0]) for one in result.diagnostics)
     assert said == [
         ("import-ignored", "web:!web_muc"),
