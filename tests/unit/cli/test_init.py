@@ -162,6 +162,13 @@ def test_a_mistake_in_a_flag_is_named(company: Path) -> None:
         assert not (company / "estate.yaml").exists()
 
 
+def test_a_table_that_evac_does_not_recognise_is_named(company: Path) -> None:
+    (company / "prices.csv").write_text("article,price\nbook,3\n")
+    done = invoke(company, "--no-audit")
+    assert "not read yet - prices.csv: evac does not recognise its columns" in done.output
+    assert done.output.count("does not recognise its columns") == 1
+
+
 def test_contexts_of_kubectl_become_hints_without_their_credentials(company: Path) -> None:
     (company / "no-kubeconfig").write_text(
         "apiVersion: v1\nkind: Config\ncontexts:\n- context:\n    cluster: a\n    user: b\n  name: prod-eu\n"

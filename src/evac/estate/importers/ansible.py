@@ -24,7 +24,8 @@ from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node, read_documents
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
-from evac.estate.importers.csv import NAMES, STATES, bare
+from evac.estate.importers.csv import bare
+from evac.estate.importers.host_words import NAMES, STATES
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.source_files import (

@@ -1,9 +1,7 @@
 """Turns a host list, the table that every company has, into sites, racks, classes, servers and replicas.
 
-Columns are recognised by name (`host_headers`). A host on several rows is one host with several
+Columns are recognised by name (`host_words`). A host on several rows is one host with several
 services, unless the rows contradict each other.
-
-The column names are in one table, used by the importer and its documentation.
 
 Names are compared in lower case without blanks, dashes, dots and underscores. A unit may be in the column
 name (`memory_gb`, `RAM (GiB)`) or in each cell.
@@ -23,71 +21,11 @@ from evac.estate.format import quantities as q
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
+from evac.estate.importers.host_words import NAMES, STATE_WORDS, STATES
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_text
 from evac.model.records import dataclass
-
-NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        meaning: tuple(words.split())
-        for meaning, words in {
-            "host": "host hostname fqdn name server servername machine node asset rechner "
-            "rechnername gerätename serveur hôte nomdhôte 서버 "
-            "서버명 호스트 호스트명",
-            "site": "site dc datacenter datacentre facility building location region standort emplacement "
-            "rechenzentrum 센터 데이터센터 전산센터",
-            "hall": "hall room floor suite serverroom raum serverraum halle saal salle 전산실 상면",
-            "rack": "rack rackname cabinet rackid rackno racknumber racknr racknummer schrank "
-            "serverschrank schranknr schranknummer baie armoire 랙 랙번호",
-            "position": "position rackposition u rackunit ru he höheneinheit 랙위치 유닛",
-            "feed": "feed feeds powerfeed powerfeeds pdu pdus einspeisung 전원",
-            "pool": "pool nodepool cluster k8scluster",
-            "services": "service services role roles app apps application applications dienst "
-            "dienste anwendung anwendungen rolle rôle 서비스 서비스명 역할",
-            "cpu": "cpu cpus core cores vcpu vcpus cpucores cpucount numcpus kerne cpukerne "
-            "prozessorkerne cœurs coeurs 코어 코어수 cpu코어",
-            "memory": "memory mem ram memorysize arbeitsspeicher hauptspeicher mémoire 메모리",
-            "disk": "disk disks storage disksize localdisk ssd hdd festplatte festplatten platte "
-            "platten disque disques 디스크",
-            "accelerators": "accelerators gpu gpus gpucount",
-            "class": "class model sku hardware type servertype machinetype flavor modell "
-            "servermodell servertyp 모델 모델명",
-            "state": "state status lifecycle lifecyclestate zustand betriebsstatus état statut 상태 운영상태",
-            "watts": "power watts wattage powerdraw maxpower leistung leistungsaufnahme puissance 소비전력",
-            "serial": "serial serialnumber serialno servicetag sn seriennummer seriennr 시리얼 시리얼번호",
-            "bmc": "bmc bmcaddress bmcip ipmi ipmiip idrac idracip ilo iloip oobip",
-            "owner": "owner team contact responsible eigentümer verantwortlich verantwortlicher propriétaire "
-            "담당자 담당팀",
-            "cpu demand": "cpudemand demandcpu cpurequest requestcpu",
-            "memory demand": "memorydemand demandmemory memoryrequest requestmemory ramdemand",
-        }.items()
-    }
-)
-"""Meaning of a column -> its known names, surest first."""
-
-STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "serving": "serving active inuse inservice production prod live online up running on "
-        "deployed inbetrieb aktiv produktiv actif enservice enproduction 운영 운영중 사용중",
-        "spare": "spare standby idle available free reserve frei verfügbar réserve disponible 예비 대기",
-        "dark": "dark off offline poweredoff poweroff stopped shutoff paused suspended cold coldspare "
-        "instock stored außerbetrieb ausgeschaltet eingelagert lager auflager éteint arrêté stocké "
-        "정지 전원꺼짐",
-        "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty "
-        "dead rma planned staged inventory ordered terminated maintenance inmaintenance underrepair defekt "
-        "ausgemustert stillgelegt geplant bestellt imaufbau wartung inwartung inreparatur "
-        "horsservice enmaintenance enpanne prévu "
-        "폐기 고장 장애 예정 점검 점검중",
-    }
-)
-"""Server state -> words for it in a cell. Other words are reported, and the server does not count as
-capacity.
-"""
-
-STATES: Final[Mapping[str, str]] = MappingProxyType(
-    {word: state for state, words in STATE_WORDS.items() for word in words.split()}
-)
 
 _UNITS: Final = MappingProxyType(
     {

@@ -22,7 +22,8 @@ from typing import Any, Final
 from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.csv import STATES, amount, bare, understand
+from evac.estate.importers.csv import amount, bare, understand
+from evac.estate.importers.host_words import STATES
 from evac.estate.importers.hosts import AMOUNTS, Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.json_stream import read_pruned

@@ -14,7 +14,8 @@ from typing import Final
 
 from evac.estate.format.document import MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.csv import STATES, bare
+from evac.estate.importers.csv import bare
+from evac.estate.importers.host_words import STATES
 from evac.estate.importers.hosts import Host, add_hosts
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.services import service_examples

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evac.estate.importers.csv import NAMES, STATE_WORDS
+from evac.estate.importers.host_words import NAMES, STATE_WORDS
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "how-to" / "import.md"
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from evac.estate import load
 from evac.estate.format.problems import Problems
 from evac.estate.importers import ImportResult, Options, SourceError, import_estate
-from evac.estate.importers.csv import NAMES, STATES, plain_number, understand
+from evac.estate.importers.csv import plain_number, understand
+from evac.estate.importers.host_words import NAMES, STATES
 from evac.estate.importers.source_files import CELL_MAX, COLUMNS_MAX, read_cells
 from evac.model.estate import Estate
 from evac.model.fleet import SERVER_STATES
