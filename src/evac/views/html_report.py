@@ -159,10 +159,8 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
     rows = plan_charts.chain_rows(chain)
     lead = plan_charts.lead_seconds(plan)
     upto = max(lead + 1.0, chain.back + 0.03 * (chain.back - lead))
-    words = f"{chain.service}, last of tier {chain.tier} to come back, after {seconds(chain.back)}"
-    description = "In order: " + ", then ".join(link.words for link in chain.links) + "."
     title = f"Critical chain of {chain.service}"
-    chart = svg.gantt(f"chain{chain.tier}", title, description, rows, upto, lead)
+    chart = svg.gantt(f"chain{chain.tier}", title, chain.description, rows, upto, lead)
     links = [
         {
             "words": link.words,
@@ -174,13 +172,13 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
     ]
     waited = sum(link.waited for link in chain.links)
     working = sum(link.end - link.begin for link in chain.links)
-    told = f"{plural(len(links), 'step')}: {seconds(working)} of work"
+    told = f"{chain.counted}: {seconds(working)} of work"
     told += (
         f", {seconds(waited)} of waiting for capacity or a slot." if waited else ", no waiting between them."
     )
     return {
         "tier": chain.tier,
-        "words": words,
+        "words": chain.words,
         "told": told,
         "chart": chart,
         "links": links,

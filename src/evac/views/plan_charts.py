@@ -197,6 +197,26 @@ class Chain:
     service: str
     back: float
     links: tuple[Link, ...]
+    """The last ones, at most `CHAIN_ROWS`."""
+    earlier: int
+    """How many steps precede them."""
+
+    @property
+    def words(self) -> str:
+        """`login, last of tier 0 to come back, after 26 min`."""
+        return f"{self.service}, last of tier {self.tier} to come back, after {seconds(self.back)}"
+
+    @property
+    def counted(self) -> str:
+        """`12 steps`, or `Last 60 of 75 steps`."""
+        steps = plural(len(self.links) + self.earlier, "step")
+        return f"Last {number(len(self.links))} of {steps}" if self.earlier else steps
+
+    @property
+    def description(self) -> str:
+        """All links in one sentence."""
+        begin = f"After {plural(self.earlier, 'earlier step')}, in order: " if self.earlier else "In order: "
+        return begin + ", then ".join(link.words for link in self.links) + "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,8 +348,9 @@ def chains(plan: Plan) -> tuple[Chain, ...]:
         back = [o for o in mine if o.base_ms and o.critical]
         if back:
             last = max(back, key=lambda o: (_back_at(plan, o), o.service))
-            known = [steps[name] for name in last.critical if name in steps][-CHAIN_ROWS:]
-            found.append(Chain(tier, last.service, _back_at(plan, last), _links(known, lead)))
+            known = [steps[name] for name in last.critical if name in steps]
+            links = _links(known, lead)[-CHAIN_ROWS:]
+            found.append(Chain(tier, last.service, _back_at(plan, last), links, len(known) - len(links)))
     return tuple(found)
 
 

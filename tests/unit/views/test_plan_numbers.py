@@ -190,6 +190,22 @@ def test_chains_end_where_their_service_is_back(
         assert chain.links[-1].end <= chain.back + 1e-9
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_chain_that_is_too_long_says_how_much_is_left_out_and_waits_no_longer_for_it(
+    planned: Mapping[str, tuple[Estate, Plan]], monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    _, made = planned[CASES[0]]
+    whole = plan_charts.chains(made)
+    monkeypatch.setattr(plan_charts, "CHAIN_ROWS", most)
+    for full, cut in zip(whole, plan_charts.chains(made), strict=True):
+        assert cut.links == full.links[-most:], "the first one that is left waits as long as before"
+        assert (full.earlier, cut.earlier) == (0, max(0, len(full.links) - most))
+        if cut.earlier:
+            assert cut.counted == f"Last {most} of {full.counted}"
+            assert cut.description.startswith("After ")
+    assert any(len(full.links) > most for full in whole)
+
+
 def outage(outcome: Outcome, second: float, made: Plan) -> tuple[int, int, int]:
     """(without service, of them late, allowed) of one service, from its own outcome alone."""
     lead = (made.detection_ms + made.approval_ms) / 1000

@@ -129,7 +129,7 @@ class JsonStream:
                 if self._ended or len(self._text) - self._at > OBJECT_CHARACTERS_MAX:
                     raise self.wrong(error.msg, error.pos) from None
             except RecursionError:
-                raise self.wrong("nested too deep") from None
+                raise self.wrong("nested too deeply") from None
             else:
                 # A number at the end of the window may continue after it.
                 if self._ended or _NUMBER_GOES_ON.fullmatch(self._text, end) is None:

@@ -150,7 +150,7 @@ def _read_csv(
         return None
     if frame.height != len(lines):
         message = f"rows read: {frame.height:,}; rows in the file: {len(lines):,}"
-        problems.add("table-unreadable", message, Place(file), "remove blank lines and unusual line ends")
+        problems.add("table-unreadable", message, Place(file), "remove blank lines and unusual line endings")
         return None
     return Table(file, _complete(frame, columns), tuple(found), data, lines)
 

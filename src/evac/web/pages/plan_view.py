@@ -351,13 +351,14 @@ def _gantt(plan: Plan) -> dict[str, Any]:
 def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
     lead = plan_charts.lead_seconds(plan)
     upto = max(lead + 1.0, chain.back + 0.03 * (chain.back - lead))
-    told = "In order: " + ", then ".join(link.words for link in chain.links) + "."
     name = f"Critical chain of {chain.service}"
     waited = sum(link.waited for link in chain.links)
     return {
-        "words": f"{chain.service}, last of tier {chain.tier} to come back, after {seconds(chain.back)}",
-        "told": f"{plural(len(chain.links), 'step')}; {seconds(waited)} waiting for capacity or a slot.",
-        "chart": svg.gantt(f"chain{chain.tier}", name, told, plan_charts.chain_rows(chain), upto, lead),
+        "words": chain.words,
+        "told": f"{chain.counted}; {seconds(waited)} waiting for capacity or a slot.",
+        "chart": svg.gantt(
+            f"chain{chain.tier}", name, chain.description, plan_charts.chain_rows(chain), upto, lead
+        ),
     }
 
 
