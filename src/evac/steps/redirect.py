@@ -1,6 +1,7 @@
 """Redirect: name servers and proxies of a site that came back send users to where a service runs now. While
-the site was lost no one could change them, so they still name the old place. A run adds it to a restore, and
-to a failback where proxies still keep the site out.
+the site was lost no one could change them, so they still name the old place. A run adds it to a restore, to a
+failback where proxies still keep the site out, and to an evacuation, where those of the site that is left
+still answer: the shift does not wait for them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ class Redirect(StepKind):
     name = "redirect"
     is_planned = False
     target = "service"
-    title = "send users of a restored site to where the service runs"
-    work = "redirect users of restored sites"
+    title = "send users of a restored or evacuated site to where the service runs"
+    work = "redirect users of restored and evacuated sites"
     sentence = "send users of {target}{where} to where it runs"
     entry = Entry("redirected", "users of {target}{where} were redirected to where it runs", "detail")
     performed_by = Capability.ROUTES_TRAFFIC

@@ -218,7 +218,7 @@ def _next(document: RunDocument) -> str:
     """The command that ends the most important wait, or else the one that shows more."""
     run = document.run
     if document.state in ENDED:
-        if document.left:
+        if document.left or document.state == "cancelled":  # it may have left a mark on its sites
             return "evac status ESTATE"
         return f"evac run verify {run}, then evac run events {run}"
     waits = [one for one in document.waits if one.next]

@@ -387,6 +387,28 @@ def test_a_stop_at_a_site_that_is_evacuated_says_what_ran_there_so_that_it_can_b
     assert (units.parameters["replicas"], units.parameters["from_replicas"]) == (0, 2)
 
 
+def test_routers_of_a_site_that_is_evacuated_send_users_away_before_the_service_stops_there(
+    tmp_path: Path,
+) -> None:
+    """They answer until the site is switched off. The shift waits for none: they may go down early."""
+    found = bound(estate(tmp_path), Scenario("evacuate", ("pangyo",), 600_000))
+    steps = {step.id: step for step in found.spec.steps}
+    (shift,) = (step for step in steps.values() if step.kind == "shift")
+    elsewhere = [a.at for a in found.actions[shift.id]]
+    assert "pangyo" not in elsewhere
+    told = found.actions["redirect:messenger"]
+    assert [(a.verb, a.driver, a.at) for a in told] == [
+        ("shift", "haproxy", "pangyo"),
+        ("shift", "dns", "pangyo"),
+    ]
+    (place,) = {one.parameters["to"] for one in (*told, *found.actions[shift.id])}
+    assert place != "pangyo"
+    assert {one.parameters["away"] for one in (*told, *found.actions[shift.id])} == {"pangyo"}
+    assert shift.id in steps["redirect:messenger"].after
+    assert "redirect:messenger" in steps["stop:messenger"].after
+    assert "redirect:messenger" not in bound(estate(tmp_path)).actions, "a lost site answers nothing"
+
+
 def test_the_way_home_scales_back_what_a_cut_run_left_too_many_of(tmp_path: Path) -> None:
     """Where one replica is at home beside it, one stays."""
     files = estate(tmp_path)

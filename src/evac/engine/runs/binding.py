@@ -36,6 +36,7 @@ from evac.engine.runs.step_actions import (
     ground_of,
     old_of,
     redirects,
+    stopped_last,
     yielding,
 )
 from evac.engine.stores.permits import wait_ms
@@ -118,6 +119,7 @@ def bind(
     for added, done in (*((one, (act,)) for one, act in protection.steps), *redirects(ground, steps)):
         steps.append(replace(added, act=_digest(done)))
         actions[added.id] = done
+    steps = stopped_last(ground, steps)
     needed = needed_envelope(ground, losses)
     if last:
         steps = _after_the_last(steps, last)

@@ -459,16 +459,21 @@ def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 def redirects(ground: Ground, steps: Sequence[RunStep]) -> list[tuple[RunStep, tuple[Action, ...]]]:
     """For each service whose traffic a run moved away and this plan does not shift: routers of the returning
-    sites do not know the new location yet, and proxies still exclude a site that has returned.
+    sites do not know the new location yet, and proxies still exclude a site that has returned. In an
+    evacuation, routers of the site that is left follow the shift, because they still answer.
     """
     found = []
-    for service, now in sorted(ground.estate.traffic.items()):
+    scenario = ground.plan.scenario.kind
+    moved = {step.target for step in steps if kind_of(step.kind).moves_traffic}
+    for service in sorted(moved if scenario == "evacuate" else ground.estate.traffic):
         own = [step for step in steps if step.target == service and kind_of(step.kind).replicas >= 0]
         actions: tuple[Action, ...] = ()
-        if ground.plan.scenario.kind == "failback":
-            actions = _let_in_again(ground, service, now)
-        elif ground.plan.scenario.kind == "restore" and not any(kind_of(s.kind).moves_traffic for s in own):
-            actions = _redirected(ground, service, now)
+        if scenario == "evacuate":
+            actions = _redirected(ground, service, ground.serving.sites(service)[:1])
+        elif scenario == "failback":
+            actions = _let_in_again(ground, service, ground.estate.traffic[service])
+        elif scenario == "restore" and service not in moved:
+            actions = _redirected(ground, service, ground.estate.traffic[service])
         if actions:
             step = RunStep(
                 id=StepId(Redirect.name, service),
@@ -476,12 +481,25 @@ def redirects(ground: Ground, steps: Sequence[RunStep]) -> list[tuple[RunStep, t
                 target=service,
                 start_ms=max((one.start_ms + one.duration_ms for one in own), default=0),
                 duration_ms=REDIRECT_MS,
-                after=tuple(one.id for one in own) if ground.plan.scenario.kind == "failback" else (),
+                after=() if scenario == "restore" else tuple(one.id for one in own),
                 site=actions[0].at,
                 deadline_ms=REDIRECT_DEADLINE_MS,
             )
             found.append((step, actions))
     return found
+
+
+def stopped_last(ground: Ground, steps: Sequence[RunStep]) -> list[RunStep]:
+    """In an evacuation, a service stops where it is left once all its users are sent elsewhere."""
+    sent = {step.target: step.id for step in steps if step.kind == Redirect.name}
+    if ground.plan.scenario.kind != "evacuate":
+        return list(steps)
+    return [
+        replace(step, after=(*step.after, sent[step.target]))
+        if step.target in sent and kind_of(step.kind).replicas < 0
+        else step
+        for step in steps
+    ]
 
 
 def _let_in_again(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
@@ -496,9 +514,10 @@ def _let_in_again(ground: Ground, service: str, now: Sequence[str]) -> tuple[Act
 
 
 def _redirected(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
-    """Makes every proxy and name server of the returning sites send traffic to its present place."""
+    """Makes every proxy and name server of the scenario's sites send traffic to its present place."""
     back = _sites(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
-    away = ",".join(site.id for site in ground.estate.sites if site.id not in now)
+    left = ground.lost if ground.plan.scenario.kind == "evacuate" else set()
+    away = ",".join(sorted(left) or [site.id for site in ground.estate.sites if site.id not in now])
     ends = _routers(ground, service, sorted(back)) if now else []
     return tuple(_act("shift", e, to=",".join(now), away=away, share=1_000) for e in ends)
 
