@@ -79,6 +79,10 @@ def tool_said(folder: Path, start: str, by_hand: str) -> str:
 def test_a_tool_that_comes_back_is_not_said_never_to(tmp_path: Path) -> None:
     lost = "git (deploy) is lost with both, a, and its own recovery needs it: after the loss of"
     assert tool_said(tmp_path / "timed", "start: 5 s,", "4 min") == f"{lost} both, it never comes back"
+    text = TOOLS.replace("START", "start: 5 s,").replace("TIME", "4 min").replace("fence: 1 s, ", "")
+    estate = written(tmp_path / "worst", text)
+    (one,) = (f for f in audit(estate).findings if f.rule == "recovery-tool-lost")
+    assert one.message.endswith("after the loss of both, it never comes back"), "a: back at an unknown time"
     alone = TOOLS.replace("groups: {both: {members: [a, b]}}", "").replace("START", "start: 5 s,")
     estate = written(tmp_path / "alone", alone.replace("TIME", "4 min"))
     (one,) = (f for f in audit(estate).findings if f.rule == "recovery-tool-lost")

@@ -8,7 +8,7 @@ import numpy as np
 
 from evac.audit.context import Context, Rule, listed, why_down
 from evac.audit.findings import Finding
-from evac.audit.impacts.all_losses import DEGRADED, NOT_PROVED, RECOVERS, UNKNOWN
+from evac.audit.impacts.all_losses import DEGRADED, LOST, NOT_PROVED, RECOVERS, UNKNOWN
 from evac.audit.impacts.stores import NEVER
 from evac.audit.reasons import duration
 from evac.model.diagnostic import Severity
@@ -55,7 +55,7 @@ def _finding(
     graded.sort(key=lambda pair: (not pair[1], any(context.impacts.left(pair[0], tool) for tool in tools)))
     errors = [(n, chain) for n, chain in graded if all(_is_error(context, tool, n) for tool in tools)]
     severity: Severity = "error" if errors else "warning"
-    worst, chain = (errors or graded)[0]
+    worst, chain = min(errors or graded, key=lambda pair: not _is_final(context, tools, pair[0]))
     name = context.estate.services[tools[0]].id
     either = " or ".join(context.estate.services[tool].id for tool in tools)
     few = "".join(left_but_too_few(context, tool, worst) for tool in tools)
@@ -76,6 +76,11 @@ def _finding(
         chain=chain or why_down(context, tools[0], worst).words,
         paths=(f"tools/{roles[0]}", f"services/{name}"),
     )
+
+
+def _is_final(context: Context, tools: tuple[int, ...], number: int) -> bool:
+    """Whether none of the tools comes back after a loss."""
+    return bool((context.impacts.fate[number, list(tools)] == LOST).all())
 
 
 def _outlook(context: Context, tools: tuple[int, ...], number: int) -> str:

@@ -228,9 +228,17 @@ SECTIONS: Final[tuple[Section, ...]] = (
             ),
             Field("staff", "people", text(), "who is on site or arrives first", was="people"),
             Field("phone", "phone", text(), "phone number of its staff, printed in runbooks"),
-            Field("ingress", "ingress_mbps", _ROOM, "user traffic the site can take"),
             Field(
-                "ingress_connections", "ingress_connections", _AT_ONCE, "user connections the site can take"
+                "ingress",
+                "ingress_mbps",
+                _ROOM,
+                "user traffic the site can take; the audit checks it (EV122), plans do not use it",
+            ),
+            Field(
+                "ingress_connections",
+                "ingress_connections",
+                _AT_ONCE,
+                "user connections the site can take; the audit checks it (EV122), plans do not use it",
             ),
             Field("power_budget", "power_budget_watts", _POWER, "power available to servers"),
             Field("region", "region", text(), "country or other area, as used in `data_in`"),
@@ -389,8 +397,18 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "list",
         (
             Field("ends", "ends", Listed(reference("site")), "the two sites it connects", required=True),
-            Field("bandwidth", "bandwidth_mbps", _ROOM, "traffic it can carry"),
-            Field("connections", "connections", _AT_ONCE, "connections it can carry"),
+            Field(
+                "bandwidth",
+                "bandwidth_mbps",
+                _ROOM,
+                "traffic it can carry; the audit checks it (EV122), plans do not use it",
+            ),
+            Field(
+                "connections",
+                "connections",
+                _AT_ONCE,
+                "connections it can carry; the audit checks it (EV122), plans do not use it",
+            ),
         ),
         _link,
         "Links between sites.",
