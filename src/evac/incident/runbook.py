@@ -14,7 +14,7 @@ from evac.drivers.spec import NOTHING, ByHand
 from evac.model.errors import InvalidInput
 from evac.model.estate import Endpoint, Estate
 from evac.model.fleet import ON_POOL, ON_SERVER
-from evac.model.plan import Plan, Relocation, Step
+from evac.model.plan import Plan, Relocation, Step, site_in
 from evac.model.records import dataclass
 from evac.steps.registry import kind_of
 
@@ -175,6 +175,7 @@ class _Ground:
     def __init__(self, plan: Plan, estate: Estate | None) -> None:
         self.endpoints: dict[str, list[Endpoint]] = {}
         self.pools: dict[str, str] = {}
+        self.sites: frozenset[str] = frozenset()
         self.people: dict[str, str] = {}
         self.phones: dict[str, str] = {}
         self.running: Counter[tuple[str, str]] = Counter()
@@ -186,6 +187,7 @@ class _Ground:
         for endpoint in estate.endpoints:
             self.endpoints.setdefault(endpoint.subject, []).append(endpoint)
         self.pools = {pool.id: pool.site for pool in estate.pools}
+        self.sites = frozenset(site.id for site in estate.sites)
         self.people = {site.id: site.people or "" for site in estate.sites if site.people or site.phone}
         numbers: dict[str, set[str]] = {}
         for name, phone in (
@@ -215,7 +217,7 @@ class _Ground:
 
     def site_of(self, step: Step) -> str:
         place = step.pool or step.candidate
-        return self.pools.get(place) or place.removeprefix("site:").partition(":")[0].partition("/")[0]
+        return self.pools.get(place) or site_in(place, self.sites)
 
     def by_hand(self, step: Step) -> ByHand:
         """The command for a person; empty if the estate has no endpoint for it."""

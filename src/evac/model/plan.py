@@ -9,7 +9,7 @@ integers give a true bound (weak duality over a finite box), so a bug in the pla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import field
 from datetime import date
 from types import MappingProxyType
@@ -29,6 +29,20 @@ horizon; unknown: the effect of the loss on it cannot be judged.
 """
 Proof = Literal["full", "partial"]
 Parameter = int | str | bool
+SITE_PREFIX: Final = "site:"
+"""Prefix of a place of which only the site is known."""
+
+
+def site_in(place: str, sites: Container[str]) -> str:
+    """The site of a place that is no pool: SITE/HALL, `site:SITE`, or SITE:CLASS for servers without a pool.
+    Empty if it is none of these sites. Ids may contain colons: the longest site counts.
+    """
+    for name in (place.removeprefix(SITE_PREFIX), place):
+        parts = name.partition("/")[0].split(":")
+        heads = (":".join(parts[:count]) for count in range(len(parts), 0, -1))
+        if found := next((head for head in heads if head in sites), ""):
+            return found
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

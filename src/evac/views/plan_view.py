@@ -15,7 +15,7 @@ from evac.derive.domains import Loss, Topology, lost_in, lost_now, site_of_repli
 from evac.derive.pools import replicas_lost
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, BoolColumn
-from evac.model.plan import Outcome, Plan
+from evac.model.plan import Outcome, Plan, site_in
 from evac.model.reason import PLACEMENT, fact_words
 from evac.model.records import dataclass
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
@@ -220,11 +220,10 @@ def by_site(estate: Estate, top: Topology, counts: Ints) -> Ints:
 
 
 def site_of_pool(top: Topology, pool: str) -> int:
-    """Index of the site of a pool that a plan starts on: a pool's id, `site:class` or `site:NAME`; -1."""
+    """Index of the site of a pool that a plan starts on; -1 if there is none."""
     if pool in top.pool_index:
         return int(top.pool_site[top.pool_index[pool]])
-    first, _, second = pool.partition(":")
-    return top.site_index.get(second if first == "site" else first, -1)
+    return top.site_index.get(site_in(pool, top.site_index), -1)
 
 
 def moved_by_site(estate: Estate, top: Topology, plan: Plan) -> Ints:

@@ -103,3 +103,20 @@ def test_a_long_one_is_folded_on_a_screen_and_whole_on_paper(book: Runbook) -> N
     folded = runbook_body(long, screen=True)
     assert folded.count("<details") == 1 + len([part for part in long.parts if part.steps])
     assert folded.count('<article class="blk">') == runbook_page(long).count('<article class="blk">')
+
+
+@pytest.mark.parametrize("site", ["south", "eu:2"])
+def test_a_start_on_servers_without_a_pool_has_its_command_whatever_its_site_is_called(
+    site: str, tmp_path: Path
+) -> None:
+    """Plans call them SITE:CLASS, and the id of a site may contain a colon."""
+    settings = "kind: Deployment, name: login, namespace: id, kubeconfig: 'file:/etc/evac/k'"
+    (tmp_path / "estate.yaml").write_text(
+        f"evac: 2\nsites: {{north: {{}}, '{site}': {{}}}}\n"
+        f"services: {{login: {{replicas: {{north: 2, '{site}': 1}}}}}}\n"
+        f"endpoints: {{one: {{for: login, at: '{site}', driver: kubernetes, settings: {{{settings}}}}}}}\n"
+    )
+    made = plan_of(steps=(replace(step("start", "login", "base"), pool=f"{site}:std", count=2),))
+    ((row,),) = (part.steps for part in runbook(made, "sha256:" + "a" * 64, load(tmp_path)).parts)
+    assert row.do.startswith("kubectl ")
+    assert "--replicas=3" in row.do

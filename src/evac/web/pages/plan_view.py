@@ -14,7 +14,7 @@ from fastapi import Query, Request, Response
 
 from evac.engine.runs.requests import to_apply
 from evac.model.errors import EvacError
-from evac.model.plan import Plan, Step
+from evac.model.plan import SITE_PREFIX, Plan, Step
 from evac.model.step_id import FENCE_RUNGS
 from evac.office.facts import EstateFacts
 from evac.office.reckoning import CapacityOf, verdict_of
@@ -472,7 +472,7 @@ def _services(plan: Plan, begin: int) -> dict[str, Any]:
     places: dict[str, Counter[str]] = {}
     for step in plan.steps:
         if kind_of(step.kind).replicas > 0 and step.pool:
-            places.setdefault(step.target, Counter())[step.pool.removeprefix("site:")] += step.count
+            places.setdefault(step.target, Counter())[step.pool.removeprefix(SITE_PREFIX)] += step.count
     rows = []
     for row in views.outcome_rows(plan):
         words, (look, icon) = OUTCOME_WORDS[row["state"]].capitalize(), _LOOKS[row["state"]]
