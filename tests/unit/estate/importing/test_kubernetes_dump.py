@@ -114,6 +114,24 @@ def test_another_number_of_pods_than_is_asked_for_is_said(
     assert found == ([told] if told else [])
 
 
+@pytest.mark.parametrize("why", ["not ready", "deleted"])
+@pytest.mark.parametrize("living", [0, 1])
+def test_a_pod_that_is_gone_is_no_replica(tmp_path: Path, living: int, why: str) -> None:
+    """The API server reports the pods of a lost node as running for minutes."""
+    items = [node("n1"), node("n2", "eu-1b", ready="Unknown" if why == "not ready" else "True")]
+    items += [workload("Deployment", "web", 2), thing("ReplicaSet", "web-1", owner="Deployment/web")]
+    gone = [pod(f"web-1-{n}", "ReplicaSet/web-1", "n2") for n in range(2 - living)]
+    for one in gone if why == "deleted" else ():
+        one["metadata"]["deletionTimestamp"] = "2026-12-01T09:00:00Z"
+    items += [*gone, *(pod("web-1-x", "ReplicaSet/web-1", "n1") for _ in range(living))]
+    estate, result, _ = imported(tmp_path, dumped(items))
+    assert [one.replicas for one in estate.services] == [1 if living else 2]
+    rows = tmp_path / "estate" / "replicas.csv"
+    assert (rows.read_text().splitlines()[1:] if rows.exists() else []) == ["web,n1,1"] * living
+    found = [one.names for one in result.unknown if "running than requested" in one.what]
+    assert found == [("web",)] * living
+
+
 @pytest.mark.parametrize("form", ["json", "yaml"])
 def test_nodes_become_servers_and_pods_say_where_replicas_are(tmp_path: Path, form: str) -> None:
     estate, result, written = imported(tmp_path, dumped(shop(), form), form)

@@ -50,6 +50,10 @@ class Cluster:
     """Node -> its site; empty if unknown."""
     placed: dict[str, Counter[str]] = field(default_factory=dict)
     """Workload -> node -> pods there."""
+    dark: set[str] = field(default_factory=set)
+    """Nodes that are not ready. The API server may still report their pods as running."""
+    fallen: set[str] = field(default_factory=set)
+    """Workloads with pods there, or pods that are being deleted."""
     only_pool: str | None = None
     """The pool of everything, if there is only one."""
     only_site: str | None = None
@@ -123,6 +127,8 @@ def _add_nodes(
         if kind:
             imported.add("classes", kind)
         state = "serving" if _is_ready(node.raw) else "dark"
+        if state == "dark":
+            cluster.dark.add(node.name)
         pool = _pool(site, node.raw)
         amounts = offered(node)
         rows.append((node.name, site, path, kind, state, pool, *amounts, ""))
@@ -199,7 +205,10 @@ def _add_pods(manifests: Manifests, cluster: Cluster, imported: Imported) -> Non
             continue
         workload = ids.get(pod.owner)
         if workload is not None and pod.owner[0] not in ("CronJob", "Job"):
-            cluster.placed.setdefault(workload, Counter())[pod.node] += 1
+            if pod.ends or pod.node in cluster.dark:
+                cluster.fallen.add(workload)
+            else:
+                cluster.placed.setdefault(workload, Counter())[pod.node] += 1
         elif pod.owner in databases:
             members[pod.owner].add((pod.node, pod.role))
     for key, found in members.items():

@@ -194,7 +194,7 @@ def _service(
         replicas = sum(placed.values())
     if replicas is not None:
         values["replicas"] = replicas
-        if not placed and (cluster.only_pool or cluster.only_site):
+        if not placed and workload.id not in cluster.fallen and (cluster.only_pool or cluster.only_site):
             values["replicas"] = {cluster.only_pool or cluster.only_site or "": replicas}
     values |= _share(workload, replicas, rules, problems)
     if replicas is not None and replicas > 1:

@@ -150,7 +150,7 @@ class Workload:
 @dataclass(frozen=True, slots=True)
 class Pod:
     """One pod's location. `owner`: kind, namespace and name of its topmost owner, or the pod itself;
-    `claims`: its volume claims; `role`: as stated by an operator, such as primary.
+    `claims`: its volume claims; `role`: as stated by an operator, such as primary; `ends`: is being deleted.
     """
 
     owner: tuple[str, str, str]
@@ -158,6 +158,7 @@ class Pod:
     node: str
     claims: tuple[str, ...] = ()
     role: str = ""
+    ends: bool = False
 
 
 @dataclass(slots=True)
@@ -349,7 +350,8 @@ class _Sorting:
             self._patterns[key] = item
         node = text_in(raw, "spec", "nodeName")
         if node:
-            self._pods.append(Pod(key, item.name, node, _claims(raw), _role(raw)))
+            ends = bool(text_in(raw, "metadata", "deletionTimestamp"))
+            self._pods.append(Pod(key, item.name, node, _claims(raw), _role(raw), ends))
 
     def finish(self) -> Manifests:
         """Pods with their topmost owners, and all workloads with their names."""
@@ -369,7 +371,7 @@ class _Sorting:
                 head = (pattern.group, *top)
                 self._runs.append(Object(head, pattern.place, raw=pattern.raw))
         self._found.pods = [
-            Pod(tops[pod.owner], pod.name, pod.node, pod.claims, pod.role) for pod in self._pods
+            Pod(tops[pod.owner], pod.name, pod.node, pod.claims, pod.role, pod.ends) for pod in self._pods
         ]
         found = self._found
         found.workloads = self._named(self._runs)
