@@ -158,8 +158,8 @@ def _ask_sites(answers: _Answers, given: dict[str, str], questions: _Questions) 
 
 def _ask_by_hand(answers: _Answers, places: str | None, named: str | None, questions: _Questions) -> None:
     """Without any source, ask people for sites and services."""
-    sites = _listed(questions.ask("Your sites, separated by commas?", places, ""))
-    services = _listed(questions.ask("Your services, separated by commas?", named, ""))
+    sites = _listed(questions.ask("Which sites do you have (separated by commas)?", places, ""))
+    services = _listed(questions.ask("Which services do you have (separated by commas)?", named, ""))
     if not sites or not services:
         raise InvalidInput(
             "init-nothing",
@@ -193,7 +193,9 @@ def _ask_times(
             answers.stated.insert(0, f"{key}: {q.show(q.DURATION, q.parse(q.DURATION, text))}")
         except q.QuantityError as error:
             raise InvalidInput("init-duration", f"{key}: {error.message}", error.hint) from error
-    top = _listed(questions.ask("Your most important services, separated by commas?", most_important, ""))
+    top = _listed(
+        questions.ask("Which services are most important (separated by commas)?", most_important, "")
+    )
     if top and not answers.services:
         answers.stated += ["services:", *(f"  {scalar_text(name)}: {{tier: 0}}" for name in top)]
     elif top:
