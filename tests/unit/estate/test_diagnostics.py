@@ -78,7 +78,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("quantity-too-large", services("replicas: 1 M, demand: {cpu: ‹1000000000 cores}"), "the count"),
     ("too-many-replicas", services("replicas: ‹2 M"), "check the number"),
     ("too-many-replicas", services("replicas: ‹{a: 1 M, b: 1}"), "check the number"),
-    ("too-deep", "evac: 1\nname: " + "[" * 999 + "‹" + "[" * 9000, "as many"),
+    ("too-deep", "evac: 1\nname: " + "[" * 999 + "‹" + "[" * 9000, "that many"),
     ("not-a-schedule", _backups("backup_policy: {schedule: ‹every day}"), "15 1 * * *"),
     ("not-a-schedule", _backups("backup_policy: {schedule: ‹61 1 * * *}"), "15 1 * * *"),
     ("not-a-schedule", _backups("backup_policy: {schedule: ‹0 0 30 2 *}"), "15 1 * * *"),
