@@ -16,15 +16,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from aiohttp import web
 
 from evac.agent.allowed import Allowed
+from evac.drivers.capabilities import Subject
 from evac.drivers.port import Verb
 from evac.drivers.process.client import address
 from evac.drivers.registry import DRIVERS
-from evac.drivers.spec import DriverSpec
+from evac.drivers.spec import DOES, DriverSpec
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.records import dataclass
 from evac.net.tls import Renewed, TlsFiles, ends_ms, is_here, names_of, server_context, stamp_of
@@ -68,7 +69,7 @@ def _path(reference: str) -> Path:
     return Path(reference.removeprefix("file:"))
 
 
-def checkplain(host: str, tls: TlsConfig | None, allowed: bool) -> str:
+def check_plain(host: str, tls: TlsConfig | None, allowed: bool) -> str:
     """Why an agent may not listen without TLS at an address; empty if it may."""
     if tls is not None or allowed or is_here(host):
         return ""
@@ -294,17 +295,25 @@ def read_config(path: Path) -> AgentConfig:
     except (OSError, ValueError) as error:
         raise InvalidInput("agent-config", f"{path} cannot be read: {error}") from error
     reading = _Reading(data.decode("utf-8"))
-    whole: dict[str, Any] = {
-        "units": reading.listed(UnitConfig, values.pop("units", [])),
-        "fences": reading.listed(FenceConfig, values.pop("fences", [])),
-        "allow": reading.made(Allowed, values.pop("allow", {}), "allow"),
+    given = values.pop("units", [])
+    names = (
+        [str(one.get("name")) for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    )
+    tables = {
+        "units": reading.listed(UnitConfig, given, _unit_problems),
+        "fences": reading.listed(
+            FenceConfig, values.pop("fences", []), lambda fence: _fence_problems(fence, names)
+        ),
     }
+    values["allow"] = reading.made(Allowed, values.pop("allow", {}), "allow")
     if "tls" in values:
-        whole["tls"] = reading.made(TlsConfig, values.pop("tls"), "tls")
+        values["tls"] = reading.made(TlsConfig, values["tls"], "tls")
     if "state" in values:
         values["state"] = (path.parent / str(values["state"])).resolve()
-    config = reading.made(AgentConfig, values | whole, "")
-    if config is None:
+    config = reading.made(AgentConfig, values, "")
+    if config is not None and not reading.wrong:
+        config = reading.made(AgentConfig, values | tables, "")
+    if config is None or reading.wrong:
         raise InvalidInput("agent-config", f"{path}: {'; '.join(reading.wrong)}", "fix the agent's file")
     return config
 
@@ -324,7 +333,7 @@ class _Reading:
         found = _faults(kind, values)
         if not found and None not in values.values():
             try:
-                return kind(**plain(values))
+                return kind(**with_tuples(values))
             except InvalidInput as error:
                 found = [error.message]
             except TypeError as error:
@@ -333,15 +342,21 @@ class _Reading:
             self.wrong.append(": ".join(filter(None, (where, "; ".join(found)))) + place)
         return None
 
-    def listed(self, kind: type[_T], values: Any) -> tuple[_T, ...] | None:
+    def listed(self, kind: type[_T], values: Any, check: Callable[[_T], Iterable[str]]) -> tuple[_T, ...]:
+        """A list of tables, each of them checked."""
         name = _LISTS[kind]
         if not isinstance(values, list):
             self.wrong.append(f"{name} must be a list of tables")
-            return None
+            return ()
         lines = self._lines.get(name, [])
         places = [f" (line {line})" for line in lines] if len(lines) == len(values) else [""] * len(values)
-        found = [self.made(kind, one, name, place) for one, place in zip(values, places, strict=True)]
-        return None if None in found else tuple(one for one in found if one is not None)
+        found = []
+        for values_of_one, place in zip(values, places, strict=True):
+            one = self.made(kind, values_of_one, name, place)
+            if one is not None:
+                found.append(one)
+                self.wrong += [problem + place for problem in check(one)]
+        return tuple(found)
 
 
 def _lines(toml: str) -> dict[str, list[int]]:
@@ -381,14 +396,14 @@ _LISTS: Final[Mapping[type[Any], str]] = {UnitConfig: "units", FenceConfig: "fen
 def _faults(kind: type[Any], values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the keys of a table and the types of its values."""
     known = {one.name: str(one.type) for one in fields(kind)}
-    found = (
-        [f"unknown: {', '.join(sorted(set(values) - known.keys()))}"] if set(values) - known.keys() else []
-    )
-    kinds = [(key, one, _KINDS[known[key]]) for key, one in plain(values).items() if known.get(key) in _KINDS]
+    unknown = sorted(values.keys() - known.keys())
+    found = [f"unknown: {', '.join(unknown)}"] if unknown else []
+    known_values = [(known.get(key, ""), key, value) for key, value in with_tuples(values).items()]
+    kinds = [(key, value, _KINDS[kind]) for kind, key, value in known_values if kind in _KINDS]
     return found + [f"{key} must be {words}" for key, value, (fits, words) in kinds if not fits(value)]
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     """A table with its lists as tuples, as actions and configurations have them."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
@@ -401,7 +416,7 @@ def _problems(config: AgentConfig) -> Iterable[str]:
         yield from _unit_problems(unit)
     for fence in config.fences:
         yield from _fence_problems(fence, names)
-    problem = checkplain(config.host, config.tls, config.allow_plain)
+    problem = check_plain(config.host, config.tls, config.allow_plain)
     if problem:
         yield problem
     if config.tls is not None:
@@ -460,11 +475,18 @@ def _action_problems(action: Mapping[str, Any]) -> Iterable[str]:
         elif wrong := sorted(key for key, value in values.items() if not _is_simple(value)):
             yield f"{table}: {', '.join(wrong)} must be text, a number, true, false or a list of strings"
         elif table == "settings" and spec is not None:
-            yield from _setting_problems(spec, plain(values))
+            yield from _setting_problems(spec, with_tuples(values))
 
 
 def _setting_problems(spec: DriverSpec, settings: Mapping[str, Any]) -> Iterable[str]:
     known = {one.key: one for one in spec.all_settings}
+    needed = {need for one in spec.settings for need in one.needed}
+    subjects: tuple[Subject, ...] = get_args(Subject)
+    lacking = [
+        {one.key for one in spec.missing(subject, settings)} for subject in subjects if subject in needed
+    ]
+    for key in sorted(set.intersection(*lacking) - {DOES}) if lacking else ():
+        yield f"{spec.name} needs the setting {key}: {known[key].meaning}"
     for key, value in sorted(settings.items()):
         if key not in known:
             yield f"{spec.name} has no setting {key}{_near(key, known)}"

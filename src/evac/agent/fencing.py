@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from evac.agent.config import DEMOTE, FenceConfig, plain
+from evac.agent.config import DEMOTE, FenceConfig, with_tuples
 from evac.agent.listening import Reserve
 from evac.agent.memory import read_values, write_values
 from evac.agent.units import Units
@@ -357,8 +357,8 @@ def action_of(values: Mapping[str, Any], store: str, site: str) -> Action:
         store,
         str(values.get("driver", "")),
         site,
-        plain(values.get("settings", {})),
-        plain(values.get("parameters", {})),
+        with_tuples(values.get("settings", {})),
+        with_tuples(values.get("parameters", {})),
     )
 
 

@@ -504,6 +504,8 @@ def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, text: str, word
         ('driver = ["postgres"]', "cannot demote"),
         ('driver = "postgres", verb = ["demote"]', "cannot .*demote.* a primary"),
         ('driver = "postgres", setings = {}', "action has no key setings, did you mean settings"),
+        ('driver = "postgres"', "postgres needs the setting host"),
+        ('driver = "command"', "command needs the setting argv"),
         ('driver = "postgres", settings = 3', "settings must be a table"),
         ('driver = "postgres", settings = {hots = "db"}', "postgres has no setting hots, did you mean host"),
         ('driver = "postgres", settings = {port = 70000}', "port must be a number"),
@@ -526,6 +528,7 @@ def test_all_problems_of_a_file_are_named_at_once_with_their_lines(tmp_path: Pat
     path = tmp_path / "agent.toml"
     head = agents.header(agents.config(tmp_path))
     tables = '[[units]]\nname = "a"\nargv = 1\n[[units]]\nname = "b"\nport = "x"\n[[fences]]\nargv = 1\n'
+    tables += '[[fences]]\nstore = "s"\nunits = ["c"]\naction = { driver = "postgras" }\n'
     path.write_text("window_ms = true\n" + head + tables, encoding="utf-8")
     first = head.count("\n") + 2
     with pytest.raises(InvalidInput) as caught:
@@ -542,7 +545,7 @@ def test_all_problems_of_a_file_are_named_at_once_with_their_lines(tmp_path: Pat
 def test_a_file_can_be_checked_without_starting_the_agent(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     good = agents.header(agents.config(tmp_path)) + '[[fences]]\nstore = "s"\n'
-    path.write_text(good + 'action = { driver = "postgres" }\n', encoding="utf-8")
+    path.write_text(good + 'action = { driver = "postgres", settings = {host = "db"} }\n', encoding="utf-8")
     said = CliRunner().invoke(cli, ["agent", str(path), "--check"])
     assert (said.exit_code, "fences: 1" in said.output) == (0, True)
     path.write_text(good, encoding="utf-8")

@@ -80,9 +80,9 @@ def sentence(error: EvacError) -> str:
 
 HTML: Final = "text/html; charset=utf-8"
 ROWS_MOST: Final = 64
+"""Maximum rows of one chart."""
 WORD_MOST: Final = 36
 """Longest word of a command that is never broken; it fits into a line of a phone."""
-"""Maximum rows of one chart."""
 router = APIRouter()
 
 
