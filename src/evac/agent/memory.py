@@ -207,7 +207,7 @@ class Anchors:
             raise Permanent(
                 "anchor-full",
                 f"the agent already stores heads of {MAX_STREAMS:,} journals and accepts no more",
-                "remove the files of closed journals from the folder anchors in its state folder",
+                "remove the files of closed journals from the folder `anchors` in its state folder",
             )
         if count >= LINES_MOST:
             count = self._thin(path)

@@ -190,7 +190,9 @@ def verify(
 )
 @click.option("--waive", multiple=True, metavar="STORE", help="A store that may be promoted beyond its RPO.")
 @click.option(
-    "--sensitivity", is_flag=True, help="Also show how the result changes with demand and weights 30 % off."
+    "--sensitivity",
+    is_flag=True,
+    help="Also show how the result changes if demand and weights are wrong by 30 %.",
 )
 @click.option(
     "--diff",

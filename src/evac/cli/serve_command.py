@@ -203,7 +203,7 @@ def status_options(command: Command) -> Command:
         "--status-page",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Folder for the public status page, updated at every change; keep it outside all sites.",
+        help="Folder for the public status page, updated at every change. Keep it outside all sites.",
     )
     @click.option(
         "--status-push",

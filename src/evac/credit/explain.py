@@ -36,7 +36,7 @@ TEMPLATES: Final[Templates] = {
         "review": "a decision after we have reviewed your documents",
         "tiers": "{share} % of your fee of {fee}, because uptime was {uptime} % in {cycle}.",
         "pro_rata": (
-            "Your fee of {fee} x {hours} h / {base_hours} h, which is "
+            "Your fee of {fee} x {hours} h / {base_hours} h. The {hours} h are "
             "{factor} times the length of the outage."
         ),
         "pro_rata_once": "Your fee of {fee} x {hours} h / {base_hours} h, the length of the outage.",

@@ -60,8 +60,8 @@ def test_the_calculation_is_written_out() -> None:
     row = Account("a", "mobile", "individual", 50_000, "KRW", "2022-10")
     assert words("kt-2021", row) == (
         "mobile was unavailable from 2022-10-15 15:33 to 2022-10-15 17:02 (1 h 29 min). "
-        "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h, "
-        "which is 10 times the length of the outage. The time is rounded up to whole units of 1 h."
+        "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h. "
+        "The 15 h are 10 times the length of the outage. The time is rounded up to whole units of 1 h."
     )
 
 
@@ -69,8 +69,8 @@ def test_the_calculation_is_written_out() -> None:
     ("formula", "said"),
     [
         (ProRata(), "Your fee of 10,900 KRW x 0.45 h / 744 h, the length of the outage."),
-        (ProRata(10_000), "x 4.5 h / 744 h, which is 10 times the length of the outage."),
-        (ProRata(10_000, 30 * 60_000), "x 4.5 h / 744 h, which is 10 times the length of the outage."),
+        (ProRata(10_000), "x 4.5 h / 744 h. The 4.5 h are 10 times the length of the outage."),
+        (ProRata(10_000, 30 * 60_000), "x 4.5 h / 744 h. The 4.5 h are 10 times the length of the outage."),
         (
             ProRata(1_000, 3_600_000),
             "the length of the outage. The time is rounded up to whole units of 1 h.",

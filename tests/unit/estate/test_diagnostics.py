@@ -192,7 +192,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
         " restic, s3",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
-    ("endpoint-never-asked", _end("driver: ‹manual"), "a person does steps"),
+    ("endpoint-never-asked", _end("driver: ‹manual"), "people do the steps"),
     ("endpoint-never-asked", _end("driver: ‹haproxy", of="a"), "add fence: network"),
     (
         "endpoint-never-asked",

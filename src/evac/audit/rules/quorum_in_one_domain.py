@@ -34,4 +34,6 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
-RULE = Rule("quorum-in-one-domain", "EV108", "One domain holds the majority of a quorum", check)
+RULE = Rule(
+    "quorum-in-one-domain", "EV108", "One domain holds a majority of the members of a quorum store", check
+)

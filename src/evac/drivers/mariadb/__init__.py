@@ -31,7 +31,7 @@ DRIVER = DriverSpec(
             "a reference to the password; the other members are reached with the same one",
             "none",
         ),
-        Setting("ca", "text", "a file with the CA of its certificate, for TLS", "no TLS", reaches="folder"),
+        Setting("ca", "text", "a file with the certificate of its CA, for TLS", "no TLS", reaches="folder"),
         Setting("name", "text", "its `report_host`, as its primary sees it", "none"),
         Setting("replication_user", "text", "the account that copies replicate with", "`user`"),
         Setting(

@@ -454,7 +454,7 @@ def _check_provider(rules: a.AccessRules, root: Node, problems: Problems) -> Non
             "out-of-range",
             "a login would end immediately, or before it becomes idle",
             root.place,
-            "set idle to at most whole",
+            "set `idle` no longer than `whole`",
         )
     if rules.provider is None:
         return

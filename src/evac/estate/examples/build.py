@@ -181,12 +181,12 @@ def _tool_source(role: str, mended: bool) -> str:
     if mended:
         return _CURE
     if role == "deploy":
-        return f"{_PRESS}: the redistribution system was duplicated only inside the lost building"
+        return f"{_PRESS}: the system that redistributes servers was redundant only within the lost building"
     if role == "evac":
         return "assumed: this program did not exist then"
     if role == "time":
         return "assumed"
-    return f"{_PRESS}: work and operation tools had no copy elsewhere; which tools is assumed"
+    return f"{_PRESS}: work and operations tools had no copy elsewhere; the list of tools is assumed"
 
 
 def _service_source(blueprint: Blueprint) -> str:

@@ -161,7 +161,7 @@ def _never_asked(endpoint: Endpoint, kind: Subject, reader: Reader) -> None:
     if kind == "site" and proof is None and proofs:
         hint = f"if it fences the site, add {FENCE}: {' or '.join(proofs)}"
     elif spec.by_person or not spec.acts:
-        hint = "remove it; a person does steps that have no endpoint"
+        hint = "remove it; people do the steps that have no endpoint"
     path = f"endpoints/{endpoint.id}"
     reader.problems.add("endpoint-never-asked", message, _place(reader, f"{path}/driver", path), hint)
 

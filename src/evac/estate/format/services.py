@@ -193,7 +193,7 @@ SERVICE: Final[tuple[Field, ...]] = (
         "movable",
         flag(),
         "true: while it runs, its replicas may move to other servers at the same site, to free capacity for "
-        "a higher tier; it serves all the time",
+        "a higher tier; it keeps serving",
         default=False,
     ),
     Field("shed_rehearsed", "shed_rehearsed", day(), "when stopping it was last rehearsed"),
