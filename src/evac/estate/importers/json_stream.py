@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from evac.estate.format.document import LIST, MAP, SCALAR, Node
-from evac.estate.format.problems import Problems
+from evac.estate.format.document import DEPTH_MAX, LIST, MAP, SCALAR, Node
+from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.source_files import open_text
 from evac.model.diagnostic import Place
 
@@ -22,6 +22,10 @@ _LEVELS: Final = 2
 _WINDOW: Final = 2**22
 _NEAR: Final = 40
 _DEPTH_MAX: Final = 64
+_NESTED_MAX: Final = 256
+"""Most levels of a value. The deepest objects of Kubernetes, definitions of resources, have about 50."""
+_DIGITS_MAX: Final = 1_000
+"""Longest whole number that becomes a number; a longer one stays text. Python refuses more than 4,300."""
 _NUMBER_GOES_ON: Final = re.compile(r"[-+.0-9eE]*")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
@@ -60,27 +64,40 @@ class NotJson(Exception):
         self.ended = ended
 
 
+class TooDeep(NotJson):
+    """A value has too many levels."""
+
+
+class KeyTwice(NotJson):
+    """An object has a key twice; `words` is the key."""
+
+
+class _Twice(Exception):
+    """An object inside a value has this key twice."""
+
+
 class JsonStream:
     """A JSON text, of which only a window is in memory; it grows to hold one value, OBJECT_CHARACTERS_MAX at
-    most.
+    most. keys_once: whether to refuse an object inside a value that has a key twice; else the last counts.
     """
 
-    def __init__(self, handle: TextIO, file: str) -> None:
+    def __init__(self, handle: TextIO, file: str, *, keys_once: bool = False) -> None:
         self._handle = handle
         self._file = file
-        self._decoder = json.JSONDecoder()
+        hook = _keys_once if keys_once else None
+        self._decoder = json.JSONDecoder(object_pairs_hook=hook, parse_int=_whole)
         self._text = ""
         self._at = 0
         self._ended = False
         self._line = 1
         self._column = 1
 
-    def items(self) -> Iterator[tuple[Place, Any]]:
-        """The values of a list that begins here, each with its place."""
+    def items(self, levels: int = _NESTED_MAX) -> Iterator[tuple[Place, Any]]:
+        """The values of a list that begins here, each with its place. levels: most that each may have."""
         self.expect("[")
         while self.next_sign() != "]":
             place = self.place
-            yield place, self.value()
+            yield place, self.value(levels)
             if self.next_sign() == ",":
                 self.expect(",")
             elif self.next_sign() != "]":
@@ -119,7 +136,8 @@ class JsonStream:
             raise self.wrong(f"{sign} is missing")
         self._advance(self._at + 1)
 
-    def value(self) -> Any:
+    def value(self, levels: int = _NESTED_MAX) -> Any:
+        """The value that begins here. levels: most that it may have."""
         self.next_sign()
         window = _WINDOW
         while True:
@@ -129,10 +147,15 @@ class JsonStream:
                 if self._ended or len(self._text) - self._at > OBJECT_CHARACTERS_MAX:
                     raise self.wrong(error.msg, error.pos) from None
             except RecursionError:
-                raise self.wrong("nested too deeply") from None
+                raise self.wrong("nested too deeply", kind=TooDeep) from None
+            except _Twice as error:
+                raise self.wrong(str(error), kind=KeyTwice) from None
             else:
                 # A number at the end of the window may continue after it.
                 if self._ended or _NUMBER_GOES_ON.fullmatch(self._text, end) is None:
+                    opened = sum(self._text.count(sign, self._at, end) for sign in "[{")
+                    if opened > levels and _is_deeper(value, levels):
+                        raise self.wrong("nested too deeply", kind=TooDeep)
                     self._advance(end)
                     return value
             self._more(window)
@@ -154,14 +177,40 @@ class JsonStream:
             self._column += to - self._at
         self._at = to
 
-    def wrong(self, words: str, position: int | None = None) -> NotJson:
+    def wrong(self, words: str, position: int | None = None, kind: type[NotJson] = NotJson) -> NotJson:
         ended = self._ended and (position or self._at) >= len(self._text.rstrip())
         if position is not None:
             self._advance(min(max(position, self._at), len(self._text)))
         before = self._text[max(0, self._at - _NEAR) : self._at].rpartition("\n")[2]
         near = before + self._text[self._at : self._at + _NEAR].partition("\n")[0]
         # An open quote is reported where it opens, and reaches to the end of the text.
-        return NotJson(words, self.place, ended or "Unterminated string" in words, near)
+        ended = ended or "Unterminated string" in words
+        return kind(words, self.place, ended, near)
+
+
+def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if len(text) <= _DIGITS_MAX else text
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether a value has more levels of lists and objects."""
+    open_ones = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        open_ones = [
+            inner
+            for one in open_ones
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(open_ones)
 
 
 def read_pruned(path: Path, prune: Callable[[Any], Any], problems: Problems) -> Node | None:
@@ -173,7 +222,17 @@ def read_pruned(path: Path, prune: Callable[[Any], Any], problems: Problems) -> 
         return None
     with handle:
         try:
-            return _Pruned(JsonStream(handle, path.name), prune).read()
+            stream = JsonStream(handle, path.name, keys_once=True)
+            tree = _Pruned(stream, prune).read()
+            if stream.next_sign():
+                raise stream.wrong("Extra data")
+            return tree
+        except TooDeep as error:
+            message = f"nested more than {DEPTH_MAX} levels deep"
+            problems.add("too-deep", message, error.place, "export only what evac reads")
+        except KeyTwice as error:
+            message = f"{shown(error.words)} appears twice in one object"
+            problems.add("key-twice", message, error.place, "keep one of the two")
         except NotJson as error:
             if error.ended:
                 hint = "export the file again, and check that the disk is not full"
@@ -202,19 +261,22 @@ class _Pruned:
         sign = stream.next_sign()
         if sign == "[":
             node = Node(LIST, place.file, place.line, place.column)
-            node.items = [self._kept(self._prune(item), at) for at, item in stream.items()]
+            items = stream.items(DEPTH_MAX - level - 1)
+            node.items = [self._kept(self._prune(item), at) for at, item in items]
             return node
         if sign == "{" and level < _LEVELS:
             node, fields = Node(MAP, place.file, place.line, place.column), {}
             for key in stream.members():
                 here = stream.place
+                if key in fields:
+                    raise stream.wrong(key, kind=KeyTwice)
                 fields[key] = (
                     Node(SCALAR, here.file, here.line, here.column, key),
                     self.read(level + 1),
                 )
             node.fields = fields
             return node
-        return self._kept(stream.value(), place)
+        return self._kept(stream.value(DEPTH_MAX - level), place)
 
     def _kept(self, value: Any, place: Place) -> Node:
         self._left -= _count(value)

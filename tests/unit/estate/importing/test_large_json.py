@@ -84,7 +84,7 @@ def test_values_that_evac_does_not_read_do_not_make_a_source_too_large(
         (json.dumps(body(3))[:-300], "import-truncated", None),
         ('{"devices": [{"id": 1} {"id": 2}]}', "import-shape", 24),
         ('{"devices": [{"id": 1}], "x" 2}', "import-shape", 30),
-        ('{"devices": [' + "[" * 100_000, "import-shape", 14),
+        ('{"devices": [' + "[" * 100_000, "too-deep", 14),
         ('{"devices": ["\x01"]}', "import-shape", None),
     ],
 )
@@ -110,3 +110,60 @@ def test_a_stream_reads_what_json_reads_whatever_its_window(monkeypatch: pytest.
         assert seen == value
         with pytest.raises(NotJson):
             list(JsonStream(io.StringIO("[1, 2"), "x.json").items())
+
+
+OPEN = "[" * 29
+CHANGES = {
+    "nothing": lambda text: text,
+    "two pages": lambda text: text + "\n" + text,
+    "signs after the end": lambda text: text + "}}}} oops",
+    "a word after the end": lambda text: text + "\noops",
+    "a key twice at the root": lambda text: text[:-1] + ', "devices": []}',
+    "a key twice in a response": lambda text: text.replace('"count":', '"results": [], "count":', 1),
+    "a key twice in an object": lambda text: text.replace('"serial":', '"name": "other", "serial":', 1),
+    "a key twice deep inside": lambda text: text.replace('"0": 0', '"1": 0, "0": 0', 1),
+    "the most levels": lambda text: text.replace('"0": 0', f'"0": {OPEN[2:]}{"]" * 27}', 1),
+    "a level too many": lambda text: text.replace('"0": 0', f'"0": {OPEN[1:]}{"]" * 28}', 1),
+    "far too many levels": lambda text: text.replace('"0": 0', f'"0": {OPEN * 40}{"]" * 1_160}', 1),
+    "a number of 5,000 digits": lambda text: text.replace("3.0", "7" * 5_000, 1),
+    "the end is missing": lambda text: text[:-300],
+}
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_text_that_is_padded_over_the_limit_gives_the_same_code(
+    tmp_path: Path, change: str, inside: bool
+) -> None:
+    text = CHANGES[change](json.dumps(body(3)))
+    blanks = " " * netbox.PRUNED_FROM_BYTES
+    padded = text[0] + blanks + text[1:] if inside else text + blanks
+    found = []
+    for name, whole in (("small", text), ("large", padded)):
+        try:
+            found.append(written(tmp_path / name, whole)["servers.csv"])
+        except SourceError as error:
+            found.append(" ".join(one.code for one in error.diagnostics))
+    assert found[0] == found[1]
+    assert ("srv-2" in found[0]) == (change in ("nothing", "the most levels", "a number of 5,000 digits"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"kind": "Pod", "metadata": {"name": "a"}, "spec": ' + "[" * 900 + "]" * 900 + "}", "too deeply"),
+        ('{"kind": "List", "items": [' * 900 + "]}" * 900, "too deeply"),
+        ('{"kind": "Pod", "metadata": {"name": "a"}, "spec": {"n": ' + "7" * 5_000 + "}}", None),
+    ],
+)
+def test_depth_and_long_numbers_of_kubernetes_are_bounded(
+    tmp_path: Path, text: str, words: str | None
+) -> None:
+    (tmp_path / "dump.json").write_text(text)
+    if words is None:
+        import_estate("kubernetes", tmp_path / "dump.json", tmp_path / "estate", options=Options())
+        return
+    with pytest.raises(SourceError) as caught:
+        import_estate("kubernetes", tmp_path / "dump.json", tmp_path / "estate", options=Options())
+    assert [one.code for one in caught.value.diagnostics] == ["import-shape"]
+    assert words in caught.value.diagnostics[0].message
