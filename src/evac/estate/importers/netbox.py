@@ -44,6 +44,8 @@ _PLAIN_SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:#-]{0,62}", re.ASCII
 _MACHINE_URL: Final = re.compile(r"/(?:devices|virtual-machines)/[0-9a-f-]+/?$", re.ASCII)
 """Their ids are numbers, or UUIDs in Nautobot."""
 _POSITION: Final = re.compile(r"(\d{1,3})(?:\.0)?", re.ASCII)
+_COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
+_LISTS: Final = ("results", "devices", "virtual_machines", "virtual-machines", "locations")
 LOCATIONS_REFUSED: Final = "locations_refused"
 """Set in a dump if the server did not let evac read locations."""
 REFUSED: Final = "virtual_machines_refused"
@@ -133,6 +135,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         message = "NetBox did not let this token read virtual machines; they are left out"
         hint = "give the token the permission to view virtual machines, then import again"
         problems.add("import-skipped", message, Place(source.name), hint)
+    _check_pages(roots, problems)
     locations = _locations(roots, [item for item, _ in found])
     dump = _Dump(problems, options, _hall_names(locations))
     hosts = dump.hosts
@@ -160,6 +163,47 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     imported.unknown += [Unknown(what, count) for what, count in sorted(dump.left_out.items())]
     imported.examples = host_examples(imported)
     return imported
+
+
+def _check_pages(roots: list[Node], problems: Problems) -> None:
+    """Refuses a source that has only some of the pages of a response. Pages of the same list add up."""
+    seen: dict[str, set[str]] = {}
+    stated: dict[str, int] = {}
+    last: dict[str, Node] = {}
+    for response, key, items in (one for root in roots for one in _responses(root)):
+        if items and (_is_location(items[0]) or not _is_other(items[0])):
+            kind = _kind_of(key, items[0])
+        elif key != "results":
+            kind = key
+        else:
+            continue
+        known = seen.setdefault(kind, set())
+        known.update(word(item, "id") or f"at {item.place}" for item in items)
+        count = word(response, "count") or ""
+        if _COUNT.fullmatch(count):
+            stated[kind] = max(int(count), stated.get(kind, 0))
+        elif word(response, "next"):
+            # Without a count, there is at least one more.
+            stated[kind] = max(len(known) + 1, stated.get(kind, 0))
+        last[kind] = response
+    for kind, response in last.items():
+        if len(seen[kind]) < stated.get(kind, 0):
+            message = (
+                f"{response.place.file} is one page of a list of {stated[kind]:,}; "
+                f"entries in this source: {len(seen[kind]):,}"
+            )
+            hint = "save every page in one folder and import the folder, or import from the server itself"
+            problems.add("import-truncated", message, response.place, hint)
+
+
+def _kind_of(key: str, item: Node) -> str:
+    """What a list holds: the path of its first object in the API, if it has one."""
+    path = (word(item, "url") or "").rstrip("/").partition("/api/")[2].rpartition("/")[0]
+    if path or key != "results":
+        return path or key
+    if _is_location(item):
+        return "locations"
+    return "devices" if "device_type" in item.fields else "virtual machines"
 
 
 def _tree(path: Path, problems: Problems) -> Node | None:
@@ -328,10 +372,20 @@ def _lists(root: Node) -> Iterator[tuple[str, list[Node]]]:
     """Lists of objects, each with the key that it has, from a response, list or mapping."""
     if root.kind == LIST:
         yield "", root.items
-    for key in ("results", "devices", "virtual_machines", "virtual-machines", "locations"):
+    for key in _LISTS:
         found = at(root, key)
         if found is not None:
             yield key, found.items if found.kind == LIST else items_in(found, "results")
+
+
+def _responses(root: Node) -> Iterator[tuple[Node, str, list[Node]]]:
+    """The responses of the API in a root, each with its key and its objects."""
+    for key in _LISTS:
+        found = at(root, key)
+        if found is not None:
+            response = root if found.kind == LIST else found
+            objects = items_in(root, key) or items_in(found, "results")
+            yield response, key, [item for item in objects if item.kind == MAP]
 
 
 def _items(root: Node) -> Iterator[Node]:

@@ -158,6 +158,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         problems.add("import-shape", message, tree.place, hint)
         return imported
     hosts: dict[str, Host] = {}
+    names: dict[tuple[str, str], str] = {}
     unread: dict[str, int] = {}
     copies: list[tuple[_Resource, str]] = []
     stores: dict[str, str] = {}
@@ -168,7 +169,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         if _first(resource.values, ("create_mode",)) == "Replica":
             original = _first(resource.values, ("source_server_id",)) or original
         if resource.kind in _MACHINES:
-            _add_machine(resource, hosts, options, problems)
+            _add_machine(resource, hosts, names, options, problems)
         elif resource.kind in _INSTANCES:
             instances.setdefault(_first(resource.values, ("cluster_identifier",)), []).append(resource)
         elif resource.kind in _DATA and original:
@@ -261,7 +262,13 @@ def _name(resource: _Resource, names: tuple[str, ...], problems: Problems) -> st
     return None
 
 
-def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, problems: Problems) -> None:
+def _add_machine(
+    resource: _Resource,
+    hosts: dict[str, Host],
+    names: dict[tuple[str, str], str],
+    options: Options,
+    problems: Problems,
+) -> None:
     kind = _MACHINES[resource.kind]
     name = _name(resource, kind.names, problems)
     if name is not None and name in hosts:
@@ -283,9 +290,31 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
     state = STATES.get(bare(stated))
     if state is not None:
         facts["state"] = state
-    service = _service_of(resource.values)
-    known = service and is_id(service, resource.node.place, Problems())
-    hosts[name] = Host(facts, {service} if known else set())
+    service = _service(resource, names, problems)
+    hosts[name] = Host(facts, {service} if service else set())
+
+
+def _service(resource: _Resource, names: dict[tuple[str, str], str], problems: Problems) -> str:
+    """The service of a machine as an id, as in a host list: blanks become dashes, and a name's first spelling
+    counts. Empty, with a note, if it cannot be one. names: what was taken so far.
+    """
+    stated, place = _service_of(resource.values), resource.node.place
+    if not stated or ("taken", stated) in names:
+        return names.get(("taken", stated), "")
+    made = "-".join(stated.split())
+    if not is_id(made, place, Problems()):
+        message = (
+            f"the service {shown(stated)} of {shown(resource.address)} is skipped: it is not a valid name"
+        )
+        problems.add("import-skipped", message, place, "letters, digits and . _ - : @ /")
+        return ""
+    service = names.setdefault(("spelled", made.lower()), made)
+    names["taken", stated] = service
+    if service != stated:
+        message = f"{shown(stated)} is taken as the service {shown(service)}"
+        hint = "names in an estate have no blanks" if service == made else "use one spelling"
+        problems.add("import-name-changed", message, place, hint)
+    return service
 
 
 def _service_of(values: Node) -> str:

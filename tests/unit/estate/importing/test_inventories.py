@@ -1,13 +1,14 @@
 """Ansible, NetBox and Terraform: machines as servers where they are, and nothing secret."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evac.estate import load
-from evac.estate.importers import ImportResult, Options, SourceError, import_estate
+from evac.estate.importers import ImportResult, Options, SourceError, import_estate, netbox
 from evac.model.estate import Estate
 from evac.model.fleet import SERVER_STATES
 
@@ -544,6 +545,74 @@ def test_what_people_wrote_about_a_machine_names_its_service(
     body = {"values": {"root_module": {"resources": machines}}}
     estate, _, _ = imported(tmp_path, "terraform", body)
     assert [(one.id, one.replicas) for one in estate.services] == ([(service, 2)] if service else [])
+
+
+def test_the_service_of_a_machine_is_named_as_in_a_host_list(tmp_path: Path) -> None:
+    named = ["Order Service", "order-service", "Order Service", "not, a name", "team/shop"]
+    machines = [
+        resource("aws_instance", f"m{n}", availability_zone="a", tags={"Name": f"m{n}", "Service": name})
+        for n, name in enumerate(named)
+    ]
+    body = {"values": {"root_module": {"resources": machines}}}
+    estate, result, _ = imported(tmp_path, "terraform", body)
+    assert [(one.id, one.replicas) for one in estate.services] == [("Order-Service", 3), ("team/shop", 1)]
+    assert sorted((one.code, one.message.split("'")[1]) for one in result.diagnostics) == [
+        ("import-name-changed", "Order Service"),
+        ("import-name-changed", "order-service"),
+        ("import-skipped", "not, a name"),
+    ]
+
+
+def pages_of(kind: str, path: str, count: int | None, *pages: list[int]) -> list[dict[str, Any]]:
+    """Responses of NetBox with machines of these numbers."""
+    made = []
+    for n, numbers in enumerate(pages):
+        results = [
+            device(f"{kind}{one}", "fra", id=one, url=f"https://nb.example/api/{path}/{one}/")
+            for one in numbers
+        ]
+        more = f"https://nb.example/api/{path}/?offset=9" if n + 1 < len(pages) or count is None else None
+        made.append({"next": more, "results": results} | ({} if count is None else {"count": count}))
+    return made
+
+
+DEVICES, MACHINES = "dcim/devices", "virtualization/virtual-machines"
+
+
+@pytest.mark.parametrize("limit", [0, netbox.PRUNED_FROM_BYTES])
+@pytest.mark.parametrize(
+    ("pages", "missing"),
+    [
+        (pages_of("d", DEVICES, 500, [1, 2, 3, 4, 5]), ["500", "5"]),
+        (pages_of("d", DEVICES, None, [1, 2]), ["3", "2"]),
+        (pages_of("d", DEVICES, 4, [1, 2], [1, 2]), ["4", "2"]),
+        (pages_of("d", DEVICES, 4, [1, 2], [3, 4]), None),
+        (pages_of("d", DEVICES, 2, [1, 2]) + pages_of("v", MACHINES, 3, [1, 2]), ["3", "2"]),
+        (pages_of("d", DEVICES, 2, [1, 2]) + pages_of("v", MACHINES, 2, [3, 4]), None),
+        ([{"devices": pages_of("d", DEVICES, 3, [1, 2])[0]}], ["3", "2"]),
+        ([{"devices": {"count": 3, "next": None, "results": []}}, device("x", "fra")], ["3", "0"]),
+    ],
+)
+def test_some_pages_of_netbox_are_no_whole(
+    tmp_path: Path, pages: list[Any], missing: list[str] | None, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netbox, "PRUNED_FROM_BYTES", limit)
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for n, page in enumerate(pages):
+        whole = page if {"results", "devices"} & page.keys() else [page]
+        (folder / f"{n}.json").write_text(json.dumps(whole))
+    source = folder if len(pages) > 1 else folder / "0.json"
+    if missing is None:
+        result = import_estate("netbox", source, tmp_path / "estate")
+        assert [one.code for one in result.diagnostics] == []
+        return
+    with pytest.raises(SourceError) as caught:
+        import_estate("netbox", source, tmp_path / "estate")
+    (found,) = [one for one in caught.value.diagnostics if one.severity == "error"]
+    assert found.code == "import-truncated"
+    assert re.findall(r"\b\d+\b", found.message.partition("json")[2]) == missing
+    assert not (tmp_path / "estate").exists()
 
 
 def test_azure_names_zones_within_a_location_and_groups_hide_their_machines(tmp_path: Path) -> None:
