@@ -114,22 +114,72 @@ def test_another_number_of_pods_than_is_asked_for_is_said(
     assert found == ([told] if told else [])
 
 
-@pytest.mark.parametrize("why", ["not ready", "deleted"])
-@pytest.mark.parametrize("living", [0, 1])
-def test_a_pod_that_is_gone_is_no_replica(tmp_path: Path, living: int, why: str) -> None:
-    """The API server reports the pods of a lost node as running for minutes."""
+def lost(
+    why: str, living: int, gone: int, kind: str = "Deployment", asked: int | None = None
+) -> list[dict[str, Any]]:
+    """A workload with pods on one node, and others that are gone. asked: how many are, if not all."""
     items = [node("n1"), node("n2", "eu-1b", ready="Unknown" if why == "not ready" else "True")]
-    items += [workload("Deployment", "web", 2), thing("ReplicaSet", "web-1", owner="Deployment/web")]
-    gone = [pod(f"web-1-{n}", "ReplicaSet/web-1", "n2") for n in range(2 - living)]
-    for one in gone if why == "deleted" else ():
+    items.append(workload(kind, "web", living + gone if asked is None else asked))
+    if kind == "DaemonSet":
+        del items[-1]["spec"]["replicas"]
+    pods = [pod(f"web-{n}", f"{kind}/web", "n1" if n < living else "n2") for n in range(living + gone)]
+    for one in pods[living:] if why == "deleted" else ():
         one["metadata"]["deletionTimestamp"] = "2026-12-01T09:00:00Z"
-    items += [*gone, *(pod("web-1-x", "ReplicaSet/web-1", "n1") for _ in range(living))]
-    estate, result, _ = imported(tmp_path, dumped(items))
-    assert [one.replicas for one in estate.services] == [1 if living else 2]
+    return [*items, *pods]
+
+
+@pytest.mark.parametrize("why", ["not ready", "deleted"])
+@pytest.mark.parametrize(
+    ("living", "gone", "kind"),
+    [(0, 2, "Deployment"), (1, 1, "Deployment"), (1, 9, "Deployment"), (1, 1, "DaemonSet")],
+)
+def test_a_pod_that_is_gone_is_no_replica_and_its_service_is_no_smaller(
+    tmp_path: Path, living: int, gone: int, kind: str, why: str
+) -> None:
+    """The API server reports the pods of a lost node as running for minutes."""
+    estate, result, _ = imported(tmp_path, dumped(lost(why, living, gone, kind)))
+    assert [one.replicas for one in estate.services] == [living + gone]
     rows = tmp_path / "estate" / "replicas.csv"
-    assert (rows.read_text().splitlines()[1:] if rows.exists() else []) == ["web,n1,1"] * living
-    found = [one.names for one in result.unknown if "running than requested" in one.what]
-    assert found == [("web",)] * living
+    assert (rows.read_text().splitlines()[1:] if rows.exists() else []) == [f"web,n1,{living}"][:living]
+    assert [one.names for one in result.unknown if "pods on lost nodes" in one.what] == [("web",)]
+    assert not [one for one in result.unknown if "running than requested" in one.what]
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_number_of_replicas_of_an_autoscaled_service_with_lost_pods(tmp_path: Path, scaled: bool) -> None:
+    """What the autoscaler wants is in the Deployment; with lost pods, such a service is always named."""
+    items = lost("not ready", 3, 2, asked=2)
+    spec = {"scaleTargetRef": {"kind": "Deployment", "name": "web"}, "maxReplicas": 9}
+    if scaled:
+        items.append(thing("HorizontalPodAutoscaler", "web", version="autoscaling/v2", spec=spec))
+    estate, result, _ = imported(tmp_path, dumped(items))
+    assert [one.replicas for one in estate.services] == [3]
+    assert [one.names for one in result.unknown if "pods on lost nodes" in one.what] == [("web",)] * scaled
+
+
+@pytest.mark.parametrize("why", ["not ready", "deleted"])
+@pytest.mark.parametrize(
+    ("pods", "members"),
+    [
+        ([("n2", "primary"), ("n1", "primary")], [("n1", "primary")]),
+        ([("n2", "primary"), ("n1", "replica")], [("n1", "async")]),
+        ([("n2", "replica"), ("n1", "primary")], [("n1", "primary")]),
+        ([("n2", "primary")], []),
+        ([("n1", "primary"), ("n3", "primary"), ("n2", "replica")], [("n1", "async"), ("n3", "async")]),
+    ],
+)
+def test_a_pod_that_is_gone_is_no_copy_of_a_database(
+    tmp_path: Path, pods: list[tuple[str, str]], members: list[tuple[str, str]], why: str
+) -> None:
+    """Two that are labelled as primary were an estate that evac itself refused."""
+    items = [node("n1"), node("n2", "eu-1b", ready="Unknown" if why == "not ready" else "True"), node("n3")]
+    items.append(thing("Cluster", "pay", version="postgresql.cnpg.io/v1", spec={"instances": 2}))
+    for n, (at, role) in enumerate(pods):
+        items.append(pod(f"pay-{n}", "Cluster/pay", at, role=role))
+        if why == "deleted" and at == "n2":
+            items[-1]["metadata"]["deletionTimestamp"] = "2026-12-01T09:00:00Z"
+    estate, _, _ = imported(tmp_path, dumped(items))
+    assert [(one.at, one.mode) for store in estate.stores for one in store.members] == members
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])

@@ -52,8 +52,10 @@ class Cluster:
     """Workload -> node -> pods there."""
     dark: set[str] = field(default_factory=set)
     """Nodes that are not ready. The API server may still report their pods as running."""
-    fallen: set[str] = field(default_factory=set)
-    """Workloads with pods there, or pods that are being deleted."""
+    fallen: dict[str, Counter[str]] = field(default_factory=dict)
+    """Workload -> node -> pods there that are no replicas: the node is not ready, or they are being
+    deleted.
+    """
     only_pool: str | None = None
     """The pool of everything, if there is only one."""
     only_site: str | None = None
@@ -204,16 +206,17 @@ def _add_pods(manifests: Manifests, cluster: Cluster, imported: Imported) -> Non
         if pod.node not in cluster.sites:
             continue
         workload = ids.get(pod.owner)
+        is_gone = pod.ends or pod.node in cluster.dark
         if workload is not None and pod.owner[0] not in ("CronJob", "Job"):
-            if pod.ends or pod.node in cluster.dark:
-                cluster.fallen.add(workload)
-            else:
-                cluster.placed.setdefault(workload, Counter())[pod.node] += 1
-        elif pod.owner in databases:
-            members[pod.owner].add((pod.node, pod.role))
+            places = cluster.fallen if is_gone else cluster.placed
+            places.setdefault(workload, Counter())[pod.node] += 1
+        elif pod.owner in databases and not is_gone:
+            members[pod.owner].add((pod.node, pod.role.lower()))
     for key, found in members.items():
+        # While one takes over from another, both may be labelled: then neither is known to be the primary.
+        primaries = sum(role in _PRIMARY for _, role in found)
         cluster._members[key] = [
-            {"at": node, "mode": "primary"} if role.lower() in _PRIMARY else _replica(node)
+            {"at": node, "mode": "primary"} if role in _PRIMARY and primaries == 1 else _replica(node)
             for node, role in sorted(found)
         ]
     if cluster.placed:

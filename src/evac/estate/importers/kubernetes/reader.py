@@ -8,6 +8,7 @@ provides these, and until then they are unknown. A cluster dump contains more: s
 from __future__ import annotations
 
 import re
+from dataclasses import field
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -51,6 +52,16 @@ class _Rules:
         if known is None:
             return None, ""
         return self.tiers.get(known), f"priority class {known}"
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Services whose number of replicas differs from what runs. `drifted`: another number is requested;
+    `lost`: some are on lost nodes.
+    """
+
+    drifted: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
 
 def _rules(manifests: Manifests) -> _Rules:
@@ -115,9 +126,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     users, imported.published = exposed(manifests), published(manifests)
     rules = _rules(manifests)
     outside = _outside(calls, {workload.id for workload in manifests.workloads})
-    drifted: list[str] = []
+    counts = _Counts()
     for workload in manifests.workloads:
-        values, notes = _service(workload, rules, cluster, drifted, problems)
+        values, notes = _service(workload, rules, cluster, counts, problems)
         needs = _needs(workload.id, calls, stores.of_workloads.get(workload.id, []))
         needs += [
             {"service": service, "hard": False}
@@ -129,11 +140,17 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         if workload.id in users:
             values["traffic"] = {"kind": "load_balancer"}
         imported.add("services", workload.id, values, "; ".join(notes))
-    if drifted:
+    if counts.drifted:
         what = (
             "services with a different number of replicas running than requested; the running number is used"
         )
-        imported.unknown.append(Unknown(what, len(drifted), tuple(sorted(drifted))))
+        imported.unknown.append(Unknown(what, len(counts.drifted), tuple(sorted(counts.drifted))))
+    if counts.lost:
+        what = (
+            "services with pods on lost nodes or being deleted; the requested number of replicas is used, "
+            "and only those that run have a place"
+        )
+        imported.unknown.append(Unknown(what, len(counts.lost), tuple(sorted(counts.lost))))
     imported.add_undescribed(outside, are_hosts=True)
     imported.examples = _examples(imported)
     return imported
@@ -169,11 +186,9 @@ def _needs(workload: str, calls: Calls, stores: list[str]) -> list[Value]:
 
 
 def _service(
-    workload: Workload, rules: _Rules, cluster: Cluster, drifted: list[str], problems: Problems
+    workload: Workload, rules: _Rules, cluster: Cluster, counts: _Counts, problems: Problems
 ) -> tuple[dict[str, Value], list[str]]:
-    """Values of a service, and notes for readers of the file. drifted: collects services that run with
-    another number of replicas than requested.
-    """
+    """Values of a service, and notes for readers of the file."""
     kind = workload.object.kind
     values: dict[str, Value] = {}
     notes = [f"{kind} in {workload.namespace}"]
@@ -183,15 +198,9 @@ def _service(
     amounts = demand(workload, problems)
     if amounts:
         values["demand"] = amounts
-    replicas = _replicas(workload, rules, notes, problems)
     placed = cluster.placed.get(workload.id)
-    asked = at(workload.object.node, "spec", "replicas") is not None
-    asked = asked and (workload.namespace, kind, workload.object.name) not in rules.scalers
-    if placed:
-        if asked and replicas not in (None, sum(placed.values())):
-            notes.append(f"{replicas} replicas are requested")
-            drifted.append(workload.id)
-        replicas = sum(placed.values())
+    stated = _replicas(workload, rules, notes, problems)
+    replicas = _nominal(workload, stated, rules, cluster, counts, notes)
     if replicas is not None:
         values["replicas"] = replicas
         if not placed and workload.id not in cluster.fallen and (cluster.only_pool or cluster.only_site):
@@ -212,6 +221,35 @@ def _service(
     elif why:
         notes.append(why)
     return values, notes
+
+
+def _nominal(
+    workload: Workload,
+    stated: int | None,
+    rules: _Rules,
+    cluster: Cluster,
+    counts: _Counts,
+    notes: list[str],
+) -> int | None:
+    """The number of replicas: those that run. If some are lost, at least as many as are requested: the
+    service is no smaller because of an outage.
+    """
+    kind = workload.object.kind
+    running = sum(cluster.placed.get(workload.id, {}).values())
+    lost = sum(cluster.fallen.get(workload.id, {}).values())
+    wanted = running + lost if kind == "DaemonSet" else stated or 0
+    is_scaled = kind == KNATIVE or (workload.namespace, kind, workload.object.name) in rules.scalers
+    if lost and (wanted > running or is_scaled):
+        counts.lost.append(workload.id)
+        notes.append(f"{running} of {max(wanted, running)} replicas run; lost pods do not count")
+        return max(wanted, running) or None
+    if not running:
+        return stated
+    asked = at(workload.object.node, "spec", "replicas") is not None and not is_scaled
+    if asked and stated not in (None, running):
+        notes.append(f"{stated} replicas are requested")
+        counts.drifted.append(workload.id)
+    return running
 
 
 def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Problems) -> int | None:
