@@ -5,9 +5,12 @@ Verbs: shift, drain, ready. KEEPALIVED_HOSTS: how a shell is run on the hosts of
 separate sites, commas the hosts of one, such as fra=ssh fra-lb1,ssh fra-lb2;muc=ssh muc-lb1.
 KEEPALIVED_ADDRESSES: the addresses, separated by commas. KEEPALIVED_FOLDER: the folder of the two files on
 each host that keepalived tracks: rank (the host with the highest one holds the addresses) and withdrawn (0 or
-1). A rank is even at the site that was chosen last, and the odd one below it elsewhere.
+1). A rank is even at the site that was chosen last, and the odd one below it elsewhere. Each service needs a
+folder of its own. KEEPALIVED_WITNESSES: how a shell is run on the machines that remember the highest rank, in
+the file highest of that folder, separated by commas. More than half of them must answer if a host does not.
 
-A shift counts a site as left if none of its hosts answers. Such a host has a lower rank when it returns.
+A shift counts a site as left if none of its hosts can be reached. Such a host has a lower rank when it
+returns. A host that can be reached, but does not answer as it should, is not counted as lost.
 """
 
 import os
@@ -22,39 +25,42 @@ from typing import NamedTuple
 
 DONE, NOT_DONE, NEVER, AGAIN = 0, 1, 64, 75
 BACK = {"drain": "ready", "ready": "drain"}
-HOSTS = {
-    site: [command.strip() for command in commands.split(",")]
-    for site, _, commands in (
-        part.strip().partition("=") for part in os.environ["KEEPALIVED_HOSTS"].split(";")
-    )
-}
-ADDRESSES = frozenset(str(ip_address(one.strip())) for one in os.environ["KEEPALIVED_ADDRESSES"].split(","))
+HOSTS: dict[str, list[str]] = {}
+WITNESSES: list[str] = []
+ADDRESSES: set[str] = set()
 FOLDER = os.environ.get("KEEPALIVED_FOLDER", "/etc/keepalived/evac")
-CALL_S, TAKEN_OVER_S, PAUSE_S, MOST_RANK = 4, 6, 0.2, 14
+CALL_S, TAKEN_OVER_S, PAUSE_S, MOST_RANK = 4, 6, 0.2, 24
+# What ssh says, with its exit code 255, of a host that cannot be reached. Others did answer, or may be up.
+NO_WAY = re.compile("timed out|No route to host|Network is unreachable")
 LOOK = """
 echo rank "$(cat "$1/rank")" withdrawn "$(cat "$1/withdrawn")"
 read -r pid < /run/keepalived.pid && [ -d "/proc/$pid" ] && echo running
 ip -o address show
 """
+RECALL = 'cat "$1/highest"'
 CHANGE = f"""
 set -eu
-exec 9>> "$1/lock"
+cd "$1"
+exec 9>> lock
 flock -w 2 9
-read -r highest < "$1/token" || highest=0
+highest=0
+if [ -e token ]; then read -r highest < token || highest=; fi
+case "$highest" in ''|*[!0-9]*) echo "$1/token holds no number" >&2; exit {AGAIN};; esac
 [ "$2" -ge "$highest" ] || exit {NEVER}
 put() {{ echo "$2" > "$1.new"; mv "$1.new" "$1"; }}
-put "$1/token" "$2"
-[ "$3" = - ] || put "$1/rank" "$3"
-[ "$4" = - ] || put "$1/withdrawn" "$4"
+put token "$2"
+shift 2
+while [ "$#" -gt 0 ]; do put "$1" "$2"; shift 2; done
 """
 
 
 class Host(NamedTuple):
-    """What a host said. silent: why it did not answer; empty if it did."""
+    """What a host said. silent: why it cannot be reached; wrong: what is wrong with its answer."""
 
     site: str
     command: str
     silent: str = ""
+    wrong: str = ""
     rank: int = 0
     withdrawn: bool = False
     running: bool = False
@@ -64,6 +70,8 @@ class Host(NamedTuple):
         number = f" host {HOSTS[self.site].index(self.command) + 1}" if len(HOSTS[self.site]) > 1 else ""
         if self.silent:
             return f"{self.site}{number} does not answer"
+        if self.wrong:
+            return f"{self.site}{number} does not answer as it should"
         state = "is withdrawn" if self.withdrawn else "is ready" if self.running else "runs no keepalived"
         return f"{self.site}{number} " + (f"holds {', '.join(sorted(self.holds))}" if self.holds else state)
 
@@ -75,20 +83,35 @@ def end(code: int, words: str) -> None:
 
 def call(command: str, script: str, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [*shlex.split(command), "sh", "-s", "--", FOLDER, *words]
-    return subprocess.run(argv, input=script, capture_output=True, text=True, timeout=CALL_S, check=False)
+    return subprocess.run(
+        argv,
+        input=script,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=CALL_S,
+        check=False,
+        env=os.environ | {"LC_ALL": "C"},
+    )
 
 
 def ask(site: str, command: str) -> Host:
     try:
         ended = call(command, LOOK)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Host(site, command, type(error).__name__)
+    except subprocess.TimeoutExpired as error:
+        return Host(site, command, silent=type(error).__name__)
+    except OSError as error:
+        return Host(site, command, wrong=str(error))
+    said = ended.stderr.strip()[-200:]
+    if ended.returncode == 255 and NO_WAY.search(said):
+        return Host(site, command, silent=said)
     files = re.match(r"rank (\d{1,2}) withdrawn ([01])$", ended.stdout, re.MULTILINE)
     if ended.returncode != 0 or files is None:
-        return Host(site, command, ended.stderr.strip()[-200:] or "unexpected answer")
+        return Host(site, command, wrong=said or "unexpected answer")
     there = {found.partition("/")[0] for found in re.findall(r"\binet6? (\S+)", ended.stdout)}
     running = "running" in ended.stdout.splitlines()
-    return Host(site, command, "", int(files[1]), files[2] == "1", running, ADDRESSES.intersection(there))
+    holds = frozenset(ADDRESSES & there)
+    return Host(site, command, "", "", int(files[1]), files[2] == "1", running, holds)
 
 
 def look() -> list[Host]:
@@ -99,7 +122,8 @@ def look() -> list[Host]:
 
 
 def change(host: Host, rank: int | None = None, withdrawn: int | None = None) -> None:
-    given = ["-" if value is None else str(value) for value in (rank, withdrawn)]
+    pairs = (("rank", rank), ("withdrawn", withdrawn))
+    given = [word for name, value in pairs if value is not None for word in (name, str(value))]
     try:
         ended = call(host.command, CHANGE, os.environ.get("EVAC_TOKEN", "0"), *given)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -108,6 +132,55 @@ def change(host: Host, rank: int | None = None, withdrawn: int | None = None) ->
         end(NEVER, f"{host}: a newer leader has changed it")
     if ended.returncode != 0:
         end(AGAIN, f"{host}: {ended.stderr.strip()[-200:]}")
+
+
+class Memory(NamedTuple):
+    """The highest rank given since all hosts last answered, and the sites that got it, by the witnesses."""
+
+    highest: int
+    sites: frozenset[str]
+
+
+def recall() -> Memory:
+    """What more than half of the witnesses remember. One of them has noted the last rank."""
+
+    def one(command: str) -> re.Match[str] | None:
+        try:
+            ended = call(command, RECALL)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return re.fullmatch(r"(\d{1,2})(?::(\S+))?\n", ended.stdout) if ended.returncode == 0 else None
+
+    with ThreadPoolExecutor(len(WITNESSES)) as pool:
+        found = [(int(match[1]), match[2] or "") for match in pool.map(one, WITNESSES) if match]
+    if len(found) * 2 <= len(WITNESSES):
+        end(AGAIN, f"a host does not answer, and only {len(found)} of {len(WITNESSES)} witnesses do")
+    highest = max(rank for rank, _ in found)
+    return Memory(highest, frozenset(names for rank, names in found if rank == highest))
+
+
+def remember(rank: int, on: list[str]) -> bool:
+    """Whether more than half of the witnesses have noted the rank and the sites that get it."""
+
+    def one(command: str) -> int:
+        words = (os.environ.get("EVAC_TOKEN", "0"), "highest", f"{rank}:{','.join(sorted(on))}")
+        try:
+            return call(command, CHANGE, *words).returncode
+        except (OSError, subprocess.TimeoutExpired):
+            return AGAIN
+
+    with ThreadPoolExecutor(len(WITNESSES)) as pool:
+        codes = list(pool.map(one, WITNESSES))
+    if NEVER in codes:
+        end(NEVER, "a witness knows a newer leader")
+    return codes.count(0) * 2 > len(WITNESSES)
+
+
+def is_highest(on: list[str], now: list[Host], memory: Memory) -> bool:
+    """Whether the sites, and no others, have the highest rank that any host can have."""
+    own = [host for host in now if host.site in on and not host.silent]
+    same = memory.sites == {",".join(sorted(on))} and memory.highest % 2 == 0 < memory.highest
+    return same and all(host.rank == memory.highest for host in own)
 
 
 def sites(name: str) -> list[str]:
@@ -129,7 +202,7 @@ def wanted(what: str, verb: str) -> tuple[str, list[str], list[str]]:
 
 
 def can_hold(host: Host) -> bool:
-    return host.running and not host.silent
+    return host.running and not host.silent and not host.wrong
 
 
 def is_done(verb: str, on: list[str], off: list[str], now: list[Host]) -> bool:
@@ -144,11 +217,19 @@ def is_done(verb: str, on: list[str], off: list[str], now: list[Host]) -> bool:
     # Not done if keepalived moved them by itself: the rank must keep them there when another host returns.
     ranked = all(host.rank and host.rank % 2 == 0 for host in own if can_hold(host))
     lower = all(host.rank < other.rank for host in others for other in own if can_hold(other))
-    return held == ADDRESSES and left and ranked and lower and not any(host.holds for host in others)
+    done = held == ADDRESSES and left and ranked and lower and not any(host.holds for host in others)
+    # A host that does not answer may have got a higher rank while one of these did not answer.
+    return done and (not any(host.silent for host in now) or is_highest(on, now, recall()))
 
 
 def must_answer(verb: str, off: list[str], on: list[str], now: list[Host]) -> None:
-    """A site must answer unless a shift leaves it: each host for drain and ready, one host for a shift."""
+    """A site must answer unless a shift leaves it: each host for drain and ready, one host for a shift.
+
+    No host that can be reached may answer wrongly: it may hold the addresses.
+    """
+    for host in now:
+        if host.wrong and (verb == "shift" or host.site in on):
+            end(AGAIN, f"{host}: {host.wrong}")
     for site in HOSTS:
         own = [host for host in now if host.site == site]
         silent = [host for host in own if host.silent]
@@ -183,14 +264,23 @@ def wait_until(verb: str, on: list[str]) -> bool:
 def shift(on: list[str], off: list[str], now: list[Host]) -> None:
     answering = [host for host in now if not host.silent]
     silent = len(answering) < len(now)
-    highest = max(host.rank for host in answering)
-    rank = (highest + 3) // 2 * 2 if silent else 2  # a silent host has at most highest + 1
-    if rank > MOST_RANK:
-        end(AGAIN, "no higher rank is left until every host answers")
+    rank = 2
+    if silent:
+        memory = recall()
+        known = max(rank, memory.highest, *(host.rank for host in answering))
+        rank = memory.highest if is_highest(on, now, memory) else (known // 2 + 1) * 2
+        if rank > MOST_RANK:
+            end(AGAIN, "no higher rank is left: shift once while every host in KEEPALIVED_HOSTS answers")
+        if not remember(rank, on):
+            end(AGAIN, "more than half of the witnesses must note the rank: nothing has changed")
     # No other host outranks the new holder meanwhile: ranks fall at the others first, and rise there last.
     order = sorted(answering, key=lambda host: (host.site in on) != silent)
     for host in order:
         change(host, rank, 0) if host.site in on else change(host, rank - 1)
+    if not silent:
+        remember(
+            rank, on
+        )  # now no host has a higher one; a witness that misses this remembers too high a rank
     if not wait_until("shift", on):
         end(AGAIN, f"no host of {', '.join(on)} took over within {TAKEN_OVER_S} s; no site was withdrawn")
     for host in answering:
@@ -229,4 +319,24 @@ def main(what: str, verb: str) -> None:
     end(DONE, "; ".join(map(str, look())))
 
 
-main(os.environ["EVAC_WHAT"], os.environ["EVAC_VERB"])
+def read_settings() -> None:
+    for part in os.environ["KEEPALIVED_HOSTS"].split(";"):
+        site, _, commands = part.strip().partition("=")
+        HOSTS[site] = [command.strip() for command in commands.split(",")]
+    WITNESSES.extend(one.strip() for one in os.environ["KEEPALIVED_WITNESSES"].split(","))
+    if not all(map(shlex.split, [*WITNESSES, *(one for own in HOSTS.values() for one in own)])):
+        raise ValueError("KEEPALIVED_HOSTS or KEEPALIVED_WITNESSES has an empty command")
+    ADDRESSES.update(str(ip_address(one.strip())) for one in os.environ["KEEPALIVED_ADDRESSES"].split(","))
+
+
+if __name__ == "__main__":
+    try:
+        read_settings()
+    except KeyError as error:
+        end(NEVER, f"{error.args[0]} is not set")
+    except ValueError as error:
+        end(NEVER, f"the settings of this script are wrong: {error}")
+    try:
+        main(os.environ["EVAC_WHAT"], os.environ["EVAC_VERB"])
+    except Exception as error:  # an exit with 1 would mean: not done
+        end(AGAIN, f"{type(error).__name__}: {error}")

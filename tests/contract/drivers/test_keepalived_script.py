@@ -27,7 +27,7 @@ pytestmark = pytest.mark.enable_socket
 ADDRESS, V6 = "192.0.2.80", "2001:db8::80"
 DRIVER = CommandDriver()
 OWN = ("unshare", "--user", "--map-root-user", "--net", "--mount")
-MOUNTS = "mount -t tmpfs none /run; mkdir /run/evac; touch /run/{}"
+MOUNTS = "mount -t tmpfs none /run; mkdir /run/evac; touch /run/{}; echo 0 > /run/evac/highest"
 CONFIGURATION = """
 track_file evac_rank {{ file /run/evac/rank
   weight 10
@@ -127,7 +127,7 @@ def sites(tmp_path: Path) -> Iterator[dict[str, Site]]:
         made["fra"].do(f"ip link add lan type veth peer name lan netns {made['muc'].holder.pid}")
         for number, site in enumerate(made.values(), 1):
             site.do(f"ip link set lo up; ip link set lan up; ip address add 10.9.0.{number}/24 dev lan")
-            text = CONFIGURATION.format(priority=102 - number)
+            text = CONFIGURATION.format(priority=10 - number)
             site.do(f"cat > /run/keepalived.conf <<'END'\n{text}\nEND")
             site.start()
         until(lambda: made["fra"].holds() and not made["muc"].holds(), "fra does not hold the address")
@@ -142,25 +142,52 @@ def sites(tmp_path: Path) -> Iterator[dict[str, Site]]:
 
 
 @pytest.fixture
-def endpoint(project_root: Path, sites: dict[str, Site]) -> Callable[..., Action]:
+def endpoint(project_root: Path, sites: dict[str, Site], tmp_path: Path) -> Callable[..., Action]:
     """Makes an action of the endpoint that runs the script. commands: of sites, other than their own."""
-    program = (sys.executable, str(project_root / "docs" / "how-to" / "scripts" / "keepalived.py"))
+    script = (sys.executable, str(project_root / "docs" / "how-to" / "scripts" / "keepalived.py"))
+    outside = witnesses(tmp_path)
 
     def made(verb: Verb, at: str, commands: dict[str, str] | None = None, **parameters: Value) -> Action:
         keys = ("argv", "check_argv", "observe_argv", "undo_argv")
-        settings: dict[str, Value] = dict.fromkeys(keys, program)
-        settings["env"] = environment({name: site.command for name, site in sites.items()} | (commands or {}))
+        settings: dict[str, Value] = dict.fromkeys(keys, script)
+        reached = {name: site.command for name, site in sites.items()} | (commands or {})
+        settings["env"] = environment(reached, f"{outside},{reached['fra']}")
         return Action(verb, "shop", "command", at, settings, parameters)
 
     return made
 
 
-def environment(commands: dict[str, str]) -> tuple[str, ...]:
+@pytest.fixture
+def lost(tmp_path: Path) -> str:
+    """A command that ends as ssh does if a host does not answer."""
+    words = "ssh: connect to host fra-lb1 port 22: Connection timed out"
+    return program(tmp_path / "lost", f"echo '{words}' >&2; exit 255")
+
+
+def program(path: Path, words: str) -> str:
+    path.write_text(f"#!/bin/sh\n{words}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def witnesses(folder: Path) -> str:
+    """Two machines outside the sites. A host in fra is the third."""
+    made = []
+    for name in ("w1", "w2"):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "highest").write_text("0\n")
+        # The folder is the first word after `sh -s --`.
+        made.append(program(folder / f"{name}.sh", f'shift 4; exec sh -s -- {folder / name} "$@"'))
+    return ",".join(made)
+
+
+def environment(commands: dict[str, str], witnessed: str) -> tuple[str, ...]:
     hosts = ";".join(f"{name}={command}" for name, command in commands.items())
     addresses = f"{ADDRESS},2001:DB8:0::80"
     return (
         f"KEEPALIVED_HOSTS={hosts}",
         f"KEEPALIVED_ADDRESSES={addresses}",
+        f"KEEPALIVED_WITNESSES={witnessed}",
         "KEEPALIVED_FOLDER=/run/evac",
     )
 
@@ -201,11 +228,11 @@ def test_a_share_of_an_address_does_not_move(sites: dict[str, Site], endpoint: C
 
 
 def test_a_host_that_returns_from_a_lost_site_stays_standby(
-    sites: dict[str, Site], endpoint: Callable[..., Action]
+    sites: dict[str, Site], endpoint: Callable[..., Action], lost: str
 ) -> None:
     execute(endpoint("shift", "fra", to=("fra",)))
     sites["fra"].stop()
-    gone = {"fra": "false"}
+    gone = {"fra": lost}
     shift = endpoint("shift", "muc", gone, to=("muc",), away=("fra",))
     execute(shift)
     assert observed(shift)[0] == "done"
@@ -219,10 +246,70 @@ def test_a_host_that_returns_from_a_lost_site_stays_standby(
     assert (sites["fra"].holds(), sites["muc"].holds()) == (True, False)
 
 
-def test_what_cannot_be_known_or_done_changes_nothing(
+def test_two_sites_lost_in_turn_and_the_second_one_stays_standby(
+    sites: dict[str, Site], endpoint: Callable[..., Action], lost: str
+) -> None:
+    execute(endpoint("shift", "muc", to=("muc",)))
+    sites["muc"].stop()
+    execute(endpoint("shift", "fra", {"muc": lost}, to=("fra",), away=("muc",)))
+    sites["fra"].stop()
+    sites["muc"].start()
+    until(sites["muc"].holds, "muc does not hold the address")
+    back = endpoint("shift", "muc", {"fra": lost}, to=("muc",), away=("fra",))
+    assert observed(back)[0] == "absent", "fra has a higher rank"
+    execute(back)
+    assert observed(back)[0] == "done"
+    sites["fra"].start()
+    until(sites["fra"].runs, "fra does not run again")
+    before = sites["fra"].heard()
+    until(lambda: sites["fra"].heard() > before + 30, "fra hears no advertisements")
+    assert (sites["fra"].holds(), sites["muc"].holds()) == (False, True)
+
+
+def test_a_host_that_answers_wrongly_is_not_a_lost_one(
+    sites: dict[str, Site], endpoint: Callable[..., Action], tmp_path: Path
+) -> None:
+    denied = "echo 'evac@fra-lb1: Permission denied (publickey).' >&2; exit 255"
+    for words in (denied, "exit 0", "exit 1", "printf '\\377'", "printf 'rank \\377 withdrawn 0\\n'"):
+        wrong = {"fra": program(tmp_path / "wrong", words)}
+        shift = endpoint("shift", "muc", wrong, to=("muc",), away=("fra",))
+        with pytest.raises(Retryable, match="fra does not answer as it should"):
+            execute(shift)
+        assert observed(shift)[0] == "unclear", words
+    assert sites["fra"].holds()
+
+
+def test_a_token_that_cannot_be_read_opens_no_fence(
     sites: dict[str, Site], endpoint: Callable[..., Action]
 ) -> None:
-    silent = {"fra": "false"}
+    for words in (":", "echo seven"):
+        sites["fra"].do(f"{{ {words}; }} > /run/evac/token")
+        with pytest.raises(Retryable, match="token holds no number"):
+            execute(endpoint("drain", "fra", site="fra"))
+    assert sites["fra"].holds()
+
+
+def test_wrong_settings_are_not_an_answer(sites: dict[str, Site], endpoint: Callable[..., Action]) -> None:
+    shift = endpoint("shift", "muc", to=("muc",), away=("fra",))
+    for name, value in (("ADDRESSES", "192.0.2.800"), ("HOSTS", "fra=;muc="), ("WITNESSES", "'")):
+        env = shift.settings["env"]
+        assert isinstance(env, tuple)
+        wrong = (
+            *(one for one in env if not str(one).startswith(f"KEEPALIVED_{name}=")),
+            f"KEEPALIVED_{name}={value}",
+        )
+        action = Action(
+            shift.verb, "shop", "command", "muc", {**shift.settings, "env": wrong}, shift.parameters
+        )
+        assert observed(action)[0] == "unclear", name
+        with pytest.raises(Permanent, match="settings of this script are wrong"):
+            execute(action)
+
+
+def test_what_cannot_be_known_or_done_changes_nothing(
+    sites: dict[str, Site], endpoint: Callable[..., Action], lost: str
+) -> None:
+    silent = {"fra": lost}
     assert observed(endpoint("drain", "fra", silent, site="fra"))[0] == "unclear"
     assert observed(endpoint("shift", "muc", silent, to=("muc",)))[0] == "unclear", "fra is not left"
     with pytest.raises(Permanent, match="names no host of ber"):
