@@ -13,9 +13,10 @@ import hashlib
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import field, fields
 from itertools import chain, islice
 from pathlib import Path
@@ -243,6 +244,7 @@ class EarlyDigests:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._closed = threading.Event()
         self._readers = ThreadPoolExecutor(READERS_MOST)
         self._read: dict[Path, Future[tuple[_Identity, int, str]]] = {}
 
@@ -250,23 +252,24 @@ class EarlyDigests:
         """Note that a file is complete. name: its path below the folder."""
         path = self._folder / name.lstrip("/")
         if size >= LARGE_BYTES and len(self._read) < EARLY_MOST and ".." not in path.parts:
-            self._read[path] = self._readers.submit(_identified_digest, path)
+            self._read[path] = self._readers.submit(_identified_digest, path, self._closed)
 
     def digest(self, path: Path, now: os.stat_result) -> tuple[int, str] | None:
-        """Size and digest of a file, or None if it was not read early, or is no longer the file that was
-        read.
+        """Size and digest of a file, or None if it was not read early to its end, or is no longer the file
+        that was read.
         """
         reading = self._read.pop(path, None)
         if reading is None:
             return None
         try:
             identity, length, digest = reading.result()
-        except OSError:
+        except (OSError, CancelledError):
             return None
         return (length, digest) if identity == _identity(now) and length == now.st_size else None
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading, also within a file. Waits for the readers: not for use on an event loop."""
+        self._closed.set()
         self._readers.shutdown(wait=True, cancel_futures=True)
 
 
@@ -277,14 +280,14 @@ def _identity(found: os.stat_result) -> _Identity:
     return found.st_dev, found.st_ino
 
 
-def _identified_digest(path: Path) -> tuple[_Identity, int, str]:
-    """Identity, size and digest of a regular file. Raises OSError for anything else."""
+def _identified_digest(path: Path, stopped: threading.Event) -> tuple[_Identity, int, str]:
+    """Identity, size and digest of a regular file. Raises OSError for anything else, and if stopped."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return _identity(found), *_length_and_digest(file)
+        return _identity(found), *_length_and_digest(file, stopped)
 
 
 def manifest_of(place: Path, early: EarlyDigests | None = None) -> Manifest:
@@ -386,9 +389,11 @@ def length_and_digest(path: Path) -> tuple[int, str]:
         return _length_and_digest(file)
 
 
-def _length_and_digest(file: BinaryIO) -> tuple[int, str]:
+def _length_and_digest(file: BinaryIO, stopped: threading.Event | None = None) -> tuple[int, str]:
     digest, length = hashlib.sha256(), 0
     while part := file.read(HASH_BYTES):
+        if stopped is not None and stopped.is_set():
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
         digest.update(part)
         length += len(part)
     return length, digest.hexdigest()

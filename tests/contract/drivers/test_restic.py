@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from evac.backup.known import Job
 from evac.drivers.capabilities import READ, STRUCTURE
-from evac.drivers.places import place_at
+from evac.drivers.places import EarlyDigests, place_at
 from evac.drivers.restic.driver import ResticDriver
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.contract.adapters.restic import Copies, copies, restic, write_files
@@ -214,6 +215,36 @@ def test_a_server_that_goes_away_in_the_middle_damages_nothing(
         error = ask("restore", world.action(program=str(program)), "", str(place), None)
         assert error.code == code
         assert not place.exists()
+
+
+def test_a_restore_that_fails_while_files_are_read_stops_nothing_else(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases are renewed on the same event loop."""
+    program = server_folder / "restic"
+    program.write_text(
+        f'#!/bin/sh\n{shutil.which("restic")} "$@" || exit $?\n'
+        "case \"$1\" in restore) echo 'write: no space left on device' >&2; exit 1;; esac\n"
+    )
+    program.chmod(0o755)
+    ticked = threading.Event()
+
+    class Reading(EarlyDigests):
+        """Takes as long to stop as the event loop needs for something else."""
+
+        def __init__(self, folder: Path) -> None:
+            super().__init__(folder)
+            self.loop = asyncio.get_running_loop()
+
+        def close(self) -> None:
+            self.loop.call_soon_threadsafe(ticked.set)
+            assert ticked.wait(20.0), "the event loop waits for the readers"
+            super().close()
+
+    monkeypatch.setattr("evac.drivers.restic.driver.EarlyDigests", Reading)
+    with copies(server_folder) as world:
+        error = ask("restore", world.action(program=str(program)), "", str(server_folder / "place"), None)
+    assert (error.code, ticked.is_set()) == ("backup-full", True)
 
 
 @pytest.mark.parametrize("question", ["list_copies", "take", "prove", "restore"])

@@ -147,9 +147,18 @@ def test_what_was_read_early_is_not_read_again(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"1" * LARGE_BYTES)
     with closing(EarlyDigests(tmp_path)) as early:
         early.written("/large", LARGE_BYTES)
-        early.close()
         with mock.patch("evac.drivers.places.length_and_digest", side_effect=AssertionError):
             assert manifest_of(tmp_path, early).bytes == LARGE_BYTES
+
+
+def test_an_early_reader_stops_within_a_file(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(4 << 30)  # sparse, and many seconds to read
+    with closing(EarlyDigests(tmp_path)) as early:
+        early.written("/large", 4 << 30)
+        early.close()
+        assert early.digest(large, large.lstat()) is None
 
 
 @contextmanager

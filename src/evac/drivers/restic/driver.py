@@ -9,7 +9,6 @@ its files are read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import re
@@ -278,7 +277,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         # With --verbose=2, restic names each file once its content is complete.
         argv = ("restore", "--json", "--verbose=2", "--no-lock", *_bounds(action), *what)
         asked = (*argv, "--target", str(folder))
-        with contextlib.closing(EarlyDigests(folder)) as early:
+        early = EarlyDigests(folder)
+        try:
             ended = await replace(tool, env={**tool.env, **_FEW_LINES}).run(
                 *asked,
                 timeout_s=watch.left_s,
@@ -290,6 +290,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             if why is not None and why.code != "backup-corrupt":  # an unreachable server is not damage
                 raise why
             found = await in_time(lambda: manifest_of(folder, early), watch, "reading the restored data")
+        finally:
+            await asyncio.to_thread(early.close)
         wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
         if wrong or (copy.files is not None and found.files != copy.files):
             words = (
