@@ -10,6 +10,7 @@ Lock".
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -61,9 +62,12 @@ def bucket_of(where: str, env: Mapping[str, str]) -> Bucket:
     `Permanent` if it names no bucket.
     """
     rest = where.removeprefix("s3:").removeprefix("//")
-    parts = urlsplit(rest if "://" in rest else f"https://{rest}")
-    name, _, prefix = parts.path.strip("/").partition("/")
-    if not parts.hostname or not name:
+    name = ""
+    with contextlib.suppress(ValueError):  # a host or a port that is not valid
+        parts = urlsplit(rest if "://" in rest else f"https://{rest}")
+        if parts.hostname and parts.port != 0:
+            name, _, prefix = parts.path.strip("/").partition("/")
+    if not name:
         raise Permanent(
             "setting-wrong", "the repository URL does not name a bucket", "s3:https://HOST/BUCKET/PREFIX"
         )

@@ -56,6 +56,8 @@ from evac.drivers.port import Action
 from evac.drivers.programs import Ended, given
 from evac.drivers.restic.repository import (
     NAME,
+    at_most,
+    is_proxied,
     names_of,
     packs_of,
     refuse_silent,
@@ -357,10 +359,10 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             except Permanent as error:  # the backups can still be listed
                 return Deletable(None, error.message)
             return found
-        if not where.startswith("rest:"):
+        if not where.startswith("rest:") or is_proxied(action):
             return Deletable(None, "")
         try:
-            async with session_for(action, watch) as session:
+            async with session_for(action, at_most(watch)) as session:
                 url = f"{where.removeprefix('rest:').rstrip('/')}/data/{NO_PACK}"
                 async with session.delete(url, allow_redirects=False) as answer:
                     return Deletable({403: False, 404: True, 200: True}.get(answer.status), "")

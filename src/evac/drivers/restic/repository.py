@@ -13,7 +13,7 @@ import os
 import re
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 
@@ -29,19 +29,47 @@ Shelf = Literal["data", "snapshots", "locks"]
 LISTED_BYTES: Final = 64 << 20
 CONFIG_BYTES: Final = 65_536
 CONNECT_S: Final = 10.0
+SHOWN_S: Final = 30.0
+"""How long to wait for what restic would also say."""
+ATTEMPT_S: Final = 0.25
+"""How long to wait for one address of a host before the next one is tried as well."""
 _PORTS: Final = {"http": 80, "https": 443}
 NAME: Final = re.compile(r"[0-9a-f]{64}")
 _LIST: Final = {"Accept": "application/vnd.x.restic.rest.v2"}
 
 
 def where_of(action: Action) -> str:
-    """The repository as restic names it. Raises `Permanent` if a user is written in it."""
+    """The repository as restic names it. Raises `Permanent` if its URL is not valid or contains a user."""
     where = text(action.settings, "repository")
-    if "@" in urlsplit(where.removeprefix("rest:")).netloc and where.startswith("rest:"):
-        raise Permanent(
-            "secret-in-clear", "the repository URL contains a user", "write user and user_password"
-        )
+    if where.startswith("rest:"):
+        _server_of(where)
     return where
+
+
+def _server_of(where: str) -> tuple[SplitResult, int]:
+    """The URL of a rest-server, and its port. Raises `Permanent` if it is not valid or contains a user."""
+    try:
+        url = urlsplit(where.removeprefix("rest:"))
+        if "@" in url.netloc:
+            raise Permanent(
+                "secret-in-clear", "the repository URL contains a user", "write user and user_password"
+            )
+        port = url.port
+    except ValueError as error:  # its text may be a secret
+        raise _wrong_url() from error
+    if port == 0:
+        raise _wrong_url()
+    return url, port or _PORTS.get(url.scheme, 0)
+
+
+def _wrong_url() -> Permanent:
+    words = "the host or the port in the repository URL is not valid"
+    return Permanent("setting-wrong", words, "write rest:http://HOST:PORT/NAME/")
+
+
+def is_proxied(action: Action) -> bool:
+    """Whether restic uses a proxy: then only restic can ask the repository. Raises `Permanent`."""
+    return any(name.lower().endswith("_proxy") for name in given(action.settings)[0])
 
 
 async def refuse_silent(action: Action, watch: Stopwatch) -> None:
@@ -49,16 +77,18 @@ async def refuse_silent(action: Action, watch: Stopwatch) -> None:
     quarter of an hour. Through a proxy, only restic can tell.
     """
     where = where_of(action)
-    url = urlsplit(where.removeprefix("rest:"))
-    is_proxied = any(name.lower().endswith("_proxy") for name in given(action.settings)[0])
-    if not where.startswith("rest:") or url.scheme not in _PORTS or not url.hostname or is_proxied:
+    if not where.startswith("rest:") or is_proxied(action):
+        return
+    url, port = _server_of(where)
+    if not port or not url.hostname:
         return
     try:
-        port = url.port or _PORTS[url.scheme]
         async with asyncio.timeout(min(CONNECT_S, max(watch.left_s, 0.1))):
-            _, writer = await asyncio.open_connection(url.hostname, port)
+            _, writer = await asyncio.open_connection(url.hostname, port, happy_eyeballs_delay=ATTEMPT_S)
         writer.transport.abort()
-    except (OSError, ValueError) as error:  # also a timeout
+    except ValueError as error:  # no name of a host
+        raise _wrong_url() from error
+    except OSError as error:  # also a timeout
         words = f"restic: the repository does not answer at {url.hostname}:{port}"
         raise Retryable("backup-silent", words, "start its server") from error
 
@@ -74,8 +104,10 @@ async def packs_of(action: Action, watch: Stopwatch) -> dict[str, int]:
 
 async def names_of(action: Action, shelf: Shelf, watch: Stopwatch) -> frozenset[str] | None:
     """Names of the files of one kind; None if that cannot be determined without the password."""
+    if not _shows(action):
+        return None
     try:
-        found = await _sizes(action, shelf, watch)
+        found = await _sizes(action, shelf, at_most(watch))
     except (ActionError, OSError):
         return None
     return None if found is None else frozenset(found)
@@ -85,7 +117,9 @@ async def sealed_config(action: Action, watch: Stopwatch) -> str:
     """Digest of the configuration as it is stored; empty if it cannot be read without the password. It is
     written once, under a random number, so equal ones are of one repository.
     """
-    where = where_of(action)
+    where, watch = where_of(action), at_most(watch)
+    if not _shows(action):
+        return ""
     try:
         if where.startswith(("/", "local:")):
             path = Path(where.removeprefix("local:"), "config")
@@ -103,13 +137,24 @@ async def sealed_config(action: Action, watch: Stopwatch) -> str:
     return hashlib.sha256(body).hexdigest() if body else ""
 
 
+def at_most(watch: Stopwatch) -> Stopwatch:
+    """The time for a question that restic can also answer: not the rest of a job that takes hours."""
+    return Stopwatch(min(watch.left_s, SHOWN_S))
+
+
+def _shows(action: Action) -> bool:
+    """Whether the repository can be asked without restic."""
+    return where_of(action).startswith(("/", "local:")) or not is_proxied(action)
+
+
 def session_for(action: Action, watch: Stopwatch) -> aiohttp.ClientSession:
     """A session with the credentials for a rest-server."""
     user = text(action.settings, "user", "")
     auth = None
     if user:
         auth = aiohttp.BasicAuth(user, secrets.resolve(text(action.settings, "user_password")).reveal())
-    return aiohttp.ClientSession(auth=auth, timeout=aiohttp.ClientTimeout(total=max(watch.left_s, 0.1)))
+    timeout = aiohttp.ClientTimeout(total=max(watch.left_s, 0.1), sock_connect=CONNECT_S)
+    return aiohttp.ClientSession(auth=auth, timeout=timeout)
 
 
 async def _sizes(action: Action, shelf: Shelf, watch: Stopwatch) -> dict[str, int] | None:
