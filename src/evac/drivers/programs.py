@@ -28,7 +28,7 @@ INTERRUPTED_S: Final = 10.0
 """How long an interrupted program may clean up."""
 _LONGEST_WORDS: Final = 200
 _LINE_BYTES: Final = 65_536
-"""Longest line of output that is passed on while a program runs."""
+"""Longest part of a line of output that is passed on while a program runs."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "HOME")
 """The only variables of our own environment that a program gets without being named."""
@@ -98,7 +98,7 @@ async def run_program(
     than `most`. account: user to run as. keeps: open files that it inherits, such as a lock that must be held
     while any part of it lives. hopeless: lower-case texts on its standard error that make it pointless to
     continue: it is interrupted, because it would retry for a long time. takes: gets each line of output at
-    once; lines that it takes are not kept.
+    once, a long one in pieces of equal length; what it takes is not kept.
     """
     if not argv or not all(argv[:1]):
         raise Permanent("command-missing", "no command is given")
@@ -172,13 +172,19 @@ async def _drain(
     while part := await stream.read(65_536):
         if takes is not None:
             *lines, begun = (begun + part).split(b"\n")
-            part = b"".join(line + b"\n" for line in lines if not takes(line))
-            if len(begun) > _LINE_BYTES:
-                part, begun = part + begun, b""
+            *long, begun = _pieces(begun)
+            pieces = [piece for line in lines for piece in _pieces(line, b"\n")] + long
+            part = b"".join(piece for piece in pieces if not takes(piece.removesuffix(b"\n")))
         kept += part[: most + 1 - len(kept)]
         if full is not None and len(kept) > most:
             full.set()
     kept += begun[: most + 1 - len(kept)]
+
+
+def _pieces(line: bytes, end: bytes = b"") -> list[bytes]:
+    """A line in pieces, wherever the pipe cut it: all have the greatest length but the last, with the end."""
+    cuts = range(_LINE_BYTES, len(line), _LINE_BYTES)
+    return [line[at - _LINE_BYTES : at] for at in cuts] + [line[len(cuts) * _LINE_BYTES :] + end]
 
 
 async def _listen(

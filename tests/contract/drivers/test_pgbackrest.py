@@ -259,6 +259,41 @@ def test_a_flipped_bit_in_either_file_of_the_catalogue_is_found(server_folder: P
 
 
 @pytest.mark.parametrize(
+    ("status", "words", "outcome", "code"),
+    [
+        (
+            103,
+            "HTTP request failed with 503",
+            "could-not-run",
+            "backup-refused",
+        ),
+        (41, "unable to open file for read: [13] Permission denied", "could-not-run", "backup-forbidden"),
+        (49, "unable to connect to host", "could-not-run", "backup-silent"),
+        (29, "unable to read the file", "damaged", "backup-corrupt"),
+        (95, "cipher header invalid", "damaged", "backup-corrupt"),
+    ],
+)
+def test_only_damage_of_a_catalogue_counts_as_damage(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch, status: int, words: str, outcome: str, code: str
+) -> None:
+    monkeypatch.setattr("evac.drivers.pgbackrest.driver.CATALOGUE_PAUSE_S", 0.01)
+    with store(server_folder) as world:
+        fails = f'case "$*" in *backup.info.copy) echo "ERROR: {words}" >&2; exit {status};; esac'
+        proof = ask("prove", world.action(program=program(world, fails)), READ, 1, 1)
+        assert (proof.outcome, proof.code) == (outcome, code), proof.detail
+
+
+def test_a_catalogue_that_may_not_be_read_is_not_damaged(server_folder: Path) -> None:
+    """As pgBackRest itself says it, on the standard output of `repo-get` unless asked otherwise."""
+    with store(server_folder) as world:
+        (world.folder / "repo1" / "backup" / "m" / "backup.info.copy").chmod(0)
+        proof = ask("prove", world.action(), READ, 1, 1)
+        assert (proof.outcome, proof.code) == ("could-not-run", "backup-forbidden"), proof.detail
+        asyncio.run(world.spoil())
+        assert ask("prove", world.action(), READ, 1, 1).outcome == "damaged", "what verify found counts"
+
+
+@pytest.mark.parametrize(
     ("words", "code"),
     [
         (

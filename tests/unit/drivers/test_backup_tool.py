@@ -6,6 +6,7 @@ import asyncio
 import random
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evac.drivers import programs
 from evac.drivers.backups import Tool
 from evac.drivers.borg.driver import BorgDriver
 from evac.drivers.port import Action
@@ -89,6 +91,32 @@ def test_lines_are_passed_on_while_a_program_runs_and_the_others_are_kept(tmp_pa
     assert heard[0] == b"begun"
     assert max(map(len, heard)) <= 2 * 65_536
     assert ended.output == f"{'x' * 300_000}\nkept\ndone"
+
+
+@given(st.lists(st.integers(0, 200_000), min_size=1, max_size=3), st.data())
+def test_what_is_passed_on_does_not_depend_on_how_the_pipe_was_cut(
+    lengths: list[int], data: st.DataObject
+) -> None:
+    whole = b"\n".join(bytes([97 + number]) * length for number, length in enumerate(lengths))
+
+    def heard(cuts: list[int]) -> tuple[list[bytes], bytes]:
+        found: list[bytes] = []
+
+        async def story() -> bytes:
+            stream, kept = asyncio.StreamReader(), bytearray()
+            reading = asyncio.ensure_future(
+                programs._drain(stream, kept, len(whole), takes=lambda line: found.append(line) is None)
+            )
+            for begin, end in pairwise([0, *sorted(cuts), len(whole)]):
+                stream.feed_data(whole[begin:end])
+                await asyncio.sleep(0)
+            stream.feed_eof()
+            await reading
+            return bytes(kept)
+
+        return found, asyncio.run(story())
+
+    assert heard(data.draw(st.lists(st.integers(0, len(whole)), max_size=4))) == heard([])
 
 
 def test_a_password_that_is_part_of_the_reason_does_not_hide_it(

@@ -63,6 +63,10 @@ CATALOGUE_PAUSE_S: Final = 1.0
 """A backup that ends writes both files of a catalogue, one after the other."""
 _SHELF: Final = 16
 """An archive folder is named after this many leading characters of its segments."""
+_DAMAGED: Final = (29, 95)
+"""Exit statuses for a file with a wrong format, and one that cannot be decrypted: with a wrong passphrase
+nothing could be listed. Source: pgBackRest's `error.yaml`.
+"""
 NO_BACKUPS: Final = 2
 """Status of a repository that has none yet."""
 UNREADABLE: Final = 99
@@ -189,7 +193,11 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
             else:
                 for one in mine:
                     problems += await self._verify(action, [one.copy.id], watch)
-            problems += await self._unequal(action, mine, part == of, watch)
+            try:
+                problems += await self._unequal(action, mine, part == of, watch)
+            except ActionError:
+                if not problems:  # damage that was found stays damage
+                    raise
         except ActionError as error:
             return self._unproven(action, watch, level, error)
         version, id_ = listing.version, listing.repository
@@ -233,27 +241,27 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
     async def _unequal(
         self, action: Action, sets: Sequence[Set], whole_stanza: bool, watch: Stopwatch
     ) -> list[str]:
-        """Files of the catalogue that differ from their copies or cannot be read. pgBackRest uses the sound
-        one, and reports nothing. Raises `Retryable`.
+        """Files of the catalogue that differ from their copies or are damaged. pgBackRest uses the sound one,
+        and reports nothing. Raises `ActionError` if that cannot be determined.
         """
         stanza, problems = text(action.settings, "stanza"), []
         names = [f"backup/{stanza}/{one.copy.id}/backup.manifest" for one in sets]
         if whole_stanza:
             names += [f"archive/{stanza}/archive.info", f"backup/{stanza}/backup.info"]
         for name in names:
-            for _ in range(CATALOGUE_TRIES):
-                pair = (self._digest(action, name, watch), self._digest(action, f"{name}.copy", watch))
-                one, other = await asyncio.gather(*pair)
-                if one == other != "":
+            for past in range(CATALOGUE_TRIES):
+                if past:
+                    await asyncio.sleep(CATALOGUE_PAUSE_S)
+                one = await self._digest(action, name, watch)
+                if one == await self._digest(action, f"{name}.copy", watch) != "":
                     break
-                await asyncio.sleep(CATALOGUE_PAUSE_S)
             else:
                 problems.append(f"{name} and its copy differ, or cannot be read")
         return problems
 
     async def _digest(self, action: Action, name: str, watch: Stopwatch) -> str:
-        """Digest of a file of the repository; `missing` if it expired, empty if it cannot be read. Raises
-        `Retryable`.
+        """Digest of a file of the repository; `missing` if it expired, empty if it is damaged. Raises
+        `ActionError` if it cannot be read for another reason, such as a repository that does not answer.
         """
         digest = hashlib.sha256()
 
@@ -261,10 +269,11 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
             digest.update(line + b"\n")
             return True
 
-        argv = (*_where(action), "--ignore-missing", "repo-get", name)
-        try:
-            ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=(0, 1), takes=takes)
-        except Permanent:
+        # By default, messages are written among the content.
+        quiet = ("--log-level-console=off", "--log-level-stderr=error")
+        argv = (*_where(action), *quiet, "--ignore-missing", "repo-get", name)
+        ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=(0, 1, *_DAMAGED), takes=takes)
+        if ended.code in _DAMAGED:
             return ""
         digest.update(ended.raw)
         return "missing" if ended.code else digest.hexdigest()
