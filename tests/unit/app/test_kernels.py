@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,13 @@ from evac.cli import console
 from evac.estate.examples import pangyo
 from evac.model import extras
 from evac.model.errors import InvalidInput
+from evac.model.estate import Estate, Pool, Site
+from evac.model.fleet import AT_SITE, ON_POOL
+from evac.model.plan import Outcome
+from evac.model.scenario import Scenario
 from evac.planning import compiled, plan
 from evac.planning.compiled import kernels_are_kept, note_complete
+from tests.unit.audit.estates import bindings, service
 from tests.unit.planning.instances import worked_example
 
 
@@ -78,19 +84,68 @@ def test_a_search_takes_as_long_as_its_work_is_long() -> None:
     assert long > 100 * short
 
 
+class Foreseen:
+    """A plan of one loss that takes a stated time, and the losses that it was asked about."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.takes_s, self.now_s, self.lost = 0.0, 0.0, list[tuple[str, ...]]()
+        monkeypatch.setattr(plan, "foresee", self._foresee)
+        monkeypatch.setattr(chosen.time, "process_time", lambda: self.now_s)
+
+    def _foresee(self, estate: Estate, scenario: Scenario) -> tuple[Outcome, ...]:
+        assert compiled._Now.plain, "nothing may compile yet"
+        self.lost.append(scenario.domains)
+        self.now_s += self.takes_s
+        return ()
+
+
+@pytest.fixture
+def foreseen(monkeypatch: pytest.MonkeyPatch) -> Foreseen:
+    return Foreseen(monkeypatch)
+
+
 def test_an_audit_compiles_only_if_the_plan_of_one_loss_is_slow(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, foreseen: Foreseen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thousand = pangyo(servers=1_000)
     machine.kept = True
     worst_s = audit_s(thousand, (), False)
     assert worst_s > COMPILING_S
+    assert foreseen.lost == []
     machine.kept = False
-    measured_s = audit_s(thousand, (), False)
-    assert 0 < measured_s < COMPILING_S
-    monkeypatch.setattr(plan, "foresee", lambda *_: pytest.fail("it may take as long as compiling"))
+    foreseen.takes_s = 0.01
+    assert 0 < audit_s(thousand, (), False) < COMPILING_S
+    foreseen.takes_s = 60.0
+    assert audit_s(thousand, (), False) == worst_s
+    foreseen.lost.clear()
     monkeypatch.setattr(chosen, "PLAN_S", 1.0)
     assert audit_s(thousand, (), False) > worst_s
+    assert foreseen.lost == [], "it may take as long as compiling"
+
+
+def test_the_plan_that_is_timed_is_that_of_the_site_with_most_replicas(
+    machine: Machine, foreseen: Foreseen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without servers, where the first site runs nothing; and not of one that is lost already."""
+    monkeypatch.setattr(chosen, "PLAN_S", 1.0)
+    pools = tuple(Pool(f"{site}-pool", site) for site in ("north", "south", "west"))
+    estate = Estate(
+        "pools",
+        sites=(Site("arbiter", "witness"), *(Site(pool.site) for pool in pools)),
+        pools=pools,
+        services=(*map(service, ("shop", "wiki")), service("unplaced", replicas=None)),
+    )
+    rows = [("shop", ON_POOL, "north-pool", 2), ("shop", ON_POOL, "south-pool", 3)]
+    placed = replace(estate, replicas=bindings(estate, [*rows, ("wiki", AT_SITE, "west", 4)]))
+    foreseen.takes_s = 3.0
+    for lost, expected in (((), "west"), (("west",), "south"), (("west", "south"), "north")):
+        foreseen.lost.clear()
+        audit_s(replace(placed, lost=lost), (), True)
+        assert set(foreseen.lost) == {(expected,)}
+    foreseen.lost.clear()
+    worst_s = audit_s(estate, (), True)
+    assert audit_s(replace(placed, lost=("north", "south", "west")), (), True) == worst_s
+    assert foreseen.lost == [], "nothing is known to be anywhere"
 
 
 def test_progress_says_how_many_how_long_and_where() -> None:

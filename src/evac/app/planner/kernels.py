@@ -104,24 +104,35 @@ def audit_s(estate: Estate, lost: tuple[str, ...], pairs: bool) -> float:
 
 
 def _as_measured(estate: Estate) -> float:
-    """Which share of its estimate the plan for the loss of the largest site takes; 1 if trying it might take
-    as long as compiling.
+    """Which share of its estimate the plan for the loss of the site with the most replicas takes; 1 if no
+    site is known to have any, or if trying it might take as long as compiling.
     """
     from evac.audit.impacts.planned import planned_size
     from evac.planning.plan import foresee
 
     expected_s = planned_size(estate, 1) * PLAN_S
-    if not estate.sites or not 0 < expected_s <= COMPILING_S:
+    largest = _site_with_most_replicas(estate)
+    if largest is None or not 0 < expected_s <= COMPILING_S:
         return 1.0
-    servers = np.bincount(estate.fleet.site[estate.fleet.site >= 0], minlength=len(estate.sites))
-    largest = lose(estate.sites[int(servers.argmax())].id)
     took: list[float] = []
     with interpreted():
         while len(took) < TRIES and sum(took) < LOADING_S:
             began = time.process_time()  # on a busy machine compiling also takes longer
-            foresee(estate, largest)
+            foresee(estate, lose(largest))
             took.append(time.process_time() - began)
     return min(1.0, min(took) / expected_s)
+
+
+def _site_with_most_replicas(estate: Estate) -> str | None:
+    """Among those not lost now; None if the replicas of none are known."""
+    from evac.derive.domains import lost_now, site_of_replicas, topology
+
+    top = topology(estate)
+    site = site_of_replicas(top)
+    known = site >= 0
+    count = np.bincount(site[known], estate.replicas.count[known], len(estate.sites))
+    count[lost_now(top).sites] = 0
+    return estate.sites[int(count.argmax())].id if count.any() else None
 
 
 def simulation_s(steps: int, trials: int) -> float:
