@@ -11,8 +11,8 @@ import asyncmy
 import pytest
 
 from evac.drivers.mariadb.driver import MariadbDriver
-from evac.drivers.mariadb.link import covers
-from evac.model.errors import Permanent, Retryable
+from evac.drivers.mariadb.link import covers, linked, member_of, stop_receiving
+from evac.model.errors import ActionError, Permanent, Retryable
 from evac_lab.servers.mariadb import MariadbServer
 from tests.contract.adapters.mariadb import PASSWORD, SITES, ask, data_set
 from tests.contract.capabilities.story import order, until_stopped
@@ -101,6 +101,24 @@ def test_a_silent_primary_does_not_hold_up_its_fence(server_folder: Path) -> Non
         asyncio.run(story())
         assert ask(world.anyang, f"@@GLOBAL.{variable}") == "3600", "the setting is as before"
         world.anyang.sql("INSERT INTO app.orders VALUES (1)")
+
+
+def test_a_stop_that_fails_leaves_the_setting_as_it_was(server_folder: Path) -> None:
+    """Also if the connection is lost with it."""
+    variable = "rpl_semi_sync_slave_kill_conn_timeout"
+    with data_set(server_folder) as world:
+        member = member_of(world.fence())
+
+        async def stop(statement: str) -> None:
+            async with linked(member, 30.0) as link:
+                await stop_receiving(link, statement)
+
+        for seconds in ("3600", "1"):
+            world.anyang.sql(f"SET GLOBAL {variable} = {seconds}")
+            for statement in ("STOP SLAVE 'of nobody'", "KILL CONNECTION_ID()"):
+                with pytest.raises(ActionError):
+                    asyncio.run(stop(statement))
+                assert ask(world.anyang, f"@@GLOBAL.{variable}") == seconds, statement
 
 
 def test_an_old_primary_with_transactions_of_its_own_takes_no_more_and_is_else_left_as_it_is(

@@ -41,6 +41,7 @@ from evac.drivers.mariadb.link import (
     obey,
     positions,
     read_facts,
+    stop_receiving,
 )
 from evac.drivers.parameters import many, refuse_stale, text, whole
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
@@ -54,8 +55,6 @@ _CLIENTS: Final = (
 """Client sessions, whatever they do."""
 _GONE: Final = 1094
 """Error for a session that ended before it was killed."""
-KILL_S: Final = 1
-"""How long a copy waits for a silent primary when it stops following it; 0 would mean forever."""
 _NO_LONGER_KEPT: Final = frozenset({1236})
 """Error of a copy that needs log that its primary no longer has, or never had."""
 
@@ -221,7 +220,7 @@ async def _fence(link: MariadbLink, action: Action, order: Order) -> Evidence:
         raise Permanent("not-a-standby", message)
     await obey(link, facts.seen, order, fence=max(1, order.epoch))
     if not facts.is_cut:
-        await _stop(link, "STOP SLAVE IO_THREAD")
+        await stop_receiving(link, "STOP SLAVE IO_THREAD")
     while not (facts := await read_facts(link)).is_cut:
         await link.pause()
     return {
@@ -232,17 +231,6 @@ async def _fence(link: MariadbLink, action: Action, order: Order) -> Evidence:
         "standing_age_ms": whole(action.parameters, "standing_age_ms", 0),
         "limits": "the old primary may still answer reads",
     }
-
-
-async def _stop(link: MariadbLink, statement: str) -> None:
-    """Stop receiving. A copy that confirms commits first asks its primary to end their connection; it would
-    wait for a silent one as long as this variable says, five seconds by default.
-    """
-    variable = "rpl_semi_sync_slave_kill_conn_timeout"
-    (found,) = await link.rows(f"SELECT @@GLOBAL.{variable} AS seconds")
-    await link.change(f"SET GLOBAL {variable} = %s", KILL_S)
-    await link.change(statement)
-    await link.change(f"SET GLOBAL {variable} = %s", int(found["seconds"]))
 
 
 async def _unfence(link: MariadbLink, order: Order) -> Evidence:
@@ -308,7 +296,7 @@ async def _promote(link: MariadbLink, action: Action, order: Order) -> Evidence:
     await obey(link, facts.seen, order, confirms=names)
     if facts.upstream:
         if not facts.is_cut:
-            await _stop(link, "STOP SLAVE IO_THREAD")
+            await stop_receiving(link, "STOP SLAVE IO_THREAD")
         facts = await _until_applied(link)
         await link.change("STOP SLAVE SQL_THREAD")
         await link.change("RESET SLAVE ALL")
@@ -516,7 +504,7 @@ async def _rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
         await _end_writes(link)
     await link.change("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
     if facts.upstream:
-        await _stop(link, "STOP SLAVE")
+        await stop_receiving(link, "STOP SLAVE")
     how = "CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USE_GTID = slave_pos"
     if facts.upstream:
         await link.change(how, primary.host, primary.port)

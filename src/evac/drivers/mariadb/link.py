@@ -7,6 +7,7 @@ copy and its primary each store the highest token that they obeyed themselves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import field, replace
@@ -26,6 +27,8 @@ from evac.net.secrets import Secret, resolve, scrub
 from evac.net.tls import TlsFiles, client_context
 
 CALL_S: Final = 3.0
+KILL_S: Final = 1
+"""How long a copy waits for a silent primary when it stops following it; 0 would mean forever."""
 POLL_S: Final = 0.02
 PORT: Final = 3306
 REFUSED: Final = "mariadb-refused"
@@ -303,6 +306,27 @@ async def linked(member: MariadbMember, timeout_s: float) -> AsyncIterator[Maria
     finally:
         if link.connection is not None:
             link.connection.close()
+
+
+async def stop_receiving(link: MariadbLink, statement: str) -> None:
+    """Stop receiving. A copy that confirms commits first asks its primary to end their connection; it would
+    wait for a silent one as long as this variable says, five seconds by default. It is as before afterwards.
+    """
+    variable = "rpl_semi_sync_slave_kill_conn_timeout"
+    (found,) = await link.rows(f"SELECT @@GLOBAL.{variable} AS seconds")
+    change, before = f"SET GLOBAL {variable} = %s", int(found["seconds"])
+    if before == KILL_S:
+        await link.change(statement)
+        return
+    await link.change(change, KILL_S)
+    try:
+        await link.change(statement)
+    except BaseException:
+        with contextlib.suppress(ActionError):  # this connection may be lost, or wait for an answer
+            async with linked(link.member, CALL_S) as another:
+                await another.change(change, before)
+        raise
+    await link.change(change, before)
 
 
 async def read_facts(link: MariadbLink) -> MariadbFacts:
