@@ -180,4 +180,4 @@ class ResticSimulated(SimulatedDriver, TakesBackups, RestoresData):
             raise Permanent("restore-incomplete", "some of it did not come back")
         key, token, epoch = ("", 0, 0) if order is None else (order.key, order.token, order.epoch)
         self.world.places[action.at, place] = Filled(found.tree, found.id, key, token, epoch)
-        return Restored(found.id, place, SIZE, 10, found.taken_at, {"manifest": found.tree})
+        return Restored(found.id, place, SIZE, 10, found.taken_at, {"manifest": found.tree}, found.taken_at)

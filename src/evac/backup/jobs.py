@@ -342,10 +342,7 @@ class Worker:
                 detail=f"{detail}; the restored data was left in {task.place}",
             )
         equal = level == COMPARED and outcome == "passed"
-        as_of_s = restored.reached_at
-        if as_of_s is None and copy is not None:
-            as_of_s = copy.taken_at
-        as_of = "" if as_of_s is None else f", as of {moment_words(as_of_s)}"
+        as_of = "" if restored.as_of is None else f", as of {moment_words(restored.as_of)}"
         return self._event(
             task,
             snapshot=restored.copy,

@@ -259,7 +259,8 @@ class BackupDriver(ABC):
         self, action: Action, timeout_s: float, copy: str, place: str, until: int | None
     ) -> Restored:
         found = await self._restore(action, Stopwatch(timeout_s), place_at(place), copy, until, None)
-        return Restored(found.copy, place, found.bytes, found.took_ms, found.reached_at, found.facts)
+        facts = (found.bytes, found.took_ms, found.reached_at, found.facts, found.as_of)
+        return Restored(found.copy, place, *facts)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         """Nothing, unless a driver can query the source independently of its tool."""

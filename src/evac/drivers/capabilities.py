@@ -192,6 +192,8 @@ class Restored:
     """Newest time in the data, in seconds since 1970; None if the data does not say."""
     facts: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
     """For comparison by a witness: row counts, newest timestamp, digest of the manifest."""
+    as_of: int | None = None
+    """The restore point in seconds since 1970, if known; the newest time in the data may be older."""
 
 
 class ReportsRole(Protocol):

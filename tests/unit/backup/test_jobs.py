@@ -48,6 +48,14 @@ def test_a_backup_is_listed_and_its_source_witnessed(do: Any) -> None:
     assert known.witnesses[0].facts == {"rows": 7}
 
 
+def test_restored_data_is_as_of_the_restore_point(do: Any, tmp_path: Path) -> None:
+    """The newest write in it, or the backup, may be much older."""
+    _, at_once = do(Repository(), "take", "restore", place=str(tmp_path / "one"))[0]
+    assert ", as of 1970-01-01 00:00:01 UTC" in at_once.detail
+    _, later = do(Repository(), "take", "restore", place=str(tmp_path / "two"), until_s=86_400)[0]
+    assert ", as of 1970-01-02 00:00:00 UTC" in later.detail
+
+
 def test_a_backup_that_lacks_a_path_has_failed_whatever_the_tool_says(do: Any) -> None:
     (event,), known = do(Repository(missing=("/srv/missing",)), "take")
     assert (event.outcome, event.code) == ("failed", "backup-incomplete")

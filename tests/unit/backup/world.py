@@ -127,7 +127,9 @@ class Vault:
             await asyncio.sleep(found.takes_s)
             facts = found.content if found.restored is None else found.restored
             newest = found.copies[-1]
-            return Restored(newest.id, place, newest.bytes or 0, int(found.takes_s * 1_000), None, facts)
+            as_of = newest.taken_at if until is None else until
+            took_ms = int(found.takes_s * 1_000)
+            return Restored(newest.id, place, newest.bytes or 0, took_ms, None, facts, as_of)
 
     async def clean_up(self, action: Action, timeout_s: float, place: str) -> None:
         self.repositories[str(action.settings["id"])].places.discard(place)
