@@ -30,13 +30,13 @@ pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]
 SITES = ("pangyo", "anyang", "ansan")
 LOST = [word for site in SITES for word in ("--confirm", site)]
 SERVER = "restic-rest-server"
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "bundle.md"
 _LAPTOP = """
-import socket, subprocess, sys, time
-ip, server, host, port, disk, *argv = sys.argv[1:]
+import shlex, socket, subprocess, sys, time
+ip, server, host, port, *argv = sys.argv[1:]
 subprocess.run((ip, "link", "set", "lo", "up"), check=True)
 if server:
-    words = (server, "--no-auth", "--append-only", "--path", disk, "--listen", f"{host}:{port}")
-    repository = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    repository = subprocess.Popen(shlex.split(server), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while socket.socket().connect_ex((host, int(port))):
         assert repository.poll() is None, "the repository server does not start"
         time.sleep(0.02)
@@ -104,7 +104,7 @@ class Company:
         self, argv: Sequence[str], env: Mapping[str, str], server: str = ""
     ) -> subprocess.CompletedProcess[str]:
         told = {"PATH": "/nowhere", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", **env}
-        where = (shutil.which("ip") or "", server, self.host, str(self.port), str(self.disk))
+        where = (shutil.which("ip") or "", server, self.host, str(self.port))
         whole = (shutil.which("unshare") or "", *APART[1:], sys.executable, "-c", _LAPTOP, *where, *argv)
         return subprocess.run(
             whole, env=told, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
@@ -114,6 +114,14 @@ class Company:
         shares = [word for path in sorted(self.people.iterdir())[:people] for word in ("--share", str(path))]
         argv = ["serve", "--bundle", "lab.bundle", "--into", "laptop", *shares, *LOST]
         return self.at_the_laptop([*argv, "--reason", "every site burnt", "--until-idle", "1s"], {})
+
+    def as_documented(self, server: str) -> str:
+        """The command that the guide gives for the server, with this disk and this address."""
+        (line,) = re.findall(
+            rf"^ +FOLDER/tools/{SERVER} (.*)$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        here = {"/media/disk": str(self.disk), "10.1.0.9:8000": f"{self.host}:{self.port}"}
+        return shlex.join((server, *(here.pop(word, word) for word in shlex.split(line))))
 
     def restores(self, env: Mapping[str, str], server: str = "") -> subprocess.CompletedProcess[str]:
         into = ["--into", str(self.folder / "restored"), "--store", "sqlite:laptop/evac.sqlite"]
@@ -170,12 +178,13 @@ def test_the_repository_server_and_what_it_serves_come_back_from_a_bundle_alone(
     assert not (company.folder / "restored").exists()
     server = shutil.which(SERVER, path=env["PATH"]) or ""
     assert Path(server).is_relative_to(company.folder / "laptop")
-    done = company.restores(env, server)
+    documented = company.as_documented(server)
+    done = company.restores(env, documented)
     assert done.returncode == console.DONE, done.stdout + done.stderr
     said = " ".join(done.stdout.split())
     assert "it matches what was recorded when the backup was taken" in said, "the bundle lacks the witness"
     assert manifest_of(company.folder / "restored") == kept
-    again = company.restores(env, server)
+    again = company.restores(env, documented)
     assert again.returncode != console.DONE
     assert "is not empty" in again.stdout + again.stderr
     assert manifest_of(company.folder / "restored") == kept, "nothing is overwritten"
