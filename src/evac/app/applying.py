@@ -191,10 +191,12 @@ async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int, kept: Kept)
     found = await problems_of(bound, drivers.get, known)
     steps = []
     for step in bound.spec.steps:
-        problems, gate = found[step.id], step.gate
+        problems, gate, words = found[step.id], step.gate, words_of(bound.actions[step.id])
         if problems and kind_of(step.kind).fences and "attest" in loaded.policy.store(step.target).proofs:
             problems, gate = (), f"{'; '.join(problems)}; or a person who has checked it can attest it"
-        steps.append(StepChecked(step.id, words_of(bound.actions[step.id]), problems, step.manual, gate))
+        if problems and step.optional:
+            problems, words = (), (*words, f"skipped if it fails, as it would now: {'; '.join(problems)}")
+        steps.append(StepChecked(step.id, words, problems, step.manual, gate))
     needs_approval = outside(loaded.policy.envelope, bound.spec.envelope)
     return dry_run_of(loaded.digest, scenario.title, steps, needs_approval, leaving)
 

@@ -44,6 +44,7 @@ class Agenda:
         "now_ms",
         "observe",
         "offered",
+        "optional",
         "parked",
         "places",
         "promised",
@@ -75,6 +76,7 @@ class Agenda:
         self.trying: dict[str, int] = {}
         self.held: dict[str, list[int]] = {}
         self.fences = fences_of(view)
+        self.optional = [i for i, step in enumerate(view.steps) if step.optional]
         self.standing: list[int] | None = None
         self.stands = bytearray()
         view.changed.clear()

@@ -95,6 +95,8 @@ def _records(view: RunView, agenda: Agenda, now_ms: int) -> list[Event]:
         spent = (i for i in dict.fromkeys(agenda.spent) if view.phases[i] in ("ready", "succeeded"))
         found += [_spent(view, i, now_ms) for i in spent]
         agenda.spent = []
+    if agenda.optional and (view.counts.get("failed", 0) or view.doubtful):
+        found += _gone_without(view, agenda, now_ms)
     found += agenda.boots.records(view, now_ms)
     if found:
         return found
@@ -121,6 +123,25 @@ def _spent(view: RunView, i: int, now_ms: int) -> Event:
         data |= {"code": "too-many-interruptions", "message": why}
     kind = "step_failed" if view.phases[i] == "ready" else "undo_failed"
     return Event(kind, now_ms, view.steps[i].id, view.attempts[i], data)
+
+
+def _gone_without(view: RunView, agenda: Agenda, now_ms: int) -> Iterator[Event]:
+    """Optional steps that failed for good, or that nobody can tell the result of: what waits for them goes
+    on.
+    """
+    if view.phase not in ("running", "paused", "awaiting_approval"):
+        return
+    for i in agenda.optional:
+        if view.phases[i] == "failed":
+            why = view.failures.get(i, ("", ""))[1]
+        elif i in view.doubtful and i not in view.undo.unclear:
+            why = view.whys.get(i, "")
+        else:
+            continue
+        reason = "the run goes on without it" + (f": {why}" if why else "")
+        yield Event(
+            "step_skipped", now_ms, view.steps[i].id, view.attempts[i], {"who": EVAC, "reason": reason}
+        )
 
 
 def _move(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:

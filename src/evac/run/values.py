@@ -193,6 +193,8 @@ class RunStep:
     """Whether it is on the chain of steps that decides when the last service is restored: only there a late
     step is urgent.
     """
+    optional: bool = False
+    """Whether evac skips it by itself once it failed for good or nobody can tell what it did."""
 
     def __post_init__(self) -> None:
         if type(self.id) is not StepId:

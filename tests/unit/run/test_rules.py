@@ -372,3 +372,38 @@ def test_no_loss_is_shown_as_less_than_it_is(milliseconds: int) -> None:
     shown = Fraction(time_lost(milliseconds).removesuffix(" s")) * 1_000
     assert milliseconds <= shown < milliseconds + 100
     assert Loss("orders", "a", "b", milliseconds, "declared").figure == time_lost(milliseconds)
+
+
+@pytest.mark.parametrize("outcome", ["refuse", "retry", "gone"])
+@pytest.mark.parametrize("optional", [True, False])
+def test_a_run_goes_on_without_an_optional_step_that_failed_and_waits_for_any_other(
+    outcome: str, optional: bool
+) -> None:
+    steps = (
+        RunStep("redirect:mail", "redirect", "mail", 0, 1_000, optional=optional),
+        RunStep("stop:mail", "stop", "mail", 1_000, 1_000, ("redirect:mail",)),
+    )
+    world = World(
+        RunSpec("r", "i", "p", steps, approvals=0),
+        outcome=lambda step, attempt: outcome if step == "redirect:mail" else "ok",
+    )
+    observed = world._later
+
+    def unclear(after_ms: int, event: Event) -> None:
+        blind = event.kind == "step_observed" and outcome == "gone"
+        observed(after_ms, event._replace(data={"outcome": "unclear"}) if blind else event)
+
+    world._later = unclear  # type: ignore[method-assign]
+    world.begin()
+    for _ in range(400):
+        if not world.step():
+            break
+    skipped = [event for event in world.events if event.kind == "step_skipped"]
+    if not optional:
+        assert (world.view.phase, skipped) == ("paused", [])
+        assert "stop:mail" not in world.done
+        return
+    assert world.view.phase == "succeeded_with_exceptions"
+    assert [(one.step, one.data["who"]) for one in skipped] == [("redirect:mail", "evac")]
+    assert "stop:mail" in world.done, "only once the other was tried"
+    assert world.acts[-1][0] == "stop:mail"

@@ -27,6 +27,7 @@ from evac.derive.stores import primary_site
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
+from evac.engine.runs.ordering import in_order
 from evac.engine.runs.protection import REJOIN_MS, protection_after
 from evac.engine.runs.step_actions import (
     BEFORE,
@@ -88,7 +89,7 @@ def bind(
     losses: Mapping[str, Loss] = MappingProxyType({}),
 ) -> Bound:
     """The run of a plan on the estate it was made from. losses: store -> the most that its promotion loses as
-    observed; for others the plan's figure.
+    observed; for others the plan's figure. Raises RunError if steps wait for each other.
     """
     ground = ground_of(estate, plan, policy)
     critical = _critical(plan)
@@ -130,6 +131,7 @@ def bind(
     for fed, action in fed_already(steps):
         steps.append(fed)
         actions[fed.id] = (action,)
+    in_order(steps)
     spec = RunSpec(
         run=run,
         incident=incident,
@@ -460,6 +462,8 @@ def _step_row(step: RunStep) -> list[Any]:
         step.act,
     ]
     of_boot = [step.rack, list(step.feeds), step.boot_server, step.lag_ms]
+    if step.optional:
+        return [*row, *of_boot, step.words, step.cold, step.critical, True]
     if step.critical:
         return [*row, *of_boot, step.words, step.cold, True]
     if step.cold:

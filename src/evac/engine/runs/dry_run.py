@@ -21,6 +21,7 @@ from evac.drivers.registry import acts
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.live_actions import PREFIX as STANDING
 from evac.engine.runs.live_actions import LiveActions, Standing, decode_standing, refuse_old_standing
+from evac.engine.runs.ordering import in_order
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import PREFIX as EPOCH
 from evac.engine.stores.datasets import Epoch
@@ -28,6 +29,7 @@ from evac.model.errors import EvacError, NotAllowed
 from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunStep
+from evac.steps.kind import StepKind
 from evac.steps.registry import kind_of
 from evac.store.port import Store, all_entries
 
@@ -229,23 +231,15 @@ class _Before:
 
 
 def _before(steps: Sequence[RunStep]) -> dict[str, _Before]:
-    """Step -> what precedes it. O(steps + arrows)."""
-    by_id: dict[str, RunStep] = {step.id: step for step in steps}
+    """Step -> what precedes it. O(steps + arrows). Raises RunError if steps wait for each other."""
+    ordered = in_order(steps)
+    kinds: dict[str, StepKind] = {step.id: kind_of(step.kind) for step in ordered}
     found: dict[str, _Before] = {}
-    for first in by_id:
-        waiting = [first]
-        while waiting:
-            name = waiting[-1]
-            own = [one for one in by_id[name].after if one in by_id]
-            missing = [one for one in own if one not in found]
-            if missing:
-                waiting += missing
-                continue
-            waiting.pop()
-            kinds = [kind_of(by_id[one].kind) for one in own]
-            found[name] = _Before(
-                max((found[one].depth + 1 for one in own), default=0),
-                any(kind.powers for kind in kinds) or any(found[one].powers for one in own),
-                any(not kind.checks for kind in kinds) or any(found[one].changes for one in own),
-            )
+    for step in ordered:
+        own = [one for one in step.after if one in kinds]
+        found[step.id] = _Before(
+            max((found[one].depth + 1 for one in own), default=0),
+            any(kinds[one].powers or found[one].powers for one in own),
+            any(not kinds[one].checks or found[one].changes for one in own),
+        )
     return found

@@ -460,7 +460,8 @@ def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
 def redirects(ground: Ground, steps: Sequence[RunStep]) -> list[tuple[RunStep, tuple[Action, ...]]]:
     """For each service whose traffic a run moved away and this plan does not shift: routers of the returning
     sites do not know the new location yet, and proxies still exclude a site that has returned. In an
-    evacuation, routers of the site that is left follow the shift, because they still answer.
+    evacuation, routers of the site that is left follow the shift, because they still answer; one of them
+    that does not is no reason to stay.
     """
     found = []
     scenario = ground.plan.scenario.kind
@@ -484,22 +485,31 @@ def redirects(ground: Ground, steps: Sequence[RunStep]) -> list[tuple[RunStep, t
                 after=() if scenario == "restore" else tuple(one.id for one in own),
                 site=actions[0].at,
                 deadline_ms=REDIRECT_DEADLINE_MS,
+                optional=scenario == "evacuate",
             )
             found.append((step, actions))
     return found
 
 
 def stopped_last(ground: Ground, steps: Sequence[RunStep]) -> list[RunStep]:
-    """In an evacuation, a service stops where it is left once all its users are sent elsewhere."""
+    """In an evacuation, a service stops where it is left once all its users are sent elsewhere, or could not
+    be. What frees capacity stops at other sites, and waits for nothing: the services to be moved need it.
+    """
     sent = {step.target: step.id for step in steps if step.kind == Redirect.name}
     if ground.plan.scenario.kind != "evacuate":
         return list(steps)
     return [
         replace(step, after=(*step.after, sent[step.target]))
-        if step.target in sent and kind_of(step.kind).replicas < 0
+        if step.target in sent and _leaves(step)
         else step
         for step in steps
     ]
+
+
+def _leaves(step: RunStep) -> bool:
+    """Whether the step stops a service where it is left."""
+    kind = kind_of(step.kind)
+    return kind.replicas < 0 and not kind.frees_capacity
 
 
 def _let_in_again(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
