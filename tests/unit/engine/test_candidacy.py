@@ -158,3 +158,31 @@ def test_a_controller_that_is_cut_off_says_so_and_one_that_follows_does_not() ->
         await world.until(lambda: world.controllers[others[0]].neither == "")
 
     play(story, World(policy_of("hold")))
+
+
+@pytest.mark.parametrize("between", [Corrupt("an unreadable generation"), Superseded(1, 2)])
+def test_a_store_that_answers_meanwhile_was_not_shut_all_the_time(between: Exception) -> None:
+    """Two short failures with an answer between them are not one long failure."""
+
+    async def story() -> None:
+        store, told = Sick(LOOP_MS), list[str]()
+        wrong: list[Exception] = []
+
+        async def take() -> Lease:
+            if wrong:
+                raise wrong[0]
+            return await store.acquire(LEADER, "north/1/a", 600_000)
+
+        candidacy = Candidacy(store, take, 0.5, lambda error: told.append(error.message))
+        store.full = True
+        waiting = asyncio.ensure_future(candidacy.wait())
+        await asyncio.sleep(SHUT_S * 0.7)
+        wrong.append(between)
+        await asyncio.sleep(2)
+        wrong.clear()
+        await asyncio.sleep(SHUT_S * 0.7)
+        assert FULL not in told
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    run_virtually(story())

@@ -138,10 +138,10 @@ class Candidacy(Generic[Term]):
             try:
                 term = await self._take()
             except Superseded as error:
-                self.why = error.message
+                self.why, self._shut_s = error.message, None
                 return None
             except Corrupt as error:
-                self.why = error.message
+                self.why, self._shut_s = error.message, None
                 self._cannot_read(error)
                 return None
             except LockHeld as held:
