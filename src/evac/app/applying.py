@@ -9,7 +9,6 @@ run.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
+from uuid import uuid4
 
 from evac import estate as estates
 from evac.app import runs
@@ -43,7 +43,6 @@ from evac.model.digest import estate_digest
 from evac.model.errors import (
     EvacError,
     InvalidInput,
-    LockHeld,
     NotAllowed,
     StalePlan,
     Superseded,
@@ -301,8 +300,8 @@ async def _check_writable(store: Store) -> None:
     """Raise Unavailable with the cause: a controller that cannot write would only wait, with it in its
     log.
     """
-    with contextlib.suppress(LockHeld):  # it was written
-        await store.release(await store.acquire("starting", f"pid {os.getpid()}", round(START_S * 1_000)))
+    name = f"starting-{uuid4().hex}"  # of its own: a lease that someone else holds would prove nothing
+    await store.release(await store.acquire(name, f"pid {os.getpid()}", round(START_S * 1_000)))
 
 
 LOOK_S: Final = 5.0

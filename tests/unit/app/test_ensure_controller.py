@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from evac.app.applying import ensure_controller
-from evac.model.errors import Unavailable
-from evac.store.port import Put
+from evac.model.errors import LockHeld, Unavailable
+from evac.store.port import Lease, MemoryStore, Put
 from evac.store.sqlite import SqliteStore
 
 
@@ -43,3 +43,21 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert "full" in error.message
     assert "free some space" in error.hint
     assert not log.exists(), "no controller was started"
+
+
+def test_another_that_starts_one_proves_nothing_of_the_disk(tmp_path: Path) -> None:
+    """Its lease may have been written when there was still room."""
+
+    class Full(MemoryStore):
+        async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+            if held := await self.holder(name):
+                raise LockHeld(name, held.owner)
+            raise Unavailable("the disk is full")
+
+    async def story() -> None:
+        store = Full()
+        await MemoryStore.acquire(store, "starting", "pid 1", 90_000)
+        with pytest.raises(Unavailable, match="the disk is full"):
+            await ensure_controller(store, "", tmp_path, None, tmp_path / "controller.log")
+
+    asyncio.run(story())
