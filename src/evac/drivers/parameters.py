@@ -159,8 +159,9 @@ def lower_token(target: str, seen: int, token: int) -> Permanent:
     return Permanent(
         "stale-token",
         f"{target} has already obeyed token {seen}; {token} is from an older leader, or from a new store in "
-        f"place of a lost one; in that case: evac serve --generation {generation_of(seen) + 1}",
-        "stop: another controller leads",
+        "place of a lost one",
+        "if another controller leads, stop this one; if its store is lost: "
+        f"evac serve --generation {generation_of(seen) + 1}",
     )
 
 

@@ -86,10 +86,15 @@ class Within(Generic[T]):
     counts from there.
     """
 
-    __slots__ = ("_limit_s", "_work")
+    __slots__ = ("_limit", "_limit_s", "_work")
 
     def __init__(self, work: Coroutine[Any, Any, T], limit_s: float) -> None:
         self._work, self._limit_s = work, limit_s
+        self._limit: asyncio.Timeout | None = None
+
+    def expired(self) -> bool:
+        """Whether the limit ended the work: the work itself may raise TimeoutError too."""
+        return self._limit is not None and self._limit.expired()
 
     def __await__(self) -> Generator[Any, Any, T]:
         try:
@@ -99,7 +104,7 @@ class Within(Generic[T]):
         return (yield from self._go_on(waits_for).__await__())
 
     async def _go_on(self, waits_for: Any) -> T:
-        async with asyncio.timeout(self._limit_s):
+        async with asyncio.timeout(self._limit_s) as self._limit:
             return await _Rest(self._work, waits_for)
 
 

@@ -96,7 +96,11 @@ def test_an_order_from_a_new_store_fails_at_once_and_names_the_way_on(tmp_path: 
                 checked = await driver.check(action(made), order(3))
             assert isinstance(checked.error, Permanent)
             assert checked.error.code == "stale-token"
-            assert "evac serve --generation 1" in checked.error.message
+            assert "new store in place of a lost one" in checked.error.message
+            way = (
+                "if another controller leads, stop this one; if its store is lost: evac serve --generation 1"
+            )
+            assert checked.error.hint == way
             silent = await driver.check(action(made), order(1_842))
             assert not silent.ready
         finally:

@@ -75,6 +75,11 @@ def test_nothing_is_looked_at_where_nothing_was_begun() -> None:
     assert (kind, data["code"], member.log) == ("step_failed", "not-ready", [])
 
 
+def test_a_failure_that_no_retry_mends_says_what_to_do() -> None:
+    said = Permanent("stale-token", "it obeyed another leader", "stop this controller")
+    assert outcome(Member(said, "absent"))[1]["message"] == f"{said.message}; next: {said.hint}"
+
+
 class Frozen(Member):
     """Takes the connection and answers nothing."""
 
@@ -84,17 +89,50 @@ class Frozen(Member):
     async def observe(self, action: Action, order: Order) -> Observed:
         return await asyncio.Event().wait()  # type: ignore[return-value]
 
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        return await asyncio.Event().wait()  # type: ignore[return-value]
+
+
+class Broken(Member):
+    """Raises what no driver may raise, at once."""
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        raise TimeoutError
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        raise TimeoutError
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        raise TimeoutError
+
+
+Outcomes = tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any]]
+
+
+def every_way(driver: Any) -> Outcomes:
+    """What a try, a look and an undo say."""
+
+    async def story() -> Outcomes:
+        terms = Terms("r1", lambda step: (PROMOTE,), lambda name: driver, Leader(), Patience())
+        performer, one = Performer(terms, lambda: None), Try(STEP, STEP.id, 1, epoch=3)
+        return await performer.start(one), await performer.observe(one), await performer.undo(one)
+
+    return run_virtually(story())
+
+
+def test_a_driver_that_breaks_its_contract_is_named_and_not_called_late() -> None:
+    """Also if what it raises is what a limit raises too."""
+    started, observed, undone = every_way(Broken(SAID[0], "absent"))
+    words = "postgres at anyang: TimeoutError"
+    assert (started[0], started[1]["code"], started[1]["message"]) == ("step_failed", "driver-broken", words)
+    assert observed == ("step_observed", {"outcome": "unclear", "evidence": {"why": words}})
+    assert undone == ("step_unknown", {"message": words})
+
 
 def test_what_did_not_answer_is_named() -> None:
     """At three in the morning, `did not finish within 10000 ms` names no system to look at."""
-
-    async def story() -> tuple[tuple[str, Any], tuple[str, Any]]:
-        driver: Any = Frozen(SAID[0], "absent")
-        terms = Terms("r1", lambda step: (PROMOTE,), lambda name: driver, Leader(), Patience())
-        performer, one = Performer(terms, lambda: None), Try(STEP, STEP.id, 1, epoch=3)
-        return await performer.start(one), await performer.observe(one)
-
-    started, observed = run_virtually(story())
+    started, observed, undone = every_way(Frozen(SAID[0], "absent"))
     words = "postgres at anyang: did not finish within 10 s"
     assert (started[0], started[1]["code"], started[1]["message"]) == ("step_failed", "timeout", words)
     assert observed == ("step_observed", {"outcome": "unclear", "evidence": {"why": words}})
+    assert undone == ("step_unknown", {"message": words})

@@ -231,10 +231,8 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
     async def check(self, action: Action, order: Order) -> Checked:
         try:
             answer = await self._send("check", action, order, order.timeout_s)
-        except (Permanent, Retryable) as error:
-            return Checked((error.message,), error=error)
-        except ActionError as error:  # nothing was asked to change, so nothing is in doubt
-            return Checked((error.message,))
+        except ActionError as error:
+            return client.not_checked(error)
         return Checked(tuple(str(words) for words in answer.get("problems", ())), client.evidence_of(answer))
 
     async def execute(self, action: Action, order: Order) -> Evidence:

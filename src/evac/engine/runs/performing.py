@@ -144,8 +144,9 @@ class Performer:
     async def _tried(self, one: Try, acting: _Acting) -> Outcome:
         """As the drivers report it."""
         limit_ms = deadline_ms(self._terms.patience, one.step)
+        within = Within(self._do_all(one, limit_ms, acting), limit_ms / 1_000)
         try:
-            return await Within(self._do_all(one, limit_ms, acting), limit_ms / 1_000)
+            return await within
         except (LeaseLost, asyncio.CancelledError):
             raise
         except OutcomeUnknown as error:
@@ -156,20 +157,17 @@ class Performer:
             return _failed(error.code, error.message, LATE_AGAIN_MS)
         except Retryable as error:
             return self._again(one, error.code, error.message, error.after_ms)
-        except TimeoutError:
-            words = _late(acting.action, limit_ms)
-            return (
-                ("step_unknown", {"message": words}) if acting.begun else self._again(one, "timeout", words)
-            )
-        except Exception as error:  # a driver that breaks its contract: in doubt, whatever it meant
-            words = _short(f"{type(error).__name__}: {error}")
+        except Exception as error:  # late; or a driver that breaks its contract: in doubt, whatever it meant
+            late = within.expired()
+            words = _late(acting.action, limit_ms) if late else _broken(acting.action, error)
             if acting.begun:
                 return "step_unknown", {"message": words}
-            return self._again(one, "driver-broken", words)
+            return self._again(one, "timeout" if late else "driver-broken", words)
 
     async def _gave_up(self, one: Try, error: Permanent) -> Outcome:
         """It failed for good. A server that may still draw power is checked at once: off is off."""
-        kind, data = _failed(error.code, error.message, NO_MORE)
+        words = f"{error.message}; next: {error.hint}" if error.hint else error.message
+        kind, data = _failed(error.code, words, NO_MORE)
         known = BOOT_CODES.get(error.code)
         if known is not None and known.draws and not self._terms.dry_run:
             seen = await self.observe(one)
@@ -324,19 +322,18 @@ class Performer:
         boot_gate = self._gate if kind_of(one.step.kind).boots else None
         early = boot_gate is not None and boot_gate.may_arrive(one.step)
         seen: list[Observed] = []
-        acting = _Acting()
+        acting, limit = _Acting(), asyncio.timeout(limit_ms / 1_000)
         try:
-            async with asyncio.timeout(limit_ms / 1_000):
+            async with limit:
                 for number, action in enumerate(self._terms.actions(one.name)):
                     acting.action = action
                     order = self._order(one, number, limit_ms)
                     seen.append(await self._terms.driver(action.driver).observe(action, order))
         except (LeaseLost, asyncio.CancelledError):
             raise
-        except TimeoutError:
-            seen.append(Observed("unclear", {"why": _late(acting.action, limit_ms)}))
         except Exception as error:  # a system that cannot be asked gives no answer
-            seen.append(Observed("unclear", {"why": _short(f"{type(error).__name__}: {error}")}))
+            why = _late(acting.action, limit_ms) if limit.expired() else _broken(acting.action, error)
+            seen.append(Observed("unclear", {"why": why}))
         evidence: dict[str, Any] = {}
         for one_seen in seen:
             _collect(evidence, one_seen.evidence)
@@ -353,9 +350,11 @@ class Performer:
         limit_ms = deadline_ms(self._terms.patience, one.step)
         actions = list(enumerate(self._terms.actions(one.name)))
         evidence: dict[str, Any] = {}
+        acting, limit = _Acting(), asyncio.timeout(limit_ms / 1_000)
         try:
-            async with asyncio.timeout(limit_ms / 1_000):
+            async with limit:
                 for number, action in reversed(actions):
+                    acting.action = action
                     self._boundary()
                     self._terms.authority.check()
                     order = self._order(one, number, limit_ms)
@@ -369,8 +368,10 @@ class Performer:
             wait_ms = again_ms(self._terms.patience, one.tries, error.after_ms)
             return "undo_failed", _failed(error.code, error.message, wait_ms)[1]
         except Exception as error:  # a timeout, or a doubt
-            words = error.message if isinstance(error, EvacError) else f"{type(error).__name__}: {error}"
-            return "step_unknown", {"message": _short(words)}
+            if isinstance(error, EvacError):
+                return "step_unknown", {"message": _short(error.message)}
+            words = _late(acting.action, limit_ms) if limit.expired() else _broken(acting.action, error)
+            return "step_unknown", {"message": words}
         return "undo_done", {"evidence": evidence}
 
     def _again(self, one: Try, code: str, message: str, after_ms: int = 0) -> Outcome:
@@ -403,8 +404,19 @@ class _Acting:
 
 
 def _late(action: Action | None, limit_ms: int) -> str:
-    who = "" if action is None else f"{action.driver} at {action.at}: " if action.at else f"{action.driver}: "
-    return f"{who}did not finish within {duration(limit_ms)}"
+    return f"{_whose(action)}did not finish within {duration(limit_ms)}"
+
+
+def _broken(action: Action | None, error: Exception) -> str:
+    """An error that no driver may raise."""
+    what = str(error)
+    return _short(f"{_whose(action)}{type(error).__name__}" + (f": {what}" if what else ""))
+
+
+def _whose(action: Action | None) -> str:
+    if action is None:
+        return ""
+    return f"{action.driver} at {action.at}: " if action.at else f"{action.driver}: "
 
 
 def _key(run: str, step: str, number: int) -> str:
