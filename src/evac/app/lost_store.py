@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from evac.app.anchoring import AgentReach, agents_of
 from evac.app.observing import observe
@@ -16,21 +17,27 @@ from evac.engine.lead.leadership import LEADER
 from evac.estate import load
 from evac.model.errors import EvacError, NotAllowed
 from evac.model.estate import Estate
-from evac.model.generation import generation_of
+from evac.model.generation import generation_of, token_in
 from evac.model.records import dataclass
 from evac.store.generation import read_generation
 from evac.store.port import Store
 from evac.views.words import listed
 
 ASK_S: Final = 2.0
+ASK_MS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Obeyed:
-    """who: the systems that have obeyed a leader; generation: the newest that any of them knows."""
+    """who: the systems that have obeyed a leader, or know a generation; generation, token: the newest and the
+    highest that any of them knows. silent: agents that did not answer; answers: whether any agent did.
+    """
 
     who: tuple[str, ...] = ()
     generation: int = 0
+    token: int = 0
+    silent: tuple[str, ...] = ()
+    answers: bool = False
 
 
 async def is_new(store: Store) -> bool:
@@ -44,36 +51,68 @@ async def obeyed(estate: Estate, drivers: Drivers, now_ms: int) -> Obeyed:
     tokens = {f"the member of {one.store} at {one.site}": one.token for one in members}
     agents = agents_of(estate)
     found = await asyncio.gather(*(_of_agent(reach) for reach in agents.values()))
-    known = [generation for generation, _ in found]
-    tokens |= {f"the agent at {site}": token for site, (_, token) in zip(agents, found, strict=True)}
-    who = tuple(sorted(name for name, token in tokens.items() if token))
-    return Obeyed(who, max([*known, *map(generation_of, tokens.values())], default=0))
+    known = {f"the agent at {site}": one for site, one in zip(agents, found, strict=True) if one is not None}
+    silent = tuple(sorted(f"the agent at {s}" for s, one in zip(agents, found, strict=True) if one is None))
+    tokens |= {name: token for name, (_, token) in known.items()}
+    who = {name for name, token in tokens.items() if token} | {
+        name for name, (one, _) in known.items() if one
+    }
+    newest = [*(one for one, _ in known.values()), *map(generation_of, tokens.values())]
+    highest = max(tokens.values(), default=0)
+    return Obeyed(tuple(sorted(who)), max(newest, default=0), highest, silent, bool(known))
 
 
-async def _of_agent(reach: AgentReach) -> tuple[int, int]:
-    """(Newest generation, highest token) that an agent knows; zeros if it does not answer."""
+async def _of_agent(reach: AgentReach) -> tuple[int, int] | None:
+    """(Newest generation, highest token) that an agent knows; None if it does not say."""
     agent = AgentGenerations(*reach)
     try:
         return await agent.known(ASK_S)
     except (EvacError, OSError, TimeoutError):
-        return 0, 0
+        return None
     finally:
         await agent.close()
 
 
 async def next_generation(store: Store, estate: Estate, drivers: Drivers, now_ms: int) -> int:
-    """Generation with which a new store is obeyed: above all that anyone has obeyed. 0 if the store has a
-    history of its own; its own generation if no one has obeyed any.
+    """Generation with which this store is obeyed: its own if no one has obeyed more than it issued, which is
+    nothing for a new store; else one above all that anyone has obeyed. 0 requests none. Raises NotAllowed if
+    a controller leads here that would be refused: it must be stopped first.
     """
-    if not await is_new(store):
-        return 0
     own, found = (await read_generation(store)).number, await obeyed(estate, drivers, now_ms)
-    return max(own, found.generation + 1) if found.who or found.generation else own
+    if not found.who:
+        return own
+    leads = await store.holder(LEADER)
+    if not await is_new(store) and found.generation <= own:
+        issued = leads.token if leads is not None else await _next_token(store)
+        if found.token <= token_in(own, issued):
+            return 0
+    number = max(own, found.generation + 1)
+    if leads is not None:
+        raise NotAllowed(
+            "store-new",
+            f"{leads.owner} leads in this store, but {_have_obeyed(found)} another store's leader and would "
+            "refuse every order",
+            "name that store with --store; if it is lost: stop this controller, then start it again with "
+            f"--generation {number}",
+        )
+    return number
+
+
+async def _next_token(store: Store) -> int:
+    """A token above all that this store has issued."""
+    lease = await store.acquire(f"asking-{uuid4().hex}", "evac", ASK_MS)
+    await store.release(lease)
+    return lease.token
+
+
+def _have_obeyed(found: Obeyed) -> str:
+    return f"{listed(found.who)} {'has' if len(found.who) == 1 else 'have'} obeyed"
 
 
 async def check_not_replaced(store: Store, estate: Path, now_ms: int) -> None:
     """Raise NotAllowed if the store is new, of no generation that someone chose, and systems have obeyed the
-    leader of another one: they would refuse every order, and that store may still act.
+    leader of another one, which may still act: they would refuse every order. So it is if there are agents
+    and none says what it has obeyed.
     """
     if not await is_new(store) or (await read_generation(store)).number:
         return
@@ -82,12 +121,19 @@ async def check_not_replaced(store: Store, estate: Path, now_ms: int) -> None:
         found = await obeyed(load(estate), drivers, now_ms)
     finally:
         await drivers.close()
+    silent = f"; {listed(found.silent)} did not say" if found.silent else ""
     if found.who:
-        verb = "has" if len(found.who) == 1 else "have"
         raise NotAllowed(
             "store-new",
-            f"this store is new, but {listed(found.who)} {verb} obeyed the leader of another store and would "
-            "refuse every order",
+            f"this store is new, but {_have_obeyed(found)} the leader of another store and would "
+            f"refuse every order{silent}",
             "name that store with --store; if it is lost: evac run adopt PLAN ESTATE --incident NAME "
             "--reason WHY",
+        )
+    if found.silent and not found.answers:
+        raise NotAllowed(
+            "store-new",
+            f"this store is new, and no agent says whether it has obeyed the leader of another one{silent}",
+            "see why: evac doctor ESTATE; if evac never led anything here, start a controller first: "
+            "evac serve ESTATE",
         )

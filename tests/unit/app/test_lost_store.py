@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from evac.agent.config import AgentConfig
+from evac.app.anchoring import agents_of
 from evac.app.lost_store import check_not_replaced, next_generation
 from evac.drivers.port import Action, Order
-from evac.drivers.process.driver import ProcessDriver
+from evac.drivers.process.driver import AgentGenerations, ProcessDriver
 from evac.drivers.registry import Drivers
 from evac.engine.lead.leadership import LEADER
 from evac.estate import load
@@ -64,9 +65,14 @@ def test_what_agents_have_obeyed_counts_though_no_member_of_a_store_has(tmp_path
                 assert "evac run adopt" in refused.value.hint
                 await driver.execute(action(made), order((3 << GENERATION_BITS) + 1))
                 assert await next_generation(store, load(path), drivers, 0) == 4
-                await store.acquire(LEADER, "here", 600_000)
+                led = await store.acquire(LEADER, "here", 600_000)
                 await check_not_replaced(store, path, 0)
-                assert await next_generation(store, load(path), drivers, 0) == 0
+                with pytest.raises(NotAllowed, match="here leads in this store, but the agent") as refused:
+                    await next_generation(store, load(path), drivers, 0)
+                assert "--generation 4" in refused.value.hint
+                await store.transact((), (Put("journal/watch/0", b"x"),))
+                await store.release(led)
+                assert await next_generation(store, load(path), drivers, 0) == 4
         finally:
             await driver.close()
             await drivers.close()
@@ -105,5 +111,68 @@ def test_an_order_from_a_new_store_fails_at_once_and_names_the_way_on(tmp_path: 
             assert not silent.ready
         finally:
             await driver.close()
+
+    asyncio.run(story())
+
+
+def test_a_store_that_issued_what_was_obeyed_keeps_its_generation(tmp_path: Path) -> None:
+    """A controller that led here, and one that took office in a new store while another had led."""
+    made = agents.config(tmp_path, agents.sleeper())
+    path = estate_of(tmp_path, made)
+
+    async def story() -> None:
+        store, drivers, driver = SqliteStore(tmp_path / "own.sqlite"), Drivers(), ProcessDriver()
+        try:
+            async with agents.running(made):
+                led = await store.acquire(LEADER, "here", 600_000)
+                await store.transact((), (Put("journal/watch/0", b"x"),))
+                await driver.execute(action(made), order(led.token))
+                assert await next_generation(store, load(path), drivers, 0) == 0
+                await store.release(led)
+                assert await next_generation(store, load(path), drivers, 0) == 0
+                await driver.execute(action(made), order(led.token + 1_000))
+                assert await next_generation(store, load(path), drivers, 0) == 1
+        finally:
+            await driver.close()
+            await drivers.close()
+            await store.close()
+
+    asyncio.run(story())
+
+
+def test_agents_of_which_none_answers_are_not_agents_that_obeyed_nobody(tmp_path: Path) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+    path = estate_of(tmp_path, made)
+
+    async def story() -> None:
+        store = MemoryStore()
+        with pytest.raises(NotAllowed, match="the agent at pangyo did not say") as refused:
+            await check_not_replaced(store, path, 0)
+        assert "evac doctor" in refused.value.hint
+        await store.acquire(LEADER, "here", 600_000)
+        await check_not_replaced(store, path, 0)
+
+    asyncio.run(story())
+
+
+def test_a_generation_that_an_agent_knows_counts_before_any_order_of_it(tmp_path: Path) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+    path = estate_of(tmp_path, made)
+
+    async def story() -> None:
+        store, drivers = MemoryStore(), Drivers()
+        (reach,) = agents_of(load(path)).values()
+        agent = AgentGenerations(*reach)
+        try:
+            async with agents.running(made):
+                await agent.ask(3, "the other", 3.0)
+                with pytest.raises(NotAllowed, match="the agent at pangyo has obeyed"):
+                    await check_not_replaced(store, path, 0)
+                assert await next_generation(store, load(path), drivers, 0) == 4
+                await store.transact((), (Put("journal/watch/0", b"x"),))
+                assert await next_generation(store, load(path), drivers, 0) == 4
+        finally:
+            await agent.close()
+            await drivers.close()
 
     asyncio.run(story())
