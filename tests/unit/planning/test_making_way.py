@@ -9,7 +9,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from evac.model.instance import Instance
+from evac.model.instance import BootKind, Instance, ToolNeed
 from evac.model.plan import Plan, Step
 from evac.planning import compiled
 from evac.planning.evacuation import solve
@@ -127,6 +127,32 @@ def test_nothing_moves_where_there_is_capacity_anyway() -> None:
     draft = replace(draft, servers=(*draft.servers, ServerDraft("spare", "west", 4_000, 64 * _GIB)))
     plan = plan_instance(build(draft), work=0)
     assert _states(plan) == {"pay": ("restored", 100, 100)}
+
+
+@pytest.mark.parametrize("kind", ["boot", "shed"])
+def test_nothing_moves_where_only_a_tool_that_cannot_be_judged_has_made_room(kind: str) -> None:
+    """`front` starts on `third`, which boots for it, or where it sheds; wiki would have room beside it."""
+    draft = _draft(elsewhere=1_000)
+    front = ServiceDraft("front", 0, 9_000, 1, (1, 1), 4_000, _GIB)
+    third = ServerDraft("third", "east", 6_000, 64 * _GIB, dark=kind == "boot")
+    low = ServiceDraft("low", 3, 1, 1, (1, 1), 4_000, 0, running=("third",), sheddable=True)
+    cron = ServiceDraft("cron", 3, 1, 1, (1, 1), 0, 0, running=("small",))
+    boots = (BootKind("server", 20, ()),)
+    more = (front, cron, *([low] if kind == "shed" else []))
+    large = replace(draft.servers[0], cpu=3_500)
+    services = (replace(draft.services[0], cpu=3_500), draft.services[1], *more)
+    draft = replace(draft, services=services, servers=(large, draft.servers[1], third), boots=boots)
+    instance = build(draft)
+    tool = ToolNeed(kind, (), None, (), (instance.services.id.index("cron"),))
+    doubtful = replace(instance, tools={kind: tool})
+    for known in (instance, doubtful):
+        plan = plan_instance(known, work=0)
+        assert _step(plan, "start:wiki:moved:1").servers == (("third", 1),)
+        assert _states(plan)["pay"][0] == "restored"
+    unsure = replace(doubtful, unjudged={tool.doubtful[0]: "services/cron/demand"})
+    plan = plan_instance(unsure, work=0)
+    assert not [one for one in plan.steps if one.target == "wiki"]
+    assert _rules(unsure, plan) == set()
 
 
 def test_it_does_not_move_where_its_users_are_not_sent() -> None:

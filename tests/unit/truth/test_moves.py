@@ -82,6 +82,23 @@ def test_what_is_not_known_or_touched_does_not_move(tmp_path: Path) -> None:
     assert not derive(estate, Scenario("restore", ("a",))).services.movable.any()
 
 
+UNSURE = """  vv: {tier: 0, people: 9, replicas: {pa: 1}, start: 10 s, sheddable: false,
+       demand: {memory: 3 GiB}, traffic: {kind: none}}
+"""
+
+
+def test_nothing_moves_beside_what_demands_nobody_knows_how_much(tmp_path: Path) -> None:
+    """`vv` starts in pc. If wiki moved there as well and did not fit, shop could not start either."""
+    text = POOLS.replace("MOVABLE", "movable: true,").replace("6 cores, memory: 64", "6 cores, memory: 5")
+    text = text.replace("{cpu: 2 cores, memory: 1 GiB}", "{cpu: 2 cores, memory: 4 GiB}")
+    made = plan(written(tmp_path / "known", text), lose("a"))
+    assert {one.service: one.state for one in made.outcomes} == {"shop": "restored", "wiki": "restored"}
+    estate = written(tmp_path / "unsure", text + UNSURE)
+    made = plan(estate, lose("a"))
+    assert {one.service: one.state for one in made.outcomes} == {"shop": "unplaced", "vv": "unknown"}
+    assert check(estate, made).violations == ()
+
+
 def test_the_estimate_does_not_call_lost_what_a_move_restores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

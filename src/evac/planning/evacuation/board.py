@@ -103,7 +103,7 @@ SERVICE_TYPE: Final = _record(
     *_fields(
         "base_starts top_starts start verify shift_ticks shed per_server rack_cap feed_cap site_cap",
         "conflict tier shift base_lost top_lost blocked surviving serves base_weight top_weight",
-        "component shift_set first_present last_present sheddable movable alone",
+        "component shift_set first_present last_present sheddable movable alone unsure",
     ),
     ("verify_at", *_PAIR),
     ("verify_manual", *_PAIR),
@@ -122,8 +122,10 @@ ROW_TYPE: Final = _record(
 )
 BY_HAND, BY_HAND_LAST = 1, 2
 """Values of `by_hand` of a group: people boot it and are there anyway, or only where nothing else is left."""
+BOOT_UNSURE, SHED_UNSURE = 1, 2
+"""Bits of `unsure` of a group: no one can judge the tools that boot its rows, or those that shed there."""
 GROUP_TYPE: Final = _record(
-    *_fields("first last pool dark boot_set boot_ticks ready by_itself by_hand vague"),
+    *_fields("first last pool dark boot_set boot_ticks ready by_itself by_hand vague unsure"),
     *_fields(
         "first_open next_dark boot_bound boot_since hand_since boot_mark hand_mark", "boot_begun hand_begun"
     ),
@@ -164,7 +166,8 @@ class Board(NamedTuple):
     """All tables. Times in ticks; `*_set` number use sets; `last_tier` is the lowest tier.
 
     group: rows alike in pool and boot kind (dark 0: on), dark groups take racks in turn; vague: a bit for
-    each resource of which no one knows how much is free; free: capacity of a row once everything scheduled is
+    each resource of which no one knows how much is free; unsure, of a service: no one knows what its replicas
+    demand; free: capacity of a row once everything scheduled is
     on it, unshed: the part of it that waits for no shed; on_at: from when a row is on (UNKNOWN: not booted);
     started, shed, held: logs; `waits` 1: the start uses capacity that a shed frees; pinned: rows of an
     earlier placement, by item; base_at, top_at: from when a milestone holds (NEVER: not at all); outset: what

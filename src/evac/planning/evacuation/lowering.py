@@ -11,13 +11,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.circles import never_planned, tools_of_base
+from evac.derive.circles import never_planned, tools_of_base, unjudged_tool
 from evac.derive.stores import freshness
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
 from evac.model.units import RESOURCE_COUNT
 from evac.planning.evacuation import board as b
 from evac.planning.evacuation.board import Board, Ints, Table
+from evac.steps.boot import Boot
+from evac.steps.shed import Shed
 
 CELLS_MAX: Final = 2_000_000_000
 """Limits times ticks: 8 GB."""
@@ -252,6 +254,7 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
     table["blocked"] = never_planned(instance)
     table["serves"] = s.m
     table["alone"][list(s.alone)] = 1
+    table["unsure"][list(instance.vague.demand)] = 1
     table["base_starts"] = [s.base_starts(k) if s.base_lost[k] else 0 for k in range(count)]
     table["top_starts"] = [s.top_starts(k) if s.top_lost[k] else 0 for k in range(count)]
     table["shift_ticks"] = s.change + s.settle
@@ -410,6 +413,8 @@ def _groups(instance: Instance, sets: _UseSets, heap: _Heap, table_of_rows: Tabl
     table = np.zeros(len(first), b.GROUP_TYPE)
     table["first"], table["last"] = first, np.r_[first[1:], count][: len(first)]
     table["pool"], table["vague"] = rows.pool[order[first]], vague[order[first]]
+    for kind_of, bit in ((Boot, b.BOOT_UNSURE), (Shed, b.SHED_UNSURE)):
+        table["unsure"] |= bit if unjudged_tool(instance, kind_of.name) else 0
     table_of_rows["place"][order] = np.arange(count)
     table_of_rows["group"][order] = np.cumsum(np.r_[True, ordered[1:] != ordered[:-1]][:count]) - 1
     visited = set(rows.boot_kind[instance.brought_up].tolist())

@@ -13,6 +13,7 @@ from typing import Final
 
 from evac.planning.compiled import inner, spliced
 from evac.planning.evacuation.board import (
+    BOOT_UNSURE,
     BOOTS,
     FAILED_ROOM,
     HELD,
@@ -21,6 +22,7 @@ from evac.planning.evacuation.board import (
     NEVER,
     PINNED,
     RELEASED,
+    SHED_UNSURE,
     SHEDS,
     STARTS,
     TURN,
@@ -91,6 +93,7 @@ def _make_way(board: Board, component: int, way: int) -> bool:
         return False
     board.size[TURN] += 1
     mark, lines = -board.size[TURN], 0
+    _bar_unsure(board, mark)
     for _ in range(rows):
         row = _best_row(board, service, sheds + lines, mark)
         if row < 0:
@@ -104,9 +107,25 @@ def _make_way(board: Board, component: int, way: int) -> bool:
 
 
 @inner
+def _bar_unsure(board: Board, mark: int) -> None:
+    """Marks rows of which no one can say what fits there: those where something of unknown demand starts, and
+    those that only tools which cannot be judged boot or free.
+    """
+    for line in range(board.size[STARTS]):
+        row = board.started[line].row
+        by_boot = board.row[row].boot_at >= 0 and board.group[board.row[row].group].unsure & BOOT_UNSURE > 0
+        if by_boot or board.service[board.started[line].service].unsure:
+            board.refused[row] = mark
+    for line in range(board.size[SHEDS]):
+        row = board.present[board.shed[line].entry].row
+        if board.group[board.row[row].group].unsure & SHED_UNSURE:
+            board.refused[row] = mark
+
+
+@inner
 def _best_row(board: Board, service: int, first: int, mark: int) -> int:
     """The row that the fewest replicas must leave so that one of a service fits; -1 if there is none. Uses
-    the shed log from line `first` on; mark: of rows that are cleared already.
+    the shed log from line `first` on; mark: of rows that are not to be cleared.
     """
     best, fewest = -1, NEVER
     open_spread(board, service)
@@ -157,7 +176,7 @@ def _start_elsewhere(board: Board, service: int, first: int, lines: int, mark: i
 @inner
 def _row_for(board: Board, victim: int, service: int, mark: int) -> int:
     """The row for one more replica of the open service `victim`: one that `service` cannot use, if any; -1 if
-    none has capacity. Keeps off rows that are cleared, and rows of which the capacity is unknown.
+    none has capacity. Keeps off marked rows, and rows of which the capacity is unknown.
     """
     found = -1
     for row in range(len(board.row)):
