@@ -9,13 +9,13 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from evac.model.instance import BootKind, Instance, ToolNeed
+from evac.model.instance import BootKind, Instance, Limit, ToolNeed, Use
 from evac.model.plan import Plan, Step
 from evac.planning import compiled
 from evac.planning.evacuation import solve
 from evac.planning.plan import plan_instance
 from evac.verify import check_instance
-from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, build
+from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build
 
 _GIB = 1_024
 
@@ -153,6 +153,28 @@ def test_nothing_moves_where_only_a_tool_that_cannot_be_judged_has_made_room(kin
     plan = plan_instance(unsure, work=0)
     assert not [one for one in plan.steps if one.target == "wiki"]
     assert _rules(unsure, plan) == set()
+
+
+def test_a_store_keeps_what_its_restore_holds_where_a_move_does_not_help() -> None:
+    """`pay` is put off, so its store is restored as it is tried again. No move gives it enough capacity."""
+    draft = _draft()
+    pay = replace(draft.services[0], cpu=9_000, stores=("db",))
+    store = StoreDraft("db", 20, (("east", 50),))
+    one = replace(
+        draft,
+        services=(pay, draft.services[1]),
+        stores=(store,),
+        limits=(Limit("people", 1),),
+        fence_uses=(Use(0, 1),),
+        promote_uses=(Use(0, 1),),
+    )
+    board, items = solve.prepare(build(one))
+    options = solve.default_options(board, 1)
+    board.service["written_off"][board.service["base_lost"] > 0] = 1
+    solve.generate(board, items.active, options, solve.NEVER)
+    primary = board.store[0]
+    assert primary["fence_at"] == 0 and primary["primary_at"] == 70
+    assert board.used[0, :70].tolist() == [1] * 70
 
 
 def test_it_does_not_move_where_its_users_are_not_sent() -> None:

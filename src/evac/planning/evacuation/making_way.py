@@ -50,9 +50,9 @@ def place_again(board: Board, component: int, options: Ints) -> None:
 
     What moves without use for the component, or does not help, is undone.
     """
-    held, boots = board.size[HELD], board.size[BOOTS]
-    starts, sheds = board.size[STARTS], board.size[SHEDS]
     for way in range(-1, _ways_to_clear(board, component)):
+        held, boots = board.size[HELD], board.size[BOOTS]  # stores that were restored before stay
+        starts, sheds = board.size[STARTS], board.size[SHEDS]
         if way < 0 or _make_way(board, component, way):
             run_item(board, component, options, AGAIN)
             if board.item[component].at < NEVER and (board.size[PINNED] or not _is_idle(board, sheds)):
