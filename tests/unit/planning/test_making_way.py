@@ -177,6 +177,15 @@ def test_a_store_keeps_what_its_restore_holds_where_a_move_does_not_help() -> No
     assert board.used[0, :70].tolist() == [1] * 70
 
 
+def test_what_needs_a_moved_service_starts_in_the_room_that_it_left() -> None:
+    draft = _draft()
+    pay = replace(draft.services[0], hard=("wiki",))
+    plan = plan_instance(build(replace(draft, services=(pay, draft.services[1]))), work=0)
+    assert _states(plan)["pay"][0] == "restored"
+    assert _states(plan)["wiki"] == ("restored", 0, 0)
+    assert _rules(build(replace(draft, services=(pay, draft.services[1]))), plan) == set()
+
+
 def test_it_does_not_move_where_its_users_are_not_sent() -> None:
     draft = _draft()
     west = replace(draft.servers[1], site="west")

@@ -323,7 +323,9 @@ def _is_out(board: Board, component: int) -> bool:
     for k in range(
         board.heap[board.base[NEED_UP] + component], board.heap[board.base[NEED_UP] + component + 1]
     ):
-        if board.service[board.heap[k]].left < board.service[board.heap[k]].serves:
+        other = board.service[board.heap[k]]
+        # What may move never serves less: what moved of it was verified before it stopped.
+        if other.left + (other.moved if other.movable else 0) < other.serves:
             return True
     for k in range(
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
