@@ -173,7 +173,8 @@ def test_a_store_keeps_what_its_restore_holds_where_a_move_does_not_help() -> No
     board.service["written_off"][board.service["base_lost"] > 0] = 1
     solve.generate(board, items.active, options, solve.NEVER)
     primary = board.store[0]
-    assert primary["fence_at"] == 0 and primary["primary_at"] == 70
+    assert primary["fence_at"] == 0
+    assert primary["primary_at"] == 70
     assert board.used[0, :70].tolist() == [1] * 70
 
 
@@ -184,6 +185,37 @@ def test_what_needs_a_moved_service_starts_in_the_room_that_it_left() -> None:
     assert _states(plan)["pay"][0] == "restored"
     assert _states(plan)["wiki"] == ("restored", 0, 0)
     assert _rules(build(replace(draft, services=(pay, draft.services[1]))), plan) == set()
+
+
+def _later_shed() -> Draft:
+    """`m` would move for `s1`. Then `x` is shed for `s2`, which leaves enough for `m` where it was."""
+    services = (
+        ServiceDraft("s1", 2, 100, 1, (1, 1), 4_000, 0, shift=False),
+        ServiceDraft("s2", 1, 1_000, 1, (1, 1), 4_000, 0, shift=False, hard=("s1",)),
+        ServiceDraft("x", 2, 50, 1, (1, 1), 8_000, 0, running=("a",), sheddable=True),
+        ServiceDraft("m", 3, 50, 1, (1, 1), 3_500, 0, running=("a",), movable=True),
+    )
+    servers = (ServerDraft("a", "east", 12_000, _GIB), ServerDraft("b", "east", 3_500, _GIB))
+    return Draft(horizon=900, services=services, servers=servers)
+
+
+@pytest.mark.parametrize("work", [0, 60])
+def test_nothing_moves_that_could_have_stayed_in_the_end(work: int) -> None:
+    instance = build(_later_shed())
+    plan = plan_instance(instance, work=work)
+    assert _rules(instance, plan) == set()
+    assert not [one for one in plan.steps if one.target == "m"]
+
+
+def test_no_move_is_left_that_was_for_nothing_however_the_order_was_found() -> None:
+    board, items = solve.prepare(build(_later_shed()))
+    found = solve.Found(items.active, solve.default_options(board, 1), solve.NEVER, False, False)
+    solve.generate(board, found.order, found.options, solve.NEVER)
+    assert board.service["moved"].tolist() == [1, 0, 0, 0]
+    assert solve.first_idle_shed(board, 0) == 0
+    solve._without_idle_moves(board, found)
+    assert board.service["moved"].tolist() == [0, 0, 0, 0]
+    assert solve.first_idle_shed(board, 0) == -1
 
 
 def test_it_does_not_move_where_its_users_are_not_sent() -> None:

@@ -269,14 +269,10 @@ def movers_for(board: Board, service: int, row: int, first: int) -> int:
         entry = board.heap[k]
         victim = board.service[board.present[entry].service]
         settled = victim.moved > 0 and victim.again > 0
-        if victim.tier > board.service[service].tier and not settled:
-            note_shed(
-                board,
-                last,
-                entry,
-                _enough(board, board.present[entry].service, board.present[entry].left),
-                service,
-            )
+        here = board.present[entry].left - board.present[entry].kept
+        if here > 0 and victim.tier > board.service[service].tier and not settled:
+            count = _enough(board, board.present[entry].service, here)
+            note_shed(board, last, entry, count, service)
             last += 1
     if not _covered(board):
         return -1

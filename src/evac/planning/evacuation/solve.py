@@ -271,7 +271,17 @@ def solve(
             found = _search_large(board, found, random, work, progress)
     keep_rows(board, int(found.pinned))
     generate(board, found.order, found.options, NEVER)
+    _without_idle_moves(board, found)
     return board
+
+
+def _without_idle_moves(board: Board, found: Found) -> None:
+    """Generates again until nothing has moved that could have stayed: each of that stays from then on."""
+    movable = board.service["movable"][board.present["service"]] > 0
+    while idle := [entry for entry in _idle_sheds(board) if movable[entry]]:
+        board.present["kept"][idle] = board.present["count"][idle]
+        keep_rows(board, 0)
+        generate(board, found.order, found.options, NEVER)
 
 
 def _search_small(
