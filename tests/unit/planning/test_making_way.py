@@ -218,6 +218,19 @@ def test_no_move_is_left_that_was_for_nothing_however_the_order_was_found() -> N
     assert solve.first_idle_shed(board, 0) == -1
 
 
+def test_the_most_important_starts_in_the_room_that_a_move_makes() -> None:
+    draft = _draft()
+    batch = replace(draft.services[0], id="batch", tier=2)
+    instance = build(replace(draft, services=(batch, *draft.services)))
+    plan = plan_instance(instance, work=0)
+    assert {name: one[0] for name, one in _states(plan).items()} == {
+        "batch": "unplaced",
+        "pay": "restored",
+        "wiki": "restored",
+    }
+    assert _rules(instance, plan) == set()
+
+
 def test_it_does_not_move_where_its_users_are_not_sent() -> None:
     draft = _draft()
     west = replace(draft.servers[1], site="west")
@@ -376,3 +389,69 @@ def test_no_bound_is_above_the_best_plan_and_plans_reach_it() -> None:
         reached += plan.objective == least
     assert moved >= 3
     assert reached >= 45
+
+
+def mixed_draft(seed: int) -> Draft:
+    """A server full of what may move and what may be shed, lost services that need one another or some of
+    that across tiers, a small server without memory for those, and perhaps one that boots.
+    """
+    rng = np.random.default_rng(seed)
+    moves, sheds = (int(rng.integers(2, 5)) for _ in range(2))
+    several, slack = int(rng.integers(1, 3)), int(rng.integers(0, 2))
+    running = [
+        _runs("m0", int(rng.integers(2, 4)), moves, 1, movable=True),
+        _runs("x0", int(rng.integers(1, 4)), sheds * 2, several, sheddable=True),
+        _runs("y0", 3, 1, 1, sheddable=bool(rng.random() < 0.5)),
+    ]
+    if rng.random() < 0.3:
+        running.append(_runs("m1", 3, int(rng.integers(1, 3)), 1, movable=True))
+    full = sum(one.cpu * one.replicas for one in running) // 1_000
+    services = list(running)
+    for k in range(int(rng.integers(2, 4))):
+        others = [one.id for one in services if rng.random() < (0.1 if one.running else 0.5)]
+        services.append(
+            ServiceDraft(
+                f"s{k}",
+                int(rng.integers(0, 3)),
+                int(rng.choice([10, 100, 1_000])),
+                1,
+                (1, 1),
+                int(rng.integers(2, 6)) * 1_000,
+                1,
+                conflict=int(rng.choice([-1, -1, 0])),
+                shift=False,
+                hard=tuple(others),
+                serve=tuple(name for name in others if rng.random() < 0.3),
+            )
+        )
+    small = moves + int(rng.integers(0, 2))
+    servers = [ServerDraft("v0", "east", (full + slack) * 1_000, _GIB)]
+    servers.append(ServerDraft("v1", "east", small * 1_000, 0))
+    if rng.random() < 0.3:
+        servers.append(ServerDraft("v2", "east", int(rng.integers(1, 4)) * 1_000, _GIB, dark=True))
+    boots = (BootKind("server", int(rng.choice([30, 300])), ()),)
+    return Draft(horizon=600, services=tuple(services), servers=tuple(servers), boots=boots)
+
+
+def _runs(name: str, tier: int, cpu: int, replicas: int, **may: bool) -> ServiceDraft:
+    running = ("v0",) * replicas
+    people, amount = 50, cpu * 1_000
+    return ServiceDraft(
+        name, tier, people, replicas, (1, 1), amount, 0, per_server=2, running=running, shed=20, **may
+    )
+
+
+def test_moves_among_sheds_needs_boots_and_conflicts_keep_all_rules() -> None:
+    """But for the rule that lower tiers make way, where a plan that moves nothing breaks it as well."""
+    moved = 0
+    for seed in range(60):
+        draft = mixed_draft(seed)
+        instance = build(draft)
+        plan = plan_instance(instance, work=0)
+        found = _rules(instance, plan)
+        if found:
+            still = build(replace(draft, services=tuple(replace(s, movable=False) for s in draft.services)))
+            assert found == _rules(still, plan_instance(still, work=0)) == {"F17"}, seed
+        assert plan.bound <= plan.objective, seed
+        moved += any(one.id == "start:m0:moved:1" for one in plan.steps)
+    assert moved >= 5

@@ -16,11 +16,13 @@ from evac.planning.evacuation.board import (
     BOOT_UNSURE,
     BOOTS,
     FAILED_ROOM,
+    FAILED_TIME,
     HELD,
     MEMBER,
     MOVERS,
     NEVER,
     PINNED,
+    RAN,
     RELEASED,
     SHED_UNSURE,
     SHEDS,
@@ -35,7 +37,7 @@ from evac.planning.evacuation.board import (
     open_spread,
     within_spread,
 )
-from evac.planning.evacuation.items import AGAIN, give_up, run_item, undo
+from evac.planning.evacuation.items import AGAIN, PUT_OFF, give_up, run_item, undo, write_off
 from evac.planning.evacuation.shedding import do_sheds, keep_at_home, leave_home, movers_for, note_shed
 from evac.planning.evacuation.starts import MOVED, last_end, start_pinned, use_row
 from evac.planning.evacuation.timing import schedule
@@ -44,13 +46,41 @@ MOST_ROWS: Final = 4
 """Servers that are cleared for one component at most."""
 
 
+@inner
+def _is_tried_again(board: Board, component: int, last: bool) -> bool:
+    """Whether a component found no capacity. last: what is put off has its turn."""
+    if not board.item[component].done or board.item[component].at < NEVER:
+        return False
+    return board.item[component].why != FAILED_TIME and (last or write_off(board, component) != PUT_OFF)
+
+
+@inner
+def _may_move(board: Board) -> int:
+    """1 if anything on the board may move, else 0."""
+    first, last = board.base[MOVERS], board.base[MOVERS] + len(board.row)
+    return 1 if board.heap[last] > board.heap[first] else 0
+
+
 @spliced
-def place_again(board: Board, component: int, options: Ints) -> None:
-    """Runs a component that found no capacity again: as things are, then with lower tiers moved elsewhere.
+def place_failed(board: Board, options: Ints, last: bool) -> None:
+    """Retries components that found no capacity. Then, in the order of the generation, lower tiers move out
+    of the way of those that still find none. last: what is put off has its turn.
+    """
+    for clears in range(1 + _may_move(board)):
+        for k in range(board.size[RAN] if clears else board.components):
+            component = board.item[k].ran if clears else k
+            if component < board.components and _is_tried_again(board, component, last):
+                _place_again(board, component, options[component], clears)
+
+
+@spliced
+def _place_again(board: Board, component: int, options: Ints, clears: int) -> None:
+    """Runs a component that found no capacity again: as things are, then (clears 1) with lower tiers moved
+    elsewhere.
 
     What moves without use for the component, or does not help, is undone.
     """
-    for way in range(-1, _ways_to_clear(board, component)):
+    for way in range(-1, _ways_to_clear(board, component) if clears else 0):
         held, boots = board.size[HELD], board.size[BOOTS]  # stores that were restored before stay
         starts, sheds = board.size[STARTS], board.size[SHEDS]
         if way < 0 or _make_way(board, component, way):
@@ -68,10 +98,7 @@ def place_again(board: Board, component: int, options: Ints) -> None:
 
 @inner
 def _ways_to_clear(board: Board, component: int) -> int:
-    """How many ways `_make_way` may try for a component: 0 if nothing on the board may move."""
-    first, last = board.base[MOVERS], board.base[MOVERS] + len(board.row)
-    if board.heap[first] == board.heap[last]:
-        return 0
+    """How many ways `_make_way` may try for a component."""
     if board.size[PINNED]:
         return 1
     members = board.heap[board.base[MEMBER] + component + 1] - board.heap[board.base[MEMBER] + component]

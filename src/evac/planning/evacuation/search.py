@@ -52,7 +52,6 @@ from evac.planning.evacuation.items import (
     EAGER,
     FAVOUR,
     IN_TURN,
-    PUT_OFF,
     ROWS,
     TASTE,
     back_to_mark,
@@ -63,10 +62,9 @@ from evac.planning.evacuation.items import (
     run_item,
     set_mark,
     start_late,
-    write_off,
 )
 from evac.planning.evacuation.legality import breaks_rules
-from evac.planning.evacuation.making_way import place_again
+from evac.planning.evacuation.making_way import place_failed
 from evac.planning.evacuation.moves import restart_shed, shed_times
 from evac.planning.evacuation.timing import tool_at
 
@@ -277,11 +275,7 @@ def _conclude(board: Board, options: Ints) -> int:
         sheds = -1
         while sheds != board.size[SHEDS] or take_back_idle(board) > 0:
             sheds = board.size[SHEDS]
-            for component in range(board.components):
-                failed = board.item[component].done and board.item[component].at >= NEVER
-                failed = failed and (turn == last or write_off(board, component) != PUT_OFF)
-                if failed and board.item[component].why != FAILED_TIME:
-                    place_again(board, component, options[component])
+            place_failed(board, options, turn == last)
         if turn > 0 or max(tool_at(board, BOOT), tool_at(board, SHED)) > 0:
             for service in range(len(board.service)):
                 if board.service[service].top_starts > 0 and board.service[service].top_own >= NEVER:
