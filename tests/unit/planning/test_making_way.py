@@ -13,6 +13,7 @@ from evac.model.instance import BootKind, Instance, Limit, ToolNeed, Use
 from evac.model.plan import Plan, Step
 from evac.planning import compiled
 from evac.planning.evacuation import solve
+from evac.planning.evacuation.board import TURN
 from evac.planning.plan import plan_instance
 from evac.verify import check_instance
 from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build
@@ -229,6 +230,31 @@ def test_the_most_important_starts_in_the_room_that_a_move_makes() -> None:
         "wiki": "restored",
     }
     assert _rules(instance, plan) == set()
+
+
+def _turns(draft: Draft) -> int:
+    """How often a generation begins to look for rows. `low` may be shed, but that is not enough for pay."""
+    low = ServiceDraft("low", 3, 10, 1, (1, 1), 10, 0, running=("v6",), sheddable=True)
+    board, items = solve.prepare(build(replace(draft, services=(*draft.services, low))))
+    solve.generate(board, items.active, solve.default_options(board, 1), solve.NEVER)
+    assert (board.item["at"][: board.components] >= solve.NEVER).sum() == 1
+    return int(board.size[TURN])
+
+
+def test_a_move_is_not_tried_again_and_again_in_vain() -> None:
+    """`pay` needs four servers, and all are full of wiki. Nothing moves if nothing fits anywhere; if
+    something does, but not what runs where `pay` could start, that is tried once.
+    """
+    names = tuple(f"v{k}" for k in range(8))
+    pay = ServiceDraft("pay", 0, 1_000, 4, (1, 1), 3_000, 0)
+    wiki = ServiceDraft("wiki", 3, 10, 8, (1, 1), 2_000, 0, running=names, movable=True)
+    tiny = ServiceDraft("tiny", 3, 10, 1, (1, 1), 10, 0, running=("v7",), movable=True)
+    servers = tuple(ServerDraft(name, "east", 3_900, _GIB) for name in names)
+    full = Draft(horizon=900, services=(pay, wiki), servers=servers)
+    still = replace(full, services=(pay, replace(wiki, movable=False)))
+    assert _turns(full) == _turns(still)
+    # As things are, for a row that could be cleared, and for one where wiki could run.
+    assert _turns(replace(full, services=(pay, wiki, tiny))) == _turns(still) + 3
 
 
 def test_it_does_not_move_where_its_users_are_not_sent() -> None:

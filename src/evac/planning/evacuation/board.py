@@ -52,16 +52,17 @@ KINDS: Final = planned_in_order(lambda kind: kind.planner_code)
 """Step kinds known to the kernels, in the order of their codes."""
 
 MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)
-CONFLICT, USES, BUDGETS, AHEAD_WAIT, STORE_WAIT, VICTIMS, MOVERS = range(10, 17)
+CONFLICT, USES, BUDGETS, AHEAD_WAIT, STORE_WAIT, VICTIMS, MOVERS, MOVER_ROWS = range(10, 18)
 """Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component, and of
 WAIT and NEED_STORE what its starts wait for: START_WAIT, START_STORE; AHEAD_WAIT: of WAIT all but what it
 only needs to serve; SOFT, HARD_USER by service; TOOL by kind;
 ON_ROW: entries of present on a row that may be shed, least valuable first; CONFLICT: services of a
 group; USES: lines of `use` of a set (set 0 is empty); BUDGETS: budgets of power that rows draw from, of each
 list of them that occurs; STORE_WAIT: components that a restore of a store waits for; VICTIMS: one list, least
-valuable first; MOVERS: entries of present on a row that may move elsewhere, least valuable first."""
+valuable first; MOVERS: entries of present on a row that may move elsewhere, least valuable first; MOVER_ROWS:
+one list, rows with any."""
 GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
-    17, 24
+    18, 25
 )
 """Plain tables in the heap."""
 
@@ -76,8 +77,9 @@ item at work leaves alone (see `is_barred`), whether an item that started ahead 
 whether what sheds left over is there for every tier (1)."""
 FAILED_ROOM, FAILED_TIME = 1, 2
 """Why an item was not placed: no capacity for it, or no time before the horizon."""
-NEED, LEAST = range(2)
-"""Rows of `Board.vector`: what a shed must free; the least that any service needs of each resource."""
+NEED, LEAST, LEAST_MOVER = range(3)
+"""Rows of `Board.vector`: what a shed must free; the least that any service needs of each resource to start,
+and that any needs which may move."""
 BLOCK = 64
 """Rows of `GROUP_ROW` that share an upper limit of capacity, so that full stretches are skipped."""
 BARS = 60

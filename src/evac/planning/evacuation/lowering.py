@@ -70,7 +70,7 @@ class _Heap:
         for table in sorted(self._parts):
             base[table] = at
             part = self._parts[table]
-            if table <= b.MOVERS:
+            if table <= b.MOVER_ROWS:
                 part[: int(part[0])] += at
             at += len(part)
         return np.concatenate([self._parts[t] for t in sorted(self._parts)]), base
@@ -217,11 +217,14 @@ def _releases(instance: Instance, item: Table) -> None:
 
 
 def _vectors(service: Table) -> Ints:
-    """Least need of each resource among services that start replicas: less capacity is useless."""
+    """Least need of each resource among services that start replicas, and among those that may move: less
+    capacity is useless.
+    """
     starting = (service["base_starts"] + service["top_starts"]) > 0
-    vector = np.zeros((2, service["demand"].shape[1]), np.int64)
-    if starting.any():
-        vector[b.LEAST] = service["demand"][starting].min(axis=0)
+    vector = np.zeros((3, service["demand"].shape[1]), np.int64)
+    for place, counted in ((b.LEAST, starting), (b.LEAST_MOVER, service["movable"] > 0)):
+        if counted.any():
+            vector[place] = service["demand"][counted].min(axis=0)
     return vector
 
 
@@ -450,6 +453,7 @@ def _present(instance: Instance, service: Table, heap: _Heap) -> Table:
         order = entries[np.lexsort((rank[present.service[entries]], present.row[entries]))]
         ends = np.searchsorted(present.row[order], np.arange(len(instance.rows) + 1))
         heap.flat(name, ends, order)
+    heap.ragged(b.MOVER_ROWS, [np.unique(present.row[s.movable[present.service]]).tolist()])
     standing = np.bincount(present.service, minlength=len(s))[: len(s)] > 0
     victims = np.flatnonzero(s.loose & standing)
     heap.ragged(b.VICTIMS, [victims[np.argsort(rank[victims])].tolist()])

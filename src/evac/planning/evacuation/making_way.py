@@ -13,13 +13,16 @@ from typing import Final
 
 from evac.planning.compiled import inner, spliced
 from evac.planning.evacuation.board import (
+    BLOCK,
     BOOT_UNSURE,
     BOOTS,
     FAILED_ROOM,
     FAILED_TIME,
+    GROUP_ROW,
     HELD,
+    LEAST_MOVER,
     MEMBER,
-    MOVERS,
+    MOVER_ROWS,
     NEVER,
     PINNED,
     RAN,
@@ -34,7 +37,9 @@ from evac.planning.evacuation.board import (
     Ints,
     capacity_for,
     close_spread,
+    may_fit,
     open_spread,
+    survey,
     within_spread,
 )
 from evac.planning.evacuation.items import AGAIN, PUT_OFF, give_up, run_item, undo, write_off
@@ -56,9 +61,19 @@ def _is_tried_again(board: Board, component: int, last: bool) -> bool:
 
 @inner
 def _may_move(board: Board) -> int:
-    """1 if anything on the board may move, else 0."""
-    first, last = board.base[MOVERS], board.base[MOVERS] + len(board.row)
-    return 1 if board.heap[last] > board.heap[first] else 0
+    """1 if anything on the board may move, and a server may have capacity for it; else 0."""
+    rows = board.base[MOVER_ROWS]
+    if board.heap[rows] == board.heap[rows + 1]:
+        return 0
+    if board.size[PINNED]:
+        return 1
+    for block in range(len(board.block)):
+        short = 0
+        for r in range(board.vector.shape[1]):
+            short += board.vector[LEAST_MOVER, r] > board.block[block].most[r]
+        if short == 0:
+            return 1
+    return 0
 
 
 @spliced
@@ -80,10 +95,12 @@ def _place_again(board: Board, component: int, options: Ints, clears: int) -> No
 
     What moves without use for the component, or does not help, is undone.
     """
-    for way in range(-1, _ways_to_clear(board, component) if clears else 0):
+    way, ways = -1, _ways_to_clear(board, component) if clears else 0
+    while way < ways:
         held, boots = board.size[HELD], board.size[BOOTS]  # stores that were restored before stay
         starts, sheds = board.size[STARTS], board.size[SHEDS]
-        if way < 0 or _make_way(board, component, way):
+        runs = way < 0 or _make_way(board, component, way)
+        if runs:
             run_item(board, component, options, AGAIN)
             if board.item[component].at < NEVER and (board.size[PINNED] or not _is_idle(board, sheds)):
                 return
@@ -94,6 +111,8 @@ def _place_again(board: Board, component: int, options: Ints, clears: int) -> No
             give_up(board, component)
         if board.item[component].why != FAILED_ROOM:
             return
+        # Where so many rows cannot be cleared for a member, more cannot either.
+        way = way + 1 if runs else (way // MOST_ROWS + 1) * MOST_ROWS
 
 
 @inner
@@ -156,7 +175,9 @@ def _best_row(board: Board, service: int, first: int, mark: int) -> int:
     """
     best, fewest = -1, NEVER
     open_spread(board, service)
-    for row in range(len(board.row)):
+    rows = board.base[MOVER_ROWS]
+    for k in range(board.heap[rows], board.heap[rows + 1]):
+        row = board.heap[k]
         if board.refused[row] == mark or not _may_clear(board, service, row):
             continue
         lines = movers_for(board, service, row, first)
@@ -165,15 +186,16 @@ def _best_row(board: Board, service: int, first: int, mark: int) -> int:
             count += board.shed[line].count
         if 0 < count < fewest:
             best, fewest = row, count
+        if fewest == 1:
+            break
     close_spread(board)
     return best
 
 
 @inner
 def _may_clear(board: Board, service: int, row: int) -> bool:
-    """Whether a row may take a replica of the open service, and has something that may leave."""
-    place = board.base[MOVERS] + row
-    if board.heap[place] == board.heap[place + 1] or board.group[board.row[row].group].vague:
+    """Whether a row may take a replica of the open service."""
+    if board.group[board.row[row].group].vague:
         return False
     return board.eligible[service, board.row[row].pool] and within_spread(board, service, row) > 0
 
@@ -205,17 +227,27 @@ def _row_for(board: Board, victim: int, service: int, mark: int) -> int:
     """The row for one more replica of the open service `victim`: one that `service` cannot use, if any; -1 if
     none has capacity. Keeps off marked rows, and rows of which the capacity is unknown.
     """
-    found = -1
-    for row in range(len(board.row)):
-        entry = board.row[row]
-        fits = entry.on_at >= 0 and board.refused[row] != mark
-        fits = fits and board.eligible[victim, entry.pool] and board.group[entry.group].vague == 0
-        if not (fits and capacity_for(board, victim, row, 0) > 0 and within_spread(board, victim, row) > 0):
+    found, base = -1, board.base[GROUP_ROW]
+    for block in range(len(board.block)):
+        if not may_fit(board, victim, block):
             continue
-        if not board.eligible[service, entry.pool] or capacity_for(board, service, row, 1) == 0:
-            return row
-        found = row if found < 0 else found
+        for at in range(base + block * BLOCK, min(base + (block + 1) * BLOCK, base + len(board.row))):
+            row = board.heap[at]
+            if board.refused[row] == mark or not _takes(board, victim, row):
+                continue
+            if not board.eligible[service, board.row[row].pool] or capacity_for(board, service, row, 1) == 0:
+                return row
+            found = row if found < 0 else found
+        survey(board, block)
     return found
+
+
+@inner
+def _takes(board: Board, victim: int, row: int) -> bool:
+    """Whether a row is on and has known capacity for one more replica of the open service."""
+    entry = board.row[row]
+    fits = entry.on_at >= 0 and board.eligible[victim, entry.pool] and board.group[entry.group].vague == 0
+    return fits and capacity_for(board, victim, row, 0) > 0 and within_spread(board, victim, row) > 0
 
 
 @inner

@@ -448,9 +448,12 @@ def next_shed_row(board: Board, service: int, level_end: int) -> int:
 @inner
 def _is_victim(board: Board, service: int, victim: int, tier_wanted: int) -> bool:
     lower = board.service[victim].tier > board.service[service].tier
+    stands = board.service[victim].left == board.service[victim].surviving
+    if stands and board.service[victim].movable:
+        return False  # nothing of it is shed, and it has left nothing
     if tier_wanted >= 0:
         return lower and board.service[victim].tier == tier_wanted
-    if board.service[victim].left < board.service[victim].surviving:
+    if not stands:
         return lower or board.size[LEFTOVERS] > 0
     return lower and is_dead(board, victim)
 
