@@ -37,8 +37,8 @@ def contradictions(estate: Estate, work: int = 0) -> Iterator[Contradiction]:
     report = audit(estate)
     for row in report.rows:
         loss = lose(*row.members)
-        made = plan(estate, loss, work=work).outcomes if work else foresee(estate, loss)
-        outcomes = {outcome.service: outcome for outcome in made}
+        made = plan(estate, loss, work=work) if work else foresee(estate, loss)
+        outcomes = {outcome.service: outcome for outcome in made.outcomes}
         told = {one.service: (one.fate, one.recovery_ms) for one in row.fates(report.services)}
         for service in report.services:
             fate, back = told.get(service, ("unaffected", None))

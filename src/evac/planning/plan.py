@@ -22,6 +22,7 @@ from evac.model.estate import Estate, Lead
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan
 from evac.model.reason import Reason
+from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario, lose
 from evac.model.units import TICK_MS
 
@@ -110,12 +111,22 @@ def plan(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a constructive plan does to services."""
+
+    outcomes: tuple[Outcome, ...]
+    """Of every affected service."""
+    moved: frozenset[str]
+    """Those that the loss does not touch, and that move to free capacity."""
+
+
 def foresee(
     estate: Estate,
     scenario: Scenario,
     top: Topology | None = None,
     policy: Policy = Policy(),  # noqa: B008 - frozen
-) -> tuple[Outcome, ...]:
+) -> Foreseen:
     """The outcome of every affected service by the constructive plan, without its proof.
 
     Raises UnknownDomain.
@@ -125,7 +136,7 @@ def foresee(
 
     instance = derive(estate, scenario, policy, top=top)
     if not (instance.services.top_lost.any() or instance.unjudged):
-        return ()
+        return Foreseen((), frozenset())
     board = _solved(instance, 0, 0, lambda share, words: None)
     times = drafts.times_of(instance, board)
     rto_ms = rto_of(estate, scenario)
@@ -133,7 +144,9 @@ def foresee(
     over = _passed_over(estate, outcomes, policy)
     if len(over) > len(policy.passed_over):
         return foresee(estate, scenario, top, replace(policy, passed_over=over))
-    return _with_providers(estate, scenario, outcomes)
+    movable = {instance.services.id[row] for row in np.flatnonzero(instance.services.movable).tolist()}
+    moved = movable.intersection(one.service for one in outcomes)
+    return Foreseen(_with_providers(estate, scenario, outcomes), frozenset(moved))
 
 
 def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) -> tuple[str, ...]:

@@ -95,6 +95,6 @@ def test_no_plan_is_sooner_than_the_soonest_time(seed: int) -> None:
     estate = random_estate(seed)
     found = audit(estate).impacts
     for number, members in enumerate(found.losses.members):
-        for outcome in foresee(estate, lose(*members)):
+        for outcome in foresee(estate, lose(*members)).outcomes:
             soonest = int(found.ready_ms[number, found.graph.index[outcome.service]])
             assert outcome.recovery_ms is None or not soonest or outcome.recovery_ms >= soonest

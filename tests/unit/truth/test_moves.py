@@ -44,6 +44,25 @@ def fates(estate: Estate) -> dict[str, tuple[str, int | None]]:
     return {one.service: (one.fate, one.recovery_ms) for one in row.fates(names)}
 
 
+HALF = """
+name: half
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {tier: 0, people: 9, replicas: {pa: 2, pb: 2}, share: 50 %, START sheddable: false,
+         demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize("start", ["", "start: 0 s,", "start: 5 s,"])
+def test_what_loses_replicas_is_not_called_unaffected_however_fast_they_start(
+    tmp_path: Path, start: str
+) -> None:
+    estate = written(tmp_path, HALF.replace("START", start))
+    assert [step.id for step in plan(estate, lose("a")).steps if step.kind == "start"] == ["start:shop:top:1"]
+    assert fates(estate) == {"shop": ("degraded", None)}
+
+
 def test_the_plan_moves_it_and_the_audit_says_so(tmp_path: Path) -> None:
     estate = pools(tmp_path)
     made = plan(estate, lose("a"))

@@ -293,7 +293,7 @@ def test_the_audit_gives_the_reason_of_the_plan(seed: int) -> None:
     report = audit(estate)
     context = Context(estate, report.impacts, None, None)
     for number, row in enumerate(report.rows):
-        why = {outcome.service: outcome.why for outcome in foresee(estate, lose(*row.members))}
+        why = {outcome.service: outcome.why for outcome in foresee(estate, lose(*row.members)).outcomes}
         counts = Counter[str]()
         for one in row.fates(report.services):
             if one.fate != "lost":

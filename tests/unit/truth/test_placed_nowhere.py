@@ -89,7 +89,7 @@ def test_no_site_of_a_random_estate_is_lost_without_it(tmp_path: Path, seed: int
             (folder / "servers.csv").write_text(table, "utf-8")
         estate = load(folder)
         for site in estate.sites:
-            assert {o.service: o.state for o in foresee(estate, lose(site.id))}.get(name) in (
+            assert {o.service: o.state for o in foresee(estate, lose(site.id)).outcomes}.get(name) in (
                 "unknown",
                 "unplaced",
             )

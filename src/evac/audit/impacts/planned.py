@@ -116,13 +116,14 @@ def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], 
     facts: dict[int, tuple[str, ...]] = {}
     for done, number in enumerate(numbers):
         told(done / len(numbers))
-        outcomes = foresee(estate, lose(*losses.members[number]), found.top)
+        foreseen = foresee(estate, lose(*losses.members[number]), found.top)
+        outcomes = foreseen.outcomes
         by_service = {outcome.service: outcome for outcome in outcomes}
         methods[number] = PLANNED
         for row, service in enumerate(estate.services):
             outcome = by_service.get(service.id)
             down = bool(found.down[number, row])
-            fate[number, row] = _fate(outcome, by_service, down)
+            fate[number, row] = _fate(outcome, by_service, down, service.id in foreseen.moved)
             if large and fate[number, row] == UNKNOWN and found.fate[number, row] == LOST:
                 fate[number, row] = LOST  # a plan may try capacity of unknown size, which proves nothing
             back = None if outcome is None else outcome.recovery_ms
@@ -145,8 +146,10 @@ def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], 
     )
 
 
-def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) -> int:
-    """The code of a plan's verdict on one service; down: right after the loss."""
+def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool, moved: bool) -> int:
+    """The code of a plan's verdict on one service; down: right after the loss; moved: to free capacity, and
+    not touched by the loss itself.
+    """
     if outcome is None:
         return UNAFFECTED
     if outcome.state == "unknown":
@@ -160,6 +163,6 @@ def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) ->
             outcome = others[outcome.needs]
         return NOT_PROVED if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
     away = down or outcome.base_outage_ms > 0
-    if not away and outcome.state == "restored" and outcome.top_outage_ms == 0:
-        return UNAFFECTED  # it moves without an outage
+    if moved and not away and outcome.state == "restored" and outcome.top_outage_ms == 0:
+        return UNAFFECTED
     return RECOVERS if away and outcome.state != "degraded" else DEGRADED
