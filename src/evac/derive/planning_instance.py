@@ -163,7 +163,7 @@ def derive(
         grace=horizon if scenario.kind == "failback" else min(grace, horizon),
         tier_weights=weights,
         site_names=tuple(s.id for s in estate.sites),
-        services=with_movable(services, estate, scenario, rows),
+        services=with_movable(services, estate, scenario, rows, open_questions),
         rows=rows.rows,
         row_names=rows.names,
         present=rows.present,

@@ -17,7 +17,7 @@ from evac.model.scenario import Scenario, lose
 from evac.model.situation import Effects
 from evac.planning.plan import plan
 from evac.verify import check
-from tests.unit.truth.written import written
+from tests.unit.truth.written import servers, written
 
 POOLS = """
 name: moves
@@ -140,3 +140,26 @@ def test_the_estate_after_the_run_has_it_where_it_moved(tmp_path: Path) -> None:
     names = {row: pool.id for row, pool in enumerate(now.pools)}
     rows = now.replicas.service == [one.id for one in now.services].index("wiki")
     assert [names[int(row)] for row in now.replicas.target[rows]] == ["pc"]
+
+
+HALLS = POOLS.replace("sites: {a: {}, b: {}}", "sites: {a: {}, b: {}}\nhalls: {a/h1: {}, a/h2: {}}\nracks: {a/h1/r1: {}}")
+HALLS = HALLS.replace("MOVABLE", "movable: true, needs: [{store: db}],")
+HALLS += "stores: {db: {engine: postgresql, members: [{at: MEMBER, mode: primary}], promote: 10 s, fence: 10 s}}\n"
+
+
+@pytest.mark.parametrize("member", ["a", "b"])
+def test_what_a_loss_may_or_may_not_touch_does_not_move(tmp_path: Path, member: str) -> None:
+    """The store that wiki needs is somewhere in a: perhaps in the lost hall, perhaps in the other one."""
+    table = servers("n1,a,a/h1/r1,,serving,pa")
+    estate = written(tmp_path, HALLS.replace("MEMBER", member), servers=table)
+    instance, made = derive(estate, lose("a/h1")), plan(estate, lose("a/h1"))
+    states = {one.service: one.state for one in made.outcomes}
+    wiki = [service.id for service in estate.services].index("wiki")
+    assert check(estate, made).violations == ()
+    assert bool(instance.unjudged) == (member == "a")
+    assert instance.services.movable[wiki] == (member == "b")
+    if member == "a":
+        assert states == {"shop": "unplaced", "wiki": "unknown"}
+        assert not any(step.target == "wiki" for step in made.steps)
+    else:
+        assert states == {"shop": "restored", "wiki": "restored"}
