@@ -551,6 +551,28 @@ def _left(reading: Reading, service: int) -> int:
     return int(reading.instance.services.surviving[service]) - shed
 
 
+def _unsure_starts(reading: Reading, doubtful: set[int]) -> set[tuple[int, str]]:
+    """(service, milestone) of starts that may not fit. doubtful: rows on which none is certain to.
+
+    What must move away may not be able to, and then its row has no capacity for what starts there.
+    """
+    s, vague, found = reading.instance.services, reading.instance.vague, set[tuple[int, str]]()
+    rows_of = {key: {row for one in steps for row, _ in one.rows} for key, steps in reading.starts.items()}
+    wave = {
+        key
+        for key, rows in rows_of.items()
+        if key[0] in vague.demand
+        or rows & doubtful
+        or any(s.demand[key[0]][resource] > 0 for row in rows for resource, _ in vague.rows.get(row, ()))
+    }
+    while wave:
+        found |= wave
+        stay = {service for service, milestone in wave if milestone == MOVED and s.movable[service]}
+        held = {row for n in stay for one in reading.sheds.get(n, ()) for row, _ in one.rows}
+        wave = {key for key, rows in rows_of.items() if rows & held} - found
+    return found
+
+
 def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
     """(S,) services whose base may not hold, and services whose remaining replicas may not fit, or that
     softly need one whose base may not hold.
@@ -570,18 +592,12 @@ def in_doubt(reading: Reading) -> tuple[Bools, Bools]:
     by_tool = set(reading.boots) if unjudged_tool(instance, "boot") else set[int]()
     if unjudged_tool(instance, "shed"):
         by_tool |= {row for steps in reading.sheds.values() for step in steps for row, _ in step.rows}
-    for (service, milestone), steps in reading.starts.items():
-        rows = {row for step in steps for row, _ in step.rows}
-        needs = s.demand[service]
+    unsure = _unsure_starts(reading, crowded | by_tool)
+    for service, milestone in unsure:
         kind = (
             ("base" if _left(reading, service) < s.m[service] else "top") if milestone == MOVED else milestone
         )
-        marks[kind][service] |= (
-            service in vague.demand
-            or not crowded.isdisjoint(rows)
-            or not by_tool.isdisjoint(rows)
-            or any(needs[resource] > 0 for row in rows for resource, _ in vague.rows.get(row, ()))
-        )
+        marks[kind][service] = True
     base = marks["base"]
     waits = defaultdict(set)
     for service in np.flatnonzero(s.base_lost).tolist():

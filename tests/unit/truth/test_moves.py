@@ -142,9 +142,13 @@ def test_the_estate_after_the_run_has_it_where_it_moved(tmp_path: Path) -> None:
     assert [names[int(row)] for row in now.replicas.target[rows]] == ["pc"]
 
 
-HALLS = POOLS.replace("sites: {a: {}, b: {}}", "sites: {a: {}, b: {}}\nhalls: {a/h1: {}, a/h2: {}}\nracks: {a/h1/r1: {}}")
+HALLS = POOLS.replace(
+    "sites: {a: {}, b: {}}", "sites: {a: {}, b: {}}\nhalls: {a/h1: {}, a/h2: {}}\nracks: {a/h1/r1: {}}"
+)
 HALLS = HALLS.replace("MOVABLE", "movable: true, needs: [{store: db}],")
-HALLS += "stores: {db: {engine: postgresql, members: [{at: MEMBER, mode: primary}], promote: 10 s, fence: 10 s}}\n"
+HALLS += (
+    "stores: {db: {engine: postgresql, members: [{at: MEMBER, mode: primary}], promote: 10 s, fence: 10 s}}\n"
+)
 
 
 @pytest.mark.parametrize("member", ["a", "b"])
@@ -163,3 +167,36 @@ def test_what_a_loss_may_or_may_not_touch_does_not_move(tmp_path: Path, member: 
         assert not any(step.target == "wiki" for step in made.steps)
     else:
         assert states == {"shop": "restored", "wiki": "restored"}
+
+
+BESIDE = """
+  odd: {tier: 2, people: 9, replicas: {pa: 1}, start: 10 s, sheddable: false,
+        demand: {DEMAND memory: 60 GiB}, traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize("demand", ["", "cpu: 0 cores,"])
+def test_what_starts_where_something_may_be_unable_to_leave_is_not_called_restored(
+    tmp_path: Path, demand: str
+) -> None:
+    """wiki leaves pb for pc, where odd starts, too; nobody knows how many cores odd takes."""
+    text = POOLS.replace("MOVABLE", "movable: true,").replace(
+        "pb: {site: b, cpu: 6 cores, memory: 64", "pb: {site: b, cpu: 6 cores, memory: 50"
+    )
+    estate = written(tmp_path, text.rstrip() + BESIDE.replace("DEMAND", demand))
+    made = plan(estate, lose("a"))
+    assert check(estate, made).violations == ()
+    places = {
+        name
+        for step in made.steps
+        if step.target in ("wiki", "odd") and step.kind == "start"
+        for name, _ in step.servers
+    }
+    assert places == {"pc"}
+    states = {one.service: one.state for one in made.outcomes}
+    assert set(states.values()) == ({"restored"} if demand else {"unknown"})
+    told = replace(
+        made,
+        outcomes=tuple(replace(o, state="restored") if o.service == "shop" else o for o in made.outcomes),
+    )
+    assert ("F1" in {one.rule for one in check(estate, told).violations}) == (not demand)

@@ -427,7 +427,7 @@ class Doubt:
 
 def doubt_of(instance: Instance, board: Board) -> Doubt:
     """What depends on unknown facts. Next to a start with unknown demand, the free capacity of its row is
-    unknown for others.
+    unknown for others; so is that of rows that something leaves only if its move is certain.
     """
     if not (instance.vague or instance.unjudged):
         return Doubt()
@@ -437,10 +437,11 @@ def doubt_of(instance: Instance, board: Board) -> Doubt:
     for service, row in zip(lines["service"].tolist(), lines["row"].tolist(), strict=True):
         if service in instance.vague.demand:
             beside.setdefault(row, set()).add(service)
-    for service, row, mile in zip(
-        *(lines[name].tolist() for name in ("service", "row", "mile")), strict=True
-    ):
-        missing = _missing(instance, service, row, beside.get(row, ())) or by_tool.get(row, "")
+    starts = list(zip(*(lines[name].tolist() for name in ("service", "row", "mile")), strict=True))
+    direct = [_missing(instance, n, row, beside.get(row, ())) or by_tool.get(row, "") for n, row, _ in starts]
+    freed = _freed_in_doubt(instance, board, starts, direct)
+    for (service, row, mile), missing in zip(starts, direct, strict=True):
+        missing = missing or freed.get(row, "")
         serves = MILES[mile] == MOVED and board.service["left"][service] < s.m[service]
         if missing:
             (found.base if mile == 0 or serves else found.top).setdefault(service, missing)
@@ -449,6 +450,27 @@ def doubt_of(instance: Instance, board: Board) -> Doubt:
     for service, others in enumerate(s.soft):
         for other in sorted(unknown.keys() & set(others)):
             found.top.setdefault(service, unknown[other])
+    return found
+
+
+def _freed_in_doubt(
+    instance: Instance, board: Board, starts: list[tuple[int, int, int]], direct: list[str]
+) -> dict[int, str]:
+    """Row -> path, where something movable stops only once it runs elsewhere, if it can. starts:
+    (service, row, milestone), and for each the unknown fact that it depends on itself.
+    """
+    left, found = dict[int, set[int]](), dict[int, str]()
+    gone = board.present[board.shed["entry"][: board.size[SHEDS]]]
+    for service, row in zip(gone["service"].tolist(), gone["row"].tolist(), strict=True):
+        if instance.services.movable[service]:
+            left.setdefault(service, set()).add(row)
+    before = -1
+    while before < len(found):
+        before = len(found)
+        for (service, row, mile), missing in zip(starts, direct, strict=True):
+            unknown = missing or found.get(row, "")
+            if unknown and MILES[mile] == MOVED:
+                found.update(dict.fromkeys(left.get(service, set()) - found.keys(), unknown))
     return found
 
 
