@@ -156,15 +156,27 @@ def final_state(reading: Reading) -> FinalPlacement:
 
 
 def check_spread(reading: Reading, final: FinalPlacement) -> None:
-    """F10: where the plan starts replicas, no cap of server, rack, feed or site is exceeded."""
+    """F10: where the plan starts replicas, no cap of server, rack, feed or site is exceeded, not even while
+    something moves, and no two replicas of a conflict group are on one server.
+    """
     rows, s = reading.instance.rows, reading.instance.services
+    most = _while_moving(reading, final)
     bare = ~rows.is_pool[final.row]
-    _check_cap(reading, final, final.row, s.per_server, bare, "server")
-    _check_cap(reading, final, rows.rack[final.row].astype(np.int64), s.rack_cap, bare, "rack")
-    _check_cap(reading, final, rows.feed_group[final.row].astype(np.int64), s.feed_cap, bare, "feed group")
+    _check_cap(reading, most, final.row, s.per_server, bare, "server")
+    _check_cap(reading, most, rows.rack[final.row].astype(np.int64), s.rack_cap, bare, "rack")
+    _check_cap(reading, most, rows.feed_group[final.row].astype(np.int64), s.feed_cap, bare, "feed group")
     everywhere = np.ones(len(final.row), np.bool_)
-    _check_cap(reading, final, rows.site[final.row].astype(np.int64), s.site_cap, everywhere, "site")
+    _check_cap(reading, most, rows.site[final.row].astype(np.int64), s.site_cap, everywhere, "site")
     _check_conflicts(reading, final, bare)
+
+
+def _while_moving(reading: Reading, final: FinalPlacement) -> FinalPlacement:
+    """The same, but what moves has its old replicas beside its new ones."""
+    shed, count, width = moves(reading, "shed"), final.count.copy(), max(1, len(reading.instance.rows))
+    old = reading.instance.services.movable[shed.service]
+    key = shed.service[old] * width + shed.row[old]
+    np.add.at(count, np.searchsorted(final.service * width + final.row, key), shed.count[old])
+    return FinalPlacement(final.service, final.row, count, final.started)
 
 
 def _check_cap(
@@ -197,9 +209,25 @@ def _check_conflicts(reading: Reading, final: FinalPlacement, bare: NDArray[np.b
     total, new = np.zeros(len(key), np.int64), np.zeros(len(key), np.int64)
     np.add.at(total, inverse, final.count[counted])
     np.add.at(new, inverse, final.started[counted])
-    for at in np.flatnonzero((new > 0) & (total > 1))[:50].tolist():
+    for at in np.flatnonzero((new > 0) & ((total > 1) | _stops_late(reading, key)))[:50].tolist():
         name = reading.instance.row_names[int(key[at] % width)]
         reading.complain("F10", name, "two replicas of one conflict group on one server")
+
+
+def _stops_late(reading: Reading, key: Ints) -> Bools:
+    """Whether something of a conflict group stops on a row only after another replica of it starts there.
+    key: group x rows + row, sorted.
+    """
+    ticks = []
+    for kind, usual, pick in (("start", NEVER, np.minimum), ("shed", -1, np.maximum)):
+        found, tick = moves(reading, kind), np.full(len(key), usual, np.int64)
+        group = reading.instance.services.conflict[found.service].astype(np.int64)
+        wanted = group * len(reading.instance.rows) + found.row
+        at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+        mine = (group >= 0) & (key[at] == wanted)
+        pick.at(tick, at[mine], found.tick[mine])
+        ticks.append(tick)
+    return np.asarray(ticks[0] < ticks[1], np.bool_)
 
 
 def free_capacity(instance: Instance, final: FinalPlacement, reading: Reading) -> Ints:

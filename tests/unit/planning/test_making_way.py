@@ -315,6 +315,33 @@ def test_a_move_of_fewer_than_stop_is_refused() -> None:
     assert "F16" in _rules(instance, one)
 
 
+@pytest.mark.parametrize("cap", ["rack_cap", "feed_cap", "site_cap"])
+def test_old_replicas_count_beside_the_new_ones_while_they_move(cap: str) -> None:
+    """At the end there is one replica, and in between there are two."""
+    draft = _draft()
+    places = tuple(replace(one, rack=0, feed=0) for one in draft.servers)
+    draft = replace(draft, servers=places)
+    plan = plan_instance(build(draft), work=0)
+    assert _rules(build(draft), plan) == set()
+    pay, wiki = draft.services
+    for most, rules in ((2, set[str]()), (1, {"F10"})):
+        instance = build(replace(draft, services=(pay, replace(wiki, **{cap: most}))))  # type: ignore[arg-type]
+        assert _rules(instance, plan) & {"F10"} == rules
+        assert _rules(instance, plan_instance(instance, work=0)) == set()
+
+
+def test_nothing_starts_beside_what_conflicts_with_it_and_stops_later() -> None:
+    draft = _draft()
+    large = replace(draft.servers[0], cpu=6_000)
+    plan = plan_instance(build(draft), work=0)
+    early = _at(plan, "start:pay:base:1", 0)
+    for group, rules in ((-1, set[str]()), (0, {"F10"})):
+        pay, wiki = (replace(one, conflict=group) for one in draft.services)
+        instance = build(replace(draft, services=(pay, wiki), servers=(large, *draft.servers[1:])))
+        assert not _rules(instance, plan) & {"F8", "F10"}
+        assert _rules(instance, early) & {"F8", "F10"} == rules
+
+
 def random_draft(seed: int) -> Draft:
     """One or two lost services of one replica, one to three that may move, three servers, no scarce limit."""
     rng = np.random.default_rng(seed)
