@@ -213,7 +213,7 @@ class StoreOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Relocation:
-    """A service that still ran: where a plan stops replicas of it and starts them again. Times are from the
+    """A service that still ran: where a plan stops replicas of it and starts new ones. Times are from the
     loss: of the first stop, of the first start, and until when its new replicas are verified.
     """
 
@@ -222,6 +222,8 @@ class Relocation:
     stop_ms: int
     start_ms: int
     serves_ms: int
+    stops_last: bool
+    """Whether it never stops serving: its stops wait until the new replicas are verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +327,7 @@ class Plan:
         for service, steps in sorted(again.items()):
             stops = [step for step in steps if step.for_services]
             starts = [step for step in steps if step.servers and not step.for_services]
+            starts_again = {step.id for step in steps if step not in stops}
             if not stops or not starts:
                 continue  # no checked plan: nothing moves
             found[service] = Relocation(
@@ -333,6 +336,7 @@ class Plan:
                 min(step.start_ms for step in stops) + lead,
                 min(step.start_ms for step in starts) + lead,
                 max(step.end_ms for step in steps if step not in stops) + lead,
+                all(starts_again.intersection(step.after) for step in stops),
             )
         return found
 

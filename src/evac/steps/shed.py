@@ -12,9 +12,9 @@ class Shed(StepKind):
     title = "stop replicas to free capacity"
     work = "shed replicas to free capacity"
     sentence = "shed {many}{target}{where}"
-    entry = Entry("shed", "{target} was stopped to free capacity", "main")
+    entry = Entry("shed", "replicas of {target} were stopped to free capacity", "main")
     tools = ("deploy", "evac")
-    precheck = "the service may be shed"
+    precheck = "the service may be stopped, or serves elsewhere"
     gate = "replicas have stopped"
     undo = "start the replicas again"
     is_undone_safely = True

@@ -30,7 +30,8 @@ def stops_words(plan: Plan) -> str:
         return ""
     end = duration(plan.scenario.deadline_ms or 0)
     verb, then = ("stops", "it does") if len(names) == 1 else ("stop", "they do")
-    return f"{listed(names, 3)} {verb} at the deadline, {end} after the start; {then} not come back"
+    back = f"{then} not come back before the horizon"
+    return f"{listed(names, 3)} {verb} at the deadline, {end} after the start; {back}"
 
 
 def untimed_steps(plan: Plan) -> frozenset[str]:

@@ -352,13 +352,14 @@ def recovery_times(plan: Plan, outcomes: Iterable[Outcome]) -> list[int]:
 def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
     """Every outcome in words, for the table behind the charts; highest tier and most people first."""
     targets, moves = {s.id: s.target for s in plan.steps}, plan.moves
+    away = {service for service, moved in moves.items() if not moved.stops_last}
     for o in plan.by_weight(plan.outcomes):
         yield {
             "service": o.service,
             "tier": str(o.tier),
             "people": people(*felt(plan, [o])),
             "state": o.state,
-            "back": "-" if o.state in GONE else "away " * (o.service in moves) + time_back(o.recovery_ms),
+            "back": "-" if o.state in GONE else "away " * (o.service in away) + time_back(o.recovery_ms),
             "rto": "-" if o.rto_ms is None else duration(o.rto_ms),
             "met": {True: "met", False: "missed", None: "-" if o.rto_ms is None else "unknown"}[o.meets_rto],
             "why": why_words(o.reason, moves.get(o.service)) or _waits_for(o, targets),

@@ -83,14 +83,15 @@ def time_back(milliseconds: int | None, unknown: bool = True) -> str:
 
 
 def why_words(reason: str, moved: Relocation | None) -> str:
-    """Why a service is not restored; of one that is stopped and started elsewhere, where and when after the
-    loss. Empty for the others.
+    """Why a service is not restored; of one that stops and starts elsewhere, where and when after the loss.
+    Empty for the others.
     """
     if reason or moved is None:
         return reason
     stops = f"stops in {listed(moved.stops, 3)} after {duration(moved.stop_ms)}"
     starts = f"starts in {listed(moved.starts, 3)} after {duration(moved.start_ms)}"
-    return f"{stops}, {starts}, serves there after {duration(moved.serves_ms)}"
+    serves = f"serves there after {duration(moved.serves_ms)}"
+    return ", ".join((starts, serves, stops) if moved.stops_last else (stops, starts, serves))
 
 
 def assumed_words(lead: Lead, alone: bool = False) -> str:

@@ -16,6 +16,8 @@ from evac.planning.evacuation import solve
 from evac.planning.evacuation.board import TURN
 from evac.planning.plan import plan_instance
 from evac.verify import check_instance
+from evac.views.plan_text import plan_text
+from evac.views.plan_view import outcome_rows
 from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build
 
 _GIB = 1_024
@@ -340,6 +342,14 @@ def test_nothing_starts_beside_what_conflicts_with_it_and_stops_later() -> None:
         instance = build(replace(draft, services=(pay, wiki), servers=(large, *draft.servers[1:])))
         assert not _rules(instance, plan) & {"F8", "F10"}
         assert _rules(instance, early) & {"F8", "F10"} == rules
+
+
+def test_the_words_of_a_move_have_its_stop_last() -> None:
+    plan = plan_instance(build(_draft()), work=0)
+    words = "starts in small after 0 s, serves there after 40 s, stops in large after 40 s"
+    rows = {row["service"]: (row["back"], row["why"]) for row in outcome_rows(plan)}
+    assert rows["wiki"] == ("0 s", words)
+    assert words in " ".join(plan_text(plan, "sha256:0", 400, False).split())
 
 
 def random_draft(seed: int) -> Draft:
