@@ -176,3 +176,33 @@ def _by_hand(racks: Racks, budgets: dict[str, int | None], lost: set[str]) -> tu
         gone |= over
     dark = {n for n, (_, of) in enumerate(racks) if gone.issuperset(of) and not lost.issuperset(of)}
     return gone - lost, dark
+
+
+@pytest.mark.parametrize("method", ["plan", "estimate"])
+@pytest.mark.parametrize(
+    ("rack", "known"), [("a/h1/r1", True), ("", False)], ids=["all in racks", "one without a rack"]
+)
+def test_a_group_of_feeds_takes_what_its_feeds_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, rack: str, known: bool
+) -> None:
+    """The feeds of `one` and of `both` take no rack, and only the site of the replicas is known."""
+    if method == "estimate":
+        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+            monkeypatch.setattr(planned, most, 0)
+    text = """
+sites: {a: {}, b: {}}
+groups: {one: {members: [a/f2]}, both: {members: [a/f2, b/f1]}}
+halls: {a/h1: {}, b/h1: {}}
+feeds: {a/f1: {power_budget: 2 kW}, a/f2: {power_budget: 2 kW}, b/f1: {}, b/f2: {}}
+racks: {a/h1/r1: {feeds: [a/f1, a/f2]}, b/h1/r1: {feeds: [b/f1, b/f2]}}
+classes: {web: {cpu: 8 cores, memory: 32 GiB, watts: 400 W}}
+services: {shop: {people: 9, start: 1 s, replicas: {a: 2}, traffic: {kind: none}}}
+"""
+    table = f"server,site,rack,class,state\ns1,a,a/h1/r1,web,serving\ns2,a,{rack},web,serving\n"
+    estate = written(tmp_path, text, servers=f"{table}s3,b,b/h1/r1,web,serving\n")
+    report = audit(estate)
+    for name in ("a/f2", "one", "both"):
+        row = next(row for row in report.rows if row.domain == name)
+        answer = [] if known else ["unknown"]
+        assert [one.fate for one in row.fates(report.services)] == answer, name
+        assert [one.state for one in plan(estate, lose(*row.members)).outcomes] == answer, name

@@ -22,6 +22,7 @@ from evac.derive.pools import (
     pools_with_servers,
     replicas_lost,
     share_of_pool,
+    sites_in_part,
     unplaced,
 )
 from evac.derive.tripping import Tripped, tripped
@@ -459,24 +460,42 @@ def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
     not even that is, and behind feeds that may trip.
     """
     open_question, nowhere = np.zeros((len(losses), found.n.shape[0]), np.bool_), unplaced(top)
+    parts = _parts_with_feeds(top, losses)
     idle = np.isin(np.array(losses.kinds, "U8"), ["feed"]) & (np.diff(losses.start) == 0)
     idle &= ~hidden_power(top)[losses.site]
     idle[list(tripping(top, losses))] = False
     for site in np.flatnonzero(nowhere.any(axis=1)).tolist():
-        open_question |= (losses.touches(site, top.hall_site) & ~idle)[:, None] & nowhere[site]
+        touched = losses.touches(site, top.hall_site) & ~idle
+        for number, some in parts.items():
+            touched[number] = some[site] | losses.sites[number, site]
+        open_question |= touched[:, None] & nowhere[site]
     below = ~losses.sites.any(axis=1) & ~idle
+    below[list(parts)] = False
     single = np.flatnonzero((losses.site >= 0) & below)
     open_question[single] |= found.loose[losses.site[single]]
-    for number in np.flatnonzero(losses.site < 0):
-        touched = (losses.rows.site[losses.rows_of(int(number))], top.hall_site[losses.halls[number]])
-        partly = np.setdiff1d(np.concatenate(touched), np.flatnonzero(losses.sites[number]))
+    for number in np.setdiff1d(np.flatnonzero(losses.site < 0), list(parts)):
+        here = (losses.rows.site[losses.rows_of(int(number))], top.hall_site[losses.halls[number]])
+        partly = np.setdiff1d(np.concatenate(here), np.flatnonzero(losses.sites[number]))
         if len(partly):
             open_question[number] |= found.loose[partly].any(axis=0)
+    for number, some in parts.items():
+        open_question[number] |= found.loose[some].any(axis=0)
     replicas = top.estate.replicas
     for one, more in tripping(top, losses).items():
         taken = replicas_lost(top, more.lost) > replicas_lost(top, loss(top, losses.members[one]))
         open_question[one, replicas.service[taken]] = True
     return open_question
+
+
+def _parts_with_feeds(top: Topology, losses: Losses) -> dict[int, BoolColumn]:
+    """Loss -> (sites,) what it takes in part, as a plan has it, for groups and pairs with feeds."""
+    trips, found = tripping(top, losses), dict[int, BoolColumn]()
+    for number in losses.of_kind("group", "pair").tolist():
+        lost = loss(top, losses.members[number])
+        if (lost.feeds & ~lost.sites[top.feed_site]).any():
+            lost = trips[number].lost if number in trips else lost
+            found[number], _ = sites_in_part(top, lost, hidden_power(top))
+    return found
 
 
 def tripping(top: Topology, losses: Losses) -> Mapping[int, Tripped]:
