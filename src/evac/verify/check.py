@@ -30,15 +30,9 @@ from evac.steps.registry import kind_of
 from evac.verify import capacity, order
 from evac.verify.bound import proved
 from evac.verify.derivation import better_again, derived_again
+from evac.verify.doubt import in_doubt
 from evac.verify.needs import check_needs, with_members
-from evac.verify.outcome import (
-    check_counts,
-    check_outcomes,
-    check_reasons,
-    check_sheds,
-    check_tiers,
-    in_doubt,
-)
+from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
