@@ -126,8 +126,8 @@ def _spent(view: RunView, i: int, now_ms: int) -> Event:
 
 
 def _gone_without(view: RunView, agenda: Agenda, now_ms: int) -> Iterator[Event]:
-    """Optional steps that failed for good, or that nobody can tell the result of: what waits for them goes
-    on.
+    """Optional steps that failed for good, or that nobody can tell the result of: what waits for them
+    continues.
     """
     if view.phase not in ("running", "paused", "awaiting_approval"):
         return
@@ -138,7 +138,7 @@ def _gone_without(view: RunView, agenda: Agenda, now_ms: int) -> Iterator[Event]
             why = view.whys.get(i, "")
         else:
             continue
-        reason = "the run goes on without it" + (f": {why}" if why else "")
+        reason = "the run continues without it" + (f": {why}" if why else "")
         yield Event(
             "step_skipped", now_ms, view.steps[i].id, view.attempts[i], {"who": EVAC, "reason": reason}
         )
