@@ -208,6 +208,8 @@ def _kind_of(key: str, item: Node) -> str:
 
 def _tree(path: Path, problems: Problems) -> Node | None:
     """The value in a file. Of a large one, only what is needed of each object is kept."""
+    if not path.is_file():
+        return read_values(path, problems)  # opening a pipe would wait for its writer
     try:
         with path.open("rb") as file:
             is_large = file.seek(0, SEEK_END) > PRUNED_FROM_BYTES
