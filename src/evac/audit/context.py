@@ -347,7 +347,7 @@ def _why_store(context: Context, family: str, number: int) -> Reason:
 
 
 def _what_is_lost(found: Outcome | None) -> ReasonKind:
-    """Why a store of which a loss takes some part accepts no writes."""
+    """Why a store accepts no writes after a loss that takes part of it."""
     if found is None or not found.data_members_left:
         return "store-lost"
     if found.keeps_primary:
