@@ -114,7 +114,7 @@ class Tool:
         whole = f"{ended.errors}\n{ended.output}".lower()  # a short password may be one of these words
         for words, error in self.reasons:
             if words.lower() in whole:
-                return type(error)(error.code, f"{Path(self.program).name}: {error.message}", error.hint)
+                return error.said_as(error.code, f"{Path(self.program).name}: {error.message}")
         return None
 
     async def json(self, *argv: str, timeout_s: float, allowed: Sequence[int] = (0,)) -> Any:

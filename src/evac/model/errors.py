@@ -6,7 +6,7 @@ module knows nothing about files, rendering or exit codes.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Self
 
 from evac.model.diagnostic import Diagnostic
 
@@ -143,6 +143,12 @@ class Corrupt(StoreError):
 
 class ActionError(EvacError):
     """A real system refused or failed."""
+
+    def said_as(self, code: str, message: str) -> Self:
+        """The same error, with all that its class knows, under another code and message."""
+        other = type(self).__new__(type(self), message)  # its class may need more than these two
+        vars(other).update(vars(self), code=code, message=message)
+        return other
 
 
 class Retryable(ActionError):

@@ -40,7 +40,7 @@ class S3Driver(ReportsRole):
             raise Retryable("s3-unreachable", words, after_ms=500) from error
         except ActionError as error:
             code = error.code.replace("backup-", "s3-")
-            raise type(error)(code, error.message, error.hint) from error
+            raise error.said_as(code, error.message) from error
 
 
 def _report(action: Action, now_s: float) -> RoleReport:
