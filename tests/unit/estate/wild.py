@@ -244,6 +244,7 @@ def _services(draw: Any, sites: tuple[str, ...], classes: tuple[m.ServerClass, .
             draw(AMOUNTS),
             draw(AMOUNTS),
         )
+        movable = draw(st.booleans())  # such a service runs twice for a while
         found.append(
             m.Service(
                 name,
@@ -264,8 +265,9 @@ def _services(draw: Any, sites: tuple[str, ...], classes: tuple[m.ServerClass, .
                 draw(st.none() | st.just(_some(draw, class_ids))),
                 draw(st.none() | st.just(_some(draw, sites))),
                 draw(FLAGS),
+                movable,
                 draw(MAYBE_DAY),
-                draw(st.booleans()),
+                not movable and draw(st.booleans()),
                 needs,
                 draw(AMOUNTS),
                 draw(STATED),
