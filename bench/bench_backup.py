@@ -215,8 +215,11 @@ def _folders(stack: ExitStack, folder: Path) -> Iterator[Kind]:
         if isinstance(made.source, PostgresSource):
             archive = made.source.folder / "archive"
             newest = _switched(made.source)
-            complete = (path for path in sorted(archive.iterdir()) if path.name <= newest)
-            log = [path for path in complete if len(path.name) == len(newest)]
+            first = max(
+                one.name for one in (made.copies[0] / "content" / "pg_wal").iterdir() if one.is_file()
+            )
+            needed = (path for path in sorted(archive.iterdir()) if first <= path.name <= newest)
+            log = [path for path in needed if len(path.name) == len(newest)]
             yield Kind("WAL archive", kind.driver(), made.action(archive=str(archive)), log, tail=False)
 
 

@@ -282,7 +282,8 @@ class CopyFolderDriver(BackupDriver):
                 for one, names in mine:
                     wrong += await _on_disk(lambda one=one, names=names: one.damaged(names), watch, folder)
                 if part == of and not wrong:
-                    wrong += await self._look_inside(action, copies, watch)
+                    with _written(folder):
+                        wrong += await self._look_inside(action, copies, watch)
         except ActionError as error:
             return self._unproven(action, watch, level, error)
         said = partial(self._proof, action, watch, level, version=version, repository=id_)

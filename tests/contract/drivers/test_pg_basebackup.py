@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import shutil
 import time
 from pathlib import Path
@@ -18,10 +17,9 @@ from evac.drivers.capabilities import READ
 from evac.drivers.copy_folder import copy_folder
 from evac.drivers.pg_basebackup.driver import SYSTEM_AT, PgBasebackupDriver, archive_problems
 from evac.model.errors import ActionError
-from evac_lab.servers.postgres import program_folder
 from tests.contract.adapters.copy_folder import world
 from tests.contract.adapters.pg_basebackup import PostgresSource
-from tests.contract.adapters.pgbackrest import as_owner, give
+from tests.contract.adapters.pgbackrest import give
 from tests.contract.adapters.restic import flip
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -49,11 +47,20 @@ def switched(source: PostgresSource) -> None:
         time.sleep(0.02)
 
 
-def records_of(segment: Path) -> list[tuple[int, int]]:
-    """Where the records of a segment begin, and their lengths: the bytes between them mean nothing."""
-    said = as_owner(f"{program_folder()}/pg_waldump", str(segment), allowed=(0, 1))
-    found = re.findall(r"len \(rec/tot\): +\d+/ +(\d+),.*? lsn: [0-9A-F]+/([0-9A-F]+)", said)
-    return [(int(at, 16) % (16 << 20), int(length)) for length, at in found]
+def refuses_any_flip(checked: Any, segment: Path) -> None:
+    """Bytes in and between records, in headers, and after the end of the log."""
+    chance, content = random.Random(2022), segment.read_bytes()
+    used = len(content.rstrip(b"\0"))
+    places = {SYSTEM_AT, *(chance.randrange(used) for _ in range(60)), chance.randrange(used, len(content))}
+    for at in sorted(places - {2}):  # its flag may have both values
+        flip(segment, at)
+        assert asyncio.run(archive_problems(*checked, Stopwatch(20.0))) != [], at
+        segment.write_bytes(content)
+    assert asyncio.run(archive_problems(*checked, Stopwatch(20.0))) == []
+
+
+def last_segment(content: Path) -> str:
+    return max(path.name for path in (content / "pg_wal").iterdir() if len(path.name) == 24)
 
 
 def test_a_store_returns_to_a_moment_and_its_log_is_read(server_folder: Path) -> None:
@@ -95,15 +102,10 @@ def test_a_store_returns_to_a_moment_and_its_log_is_read(server_folder: Path) ->
         proof = ask("prove", action, READ, 1, 1)
         assert proof.outcome == "passed", proof
         before, last = sorted(path for path in archive.iterdir() if len(path.name) == 24)[-2:]
-        chance, content = random.Random(2022), last.read_bytes()
         kept = copy_folder(action).copies()[-1]
         checked = (action, kept.content, kept.report.source)
-        records = records_of(last)
-        for at in (SYSTEM_AT, *(first + chance.randrange(length) for first, length in records)):
-            flip(last, at)
-            assert asyncio.run(archive_problems(*checked, Stopwatch(20.0))) != []
-            last.write_bytes(content)
-        assert asyncio.run(archive_problems(*checked, Stopwatch(20.0))) == []
+        for segment in (archive / last_segment(kept.content), last):
+            refuses_any_flip(checked, segment)
         before.rename(made.folder / before.name)
         (problem,) = asyncio.run(archive_problems(*checked, Stopwatch(20.0)))
         assert problem == f"the segment {before.name} of the archived WAL is missing"
@@ -114,6 +116,49 @@ def test_a_store_returns_to_a_moment_and_its_log_is_read(server_folder: Path) ->
             f"the newest state cannot be restored: {problem}",
         )
         assert not nowhere.exists() or not any(nowhere.iterdir())
+
+
+def test_the_log_between_two_backups_and_of_later_timelines_is_read(server_folder: Path) -> None:
+    with world(server_folder, PostgresSource) as made:
+        source = made.source
+        assert isinstance(source, PostgresSource)
+        source.change()
+        switched(source)
+        source.change()
+        switched(source)
+        assert not isinstance(ask("take", made.action()), ActionError)
+        source.change()
+        switched(source)
+        archive = made.folder / "archive"
+        shutil.copytree(source.folder / "archive", archive)
+        give(archive)
+        action = made.action(archive=str(archive))
+        older, newer = (one.content for one in copy_folder(action).copies())
+        between = [
+            archive / name
+            for name in sorted(path.name for path in archive.iterdir() if len(path.name) == 24)
+            if last_segment(older) < name < last_segment(newer)
+        ]
+        assert len(between) >= 2
+        assert ask("prove", action, READ, 1, 1).outcome == "passed"
+        for segment in between:
+            content = segment.read_bytes()
+            flip(segment, len(content.rstrip(b"\0")) - 40)
+            proof = ask("prove", action, READ, 1, 1)
+            assert (proof.outcome, proof.code) == ("damaged", "backup-corrupt")
+            segment.write_bytes(content)
+        between[0].unlink()
+        assert ask("prove", action, READ, 1, 1).outcome == "passed", "a retention removed it"
+
+        last = max(path for path in archive.iterdir() if len(path.name) == 24)
+        branch = archive / f"00000002{last.name[8:]}"
+        branch.write_bytes(last.read_bytes())
+        give(archive)
+        assert ask("prove", action, READ, 1, 1).outcome == "passed"
+        flip(branch, 60)
+        assert ask("prove", action, READ, 1, 1).outcome == "damaged"
+        error = ask("restore", action, "", str(made.place), None)
+        assert error.code == "archive-damaged", error
 
 
 def test_a_tablespace_and_a_password_in_the_estate_are_refused(server_folder: Path) -> None:

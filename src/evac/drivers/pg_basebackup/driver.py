@@ -21,7 +21,9 @@ from evac.drivers.backups import Filled, Filling, Stopwatch, Tool, document, in_
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, FileSum, Kept
 from evac.drivers.parameters import text
+from evac.drivers.pg_basebackup.segment import stray_byte
 from evac.drivers.port import Action
+from evac.drivers.restored_postgres import TIMELINE_LETTERS
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import Permanent, Retryable
 
@@ -94,6 +96,7 @@ class PgBasebackupDriver(restored_postgres.RestoredPostgres, CopyFolderDriver, T
         if copies:
             last = copies[-1]
             wrong += await archive_problems(action, last.content, last.report.source, watch)
+            wrong += await _older_problems(action, copies, watch)
         return wrong
 
     async def _recover(self, into: Filling) -> Filled:
@@ -193,40 +196,110 @@ def _sums(content: Path) -> dict[str, FileSum]:
 
 
 async def archive_problems(action: Action, content: Path, source: str, watch: Stopwatch) -> list[str]:
-    """Problems of the archive from the last segment of a backup to the archive's last. content: the folder of
-    the backup; source: the system that it states as its origin.
+    """Problems of the archive from the last segment of a backup to the archive's last, also on timelines that
+    began later. content: the folder of the backup; source: the system that it states as its origin.
     """
     archive, brought = _archive(action), _segments(content / "pg_wal")
     if archive is None or not brought:
         return []
     first = brought[-1]
-    later = [name for name in _segments(archive) if name[:8] == first[:8] and name >= first]
-    if not later or later == [first]:
-        return []
-    if later[0] != first:
+    later = [name for name in _segments(archive) if name >= first]
+    mine = [name for name in later if _timeline(name) == _timeline(first)]
+    if mine and mine[0] != first:
         return [f"the segment {first} of the archived WAL is missing"]
-    for name in later:
+    for timeline in sorted({*map(_timeline, later)}):
+        runs = _unbroken([name for name in later if _timeline(name) == timeline], archive)
+        if len(runs) > 1:
+            return [f"the segment {_after(runs[0][-1], archive)} of the archived WAL is missing"]
+        if problems := await _log_problems(action, archive, runs[0], source, watch):
+            return problems
+    return []
+
+
+async def _older_problems(action: Action, copies: Sequence[Kept], watch: Stopwatch) -> list[str]:
+    """Damage in the archive between the oldest backup and the newest one. A gap there is not damage: a
+    retention may keep backups longer than the log between them.
+    """
+    archive = _archive(action)
+    brought = [found[-1] for one in copies if (found := _segments(one.content / "pg_wal"))]
+    if archive is None or not brought:
+        return []
+    between = [name for name in _segments(archive) if min(brought) <= name < brought[-1]]
+    wrong: list[str] = []
+    for timeline in sorted({*map(_timeline, between)}):
+        for names in _unbroken([name for name in between if _timeline(name) == timeline], archive):
+            wrong += await _log_problems(action, archive, names, copies[-1].report.source, watch)
+    return wrong
+
+
+def _timeline(name: str) -> int:
+    return int(name[:TIMELINE_LETTERS], 16)
+
+
+def _unbroken(names: Sequence[str], archive: Path) -> list[list[str]]:
+    """Segments of one timeline, cut where one is missing."""
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and _after(runs[-1][-1], archive) == name:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return runs
+
+
+def _after(name: str, archive: Path) -> str:
+    """The name of the segment that continues another one."""
+    size = max((archive / name).stat().st_size, 1)
+    each = (1 << 32) // size
+    number = int(name[8:16], 16) * each + int(name[16:], 16)
+    return f"{name[:TIMELINE_LETTERS]}{_number((number + 1) * size, size)}"
+
+
+async def _log_problems(
+    action: Action, archive: Path, names: Sequence[str], source: str, watch: Stopwatch
+) -> list[str]:
+    """Problems of segments that follow one another. Records are read by pg_waldump, which knows their
+    checksums; all other bytes are compared with what PostgreSQL writes there.
+    """
+    for name in names:
         system = _system(archive / name)
         if source and source != f"system {system}":
             return [f"the segment {name} belongs to the system {system}, but the backup to {source}"]
+    first, last = names[0], names[-1]
     tool = _at(action, "pg_waldump")
-    argv = ("--quiet", "--path", str(archive), first, later[-1])
-    ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, 1))
-    if ended.code == 0:
+    ended = await tool.run(
+        "--quiet", "--path", str(archive), first, last, timeout_s=watch.left_s, allowed=(0, 1)
+    )
+    if ended.code and (problem := _ended_early(ended.errors, archive, first, last)):
+        return [problem]
+
+    def around() -> list[str]:
+        for name in names:
+            strange = stray_byte((archive / name).read_bytes(), _timeline(name))
+            if strange is not None:
+                return [
+                    f"the archived WAL is damaged: {name} is wrong at byte {strange}, outside its records"
+                ]
         return []
-    said = ended.errors
+
+    found: list[str] = await in_time(around, watch, "reading the archived WAL")
+    return found
+
+
+def _ended_early(said: str, archive: Path, first: str, last: str) -> str:
+    """Why pg_waldump stopped; empty if that is the end of the log."""
     if missing := _NO_FILE.search(said):
         gone = missing[1]
-        return [f"the segment {gone} of the archived WAL is missing"] if gone <= later[-1] else []
+        return f"the segment {gone} of the archived WAL is missing" if gone <= last else ""
     if ends := _ENDS_AT.search(said):
-        last, size = archive / later[-1], (archive / later[-1]).stat().st_size
+        size = (archive / last).stat().st_size
         position = (int(ends[3], 16) << 32) + int(ends[4], 16)
-        name = f"{first[:8]}{_number(position, size)}"
-        with last.open("rb") as file:
+        name = f"{first[:TIMELINE_LETTERS]}{_number(position, size)}"
+        with (archive / last).open("rb") as file:
             file.seek(position % size)
-            if name == last.name and not any(file.read()):
-                return []  # the remainder of the last segment was never written
-    return [f"the archived WAL is damaged: {' '.join(said.split())[-200:]}"]
+            if name == last and not any(file.read()):
+                return ""  # the remainder of the last segment was never written
+    return f"the archived WAL is damaged: {' '.join(said.split())[-200:]}"
 
 
 def _system(segment: Path) -> int:
