@@ -7,13 +7,13 @@ block of them belongs to one process of the tests while it lives, so that none g
 
 from __future__ import annotations
 
+import atexit
 import socket
 from collections.abc import Iterator
 from typing import Final
 
 BLOCK: Final = 64
 _FIRST: Final = range(14_080, 32_000, BLOCK)
-_claims: list[socket.socket] = []
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -51,7 +51,7 @@ def _claimed() -> Iterator[int]:
         except OSError:
             claim.close()
             continue
-        _claims.append(claim)
+        atexit.register(claim.close)
         yield from range(first, first + BLOCK)
 
 
