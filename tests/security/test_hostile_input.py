@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from evac.engine.runs import effects
 from evac.model.errors import Corrupt
-from fuzz_hostile import Target, fuzz, mutated, targets
+from fuzz_hostile import fuzz, mutated
+from fuzz_targets import Target, targets
 
 CASES = 100
 
