@@ -29,9 +29,9 @@ from evac.store.journal import Journal
 from evac.web.access.people import People
 from evac.web.access.port import OPEN_PATHS
 from tests.web.burning import RUN
+from tests.web.logins import HandClock
 from tests.web.rooms import play
 from tests.web.test_access_routes import CHANGES, OWN, READS, routes
-from tests.web.test_access_sign_in import HandClock
 from tests.web.test_incidents import with_fire
 
 VIEWER, OPERATOR = "evac_" + "v" * 43, "evac_" + "o" * 43

@@ -32,9 +32,9 @@ from evac.web.access.port import OPEN_PATHS
 from evac.web.api.incidents import BY_PEOPLE as PUBLIC
 from evac.web.api.incidents import NoteBody
 from tests.web.burning import RUN
+from tests.web.logins import HandClock
 from tests.web.rooms import play
 from tests.web.test_access_routes import CHANGES, OWN, READS, routes
-from tests.web.test_access_sign_in import HandClock
 from tests.web.test_incidents import with_fire
 
 TOKEN = "evac_" + "o" * 43

@@ -29,8 +29,8 @@ from evac.store.port import Delete, Put
 from evac.web.access.people import GLASS_USED, SPENT_READS_MS, People
 from evac.web.pages import run
 from tests.web.burning import RUN, events_of, made, spec_of
+from tests.web.logins import HTML
 from tests.web.rooms import play
-from tests.web.test_access_sign_in import HTML
 from tests.web.test_incidents import with_fire
 from tests.web.test_run_page import burning
 

@@ -13,8 +13,8 @@ import pytest
 from starlette.websockets import WebSocket
 
 from evac.office.office import Office
+from tests.web.logins import HTML, TOKEN, people
 from tests.web.rooms import office_of, play, room_of
-from tests.web.test_access_sign_in import HTML, TOKEN, people
 
 
 def jwt(header: dict[str, str], claims: dict[str, object], signature: str = "") -> str:

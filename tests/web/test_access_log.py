@@ -23,8 +23,8 @@ from evac.store.journal import Journal, head_of
 from evac.store.port import MemoryStore, Put
 from evac.web.access.keeping import ProofShown
 from evac.web.access.recording import Recording
+from tests.web.logins import HTML, TOKEN, HandClock, people, sign_in, token_of
 from tests.web.rooms import office_of, play, primed, room_of
-from tests.web.test_access_sign_in import HTML, TOKEN, HandClock, people, sign_in, token_of
 from tests.web.test_incidents import with_fire
 
 

@@ -24,8 +24,8 @@ from evac.model.access import AccessRules, Person, Provider
 from evac.office.office import Office
 from evac.web.access.people import People
 from tests.web.identity_provider import CLIENT, SECRET, IdentityProvider
+from tests.web.logins import HTML
 from tests.web.rooms import BASE, play
-from tests.web.test_access_sign_in import HTML
 
 ROLES = {"sre": "operator", "leads": "approver"}
 Story = Callable[[httpx2.AsyncClient, IdentityProvider, People], Awaitable[None]]

@@ -16,8 +16,8 @@ from starlette.routing import Mount
 from evac.model.access import ROLES
 from evac.office.office import Office
 from evac.web.access.port import OPEN_PATHS, Access, Actor, Loopback, Need, declared
+from tests.web.logins import people
 from tests.web.rooms import office_of, play, room_of
-from tests.web.test_access_sign_in import people
 
 CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
 READS = {"/v1/what-if", "/v1/runs/{run}/proof", "/v1/journals/{stream}/proof"}

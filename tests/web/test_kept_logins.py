@@ -20,8 +20,8 @@ from evac.store.port import Delete, MemoryStore, Put
 from evac.web.access.guarding import SignedOut, while_signed_in
 from evac.web.access.keeping import CONFIRM_MS, LOOKS_A_SECOND, PREFIX, SEEN_MS, csrf_of
 from evac.web.access.people import People
+from tests.web.logins import HTML, HandClock, people, sign_in, token_of
 from tests.web.rooms import BASE, office_of, room_of
-from tests.web.test_access_sign_in import HTML, HandClock, people, sign_in, token_of
 
 COOKIE = "evac_session"
 

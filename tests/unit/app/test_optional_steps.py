@@ -10,7 +10,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.runs.dry_run import Kept
 from evac.model.scenario import Scenario
 from evac.planning.plan import plan
-from tests.unit.engine.test_binding import LAX, TRAFFIC, estate
+from tests.unit.engine.messenger import LAX, TRAFFIC, estate
 
 pytestmark = pytest.mark.enable_socket
 

@@ -8,7 +8,7 @@ import pytest
 from evac.engine.runs.binding import PART_BYTES, decode_bound, encode_bound, get_bound, put_bound
 from evac.model.errors import Conflict, Corrupt
 from evac.store.port import Compare, Delete, MemoryStore, Put
-from tests.unit.engine.test_binding import bound, estate
+from tests.unit.engine.messenger import bound, estate
 
 
 def test_it_comes_back_the_same(tmp_path: Path) -> None:
