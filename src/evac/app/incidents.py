@@ -42,6 +42,7 @@ from evac.store.anchors import Anchor
 from evac.store.journal import read
 from evac.store.port import Change, Compare, Put, Store, entries
 from evac.views import incident_view as views
+from evac.views.incident_document import entry_shown, incident_course, incident_short
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
 from evac.views.words import wall_clock_here
 
@@ -158,11 +159,12 @@ PaperForm = Literal["json", "markdown", "html", "sheet"]
 PaperKind = Literal["summary", "timeline", "whole-timeline", "report"]
 
 
-def list_paper(rows: Sequence[Summary], form: PaperForm) -> str | Sheet:
+def list_paper(rows: Sequence[tuple[Dossier, Summary]], form: PaperForm) -> str | Sheet:
     """List of all incidents."""
     if form == "json":
-        return views.json_of("evac-incidents", {"incidents": [views.summary_row(one) for one in rows]})
-    return written(views.list_sheet(rows), form)
+        found = [views.summary_row(incident_course(*row)) for row in rows]
+        return views.json_of("evac-incidents", {"incidents": found})
+    return written(views.list_sheet([incident_short(*row) for row in rows]), form)
 
 
 def paper(
@@ -178,17 +180,17 @@ def paper(
         told = basics(found, about, now_ms)
         parts = told, classify(found, about, told), duties(found, about, told)
         return views.report_json(*parts) if form == "json" else written(views.report_sheet(*parts), form)
+    if kind == "summary" and form == "json":
+        return views.json_of("evac-incident", views.summary_row(incident_course(found, about)))
+    short = incident_short(found, about)
     rows = timeline(found, about) if entries is None else entries
+    chosen = [entry for entry in rows if kind == "whole-timeline" or entry.weight == "main"]
+    shown = [entry_shown(n, entry) for n, entry in enumerate(chosen, 1)]
     if kind == "summary":
-        if form == "json":
-            return views.json_of("evac-incident", views.summary_row(about))
-        return written(views.show_sheet(about, rows, now_ms), form)
-    shown = [entry for entry in rows if kind == "whole-timeline" or entry.weight == "main"]
-    return (
-        views.timeline_json(about, shown)
-        if form == "json"
-        else written(views.timeline_sheet(about, shown), form)
-    )
+        return written(views.show_sheet(short, shown, now_ms), form)
+    if form == "json":
+        return views.timeline_json(short, shown)
+    return written(views.timeline_sheet(short, shown), form)
 
 
 def written(sheet: Sheet, form: PaperForm) -> str | Sheet:

@@ -291,7 +291,7 @@ class StoreControl:
         from evac.app import incidents
 
         found = await incidents.all_of(self.store, self._clock.now_ms())
-        return incidents.list_paper([about for _, about in found], form)
+        return incidents.list_paper(found, form)
 
     async def paper(self, name: str, kind: PaperKind, form: PaperForm) -> str | Sheet:
         from evac.app import incidents

@@ -68,10 +68,6 @@ class Summary:
         down = [fate for fate in self.fates if fate.level == "down"]
         return tuple(f.service for f in sorted(down, key=lambda f: (f.tier, -(f.people or 0), f.service)))
 
-    def until_ms(self, now_ms: int) -> int:
-        """Its end, or the present while it is open."""
-        return now_ms if self.ended_ms is None else self.ended_ms
-
 
 def sites_of(dossier: Dossier) -> tuple[str, ...]:
     """The sites that its plans concern and those lost meanwhile; sorted."""

@@ -230,6 +230,12 @@ class RunRecord:
         """The plan that it started with."""
         return self.plans.get(self.spec.plan)
 
+    @property
+    def plan_in_force(self) -> str:
+        """The digest of its latest plan."""
+        replaced = (event for event in reversed(self.events) if event.kind == "plan_replaced")
+        return str(next((event.data["plan"] for event in replaced), self.spec.plan))
+
 
 @dataclass(frozen=True, slots=True)
 class StoreLoss:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal
+from itertools import pairwise
+from typing import Final, Literal, Protocol, TypeVar
 
 from evac.incident.records import RunRecord, Source
 from evac.model.plan import Outcome, Plan
@@ -62,25 +63,51 @@ class Fate:
 
     @property
     def down_since_ms(self) -> int | None:
-        return next((change.at_ms for change in self.changes if change.level == "down"), None)
+        return first_down_ms(self.changes)
 
     @property
     def restored(self) -> Change | None:
         """When it last left `down`; None if it is still down or never was."""
-        found = None
-        for before, after in zip(self.changes, self.changes[1:], strict=False):
-            if before.level == "down" and after.level != "down":
-                found = after
-        return None if self.level == "down" else found
+        return restored(self.changes)
 
     def lasted_ms(self, level: Level, until_ms: int) -> int:
         """How long it was at a level, up to `until_ms`."""
-        ends = [change.at_ms for change in self.changes[1:]] + [until_ms]
-        return sum(
-            max(0, min(end, until_ms) - change.at_ms)
-            for change, end in zip(self.changes, ends, strict=True)
-            if change.level == level
-        )
+        return lasted_ms(self.changes, level, until_ms)
+
+
+class AtLevel(Protocol):
+    """From `at_ms` on something is at `level`."""
+
+    @property
+    def at_ms(self) -> int: ...
+    @property
+    def level(self) -> str: ...
+
+
+Given = TypeVar("Given", bound=AtLevel)
+
+
+def first_down_ms(changes: Iterable[AtLevel]) -> int | None:
+    return next((change.at_ms for change in changes if change.level == "down"), None)
+
+
+def restored(changes: Sequence[Given]) -> Given | None:
+    """The change with which `down` ended for the last time; None if it lasts or never was."""
+    found = None
+    for before, after in pairwise(changes):
+        if before.level == "down" and after.level != "down":
+            found = after
+    return None if changes and changes[-1].level == "down" else found
+
+
+def lasted_ms(changes: Sequence[AtLevel], level: str, until_ms: int) -> int:
+    """How long a level lasted, up to `until_ms`."""
+    ends = (*(change.at_ms for change in changes[1:]), until_ms)
+    return sum(
+        max(0, min(end, until_ms) - change.at_ms)
+        for change, end in zip(changes, ends, strict=False)
+        if change.level == level
+    )
 
 
 def fates(record: RunRecord, begun_ms: int, begun: Source) -> tuple[Fate, ...]:

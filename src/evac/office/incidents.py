@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Final, TypeVar, cast
@@ -24,7 +24,6 @@ from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.incident.components import StatusPage
 from evac.incident.incident import Dossier, Summary
 from evac.incident.records import Entry, Notice
-from evac.incident.services import Fate
 from evac.incident.timeline import grouped, timeline
 from evac.model.collector import collector_at_rest
 from evac.model.errors import RunError
@@ -34,6 +33,7 @@ from evac.office.values import ExportSeen, RunShort
 from evac.store.journal import head_of, last_of
 from evac.store.port import Entry as StoreEntry
 from evac.store.port import Store
+from evac.views.incident_document import IncidentShort, IncidentShown, incident_document
 from evac.views.wait_words import LARGE
 
 FILES_MOST: Final = 4
@@ -47,31 +47,6 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentShort:
-    """An incident in one line."""
-
-    incident: str
-    title: str
-    state: str
-    sites: tuple[str, ...]
-    begun_ms: int
-    begun_by: str
-    detected_ms: int
-    ended_ms: int | None
-    ended_by: str | None
-    """The record that proves it. People affected: between `people_least` and `people_most`."""
-    commander: str
-    commander_since_ms: int
-    people_least: int
-    people_most: int
-    people_unstated: int
-    still_down: tuple[str, ...]
-    services: int
-    run: str
-    """Empty if people wrote notes and there is no run."""
-
-
-@dataclass(frozen=True, slots=True)
 class IncidentFile:
     """Everything about one incident: the known facts, what follows from them, and its timeline."""
 
@@ -80,49 +55,7 @@ class IncidentFile:
     entries: tuple[Entry, ...]
     story: tuple[tuple[Entry, ...], ...]
     """The entries that a reader needs, grouped by record."""
-    digest: str
-    """Digest of the current plan; empty without a run."""
-
-    @property
-    def short(self) -> IncidentShort:
-        return short_of(self.about, self.dossier.runs[0].run if self.dossier.runs else "")
-
-
-def _plan_in_force(dossier: Dossier) -> str:
-    if not dossier.runs:
-        return ""
-    record = dossier.runs[0]
-    replaced = (event for event in reversed(record.events) if event.kind == "plan_replaced")
-    return str(next((event.data["plan"] for event in replaced), record.spec.plan))
-
-
-def short_of(about: Summary, run: str) -> IncidentShort:
-    return IncidentShort(
-        incident=about.incident,
-        title=about.title,
-        state=about.state,
-        sites=about.sites,
-        begun_ms=about.begun_ms,
-        begun_by=str(about.begun),
-        detected_ms=about.detected_ms,
-        ended_ms=about.ended_ms,
-        ended_by=None if about.ended is None else str(about.ended),
-        commander=about.commander,
-        commander_since_ms=about.commander_since_ms,
-        people_least=about.people_least,
-        people_most=about.people_most,
-        people_unstated=about.people_unstated,
-        still_down=about.still_down,
-        services=sum(1 for fate in about.fates if fate.touched),
-        run=run,
-    )
-
-
-def felt(about: Summary) -> list[Fate]:
-    """Affected services: those that are down first, then by tier and people."""
-    rank: Mapping[str, int] = {"down": 0, "degraded": 1, "moving": 2, "up": 3}
-    found = [fate for fate in about.fates if fate.touched]
-    return sorted(found, key=lambda f: (rank[f.level], f.tier, -(f.people or 0), f.service))
+    document: IncidentShown
 
 
 class IncidentDesk:
@@ -217,7 +150,7 @@ class IncidentDesk:
         now_ms = self._clock.now_ms()
         found = await self.apart(lambda: asyncio.run(self._file(name, now_ms)))
         self._files[name] = (stamp, found)
-        self._lines[name] = (stamp, found.short)
+        self._lines[name] = (stamp, found.document.incident)
         while len(self._files) > FILES_MOST:
             self._files.popitem(last=False)
         while len(self._lines) > LINES_MOST:
@@ -241,7 +174,7 @@ class IncidentDesk:
         tellings = {run: self._folds.of(run, dossier.incident).telling for run in runs}
         entries = timeline(dossier, about, tellings)
         story = grouped([entry for entry in entries if entry.weight == "main"])
-        return IncidentFile(dossier, about, entries, story, _plan_in_force(dossier))
+        return IncidentFile(dossier, about, entries, story, incident_document(dossier, about, entries))
 
     async def apart(self, work: Callable[[], Answer]) -> Answer:
         """Runs a long function on the incidents thread. Raises what it raises."""

@@ -13,11 +13,11 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from evac.incident.dora import Classification
-from evac.incident.incident import Summary
-from evac.incident.records import Entry
+from evac.incident.records import Entry, Source
 from evac.incident.regulator import Basics, Duty, Stated
 from evac.incident.runbook import Runbook, RunbookService, RunbookStep
 from evac.views import rendered
+from evac.views.incident_document import EntryShown, IncidentCourse, IncidentShort, entry_shown
 from evac.views.sheet import Sheet, SheetPart, local_and_utc, utc
 from evac.views.words import (
     OUTCOME_WORDS,
@@ -49,16 +49,17 @@ def json_of(kind: str, body: Mapping[str, Any]) -> str:
     return json.dumps(whole, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def summary_row(about: Summary) -> dict[str, Any]:
+def summary_row(course: IncidentCourse) -> dict[str, Any]:
+    about = course.incident
     return {
         "incident": about.incident,
         "title": about.title,
         "state": about.state,
         "sites": list(about.sites),
         "begun_at": utc(about.begun_ms),
-        "begun_by": str(about.begun),
+        "begun_by": about.begun_by,
         "ended_at": None if about.ended_ms is None else utc(about.ended_ms),
-        "ended_by": None if about.ended is None else str(about.ended),
+        "ended_by": about.ended_by,
         "commander": about.commander,
         "people_least": about.people_least,
         "people_most": about.people_most,
@@ -70,11 +71,9 @@ def summary_row(about: Summary) -> dict[str, Any]:
                 "tier": fate.tier,
                 "people": fate.people,
                 "level": fate.level,
-                "changes": [
-                    {"at": utc(c.at_ms), "level": c.level, "source": str(c.source)} for c in fate.changes
-                ],
+                "changes": [{"at": utc(c.at_ms), "level": c.level, "source": c.source} for c in fate.changes],
             }
-            for fate in about.fates
+            for fate in sorted((*course.touched, *course.steady), key=lambda one: one.service)
         ],
     }
 
@@ -93,7 +92,7 @@ def still_down_words(told: Mapping[str, Any]) -> str:
     return "\n".join(("not restored according to the records:", *lines))
 
 
-def list_sheet(rows: Sequence[Summary]) -> Sheet:
+def list_sheet(rows: Sequence[IncidentShort]) -> Sheet:
     """One row per incident, oldest first."""
     found = [
         (
@@ -112,7 +111,7 @@ def list_sheet(rows: Sequence[Summary]) -> Sheet:
     return Sheet(f"{plural(len(found), 'incident')}", words, parts)
 
 
-def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
+def show_sheet(about: IncidentShort, entries: Sequence[EntryShown], now_ms: int) -> Sheet:
     """The state of an incident, and its newest entries."""
     until_ms = about.until_ms(now_ms)
     since = local_and_utc(about.commander_since_ms)
@@ -121,13 +120,13 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
         ("state", STATE_WORDS[about.state]),
         ("title", about.title),
         ("sites", listed(about.sites) or "none known"),
-        ("first sign", f"{local_and_utc(about.begun_ms)} ({about.begun})"),
+        ("first sign", f"{local_and_utc(about.begun_ms)} ({about.begun_by})"),
         ("duration", duration(max(0, until_ms - about.begun_ms))),
         ("commander", f"{about.commander} since {since}" if about.commander else "no one yet"),
         ("still down", listed(about.still_down) or "nothing"),
         ("people", f"{count} without a service at some point"),
     ]
-    newest = [e for e in entries if e.weight == "main"][-12:]
+    newest = [one for one in entries if one.weight == "main"][-12:]
     rows = [(when, words, source) for when, _, words, source in map(_entry, newest)]
     last = SheetPart("Last entries", "", (), ("when", "what", "source"), rows)
     return Sheet(
@@ -141,11 +140,16 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
 _TIMELINE: Final = ("when", "kind", "what", "source")
 
 
-def _entry(entry: Entry) -> tuple[str, str, str, str]:
-    return local_and_utc(entry.at_ms), entry.kind, entry.words, str(entry.source)
+def _entry(entry: EntryShown) -> tuple[str, str, str, str]:
+    source = Source(entry.stream, entry.record)
+    return local_and_utc(entry.at_ms), entry.kind, entry.words, str(source)
 
 
-def timeline_sheet(about: Summary, entries: Sequence[Entry]) -> Sheet:
+def _records(entries: Iterable[Entry]) -> list[tuple[str, str, str, str]]:
+    return [_entry(entry_shown(n, entry)) for n, entry in enumerate(entries, 1)]
+
+
+def timeline_sheet(about: IncidentShort, entries: Sequence[EntryShown]) -> Sheet:
     return Sheet(
         f"Timeline of {about.incident}",
         f"{about.title}; {about.state}. {plural(len(entries), 'entry', 'entries')}.",
@@ -154,7 +158,7 @@ def timeline_sheet(about: Summary, entries: Sequence[Entry]) -> Sheet:
     )
 
 
-def timeline_json(about: Summary, entries: Iterable[Entry]) -> str:
+def timeline_json(about: IncidentShort, entries: Iterable[EntryShown]) -> str:
     rows = [
         {
             "at": utc(e.at_ms),
@@ -164,7 +168,7 @@ def timeline_json(about: Summary, entries: Iterable[Entry]) -> str:
             "run": e.run,
             "step": e.step,
             "weight": e.weight,
-            "source": {"stream": e.source.stream, "number": e.source.number},
+            "source": {"stream": e.stream, "number": e.record},
         }
         for e in entries
     ]
@@ -242,7 +246,7 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
             ("field", "name", "value", "basis"),
             [(f.number, f.name, _said(f.stated, f.number in _MOMENTS), f.stated.basis) for f in dora.fields],
         ),
-        SheetPart("Actions", done, (), _TIMELINE, [_entry(e) for e in report.actions]),
+        SheetPart("Actions", done, (), _TIMELINE, _records(report.actions)),
     )
     at = local_and_utc(report.at_ms)
     lead = f"{report.title}: {STATE_WORDS[report.state]}, as of {at}. Unknown values are marked as such."

@@ -17,6 +17,7 @@ from evac.incident.runbook import runbook
 from evac.incident.services import fates
 from evac.incident.timeline import TOGETHER, grouped, timeline
 from evac.model.errors import InvalidInput, RunError
+from evac.views.incident_document import incident_short
 from evac.views.incident_view import show_sheet
 from evac.views.live_charts import impact_of
 from evac.views.sheet import sheet_markdown
@@ -275,7 +276,7 @@ def test_people_that_nobody_states_are_unknown_and_not_nobody(unstated: set[str]
     assert about.people_most == sum(counts[fate.service] for fate in down)
     assert about.people_unstated == sum(fate.service in unstated for fate in down)
     report = basics(dossier, about, T0 + 3_600_000)
-    sheet = sheet_markdown(show_sheet(about, (), T0 + 3_600_000))
+    sheet = sheet_markdown(show_sheet(incident_short(dossier, about), (), T0 + 3_600_000))
     if about.people_unstated:
         assert str(report.people.value).startswith("at least") or report.people.value is None
         assert "at least" in sheet or "unknown" in sheet

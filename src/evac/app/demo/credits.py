@@ -14,7 +14,7 @@ import polars as pl
 from evac.app.credit import computing, deliveries
 from evac.app.credit.case import Case, load
 from evac.app.credit.showing import windows_of_incident
-from evac.incident.incident import Summary
+from evac.views.incident_document import IncidentCourse
 from evac.views.incident_view import summary_row
 
 WHO: Final = "Demo finance"
@@ -28,7 +28,7 @@ STORE_EVERY: Final = 5
 ZONE: Final = timedelta(hours=9)
 
 
-def write_case(folder: Path, incident: Summary, now_ms: int) -> None:
+def write_case(folder: Path, incident: IncidentCourse, now_ms: int) -> None:
     """Write the case. Raises EvacError, as `evac credit` does."""
     case, windows = Case(folder), windows_of_incident(summary_row(incident))
     case.add_windows(windows, now_ms, WHO)

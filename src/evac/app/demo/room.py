@@ -47,6 +47,7 @@ from evac.model.records import dataclass
 from evac.run.waits import waiting
 from evac.store.opening import open_store
 from evac.store.port import Store
+from evac.views.incident_document import incident_course
 from evac.watch.verdict import EvidenceKind, Seen
 from evac.watch.witness import Probe
 
@@ -533,8 +534,9 @@ class _Story:
         from evac.app.demo import credits
 
         at_ms = self.demo.clock.now_ms()
-        found = summary(await incidents.dossier(self.store, INCIDENT, at_ms))
-        await asyncio.to_thread(credits.write_case, self.demo.cases / INCIDENT, found, at_ms)
+        found = await incidents.dossier(self.store, INCIDENT, at_ms)
+        course = incident_course(found, summary(found))
+        await asyncio.to_thread(credits.write_case, self.demo.cases / INCIDENT, course, at_ms)
 
 
 async def _until(ask: Callable[[], Awaitable[Any]], words: str, patience_s: float = PATIENCE_S) -> Any:

@@ -19,14 +19,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from evac.app.pdf import pdf
 from evac.incident.components import Draft, Language, draft
 from evac.incident.dora import Classification, classify
-from evac.incident.records import CONTENT, NAME_MOST, TEXT_MOST, ComponentState, Entry, Note, in_order
+from evac.incident.records import CONTENT, NAME_MOST, TEXT_MOST, ComponentState, Note, in_order
 from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
 from evac.incident.runbook import Runbook
 from evac.model.errors import EvacError, InvalidInput, RunError, Unavailable
-from evac.model.records import dataclass
-from evac.office.incidents import IncidentFile, IncidentShort, felt
+from evac.office.incidents import IncidentFile
 from evac.office.requests import Answer, Asked, NoteTold, body_digest
 from evac.views import incident_view as views
+from evac.views.incident_document import EntryShown, IncidentShort, IncidentShown, entry_shown
 from evac.views.incident_view import runbook_page
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
 from evac.views.words import listed, wall_clock_here
@@ -171,53 +171,6 @@ Form = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeShown:
-    """The service was at `level` from `at_ms` on; the record `source` proves it."""
-
-    at_ms: int
-    level: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class FateShown:
-    """What happened to one service."""
-
-    service: str
-    tier: int
-    people: int | None
-    level: str
-    rto_ms: int | None
-    changes: tuple[ChangeShown, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentShown:
-    """One incident. `touched`: services that were not up throughout, those that are down first."""
-
-    incident: IncidentShort
-    touched: tuple[FateShown, ...]
-    notes: int
-    entries: int
-    plan: str
-
-
-@dataclass(frozen=True, slots=True)
-class EntryShown:
-    """One timeline entry. `number` counts from 1; `stream` and `record` name the record that proves it."""
-
-    number: int
-    at_ms: int
-    kind: str
-    words: str
-    run: str
-    step: str
-    weight: str
-    stream: str
-    record: int
-
-
 @router.get("/incidents", dependencies=READ, responses=answers(paged(IncidentShort), 304, 404, 422, 503))
 async def incidents(request: Request, after: After = "", limit: Limit = LIMIT) -> Response:
     """List incidents: open ones first, then the rest, newest first."""
@@ -252,23 +205,8 @@ async def incident(request: Request, incident: IncidentName) -> Response:
     """Show an incident. Says when it started, who is the incident commander, which services it affected, and
     which records prove it.
     """
-    body = dump(shown(await room_of(request).office.incidents.file(incident)))
+    body = dump((await room_of(request).office.incidents.file(incident)).document)
     return tagged(request, body, tag_of(body))
-
-
-def shown(file: IncidentFile) -> IncidentShown:
-    fates = tuple(
-        FateShown(
-            fate.service,
-            fate.tier,
-            fate.people,
-            fate.level,
-            fate.rto_ms,
-            tuple(ChangeShown(c.at_ms, c.level, str(c.source)) for c in fate.changes),
-        )
-        for fate in felt(file.about)
-    )
-    return IncidentShown(file.short, fates, len(file.dossier.notes), len(file.entries), file.digest)
 
 
 @router.get(
@@ -290,20 +228,6 @@ async def timeline(
     items = [entry_shown(n, e) for n, e in enumerate(rows[after:end], after + 1)]
     body = dump({"items": items, "total": len(rows), "next": str(end) if end < len(rows) else None})
     return tagged(request, body, tag_of(body))
-
-
-def entry_shown(number: int, entry: Entry) -> EntryShown:
-    return EntryShown(
-        number,
-        entry.at_ms,
-        entry.kind,
-        entry.words,
-        entry.run,
-        entry.step,
-        entry.weight,
-        entry.source.stream,
-        entry.source.number,
-    )
 
 
 @router.get(

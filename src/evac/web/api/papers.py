@@ -107,7 +107,7 @@ async def all_incidents(request: Request, form: Form = "json") -> Response:
 
     def made(store: Any) -> str | Sheet:
         found = asyncio.run(incidents.all_of(store, office.clock.now_ms()))
-        return incidents.list_paper([about for _, about in found], form)
+        return incidents.list_paper(found, form)
 
     return _answer(request, await room_of(request).office.incidents.reading(made), form)
 

@@ -12,12 +12,12 @@ from urllib.parse import quote
 from evac.model.errors import EvacError
 from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
-from evac.office.incidents import IncidentShort
 from evac.office.values import RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT, ENDED
 from evac.views import live_charts
 from evac.views.decisions import served_by
 from evac.views.documents import run_head
+from evac.views.incident_document import IncidentShort
 from evac.views.live_charts import Impact, at
 from evac.views.wait_words import WaitRow
 from evac.views.words import duration, figure_and_unit, listed, people, plural

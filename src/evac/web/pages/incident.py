@@ -18,7 +18,7 @@ from evac.incident.records import COMPONENT_STATES, PHASES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.records import dataclass
-from evac.office.incidents import IncidentFile, felt
+from evac.office.incidents import IncidentFile
 from evac.views.incident_view import runbook_body
 from evac.views.status_page import LANGUAGE_NAMES, preview_headline, status_body
 from evac.web.access.port import Actor, need
@@ -127,7 +127,7 @@ def form_of(room: WarRoom, incident: str, kind: str, file: IncidentFile | None =
         names = tuple((name, f"{name.replace('_', ' ')} ({FACTS[name]})") for name in FACTS)
     values = COMPONENT_STATES if kind == "state" else ()
     buttons = BUTTONS.get(kind, ((kind, _SAVE.get(kind, "")),))
-    unwell, without = incident_view.still_down(file) if kind == "resolved" and file else ((), "")
+    unwell, without = incident_view.still_down(file.document) if kind == "resolved" and file else ((), "")
     told = file is not None and any(
         one["name"] == "Monitoring" and one["at_ms"] for one in incident_view.phases(file)
     )
@@ -383,7 +383,7 @@ async def form(
 async def _components(room: WarRoom, file: IncidentFile) -> list[tuple[str, str, str]]:
     """Components that the incident affects or that are not operational, with their states."""
     names = api.public_names(room)
-    affected = {names.get(fate.service, "") for fate in felt(file.about)}
+    affected = {names.get(fate.service, "") for fate in file.document.touched}
     try:
         page = await public_page(room)
     except EvacError:

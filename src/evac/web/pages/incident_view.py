@@ -11,8 +11,9 @@ from evac.incident.components import Draft
 from evac.incident.records import PHASES, WATCH, Entry, Source, in_order
 from evac.incident.regulator import FACTS
 from evac.incident.timeline import grouped
-from evac.office.incidents import IncidentFile, IncidentShort, felt
+from evac.office.incidents import IncidentFile
 from evac.office.values import ExportSeen
+from evac.views.incident_document import FateShown, IncidentShort, IncidentShown
 from evac.views.incident_view import STATE_WORDS
 from evac.views.words import duration, listed, number, people, people_between, plural
 
@@ -97,13 +98,13 @@ def context(
     exports: Sequence[ExportSeen],
 ) -> dict[str, Any]:
     """Everything that the page of one incident shows."""
-    row = file.short
+    row = file.document.incident
     total = len(file.entries if whole else file.story)
     begin = min(begin, max(0, total - 1)) // ENTRIES * ENTRIES
     end = min(total, begin + ENTRIES)
     updates = [note for note in in_order(file.dossier.notes) if note.kind == "update"][::-1]
     known = {note.name for note in file.dossier.notes if note.kind == "fact"}
-    services = [_service(fate, now_ms, file) for fate in felt(file.about)]
+    services = [_service(fate, row.until_ms(now_ms)) for fate in file.document.touched]
     first, last = total - end, total - begin
     # What one record did to many services is one line.
     rows = grouped(file.entries[first:last]) if whole else file.story[first:last]
@@ -128,7 +129,7 @@ def context(
         "updates_rest": max(0, len(updates) - UPDATES_MOST),
         "facts": len(known & set(FACTS)),
         "facts_all": len(FACTS),
-        "plan": file.digest,
+        "plan": file.document.plan,
         "at_ms": max([now_ms, *(entry.at_ms for entry in file.entries[-1:])]),
         "losses": file.dossier.losses,
         "exported": exported(exports, now_ms),
@@ -161,7 +162,7 @@ def next_phase(file: IncidentFile) -> str:
     said = [note.value for note in in_order(file.dossier.notes) if note.kind == "update" and note.value]
     found = "investigating"
     if runs := file.dossier.runs:
-        back = any(fate.level == "up" for fate in felt(file.about))
+        back = any(fate.level == "up" for fate in file.document.touched)
         over = all(run.ended_ms is not None for run in runs)
         found = "monitoring" if over and back else "identified"
     return max([found, *said[-1:]], key=PHASES.index)
@@ -175,8 +176,7 @@ def _state(row: IncidentShort) -> str:
 
 def _lasts(row: IncidentShort, now_ms: int) -> str:
     """A duration in whole minutes, because it is read at a glance."""
-    until_ms = now_ms if row.ended_ms is None else row.ended_ms
-    lasted = max(0, until_ms - row.begun_ms)
+    lasted = max(0, row.until_ms(now_ms) - row.begun_ms)
     return duration(lasted // MINUTE_MS * MINUTE_MS if lasted >= MINUTE_MS else lasted // 1_000 * 1_000)
 
 
@@ -212,9 +212,9 @@ def _of(count: int) -> str:
     return f"{plural(count, 'service')} {'was' if count == 1 else 'were'}"
 
 
-def still_down(file: IncidentFile) -> tuple[tuple[dict[str, Any], ...], str]:
+def still_down(document: IncidentShown) -> tuple[tuple[dict[str, Any], ...], str]:
     """Return (services that are down or degraded now, worst first; how many people lack one, in words)."""
-    unwell = [fate for fate in felt(file.about) if fate.level != "up"]
+    unwell = [fate for fate in document.touched if fate.level != "up"]
     rows = tuple(
         {
             "id": fate.service,
@@ -279,11 +279,9 @@ def _card(
     return {"name": name, "value": value, "more": more, "state": state, "at_ms": at_ms, "since_ms": since_ms}
 
 
-def _service(fate: Any, now_ms: int, file: IncidentFile) -> dict[str, Any]:
-    until_ms = file.about.until_ms(now_ms)
-    down_ms = fate.lasted_ms("down", until_ms)
+def _service(fate: FateShown, until_ms: int) -> dict[str, Any]:
+    down_ms = fate.down_ms(until_ms)
     late = fate.rto_ms is not None and down_ms > fate.rto_ms
-    back = fate.restored
     return {
         "id": fate.service,
         "tier": fate.tier,
@@ -291,7 +289,7 @@ def _service(fate: Any, now_ms: int, file: IncidentFile) -> dict[str, Any]:
         "words": LEVEL_WORDS[fate.level] + (", late" if late and fate.level != "down" else ""),
         "state": "error" if late else LEVEL_CLASS[fate.level],
         "since_ms": fate.down_since_ms or 0,
-        "back_ms": back.at_ms if back is not None else 0,
+        "back_ms": fate.restored_ms or 0,
         "down": duration(down_ms // 1_000 * 1_000) if down_ms else "-",
         "rto": duration(fate.rto_ms) if fate.rto_ms is not None else "-",
     }
