@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from evac.engine.lead.controller import Candidacy
+from evac.engine.lead.candidacy import Candidacy
 from evac.engine.lead.leadership import SIGN, Leadership
 from evac.engine.runs import drift, effects
 from evac.engine.runs.effects import EffectsReader

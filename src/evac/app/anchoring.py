@@ -31,13 +31,15 @@ from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead import access_chapters as chapters
 from evac.engine.lead import access_journal, watch_journal
+from evac.engine.lead.generations import Generations
+from evac.engine.lead.signed_heads import HeadSigner, key_named
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.stores.guards import HOLD_KEY
 from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model import errors
 from evac.model.estate import Estate
 from evac.model.generation import SUPERSEDED
-from evac.net.secrets import Secret, resolve
+from evac.net.secrets import HEAD_KEY, Secret, resolve
 from evac.net.tls import client_context
 from evac.notices import values as notices
 from evac.store.anchors import Anchor, hash_of, key_of
@@ -64,6 +66,19 @@ SAID_MOST: Final = 64
 
 AgentReach = tuple[AgentAt, AgentPeer]
 """The agent, and TLS settings."""
+
+
+def signing(store: Store, site: str, clock: Clock, generations: Generations) -> dict[str, Sink]:
+    """Where the heads signed by this controller go; none without a key. Raises NotAllowed."""
+    key = key_named(HEAD_KEY)
+    if key is None:
+        return {}
+    signer = HeadSigner(store, key, site, clock)
+
+    async def keep(head: Anchor) -> None:
+        await signer.keep(head, generations.own.number)
+
+    return {"the store": keep}
 
 
 def agents_of(estate: Estate) -> dict[str, AgentReach]:

@@ -24,10 +24,12 @@ from evac.app.anchoring import (
     agents_of,
     check_agents,
     heard,
+    signing,
 )
 from evac.app.backups import scheduler_of
 from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
+from evac.app.lost_store import check_may_lead
 from evac.app.observed_stores import SeenEstate
 from evac.app.observing import ServiceHealth, control_of, look_at, probes_of, runs_at
 from evac.app.planner.plans import Mender
@@ -50,7 +52,6 @@ from evac.engine.lead.access_journal import AccessJournal
 from evac.engine.lead.controller import AnchorSink, Chore, Controller, Parts
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.policies import Policies
-from evac.engine.lead.signed_heads import HeadSigner, key_named
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.journal import PlanJournal
 from evac.engine.plans.library import Drawer, get_plan
@@ -84,7 +85,6 @@ from evac.model.plan import Plan
 from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
-from evac.net.secrets import HEAD_KEY
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
@@ -208,8 +208,9 @@ async def compose(
     permits: list[Permitting] = []
     drivers = Drivers(hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])} | dict(hands or {}))
     tellers = {site: AgentGenerations(*found) for site, found in agents_of(estate).items()}
-    generations = Generations(store, clock, tellers, strict=lambda: policies.asks_generation)
     seen = SeenEstate(estate, policy, store, drivers, clock)
+    lead = partial(check_may_lead, store, lambda: seen.files, drivers, clock.now_ms)
+    generations = Generations(store, clock, tellers, strict=lambda: policies.asks_generation, compare=lead)
     worker = PlanningWorker(
         setting.estate, setting.as_of, policy, setting.budget_ms, lambda: seen.observation, len(estate.fleet)
     )
@@ -232,7 +233,7 @@ async def compose(
     deadline_s = policy.profile.deadline_ms / 1_000
     targets = probes_of(estate, drivers, deadline_s) if targets is None and setting.watch else targets
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
-    signed = _signing(store, setting.site, clock, generations)
+    signed = signing(store, setting.site, clock, generations)
     parts = Parts(
         site=setting.site,
         sites=sites,
@@ -251,8 +252,7 @@ async def compose(
             HeadChore(store, sinks | signed, clock, journalled, setting.site).chore,
             *_reporting(store, clock, journalled, people, seen, setting.site),
         ),
-        leader_ttl_ms=setting.leader_ttl_ms
-        or (LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS),
+        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy),
         generations=generations,
         estate=lambda: seen.digest,
     )
@@ -261,6 +261,10 @@ async def compose(
     ahead = Forethought(store, drawer, checker, drawn)
     closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
     return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, ahead)
+
+
+def _ttl_ms(policy: RunPolicy) -> int:
+    return LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS
 
 
 def _reporting(
@@ -478,19 +482,6 @@ def check_request(
             f"ask another person: evac approve {view.spec.run}",
         )
     return prove(asked_of(view, request), request, policy, known or Provers(), now_ms or request.at_ms)
-
-
-def _signing(store: Store, site: str, clock: Clock, generations: Generations) -> dict[str, AnchorSink]:
-    """Where the heads signed by this controller go; none without a key. Raises NotAllowed."""
-    key = key_named(HEAD_KEY)
-    if key is None:
-        return {}
-    signer = HeadSigner(store, key, site, clock)
-
-    async def keep(head: Anchor) -> None:
-        await signer.keep(head, generations.own.number)
-
-    return {"the store": keep}
 
 
 def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:

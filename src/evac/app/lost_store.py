@@ -5,6 +5,7 @@ obeyed, and refuse a lower one, whichever store it is from.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -114,26 +115,53 @@ async def check_not_replaced(store: Store, estate: Path, now_ms: int) -> None:
     leader of another one, which may still act: they would refuse every order. So it is if there are agents
     and none says what it has obeyed.
     """
-    if not await is_new(store) or (await read_generation(store)).number:
+    if not await _is_unproven(store):
         return
     drivers = Drivers()
     try:
         found = await obeyed(load(estate), drivers, now_ms)
     finally:
         await drivers.close()
-    silent = f"; {listed(found.silent)} did not say" if found.silent else ""
+    _must_not_have_obeyed(found, "if it is lost: evac run adopt PLAN ESTATE --incident NAME --reason WHY")
+    if found.silent and not found.answers:
+        raise NotAllowed(
+            "store-new",
+            "this store is new, and no agent says whether it has obeyed the leader of another one"
+            f"{_silent(found)}",
+            "see why: evac doctor ESTATE; if evac never led anything here, start a controller first: "
+            "evac serve ESTATE",
+        )
+
+
+async def check_may_lead(
+    store: Store, estate: Callable[[], Estate], drivers: Drivers, now_ms: Callable[[], int]
+) -> None:
+    """Raise NotAllowed if the store is new and systems have obeyed the leader of another one. Where none of
+    them answers, a controller may lead: the first one often starts before the agents do, and it stops leading
+    when an agent reports more than this store has issued.
+    """
+    if not await _is_unproven(store):
+        return
+    found = await obeyed(estate(), drivers, now_ms())
+    number = found.generation + 1
+    _must_not_have_obeyed(found, f"if it is lost, start the controllers with --generation {number}")
+
+
+async def _is_unproven(store: Store) -> bool:
+    """Whether no one has led here or chosen a generation that every system obeys."""
+    return await is_new(store) and not (await read_generation(store)).number
+
+
+def _must_not_have_obeyed(found: Obeyed, if_lost: str) -> None:
+    """Raise NotAllowed. if_lost: what to do if the other store is lost."""
     if found.who:
         raise NotAllowed(
             "store-new",
             f"this store is new, but {_have_obeyed(found)} the leader of another store and would "
-            f"refuse every order{silent}",
-            "name that store with --store; if it is lost: evac run adopt PLAN ESTATE --incident NAME "
-            "--reason WHY",
+            f"refuse every order{_silent(found)}",
+            f"name that store with --store; {if_lost}",
         )
-    if found.silent and not found.answers:
-        raise NotAllowed(
-            "store-new",
-            f"this store is new, and no agent says whether it has obeyed the leader of another one{silent}",
-            "see why: evac doctor ESTATE; if evac never led anything here, start a controller first: "
-            "evac serve ESTATE",
-        )
+
+
+def _silent(found: Obeyed) -> str:
+    return f"; {listed(found.silent)} did not say" if found.silent else ""

@@ -316,7 +316,7 @@ def _ask_agents(
     async def one(at: AgentReach) -> tuple[int, str] | str:
         client = AgentGenerations(*at)
         try:
-            return await client.ask(*own, ASK_S)
+            return (await client.ask(*own, ASK_S))[:2]
         except ActionError as error:
             return error.message
         finally:

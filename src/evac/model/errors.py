@@ -117,6 +117,14 @@ class Superseded(LeaseLost):
         self.name, self.own, self.newer = "generation", own, newer
 
 
+class StoreNotObeyed(LeaseLost):
+    """Systems have obeyed the leader of another store, and would refuse the leader of this one."""
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        EvacError.__init__(self, code, message, hint)
+        self.name = "store"
+
+
 class Unavailable(StoreError):
     """No answer in time. The request may have been executed: read before trying again."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from evac.model.records import dataclass
@@ -164,16 +165,31 @@ def diagnosis_text(found: Diagnosis, width: int, colour: bool) -> str:
         if wanted:
             page.line()
             page.title(f"{title}: {len(wanted):,}")
-        alike: dict[tuple[str, str, str, str], list[str]] = {}
-        for one in wanted:
-            alike.setdefault((one.what, one.why, one.code, one.next), []).append(one.subject)
-        for (what, why, code, hint), subjects in alike.items():
-            page.line(f"{', '.join(subjects)}: {what}: {why}" + (f" [{code}]" if code else ""))
+        for hint, lines in _by_hint(wanted):
+            for line in lines:
+                page.line(line)
             if hint:
                 page.line(f"next: {hint}")
     page.line()
     page.line(f"{plural(found.endpoints, 'endpoint')} checked; nothing was changed.")
     return page.text()
+
+
+def _by_hint(wanted: Sequence[Ability]) -> list[tuple[str, list[str]]]:
+    """(what to do next, the lines that it is for): a hint once, and a reason once for all actions of the same
+    services and stores.
+    """
+    subjects: dict[tuple[str, str, str, str], list[str]] = {}
+    for one in wanted:
+        subjects.setdefault((one.next, one.why, one.code, one.what), []).append(one.subject)
+    actions: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
+    for (hint, why, code, what), names in subjects.items():
+        actions.setdefault((hint, why, code, tuple(names)), []).append(what)
+    found: dict[str, list[str]] = {}
+    for (hint, why, code, of), whats in actions.items():
+        line = f"{', '.join(of)}: {', '.join(whats)}: {why}" + (f" [{code}]" if code else "")
+        found.setdefault(hint, []).append(line)
+    return sorted(found.items(), key=lambda row: not row[0])  # without a hint: last, below no other's
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,8 +281,8 @@ async def a_superseded_controller_changes_nothing(case: Case) -> None:
 class _Newer:
     """An agent that has seen a newer generation."""
 
-    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]:
-        return 2, "laptop"
+    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str, int]:
+        return 2, "laptop", 0
 
 
 async def undo_takes_it_back_or_refuses(case: Case) -> None:

@@ -9,14 +9,17 @@ import pytest
 
 from evac.agent.config import AgentConfig
 from evac.app.anchoring import agents_of
-from evac.app.lost_store import check_not_replaced, next_generation
+from evac.app.controlling import Composed, Setting, compose
+from evac.app.lost_store import check_may_lead, check_not_replaced, next_generation
 from evac.drivers.port import Action, Order
 from evac.drivers.process.driver import AgentGenerations, ProcessDriver
 from evac.drivers.registry import Drivers
 from evac.engine.lead.leadership import LEADER
+from evac.engine.lead.watch_journal import Notice
 from evac.estate import load
 from evac.model.errors import NotAllowed, Permanent
 from evac.model.generation import GENERATION_BITS
+from evac.store.generation import raise_generation
 from evac.store.port import MemoryStore, Put
 from evac.store.sqlite import SqliteStore
 from tests.unit.engine import agents
@@ -173,6 +176,68 @@ def test_a_generation_that_an_agent_knows_counts_before_any_order_of_it(tmp_path
                 assert await next_generation(store, load(path), drivers, 0) == 4
         finally:
             await agent.close()
+            await drivers.close()
+
+    asyncio.run(story())
+
+
+async def led_or_refused(made: Composed) -> str:
+    """Why it does not lead; empty once it leads."""
+    async with asyncio.timeout(30):
+        while not made.controller.leads and not made.controller.neither:
+            await asyncio.sleep(0.02)
+    return made.controller.neither
+
+
+def test_a_controller_does_not_lead_a_new_store_while_agents_obey_another(tmp_path: Path) -> None:
+    """`evac serve` says why, acts on nothing, leaves the store as new as it was, and leads with a generation
+    that every agent obeys.
+    """
+    made = agents.config(tmp_path, agents.sleeper())
+    path, store = estate_of(tmp_path, made), f"sqlite:{tmp_path / 'new.sqlite'}"
+
+    async def served(notices: list[Notice], generation: int = 0) -> str:
+        setting = Setting(path, "pangyo", store, watch=False, drawer=False)
+        composed = await compose(setting, notices.append)
+        await raise_generation(composed.store, generation, "a person", 1)
+        running = asyncio.ensure_future(composed.controller.run())
+        try:
+            return await led_or_refused(composed)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await composed.close()
+
+    async def story() -> None:
+        driver = ProcessDriver()
+        try:
+            async with agents.running(made):
+                await driver.execute(action(made), order(1_841))
+                for _ in range(2):  # also when it is started again
+                    notices = list[Notice]()
+                    why = await served(notices)
+                    assert why.startswith("this store is new, but the agent at pangyo has obeyed the leader")
+                    assert why.endswith("start the controllers with --generation 1")
+                    assert [one.data["code"] for one in notices] == ["store-new"]
+                assert await served([], 1) == ""
+                assert await served([]) == ""
+        finally:
+            await driver.close()
+
+    asyncio.run(story())
+
+
+def test_a_controller_leads_a_new_store_before_the_first_agent_is_started(tmp_path: Path) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+    path = estate_of(tmp_path, made)
+
+    async def story() -> None:
+        store, drivers = MemoryStore(), Drivers()
+        try:
+            await check_may_lead(store, lambda: load(path), drivers, lambda: 0)
+            async with agents.running(made):
+                await check_may_lead(store, lambda: load(path), drivers, lambda: 0)
+        finally:
             await drivers.close()
 
     asyncio.run(story())

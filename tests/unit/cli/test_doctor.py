@@ -20,7 +20,7 @@ from evac.cli.main import run
 from evac.derive.domains import topology
 from evac.drivers.capabilities import ReportsRole
 from evac.model.estate import Endpoint, Estate
-from evac.views.doctor_view import Diagnosis
+from evac.views.doctor_view import Ability, Diagnosis, diagnosis_text
 from tests.contract.adapters.command import script
 from tests.contract.ports import free_port
 from tests.unit.engine import agents
@@ -122,6 +122,42 @@ def test_the_page_of_text_says_the_same_with_the_next_step(
     assert "Endpoints that cannot do their job" in text
     assert "next: add a copy or a backup" in text
     assert "4 endpoints checked; nothing was changed." in text
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("carts", "orders")),
+            st.sampled_from(("promote at muc", "step down at fra", "verify at fra")),
+            st.sampled_from(("by hand", "nobody")),
+            st.sampled_from(("", "db-muc", "db-fra")),
+            st.sampled_from(("it does not answer", "it refuses")),
+            st.sampled_from(("", "check the network", "check the password")),
+        ),
+        unique_by=lambda row: row[:2],
+    )
+)
+def test_each_hint_is_in_its_section_once_below_all_that_it_is_for(rows: list[tuple[str, ...]]) -> None:
+    abilities = tuple(
+        Ability(subject, "store", what, verdict, end, "code" if end else "", why, hint)  # type: ignore[arg-type]
+        for subject, what, verdict, end, why, hint in rows
+    )
+    text = diagnosis_text(Diagnosis("acme", 0, abilities, 4), 400, colour=False)
+    sections = [[line.strip() for line in one.splitlines()] for one in text.split("\n\n")]
+    for section in sections:
+        hints = [line for line in section if line.startswith("next: ")]
+        assert len(hints) == len(set(hints))
+    for one in abilities:
+        title = "Endpoints" if one.is_broken else "Nobody" if one.verdict == "nobody" else "By hand"
+        section = next(found for found in sections if found[0].startswith(title))
+        about = [
+            number
+            for number, line in enumerate(section)
+            if one.why in line and one.subject in line and one.what in line and (one.code in line)
+        ]
+        assert about, (one, section)
+        below = [next((line for line in section[at:] if line.startswith("next: ")), "") for at in about]
+        assert (f"next: {one.next}" if one.next else "") in below
 
 
 def test_an_estate_in_which_everything_can_be_done_is_well(
@@ -268,9 +304,10 @@ def test_what_is_the_same_of_many_is_said_once_and_nobody_moves_traffic_that_is_
     )
     run(["doctor", str(tmp_path)])
     said = capsys.readouterr().out
-    assert "  batch, shop: start: no endpoint in the estate can do it\n" in said
+    assert "  batch, shop: start, verify: no endpoint in the estate can do it\n" in said
     assert "  shop: move traffic: no endpoint in the estate can do it\n" in said
-    assert said.count("batch") == 3
+    assert said.count("batch") == 2
+    assert said.count("next: ") == 1
 
 
 def test_nothing_is_said_that_the_estate_does_not_know(

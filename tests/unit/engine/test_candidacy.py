@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.engine.lead.controller import SHUT_S, Candidacy
+from evac.engine.lead.candidacy import SHUT_S, Candidacy
 from evac.engine.lead.leadership import LEADER, SIGN
 from evac.model.errors import Corrupt, Superseded, Unavailable
 from evac.store.port import Lease, MemoryStore, Put

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 import pytest
 
 from evac.app.planner.plans import make_plan
 from evac.derive.situation import moved as derived
-from evac.derive.situation import promised
+from evac.derive.situation import of, promised
 from evac.drivers.port import Action
 from evac.engine.runs.effects import (
     EFFECTS,
@@ -25,13 +26,15 @@ from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.estate import load
 from evac.model.errors import Corrupt, NotAllowed
+from evac.model.observation import Observation
 from evac.model.scenario import Scenario, lose
-from evac.model.situation import Moved
+from evac.model.situation import Effects, LostNow, Moved
 from evac.run.state import replay
 from evac.run.values import RunSpec, RunStep
 from evac.steps.registry import kind_of
 from evac.store.port import Delete, MemoryStore, Put, Store
 from tests.unit.run.world import World
+from tests.unit.truth.test_moves import pools
 from tests.web.rooms import ESTATE as SMALL
 
 
@@ -263,3 +266,26 @@ def test_a_site_that_a_proxy_lets_users_into_again_is_one_that_they_are_sent_to(
     ready = Action("ready", service, "haproxy", "south", {}, {"site": "north"})
     found = of_run(replay(spec, world.events), {"sha256:p": plan}, lambda step: (ready, ready), estate)
     assert found.traffic[service] == ("north", "south")
+
+
+@pytest.mark.parametrize("ended", [1, 2, 3], ids=["started", "verified", "stopped"])
+def test_a_move_that_a_run_left_unfinished_is_a_surplus_for_the_next_plan(ended: int, tmp_path: Path) -> None:
+    """The new replicas run, and the old ones still do, until the old ones were stopped."""
+    estate = pools(tmp_path)
+    plan = make_plan(estate, lose("a"), budget_ms=200).plan
+    steps = tuple(
+        RunStep(s.id, s.kind, s.target, s.start_ms, s.end_ms - s.start_ms, s.after) for s in plan.steps
+    )
+    moving = [step.id for step in steps if step.target == "wiki"]
+    assert [kind_of(step.kind).frees_capacity for step in steps if step.target == "wiki"] == [0, 0, 1]
+    spec = RunSpec("fire", "fire", "sha256:p", steps, approvals=0)
+    world = World(spec, lambda step, attempt: "ok" if step in moving[:ended] else "refuse")
+    world.begin()
+    assert world.finish() != "succeeded"
+    world.say("cancelled", who="kim", reason="a drill")
+    assert world.finish() == "cancelled"
+    left = of_run(replay(spec, world.events), {"sha256:p": plan}, lambda step: (), estate)
+    assert dict(left.placed["wiki"]) == ({"pb": 1, "pc": 1} if ended < 3 else {"pc": 1})
+    lost = LostNow("a", "lost", 1, "fire")
+    seen = Observation(at_ms=10, effects=Effects((lost,), (decode(encode(left)),)))
+    assert of(estate, seen).estate.surplus == (("wiki",) if ended < 3 else ())

@@ -30,11 +30,11 @@ class Ledger:
     def __init__(self, folder: Path, name: str = "token") -> None:
         self.kept, self.dead = TokenLedger(folder / f"{name}.json"), False
 
-    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]:
+    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str, int]:
         if self.dead:
             raise Retryable("agent-unreachable", "it burnt")
         self.kept.heed(generation, opener)
-        return self.kept.generation, self.kept.opener
+        return self.kept.generation, self.kept.opener, self.kept.highest
 
 
 ACTION = Action("shift", "web", "simulated", "ansan", {}, {"to": "ansan"})
@@ -54,8 +54,8 @@ def test_an_agent_obeys_nobody_of_an_older_generation(tmp_path: Path) -> None:
             permits = AgentPermits(agents.at(agent.config))
             await start_unit(made, token=900)
             await anchors.put("watch", 5, 50, "a" * 64, 2)
-            assert await told.ask(0, "", 2) == (0, "")
-            assert await told.ask(1, "laptop", 2) == (1, "laptop")
+            assert await told.ask(0, "", 2) == (0, "", 900)
+            assert await told.ask(1, "laptop", 2) == (1, "laptop", 900)
             for order in (
                 lambda: start_unit(made, token=901),
                 lambda: anchors.put("watch", 6, 60, "b" * 64, 2),
@@ -73,7 +73,7 @@ def test_an_agent_obeys_nobody_of_an_older_generation(tmp_path: Path) -> None:
                 await client.close()
         async with agents.running(made) as again:
             told = AgentGenerations(agents.at(again.config))
-            assert await told.ask(0, "", 2) == (1, "laptop")
+            assert await told.ask(0, "", 2) == (1, "laptop", token_in(1, 2))
             await told.close()
 
     asyncio.run(story())
@@ -146,7 +146,7 @@ def test_a_system_that_refuses_for_the_generation_ends_the_leadership(tmp_path: 
         store = MemoryStore()
         known = Generations(store, SystemClock(), {})
         heard = []
-        known.on_newer = heard.append
+        known.on_ended = lambda: heard.append(known.newer)
         with pytest.raises(Superseded):
             await GuardedDriver(Refusing(), known).execute(ACTION, ORDER)
         newer = await read_newer(store)
@@ -265,6 +265,57 @@ def test_a_leader_goes_on_under_the_generation_that_its_store_was_made_one_of(tm
         assert not [words for words in world.words("trouble") if "was opened" in words]
 
     play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}))
+
+
+def test_a_leader_stops_when_an_agent_obeys_what_its_store_never_issued(tmp_path: Path) -> None:
+    """Another store's leader, or this store restored from an older copy. It does not lead again under the
+    next token, which would at some time be high enough.
+    """
+    agent = Ledger(tmp_path)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        first = _token_of(world)
+        agent.kept.obey(first)  # its own order
+        await asyncio.sleep(5)
+        assert _token_of(world) == first
+        agent.kept.obey(first + 1_000)
+        await world.until(lambda: not world.leader, 30)
+        world.burn("pangyo")
+        await asyncio.sleep(20)
+        assert world.leader == ""
+        assert world.systems.log == []
+        told = [words for words in world.words("trouble") if f"has obeyed token {first + 1_000}" in words]
+        assert told
+        written = [
+            decode(record) async for segment in read(world.store, STREAM) for record in segment.records
+        ]
+        assert written[-1].data == {"code": "store-behind"}
+        await raise_generation(world.store, 1, "a person", 1)
+        await world.until(lambda: world.leader != "", 30)
+        assert _token_of(world) > agent.kept.highest
+
+    play(story, World(policy_of("act"), agents={"ansan": agent}))
+
+
+@pytest.mark.parametrize("above", [0, 1], ids=["ours", "of the next leader"])
+def test_a_token_counts_only_while_we_certainly_hold_the_lease(tmp_path: Path, above: int) -> None:
+    """A leader of the same store that took the lease after us has a higher token, and that is as it should
+    be."""
+
+    async def story() -> None:
+        agent = Ledger(tmp_path)
+        agent.kept.obey(7 + above)
+        known = Generations(MemoryStore(), SystemClock(), {"ansan": agent})
+        known.leads_with = lambda: 0
+        await known.ask()
+        known.check()
+        known.leads_with = lambda: 7  # also for what was asked before the lease was taken
+        assert known.ended(0) == bool(above)
+        await known.ask()
+        assert known.over == bool(above)
+
+    asyncio.run(story())
 
 
 def _token_of(world: World) -> int:

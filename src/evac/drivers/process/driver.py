@@ -183,22 +183,23 @@ class AgentGenerations:
         self._agent = agent
         self._client = AgentClient(peer)
 
-    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]:
-        """(newest generation, who opened it), after announcing ours. Raises `ActionError`."""
-        values = {"generation": generation, "opener": opener}
-        answer = await self._client.send(self._agent, GENERATION_PATH, values, timeout_s)
-        return _number(answer.get("generation")), str(answer.get("opener", ""))
-
-    async def known(self, timeout_s: float) -> tuple[int, int]:
-        """(newest generation, highest token) that the agent has obeyed; announces nothing. An older agent
-        reports no token, which is 0. Raises `ActionError`.
+    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str, int]:
+        """(newest generation, who opened it, highest token that the agent has obeyed), after announcing ours.
+        An older agent reports no token, which is 0. Raises `ActionError`.
         """
-        values = {"generation": 0, "opener": ""}
+        values = {"generation": generation, "opener": opener}
         answer = await self._client.send(self._agent, GENERATION_PATH, values, timeout_s)
         token = answer.get("token", 0)
         if isinstance(token, bool) or not isinstance(token, int) or token < 0:
             raise OutcomeUnknown("agent-answer", "the agent does not report which token it has obeyed")
-        return _number(answer.get("generation")), token
+        return _number(answer.get("generation")), str(answer.get("opener", "")), token
+
+    async def known(self, timeout_s: float) -> tuple[int, int]:
+        """(newest generation, highest token) that the agent has obeyed; announces nothing. Raises
+        `ActionError`.
+        """
+        number, _, token = await self.ask(0, "", timeout_s)
+        return number, token
 
     async def close(self) -> None:
         await self._client.close()

@@ -4,11 +4,6 @@ runs.
 Its dependencies are injected: store, clock, probes, planner, drivers. It acts only under its lease: when that
 is lost, or too little is left to be sure, every running effect is cancelled at once.
 
-A follower waits until no one leads.
-
-Invariant: `why` is empty while this controller leads or can read who leads. Otherwise it names the cause: a
-store that does not answer, refuses writes while no one leads, is unreadable, or is superseded.
-
 A short lease ends soon after its holder dies, but on a slow machine or store it is lost again and again. So a
 leader that lost it twice within half a minute requests double the length, up to four times the minimum, and
 the minimum again once it was held for a minute and no run is open.
@@ -18,17 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import orjson
 
+from evac.engine.lead.candidacy import Candidacy
 from evac.engine.lead.challenges import Challenge
 from evac.engine.lead.generations import Generations
-from evac.engine.lead.leadership import LEADER, SIGN, Leadership
+from evac.engine.lead.leadership import LEADER, Leadership
 from evac.engine.lead.verdict_answers import VerdictAnswers, VotePublisher, VoteReader
 from evac.engine.lead.watch_journal import CURE, Chronicle, Notice, NoticeKind
 from evac.engine.plans.library import Drawer
@@ -42,16 +37,13 @@ from evac.model.errors import (
     Corrupt,
     EvacError,
     LeaseLost,
-    LockHeld,
     NotAllowed,
     StoreError,
-    Superseded,
     Unavailable,
 )
 from evac.model.records import dataclass
 from evac.net.internal_errors import enduring, in_own_task
 from evac.store.anchors import Anchor
-from evac.store.generation import Newer
 from evac.store.journal import Journal
 from evac.store.opening import SealedStore
 from evac.store.port import Lease, Put, Store
@@ -96,90 +88,6 @@ class LeaseSpan:
             raise LeaseLost(LEADER)
 
 
-Term = TypeVar("Term")
-
-
-class Candidacy(Generic[Term]):
-    """take: becomes leader; raises LockHeld while someone else leads, Superseded, Corrupt, Unavailable. tell:
-    called once each time the store becomes unreadable, or is unavailable for longer than an election takes.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        take: Callable[[], Awaitable[Term]],
-        pause_s: float,
-        tell: Callable[[StoreError], None],
-    ) -> None:
-        self._store, self._take, self._pause_s, self._tell = store, take, pause_s, tell
-        self._unread = ""
-        self._shut_s: float | None = None
-        """Since when the store has been unavailable, by the loop's time; infinite once reported."""
-        self.why = ""
-
-    async def wait(self) -> Term:
-        """Tries when the leader's sign is gone, and every two seconds, with one small transaction."""
-        while True:
-            try:
-                async with contextlib.aclosing(self._store.watch(SIGN)) as hints:  # type: ignore[type-var]
-                    async for _ in hints:
-                        if (term := await self._try()) is not None:
-                            return term
-            except Unavailable as error:
-                self.why = "" if await self._somebody_leads() else error.message
-                self._is_shut(error)
-            await asyncio.sleep(self._pause_s)
-
-    async def _try(self) -> Term | None:
-        """None while someone else leads, a newer generation acts, or the generation is unreadable. A store
-        whose leases expire may send no hint, so it is polled.
-        """
-        while True:
-            try:
-                term = await self._take()
-            except Superseded as error:
-                self.why, self._shut_s = error.message, None
-                return None
-            except Corrupt as error:
-                self.why, self._shut_s = error.message, None
-                self._cannot_read(error)
-                return None
-            except LockHeld as held:
-                self.why, self._shut_s = "", None
-                if not held.ttl_ms:
-                    return None
-            else:
-                self.why, self._shut_s = "", None
-                return term
-            await asyncio.sleep(self._pause_s)
-
-    async def _somebody_leads(self) -> bool:
-        """A controller that cannot write but reads that someone leads is still a follower."""
-        try:
-            return await self._store.holder(LEADER) is not None
-        except (Unavailable, Corrupt):
-            return False
-
-    def _is_shut(self, error: Unavailable) -> None:
-        """Reported once, if it lasts: an election or a restart of the store takes a moment too."""
-        now_s = asyncio.get_running_loop().time()
-        if not self.why:
-            self._shut_s = None
-        elif self._shut_s is None:
-            self._shut_s = now_s
-        elif now_s - self._shut_s >= SHUT_S:
-            self._shut_s = math.inf
-            self._tell(error)
-
-    def _cannot_read(self, error: Corrupt) -> None:
-        """Reported once: a controller that cannot know the store's generation does not act, and continues to
-        watch.
-        """
-        if self._unread != error.message:
-            self._unread = error.message
-            self._tell(error)
-
-
 AnchorSink = Callable[[Anchor], Awaitable[None]]
 """Keeps the head of a journal elsewhere; raises EvacError if it cannot."""
 
@@ -190,7 +98,6 @@ ANCHOR_PERIOD_S: Final = 0.5
 ANCHOR_DEADLINE_S: Final = 2.0
 KEEP_PERIOD_S: Final = 5.0
 LEAD_AGAIN_S: Final = 0.1
-SHUT_S: Final = 10.0
 MINUTE_MS: Final = 60_000
 SET_CLOCK: Final = "set the clock there; until then, proofs and signatures that depend on it may be refused"
 
@@ -258,12 +165,18 @@ class Controller:
         self._span = LeaseSpan(parts.leader_ttl_ms)
         self._candidacy = Candidacy(self._desk.store, self._take_office, pause_s, self._cannot_lead)
         if parts.generations is not None:
-            parts.generations.on_newer = self._superseded
+            parts.generations.on_ended = self._must_not_act
             parts.generations.on_raised = self._end_term
+            parts.generations.leads_with = self._leads_with
 
     @property
     def leads(self) -> bool:
         return self._term is not None and self._term.leadership.holding
+
+    def _leads_with(self) -> int:
+        """The token of the lease that is certainly ours now; 0 without one."""
+        term = self._term
+        return term.leadership.token if term is not None and term.leadership.holding else 0
 
     @property
     def neither(self) -> str:
@@ -359,7 +272,9 @@ class Controller:
         self._desk.tell(Notice("trouble", now_ms, self.parts.site, words, told))
 
     async def _take_office(self) -> _Term:
-        """Raises `LockHeld` while someone else leads, `Superseded` where a newer generation acts."""
+        """Raises `LockHeld` while someone else leads, `Superseded` where a newer generation acts,
+        `StoreNotObeyed` where systems obey the leader of another store.
+        """
         generation = await self._generation()
         terms: list[_Term] = []
 
@@ -390,15 +305,15 @@ class Controller:
         return terms[0]
 
     async def _generation(self) -> int:
-        """The store's generation. Raises `Superseded`."""
+        """The store's generation. Raises `Superseded`, `StoreNotObeyed`."""
         generations = self.parts.generations
         if generations is None:
             return 0
         await generations.begin()
-        generations.check()
+        await generations.compare()
         return generations.own.number
 
-    def _superseded(self, newer: Newer) -> None:
+    def _must_not_act(self) -> None:
         """Nothing in this store acts any more: everything running is cancelled at once."""
         assert self.parts.generations is not None
         self._end_term()
@@ -452,7 +367,7 @@ class Controller:
             self._term = None
             if term.leadership.given_up:
                 self._span.lost(self._desk.clock.monotonic_ms())
-            if self.parts.generations is not None and self.parts.generations.newer is not None:
+            if self.parts.generations is not None and self.parts.generations.over:
                 await term.chronicle.last_words(self.parts.generations.notice(self.parts.site))
             await term.leadership.release()
 

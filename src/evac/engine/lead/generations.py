@@ -1,4 +1,5 @@
-"""Detects a newer generation of the installation by polling every agent.
+"""Detects by polling every agent that this store's leader must not act: a newer generation of the
+installation was opened, or agents obey the leader of another store.
 
 Each agent receives our generation and returns the newest one that it knows. Once learned, it is written to
 the store for good. Two rules make an older generation harmless:
@@ -9,19 +10,30 @@ the store for good. Two rules make an older generation harmless:
   that time; an effect at a site whose agent is silent waits.
 
 Drivers of systems that keep tokens need neither: the generation stands in the high bits of each token.
+
+The same agents show that this store is not the one whose leader they obey. A new store is compared with
+what they have obeyed before anyone leads in it. Later, an agent that has obeyed a higher token than the lease
+that we certainly hold has it from another store, because one store issues each token once and in order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 from evac.drivers.port import Action, Checked, Driver, Evidence, Observed, Order
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice
-from evac.model.errors import ActionError, EvacError, Retryable, StoreError, Superseded
+from evac.model.errors import (
+    ActionError,
+    EvacError,
+    Retryable,
+    StoreError,
+    StoreNotObeyed,
+    Superseded,
+)
 from evac.model.generation import SUPERSEDED
 from evac.store.generation import Generation, Newer, read_generation, read_newer, takes_place_of, write_newer
 from evac.store.port import Store
@@ -30,18 +42,24 @@ PERIOD_S: Final = 2.0
 ASK_S: Final = 1.0
 FRESH_MS: Final = 4_000
 AGAIN_MS: Final = 1_000
+LOOK_AGAIN_MS: Final = 10_000
+"""How often systems are asked again what they have obeyed while a new store has no leader."""
 
 
 class Asker(Protocol):
-    """The agent of a site: receives our generation, returns (newest generation, who opened it)."""
+    """The agent of a site: receives our generation, returns (newest generation, who opened it, highest token
+    that it has obeyed).
+    """
 
-    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]: ...
+    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str, int]: ...
 
 
 class Generations:
     """What one controller knows. agents: of every site that has one. strict: whether, by the policy of now,
-    the agent of the place must have answered before an effect. on_newer: called once, as soon as a newer
-    generation is known; on_raised: when someone made this very store one of another generation.
+    the agent of the place must have answered before an effect. compare: raises NotAllowed if the store is new
+    and systems have obeyed the leader of another one. on_ended: called once, as soon as it is known that this
+    store's leader must not act; on_raised: when someone made this very store one of another generation.
+    leads_with: the token of a lease that we certainly hold now; 0: none.
     """
 
     def __init__(
@@ -51,12 +69,19 @@ class Generations:
         agents: Mapping[str, Asker],
         *,
         strict: Callable[[], bool] = lambda: False,
+        compare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store, self._clock, self._agents, self._strict = store, clock, agents, strict
-        self.on_newer: Callable[[Newer], None] = lambda newer: None
+        self._compare = compare
+        self.on_ended: Callable[[], None] = lambda: None
         self.on_raised: Callable[[], None] = lambda: None
+        self.leads_with: Callable[[], int] = lambda: 0
         self.own = Generation()
         self.newer: Newer | None = None
+        self.not_obeyed: StoreNotObeyed | None = None
+        self._compared_ms: int | None = None
+        self._obeyed = dict[str, int]()
+        """Site -> highest token that its agent has reported."""
         self.answered: dict[str, int] = {}
         """Site -> monotonic moment at which its agent was asked, when it last answered."""
         self._asked_ms: int | None = None
@@ -71,7 +96,25 @@ class Generations:
         elif self.newer is not None and not takes_place_of(self.newer, self.own):
             self.newer = None  # a person opened a still newer one in this very store
         if self.own != before:
+            self.not_obeyed = None
             self.on_raised()
+
+    async def compare(self) -> None:
+        """Before we lead in a store. Raises `StoreNotObeyed` if it is new and systems have obeyed the leader
+        of another one.
+        """
+        now_ms = self._clock.monotonic_ms()
+        is_due = self._compared_ms is None or now_ms - self._compared_ms >= LOOK_AGAIN_MS
+        if self.newer is None and self._compare is not None and is_due:
+            try:
+                await self._compare()
+                self._compare = self.not_obeyed = None
+            except StoreError:
+                raise
+            except EvacError as error:  # whatever prevents the comparison: no one leads before it is made
+                self.not_obeyed = StoreNotObeyed(error.code, error.message, error.hint)
+            self._compared_ms = now_ms
+        self.check()
 
     async def run(self) -> None:
         """Polls until cancelled."""
@@ -81,24 +124,36 @@ class Generations:
             await self.ask()
             await asyncio.sleep(PERIOD_S)
 
+    @property
+    def over(self) -> bool:
+        """Whether it is known that this store's leader must not act."""
+        return self.newer is not None or self.not_obeyed is not None
+
     def notice(self, site: str) -> Notice:
-        """The notice for a newer generation."""
-        assert self.newer is not None
+        """The notice that this store's leader must not act."""
+        if self.newer is None:
+            assert self.not_obeyed is not None
+            words = f"stopped leading: {self.not_obeyed.message}; next: {self.not_obeyed.hint}"
+            return Notice("trouble", self._clock.now_ms(), site, words, {"code": self.not_obeyed.code})
         words = f"{Superseded(self.own.number, self.newer.number).message} (reported by {self.newer.by})"
         told = {"code": SUPERSEDED, "generation": self.newer.number}
         return Notice("trouble", self._clock.now_ms(), site, words, told)
 
     def check(self) -> None:
-        """Raises `Superseded` if a newer generation is known."""
+        """Raises `Superseded` if a newer generation is known, `StoreNotObeyed` if another store leads."""
+        self._compare_tokens()
         if self.newer is not None:
             raise Superseded(self.own.number, self.newer.number)
+        if self.not_obeyed is not None:
+            raise StoreNotObeyed(self.not_obeyed.code, self.not_obeyed.message, self.not_obeyed.hint)
 
     def ended(self, generation: int) -> bool:
         """Whether a lease taken under this generation of the store is void by now."""
-        return self.newer is not None or generation != self.own.number
+        self._compare_tokens()
+        return self.over or generation != self.own.number
 
     async def may_act(self, at: str) -> None:
-        """Before an effect at a site. Raises `Superseded`, and `Retryable` where no one there can say."""
+        """Before an effect at a site. Raises as `check` does, and `Retryable` where no one there can say."""
         self.check()
         if not self._agents:
             return
@@ -144,20 +199,34 @@ class Generations:
         """An agent that does not answer counts as no information; a burning site must not stop the others."""
         try:
             async with asyncio.timeout(ASK_S):
-                number, opener = await self._agents[site].ask(self.own.number, self.own.opener, ASK_S)
+                told = await self._agents[site].ask(self.own.number, self.own.opener, ASK_S)
         except (EvacError, TimeoutError, OSError):
             return
+        number, opener, token = told
         self.answered[site] = began_ms
         newer = Newer(number, opener, site, self._clock.now_ms())
         if takes_place_of(newer, self.own):
             self._learn(newer)
+        else:
+            self._obeyed[site] = token
+            self._compare_tokens()
+
+    def _compare_tokens(self) -> None:
+        """What agents obeyed before we took our lease is lower if it is from this store, and no one can take
+        the lease while we certainly hold it.
+        """
+        ours = self.leads_with()
+        site = max(self._obeyed, key=lambda one: (self._obeyed[one], one), default="")
+        if site and ours and self._obeyed[site] > ours and self.not_obeyed is None:
+            self.not_obeyed = _is_behind(site, self._obeyed[site], ours, self.own.number + 1)
+            self.on_ended()
 
     def _learn(self, newer: Newer) -> None:
         known = self.newer
         if known is None or newer.number > known.number:
             self.newer = newer
         if known is None:
-            self.on_newer(newer)
+            self.on_ended()
 
     async def _write(self) -> None:
         """Records the newer generation, so that no controller of this store leads again even if no agent
@@ -166,6 +235,16 @@ class Generations:
         if self.newer is not None:
             with contextlib.suppress(StoreError):
                 await write_newer(self._store, self.newer)
+
+
+def _is_behind(site: str, token: int, ours: int, number: int) -> StoreNotObeyed:
+    return StoreNotObeyed(
+        "store-behind",
+        f"the agent at {site} has obeyed token {token}, and this store has issued none above {ours}: another "
+        "store's leader acts, or this store was restored from an older copy",
+        "stop this controller and use the store whose leader acts; if it is lost, start the controllers "
+        f"again with --generation {number}",
+    )
 
 
 class GuardedDriver:
