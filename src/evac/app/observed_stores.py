@@ -35,7 +35,6 @@ from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, kee
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.sightings import PREFIX as SIGHTING
 from evac.engine.stores.sightings import Following, Sighting, again, losses_of, read_sightings, sighted, still
-from evac.model.backup import measured_restores
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.estate import Estate
@@ -187,8 +186,8 @@ class SeenEstate:
         if not self.observation.members:
             effects = await self._effects.read(self._clock.now_ms())
             looked = await self.see()
-            restores = measured_restores((await self._backups.read()).facts)
-            self._take(replace(merged(self.observation, looked), effects=effects, restores=restores))
+            backups = (await self._backups.read()).facts
+            self._take(replace(merged(self.observation, looked), effects=effects).with_backups(backups))
 
     async def look(self, guard: Lease) -> None:
         """One observation of the real systems by the leader, written if roles changed. Silent servers
@@ -207,9 +206,9 @@ class SeenEstate:
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs)}
         seen = aged(merged(self.observation, now, holders, newer), self._sightings)
-        restores = measured_restores((await self._backups.read()).facts)
+        seen = seen.with_backups((await self._backups.read()).facts)
         rivals, silent = self._alarms.rivals(now, self.observation.rivals), self._silent(now, seen, epochs)
-        seen = replace(seen, effects=effects, rivals=rivals, silent=silent, restores=restores)
+        seen = replace(seen, effects=effects, rivals=rivals, silent=silent)
         heeded = {name: epoch.changes for name, epoch in before.items() if epoch.changes}
         same = seen.facts == self.observation.facts and self._heeded == heeded
         same = same and (seen.rivals, seen.silent) == (self.observation.rivals, self.observation.silent)
@@ -497,8 +496,8 @@ def encode(observation: Observation, digest: str, changes: Mapping[str, int]) ->
         told["rivals"] = [[o.store, o.sites, o.since_ms, o.unheard] for o in observation.rivals]
     if observation.silent:
         told["silent"] = [asdict(one) for one in observation.silent]
-    if observation.restores:
-        told["restores"] = observation.restores
+    backups = {"restores": observation.restores, "repositories": observation.repositories}
+    told |= {key: rows for key, rows in backups.items() if rows}
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
 
 
@@ -538,16 +537,17 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
             rivals=tuple(_rivals_in(*one) for one in found.get("rivals", ())),
             silent=tuple(Silent(**one) for one in found.get("silent", ())),
             effects=effects,
-            restores=_restores_in(found),
+            restores=_rows_in(found, "restores", int),
+            repositories=_rows_in(found, "repositories", str),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt("the recorded observation cannot be read from the store") from error
 
 
-def _restores_in(found: Mapping[str, Any]) -> tuple[tuple[str, str, int], ...]:
-    """Decode restores. Raises TypeError and ValueError if invalid. Leaders of older versions write none."""
-    rows = found.get("restores", ())[:_MOST]
-    return tuple((str(data_set), str(copy), int(takes_ms)) for data_set, copy, takes_ms in rows)
+def _rows_in(found: Mapping[str, Any], key: str, kind: type) -> tuple[tuple[str, str, Any], ...]:
+    """Rows of backups. Raises TypeError and ValueError if invalid. Leaders of older versions write none."""
+    rows = found.get(key, ())[:_MOST]
+    return tuple((str(data_set), str(copy), kind(value)) for data_set, copy, value in rows)
 
 
 class Published:
@@ -592,7 +592,8 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
             tuple(TrafficSeen(**{**one, "sites": tuple(one["sites"])}) for one in found["traffic"]),
             tuple(_rivals_in(**one) for one in found["rivals"]),
             kept,
-            restores=_restores_in(found),
+            restores=_rows_in(found, "restores", int),
+            repositories=_rows_in(found, "repositories", str),
             silent=tuple(Silent(**one) for one in found.get("silent", ())),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -21,7 +21,6 @@ from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.effects import EffectsReader
 from evac.engine.stores.datasets import DataSets
-from evac.model.backup import measured_restores
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate
 from evac.model.observation import Observation
@@ -54,8 +53,7 @@ async def facts_now(
             published or before,
             effects=await reader.read(now_ms),
             backups=facts,
-            restores=measured_restores(facts),
-        )
+        ).with_backups(facts)
         epochs = await DataSets(store, "", SystemClock()).read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
     if drivers is None or estate is None:
@@ -67,6 +65,7 @@ async def facts_now(
         rivals=rivals_still(before.rivals, looked),
         backups=before.backups,
         restores=before.restores,
+        repositories=before.repositories,
     )
 
 

@@ -219,8 +219,8 @@ _LAG_STEPS_MS: Final = (
 
 
 def observed(estate: Estate, observation: Observation) -> Estate:
-    """The estate with observed roles, and with restore durations from tests. The same object if nothing
-    differs.
+    """The estate with observed roles, restore durations from tests, and the repositories last listed. The
+    same object if nothing differs.
 
     A store with two observed primaries keeps the roles in the files: that is for people to resolve.
     """
@@ -229,18 +229,26 @@ def observed(estate: Estate, observation: Observation) -> Estate:
         seen.setdefault(member.store, {})[member.site] = member
     top = topology(estate)
     measured = {(data_set, copy): takes_ms for data_set, copy, takes_ms in observation.restores}
-    stores = tuple(_restored(_store(store, seen.get(store.id, {}), top), measured) for store in estate.stores)
+    listed = {(data_set, copy): id_ for data_set, copy, id_ in observation.repositories}
+    stores = tuple(
+        _backed_up(_store(store, seen.get(store.id, {}), top), measured, listed) for store in estate.stores
+    )
     return estate if stores == estate.stores else replace(estate, stores=stores)
 
 
-def _restored(store: Store, measured: Mapping[tuple[str, str], int]) -> Store:
-    """With the restore duration of each of its backups."""
-    if not any((store.id, one.name) in measured for one in store.backups):
-        return store
-    backups = (
-        replace(one, restore_ms=measured.get((store.id, one.name), one.restore_ms)) for one in store.backups
+def _backed_up(
+    store: Store, measured: Mapping[tuple[str, str], int], listed: Mapping[tuple[str, str], str]
+) -> Store:
+    """With the restore duration and the repository of each of its backups."""
+    backups = tuple(
+        replace(
+            one,
+            restore_ms=measured.get((store.id, one.name), one.restore_ms),
+            repository=listed.get((store.id, one.name), one.repository),
+        )
+        for one in store.backups
     )
-    return replace(store, backups=tuple(backups))
+    return store if backups == store.backups else replace(store, backups=backups)
 
 
 def _store(store: Store, seen: dict[str, MemberSeen], top: Topology) -> Store:

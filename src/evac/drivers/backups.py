@@ -21,7 +21,7 @@ from typing import Any, Final
 import orjson
 
 from evac.drivers import parameters
-from evac.drivers.capabilities import CopyReport, Listing, Proof, ProofOutcome, Restored, Taken
+from evac.drivers.capabilities import LISTED, CopyReport, Listing, Proof, ProofOutcome, Restored, Taken
 from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.programs import Ended, Takes, environment, run_program
@@ -297,7 +297,7 @@ class BackupDriver(ABC):
             refuse_older(at, record, order)
             if not self._is_ours(at, record, order):
                 at.refuse()
-            found = newest(await self._list(action, watch.left_s), copy, until)
+            found = newest(await self._expected(action, watch), copy, until)
             problems = [self._too_small(at, found)]
             if until is not None and not self._is_ours(at, record, order):
                 await self._refuse_uncovered(action, until, watch)
@@ -358,7 +358,7 @@ class BackupDriver(ABC):
         order: Order | None,
     ) -> Record:
         at.refuse()
-        found = newest(await self._list(action, watch.left_s), copy, until)
+        found = newest(await self._expected(action, watch), copy, until)
         ahead_s = found.taken_at - int(time.time())
         if order is None and not copy and ahead_s > AHEAD_S:  # a run continues: its own clock may be wrong
             words = f"the newest copy, {found.id}, is dated {ahead_s:,} s ahead of this clock"
@@ -408,6 +408,18 @@ class BackupDriver(ABC):
         if order is not None:  # a test leaves nothing running
             await self._start(action, at.path, watch)
         return done
+
+    async def _expected(self, action: Action, watch: Stopwatch) -> Listing:
+        """The copies. Raises `Permanent` if they are in another repository than the one last listed: nothing
+        of what was proven is known of these.
+        """
+        listing = await self._list(action, watch.left_s)
+        before = parameters.text(action.parameters, LISTED, "")
+        if before and listing.repository and listing.repository != before:
+            words = f"this is the repository {listing.repository[-36:]}, and {before[-36:]} was listed last"
+            hint = "check `repository`; if this one is right, run evac backup list, and make a new plan"
+            raise Permanent("backup-other-repository", words, hint)
+        return listing
 
     def _asked(self, action: Action) -> tuple[RestorePlace, str, int | None]:
         """The folder, copy and restore point that a step of a run requests."""

@@ -194,6 +194,11 @@ def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
     return tuple(found)
 
 
+def listed_repositories(facts: BackupFacts) -> tuple[tuple[str, str, str], ...]:
+    """(data set, backup, id of its repository), sorted, for every backup whose listing stated one."""
+    return tuple(sorted((one.data_set, one.copy, one.repository) for one in facts.copies if one.repository))
+
+
 State = Literal["met", "missed", "unknown"]
 """unknown: the facts allow both; it never counts as met."""
 DataState = Literal["met", "missed", "unknown", "undecided", "waived"]

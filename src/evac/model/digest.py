@@ -201,7 +201,16 @@ def _store(store: Store) -> dict[str, Any]:
 _LATER_FIELDS: Final = MappingProxyType(
     {
         Backup: frozenset(
-            {"copied_from", "deletable", "endpoint", "proven", "restore_ms", "schedule", "system"}
+            {
+                "copied_from",
+                "deletable",
+                "endpoint",
+                "proven",
+                "repository",
+                "restore_ms",
+                "schedule",
+                "system",
+            }
         ),
         BootServer: frozenset({"boots"}),
         DataSet: frozenset({"data_in"}),

@@ -302,12 +302,12 @@ class Backup:
     """What it is stored on, such as `object storage` or `tape`: two copies on one system share its faults."""
     deletable: bool | None = None
     """Whether the credentials of the source can delete it."""
-    schedule: str | None = None
-    """When it is taken; overrides the schedule of the policy."""
+    schedule: str | None = None  # when it is taken; overrides the schedule of the policy
     copied_from: str | None = None
     """The endpoint of the copy that it is made from; None if it is taken from the source."""
     restore_ms: int | None = None
     """Duration of its last restore test; None if there was none. Never stated in files."""
+    repository: str = ""  # its id in the last listing that stated one; never stated in files
 
     @property
     def name(self) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any, Literal
 
-from evac.model.backup import NOTHING_SEEN, BackupFacts
+from evac.model.backup import NOTHING_SEEN, BackupFacts, listed_repositories, measured_restores
 from evac.model.estate import Estate
 from evac.model.records import dataclass
 from evac.model.situation import Effects, Rivals, Silent
@@ -110,6 +110,8 @@ class Observation:
     """What was observed and proven about backups."""
     restores: tuple[tuple[str, str, int], ...] = ()
     """(data set, backup, milliseconds), sorted: how long a restore takes, as measured by restore tests."""
+    repositories: tuple[tuple[str, str, str], ...] = ()
+    """(data set, backup, id of its repository), sorted, as last listed."""
     silent: tuple[Silent, ...] = ()
     """Stores whose primary has been silent long enough to be considered lost."""
 
@@ -118,9 +120,13 @@ class Observation:
         answered = {one.store for one in self.members if one.role != "unreachable"}
         return sorted({one.id for one in estate.stores if one.members} - answered)
 
+    def with_backups(self, facts: BackupFacts) -> Observation:
+        """What plans and runs need of backups, as measured and listed."""
+        return replace(self, restores=measured_restores(facts), repositories=listed_repositories(facts))
+
     @property
     def facts(self) -> tuple[object, ...]:
         """Everything that determines the estate as it is now: equal facts give the same estate."""
         units = tuple((one.service, one.site, one.replicas) for one in self.units)
         traffic = tuple((one.service, one.sites) for one in self.traffic)
-        return self.members, units, traffic, self.effects or Effects(), self.restores
+        return self.members, units, traffic, self.effects or Effects(), self.restores, self.repositories

@@ -21,7 +21,7 @@ import pytest
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
 from evac.backup.known import Job
-from evac.drivers.capabilities import READ, RestoresData, TakesBackups
+from evac.drivers.capabilities import LISTED, READ, RestoresData, TakesBackups
 from evac.drivers.port import Action, Order
 from evac.drivers.registry import Drivers, can
 from evac.engine.clock import SystemClock
@@ -226,6 +226,30 @@ def test_a_full_disk_is_named_and_a_larger_one_is_gone_on_with(
         assert asked.disk is not None
         with small_disk(asked.disk, asked.room_bytes):
             asked.run(story(asked.disk))
+
+
+@asking(RestoresData, real=True)
+def test_a_run_restores_from_the_repository_that_was_listed_last(asked: AskedRestore) -> None:
+    """Another one may have been mounted or configured since: nothing of what was proven is known of it."""
+    place = str(asked.place)
+
+    async def story() -> None:
+        listing = await Drivers().able(asked.action.driver, TakesBackups).list_copies(asked.action, LONG_S)
+        assert listing.repository
+        order = Order("r", "restore", 1, 1, 1, "a test", LONG_S, "k")
+        settings = {**asked.action.settings, "place": place}
+        before = await asked.left()
+        other = replace(asked.action, settings=settings, parameters={LISTED: "another"})
+        checked = await asked.driver.check(other, order)
+        assert checked.error is not None
+        assert checked.error.code == "backup-other-repository"
+        with pytest.raises(Permanent) as refused:
+            await asked.driver.execute(other, order)
+        assert (refused.value.code, await asked.left()) == ("backup-other-repository", before)
+        same = replace(other, parameters={LISTED: listing.repository})
+        assert (await asked.driver.check(same, order)).problems == ()
+
+    asked.run(story())
 
 
 @asking(RestoresData, real=True)

@@ -191,6 +191,15 @@ def test_every_reader_prices_restores_alike() -> None:
         decode(orjson.dumps({**older, "restores": [["db"]]}))
 
 
+def test_every_reader_knows_the_repositories_that_were_listed() -> None:
+    now = replace(HEALTHY, repositories=(("db", "copies", "orders-far"),))
+    assert now.facts != HEALTHY.facts, "a run that was bound to another repository is looked at again"
+    assert decode(encode(now, "sha256:0", {})).repositories == now.repositories
+    assert facts_from(orjson.loads(orjson.dumps(asdict(now)))).repositories == now.repositories
+    older = {key: one for key, one in orjson.loads(encode(now, "", {})).items() if key != "repositories"}
+    assert decode(orjson.dumps(older)).repositories == ()
+
+
 def test_a_drill_that_moved_nothing_leaves_a_mark_that_a_person_may_clear() -> None:
     shop = Away("shop", (("east", 2),), (), ("east",), Cause())
     lost = (LostNow("east", "lost", 1, "drill-1"),)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evac.derive.stores import observed
+from evac.drivers.capabilities import LISTED
 from evac.drivers.port import Action
 from evac.engine.runs.binding import bind
 from evac.estate.loading import load
+from evac.model.backup import BackupFacts, CopySeen
+from evac.model.digest import estate_digest
 from evac.model.estate import Estate
+from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import Policy, lose
 from evac.planning.plan import plan
@@ -58,6 +63,19 @@ def test_the_endpoint_that_a_backup_names_is_the_one(tmp_path: Path) -> None:
     )
     _, action = restore_of(load(tmp_path))
     assert action.settings["place"] == "/srv/2"
+
+
+def test_a_restore_names_the_repository_that_was_listed_last(tmp_path: Path) -> None:
+    (tmp_path / "estate.yaml").write_text(
+        ESTATE.replace("restore: 1 Gbit/s", "restore: 1 Gbit/s, endpoint: others") + NAMED
+    )
+    estate = load(tmp_path)
+    assert LISTED not in restore_of(estate)[1].parameters
+    facts = BackupFacts((CopySeen("db", "others", 5, 4, repository="b" * 64), CopySeen("db", "copies", 5, 4)))
+    seen = observed(estate, Observation(6).with_backups(facts))
+    assert restore_of(seen)[1].parameters[LISTED] == "b" * 64
+    assert estate_digest(seen) != estate_digest(estate), "a plan of another repository is stale"
+    assert observed(seen, Observation(7)) is seen
 
 
 def test_without_a_place_a_person_restores(tmp_path: Path) -> None:

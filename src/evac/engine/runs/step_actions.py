@@ -15,6 +15,7 @@ from evac.derive.serving import Serving
 from evac.derive.stores import confirms_by_hand, primary_site
 from evac.drivers import manual
 from evac.drivers.capabilities import (
+    LISTED,
     Follows,
     Promotes,
     Protects,
@@ -272,8 +273,7 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
     """Restores the newest complete copy, or the requested point in time, to the place that the backup's
-    endpoint names, and starts its engine there; through the site's agent if there is one, because the place
-    is on a machine of the site.
+    endpoint names, and starts its engine there; on the machine of the site's agent, if there is one.
     """
     store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
     end = restorer(store, step.candidate, ground.endpoints.get((store.id, site), ()))
@@ -282,6 +282,8 @@ def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
     old_end = _first(ground, store.id, primary_site(ground.top, store), Promotes)
     moment_s = dict(ground.plan.scenario.moments).get(store.id)
     asked: dict[str, Value] = {} if moment_s is None else {"until": moment_s}
+    if listed := next((one.repository for one in store.backups if one.endpoint == end.id), ""):
+        asked[LISTED] = listed
     action = _act("restore", end, candidate=site, synchronous=(), **asked, **_peer("old", old_end))
     if agent_of(ground.estate, site) is not None and "restore" in DRIVERS[end.driver].agent_verbs:
         action = replace(action, driver=f"{end.driver}@{site}")
