@@ -28,6 +28,7 @@ from evac.incident.services import Change, Fate
 from evac.incident.timeline import timeline
 from evac.model.errors import InvalidInput
 from evac.model.records import dataclass
+from evac.steps.registry import KINDS
 
 FactKind = Literal["text", "count", "yes or no", "moment"]
 FACTS: Final[Mapping[str, FactKind]] = MappingProxyType(
@@ -74,11 +75,6 @@ ACTIONS_MOST: Final = 500
 _ACTING: Final = frozenset(
     {
         "decided",
-        "approved",
-        "fenced",
-        "promoted",
-        "shifted",
-        "shed",
         "paused",
         "resumed",
         "held",
@@ -87,18 +83,16 @@ _ACTING: Final = frozenset(
         "rolled back",
         "failed",
         "skipped",
-        "vouched",
-        "restored",
         "moved",
-        "protected",
-        "power",
         "command taken",
         "published",
         "resolved",
         "reopened",
         "ended",
+        *(kind.entry.kind for kind in KINDS if kind.entry.weight == "main"),
     }
 )
+"""Kinds of timeline entries that a report counts as actions: among them, every step of weight."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evac.steps.kind import Entry, Uncertainty
+from evac.steps.kind import Colour, Entry, Uncertainty
 from evac.steps.promote import Promote
 
 
@@ -25,6 +25,11 @@ class Elect(Promote):
     is_awaited = True
     makes_primary = False
     claims_epoch = False
+
+    @property
+    def colour(self) -> Colour:
+        """As a promotion: commits go on afterwards."""
+        return "promote"
 
     def approval(self, target: str, loss: str | None) -> str:
         """Needs no approval."""

@@ -16,6 +16,8 @@ from evac.model.situation import Draft
 
 Target = Literal["service", "store", "copy", "server", "supply", "plan"]
 """store: one that lost its primary; copy: a member of any store; supply: a feed or a rack."""
+Colour = Literal["fence", "shed", "start", "promote", "boot", "verify", "shift", "other"]
+"""In charts; the style sheets of pages and reports have a rule for each."""
 
 
 class Capability(Enum):
@@ -171,6 +173,20 @@ class StepKind:
     moves_traffic: ClassVar[bool] = False
     releases: ClassVar[bool] = False
     """Whether it is how a person frees a service to start."""
+
+    @property
+    def colour(self) -> Colour:
+        """Its colour in charts, by what it does."""
+        by_effect: tuple[tuple[object, Colour], ...] = (
+            (self.fences, "fence"),
+            (self.replicas < 0, "shed"),
+            (self.replicas > 0, "start"),
+            (self.makes_primary, "promote"),
+            (self.powers, "boot"),
+            (self.checks or self.releases, "verify"),
+            (self.moves_traffic, "shift"),
+        )
+        return next((colour for applies, colour in by_effect if applies), "other")
 
     @property
     def powers(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Final
 
 from evac.model.plan import Outcome
 from evac.model.records import dataclass
+from evac.steps.kind import Colour
 from evac.views.words import people, wall_clock_here
 
 Line = tuple[tuple[int, int], ...]
@@ -29,29 +30,13 @@ LETTER: Final = 6.4
 ROW: Final = 18
 """Height of a label in units."""
 _STEPS_S: Final = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400)
-_SHADES: Final = {
-    "fence": "fence",
-    "shed": "shed",
-    "stop": "shed",
-    "promote": "promote",
-    "restore": "promote",
-    "elect": "promote",
-    "unprotect": "promote",
-    "force_quorum": "promote",
-    "start": "start",
-    "boot": "start",
-    "power": "start",
-    "verify": "verify",
-    "attest": "verify",
-    "shift": "traffic",
-}
-LEGEND: Final = (
+LEGEND: Final[tuple[tuple[Colour, str], ...]] = (
     ("fence", "Fence"),
     ("shed", "Shed"),
     ("promote", "Promote"),
     ("start", "Start"),
     ("verify", "Check"),
-    ("traffic", "Move traffic"),
+    ("shift", "Move traffic"),
 )
 Span = tuple[int, int]
 """Moments of the wall clock, in milliseconds."""
@@ -193,7 +178,7 @@ def _urgency(one: Downtime) -> tuple[bool, bool, int, int, str]:
 class GanttBar:
     """Work of one kind, done or in progress."""
 
-    kind: str
+    colour: Colour
     span: Span
     words: str
 
@@ -435,8 +420,7 @@ def _bars(row: GanttRow, frame: _Frame, y: float, name: str) -> Iterator[str]:
     if row.expected is not None:
         yield rect(row.expected, 'class="coming s-start"', 3.75, 9.5, "<title>expected</title>")
     for bar in row.bars:
-        shade = _SHADES.get(bar.kind, "calm")
-        yield rect(bar.span, f'class="f-{shade}"', 3, 11, f"<title>{escape(bar.words)}</title>")
+        yield rect(bar.span, f'class="f-{bar.colour}"', 3, 11, f"<title>{escape(bar.words)}</title>")
     if row.waiting is not None:
         yield rect(row.waiting, f'fill="url(#{name}-h)" class="gateline"', 0.5, 15.5)
         if not frame.narrow:

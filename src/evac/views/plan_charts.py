@@ -298,7 +298,7 @@ def _density(plan: Plan, work: Work, upto: float) -> tuple[Bar, ...]:
         if level[begin]:
             since, until = lead + begin * width, lead + end * width
             words = f"{_span(since, until)}: up to {number(int(running[begin:end].max()))} at once"
-            bars.append(Bar(since, until, f"{work.kind} d{level[begin]}", words))
+            bars.append(Bar(since, until, f"{PLANNED[work.kind].colour} d{level[begin]}", words))
     return tuple(bars)
 
 
@@ -332,7 +332,9 @@ def _service_row(plan: Plan, outcome: Outcome, steps: list[Step]) -> Row:
             begin = min(s.start_ms for s in mine) / 1000 + lead
             end = max(s.end_ms for s in mine) / 1000 + lead
             count = f"{number(sum(s.count for s in mine))} replicas: " if kind.replicas else ""
-            bars.append(Bar(begin, end, name, f"{outcome.service} {kind.phase}: {count}{_span(begin, end)}"))
+            bars.append(
+                Bar(begin, end, kind.colour, f"{outcome.service} {kind.phase}: {count}{_span(begin, end)}")
+            )
     first = min((b.begin for b in bars), default=(outcome.base_ms or 0) / 1000 + lead)
     wait = [Bar(lead, first, "wait", f"waits: {_span(lead, first)}")] if first > lead else []
     limit = None if outcome.rto_ms is None else outcome.rto_ms / 1000
@@ -393,7 +395,9 @@ def chain_rows(chain: Chain) -> tuple[Row, ...]:
     rows = []
     for link in chain.links:
         wait = (Bar(link.begin - link.waited, link.begin, "wait", f"waits {seconds(link.waited)}"),)
-        bar = Bar(link.begin, link.end, link.kind, f"{link.words}: {_span(link.begin, link.end)}")
+        bar = Bar(
+            link.begin, link.end, PLANNED[link.kind].colour, f"{link.words}: {_span(link.begin, link.end)}"
+        )
         rows.append(Row(link.words, (*(wait if link.waited else ()), bar)))
     return tuple(rows)
 

@@ -30,9 +30,12 @@ from evac.incident.records import COMPONENT_STATES, DAY_MS, PHASES, Note, Source
 from evac.incident.regulator import basics, check_fact, duties
 from evac.incident.services import Change, Fate
 from evac.model.errors import InvalidInput
-from evac.model.plan import Plan
+from evac.model.plan import Plan, Step
+from evac.model.step_id import target_step
 from evac.model.wall_clock import wall_clock
 from evac.office.notices import subscribers
+from evac.steps.kind import StepKind
+from evac.steps.registry import KINDS
 from evac.views.incident_view import report_sheet
 from evac.views.sheet import sheet_markdown
 from evac.views.status_page import (
@@ -442,3 +445,15 @@ def test_the_colour_of_maintenance_is_explained_where_it_is_used(minutes: int, s
     page = StatusPage("Example", T0, T0, (Component("Chat", "operational", T0, (*unknown, day), ()),), ())
     assert ('class="dot care"' in status_html(page)) is shown
     assert ("점검 중</span>" in status_html(page, languages=("ko",))) is shown
+
+
+@pytest.mark.parametrize(
+    "kind", [one for one in KINDS if one.entry.weight == "main"], ids=lambda one: one.name
+)
+def test_every_step_of_weight_is_among_the_actions_of_a_report(kind: StepKind) -> None:
+    """A forced cluster or a store that goes on without its copies is what a regulator asks about."""
+    fence = Step(target_step("fence", "db"), "fence", "db", 0, 1_000)
+    step = Step(target_step(kind.name, "db"), kind.name, "db", 1_000, 2_000, after=(fence.id,))
+    dossier = fire(plan=plan_of(steps=(fence,) if kind.fences else (fence, step)))
+    report = basics(dossier, summary(dossier), T0 + HOUR)
+    assert kind.entry.kind in {one.kind for one in report.actions}

@@ -322,7 +322,7 @@ def _done(kind: str, name: str, span: Span, said: Projection) -> Iterator[live_c
         begin, end = _wall(span.actual, said)
         words = f"{name}: " if name else ""
         told = f"{words}{words_of(kind)}, {live_charts.at(begin)} to {live_charts.at(end)}"
-        yield live_charts.GanttBar(kind, (begin, end), told)
+        yield live_charts.GanttBar(kind_of(kind).colour, (begin, end), told)
 
 
 def _wall(span: tuple[float, float], said: Projection) -> tuple[int, int]:
