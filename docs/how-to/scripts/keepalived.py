@@ -10,7 +10,8 @@ folder of its own. KEEPALIVED_WITNESSES: how a shell is run on the machines that
 the file highest of that folder, separated by commas. More than half of them must answer if a host does not.
 
 A shift counts a site as left if none of its hosts can be reached. Such a host has a lower rank when it
-returns. A host that can be reached, but does not answer as it should, is not counted as lost.
+returns. The same is true of a third site that a shift does not leave, if the witnesses remember that another
+site was chosen last. A host that can be reached, but does not answer as it should, is not counted as lost.
 """
 
 import os
@@ -225,8 +226,10 @@ def is_done(verb: str, on: list[str], off: list[str], now: list[Host]) -> bool:
 def must_answer(verb: str, off: list[str], on: list[str], now: list[Host]) -> None:
     """A site must answer unless a shift leaves it: each host for drain and ready, one host for a shift.
 
-    No host that can be reached may answer wrongly: it may hold the addresses.
+    A third site may be silent in a shift if it was not chosen last: its rank is lower than the one that the
+    shift gives. No host that can be reached may answer wrongly: it may hold the addresses.
     """
+    silent_sites = []
     for host in now:
         if host.wrong and (verb == "shift" or host.site in on):
             end(AGAIN, f"{host}: {host.wrong}")
@@ -235,7 +238,16 @@ def must_answer(verb: str, off: list[str], on: list[str], now: list[Host]) -> No
         silent = [host for host in own if host.silent]
         each = verb != "shift" and site in on
         if silent and site not in off and (each or len(silent) == len(own)):
-            end(AGAIN, f"{silent[0]}: {silent[0].silent}")
+            if verb != "shift" or site in on:
+                end(AGAIN, f"{silent[0]}: {silent[0].silent}")
+            silent_sites.append(silent[0])
+    chosen = (
+        {site for names in recall().sites for site in names.split(",") if site} if silent_sites else set()
+    )
+    for host in silent_sites:
+        if not chosen or host.site in chosen:
+            why = "was chosen last" if chosen else "may have been chosen last"
+            end(AGAIN, f"{host}: {host.silent}; {host.site} {why}, so it must answer or be left")
 
 
 def must_be_possible(verb: str, on: list[str], now: list[Host]) -> None:

@@ -95,8 +95,9 @@ class World:
             said += f"1: lan inet {ADDRESS}/32\n" if self.holder() == command else ""
         return CompletedProcess(command, 0, said, "")
 
-    def run(self, what: str, verb: str, site: str) -> int:
-        others = ",".join(other for other in self.sites if other != site)
+    def run(self, what: str, verb: str, site: str, away: list[str] | None = None) -> int:
+        """away: the sites that a shift leaves, if not all others."""
+        others = ",".join([other for other in self.sites if other != site] if away is None else away)
         order = {"TO": site, "AWAY": others, "SITE": site, "SHARE": "1000"}
         with (
             patch.dict(os.environ, {f"EVAC_PARAMETER_{name}": value for name, value in order.items()}),
@@ -136,6 +137,8 @@ EVENTS = st.tuples(
             "witness",
             "shift",
             "shift",
+            "move",
+            "move",
             "look",
             "drain",
             "ready",
@@ -174,6 +177,9 @@ def test_no_host_that_returns_takes_the_addresses_from_the_chosen_site(
         elif event == "witness":
             witness = world.witnesses[f"w{number % 3}"]
             witness.answers = not witness.answers
+        elif event == "move":  # it leaves only the site that was chosen last
+            last = {name[:-1] for name in world.chosen} - {site}
+            world.run("execute", "shift", site, sorted(last))
         elif event == "fail":
             world.fails_at, world.made = number // 2 + 1, number % 2 == 1
         else:
@@ -222,3 +228,26 @@ def test_without_most_witnesses_a_host_that_does_not_answer_stops_a_shift() -> N
     assert world.hosts["b0"].files == before
     world.witnesses["w1"].answers = True
     assert world.run("execute", "shift", "b") == world.script.DONE
+
+
+def test_a_third_site_that_is_silent_stops_no_shift_unless_it_was_chosen_last() -> None:
+    """The second fire of three sites: the first one still does not answer."""
+    world = World(dict.fromkeys("abc", 1))
+    done, again = world.script.DONE, world.script.AGAIN
+    lost = world.hosts["a0"]
+    lost.answers = lost.on_network = False
+    assert world.run("execute", "shift", "c", []) == again, "no one knows what was chosen"
+    assert world.run("execute", "shift", "b", ["a"]) == done
+    world.hosts["b0"].answers = world.hosts["b0"].on_network = False
+    before = dict(world.hosts["c0"].files)
+    assert world.run("execute", "shift", "c", ["a"]) == again, "b was chosen last, and is not left"
+    assert world.hosts["c0"].files == before
+    assert world.run("observe", "shift", "c", ["b"]) == world.script.NOT_DONE
+    world.witnesses["w0"].answers = world.witnesses["w1"].answers = False
+    assert world.run("execute", "shift", "c", ["b"]) == again, "most witnesses are silent"
+    world.witnesses["w1"].answers = True
+    assert world.run("execute", "shift", "c", ["b"]) == done
+    assert world.run("observe", "shift", "c", ["b"]) == done
+    for name in ("a0", "b0"):
+        world.hosts[name].answers = world.hosts[name].on_network = True
+        assert world.holder() == "c0"

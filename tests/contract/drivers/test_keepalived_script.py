@@ -106,8 +106,11 @@ def until(condition: Callable[[], bool], words: str) -> None:
 
 
 @pytest.fixture
-def sites(tmp_path: Path) -> Iterator[dict[str, Site]]:
-    """fra, with the higher priority, and muc. Both run, and fra holds the address."""
+def sites(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, Site]]:
+    """fra, with the highest priority, muc, and ber if the test asks for it. All run, and fra holds the
+    address.
+    """
+    names = ("fra", "muc", *getattr(request, "param", ()))
     for program in ("keepalived", "unshare", "nsenter", "ip"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
@@ -118,20 +121,21 @@ def sites(tmp_path: Path) -> Iterator[dict[str, Site]]:
         pytest.skip(f"this machine does not allow network namespaces: {tried.stderr.strip()}")
     made: dict[str, Site] = {}
     try:
-        for name in ("fra", "muc"):
-            # The second is within the user namespace of the first, so that a link can join them.
+        for name in names:
+            # The others are within the user namespace of the first, so that links can join them.
             argv = [*made["fra"].command.split(), "unshare", "--net", "--mount"] if made else [*OWN]
             holder = subprocess.Popen([*argv, "sh", "-ec", f"{MOUNTS.format(name)}; exec sleep 600"])
             made[name] = Site(name, holder, tmp_path / f"{name}.log")
             until(made[name].is_there, f"{name} has no namespaces")
-        made["fra"].do(f"ip link add lan type veth peer name lan netns {made['muc'].holder.pid}")
+        join(list(made.values()))
         for number, site in enumerate(made.values(), 1):
             site.do(f"ip link set lo up; ip link set lan up; ip address add 10.9.0.{number}/24 dev lan")
             text = CONFIGURATION.format(priority=10 - number)
             site.do(f"cat > /run/keepalived.conf <<'END'\n{text}\nEND")
             site.start()
         until(lambda: made["fra"].holds() and not made["muc"].holds(), "fra does not hold the address")
-        until(made["muc"].runs, "muc does not run keepalived")
+        for site in made.values():
+            until(site.runs, f"{site.name} does not run keepalived")
         yield made
     finally:
         for site in made.values():
@@ -139,6 +143,18 @@ def sites(tmp_path: Path) -> Iterator[dict[str, Site]]:
         for site in reversed(made.values()):
             site.holder.kill()
             site.holder.wait()
+
+
+def join(made: list[Site]) -> None:
+    """One network `lan`: a link between two, or a bridge at the last site, which must then stay up."""
+    *others, last = made
+    if len(others) == 1:
+        others[0].do(f"ip link add lan type veth peer name lan netns {last.holder.pid}")
+        return
+    last.do("ip link add lan type bridge")
+    for number, site in enumerate(others):
+        last.do(f"ip link add port{number} type veth peer name lan netns {site.holder.pid}")
+        last.do(f"ip link set port{number} master lan up")
 
 
 @pytest.fixture
@@ -264,6 +280,30 @@ def test_two_sites_lost_in_turn_and_the_second_one_stays_standby(
     before = sites["fra"].heard()
     until(lambda: sites["fra"].heard() > before + 30, "fra hears no advertisements")
     assert (sites["fra"].holds(), sites["muc"].holds()) == (False, True)
+
+
+@pytest.mark.parametrize("sites", [("ber",)], indirect=True)
+def test_a_second_fire_of_three_sites_moves_the_addresses_again(
+    sites: dict[str, Site], endpoint: Callable[..., Action], lost: str
+) -> None:
+    """The site that was lost first is silent, and the second step does not leave it."""
+    silent = {"fra": lost}
+    sites["fra"].stop()
+    execute(endpoint("shift", "muc", silent, to=("muc",), away=("fra",)))
+    sites["muc"].stop()
+    elsewhere = endpoint("shift", "ber", silent | {"muc": lost}, to=("ber",), away=("fra",))
+    with pytest.raises(Retryable, match="muc was chosen last, so it must answer or be left"):
+        execute(elsewhere)
+    shift = endpoint("shift", "ber", silent | {"muc": lost}, to=("ber",), away=("muc",))
+    execute(shift)
+    assert observed(shift)[0] == "done"
+    for name in ("fra", "muc"):
+        sites[name].start()
+    for name in ("fra", "muc"):
+        until(sites[name].runs, f"{name} does not run again")
+        before = sites[name].heard()
+        until(lambda name=name, before=before: sites[name].heard() > before + 30, f"{name} hears nothing")
+    assert {name: site.holds() for name, site in sites.items()} == {"fra": False, "muc": False, "ber": True}
 
 
 def test_a_host_that_answers_wrongly_is_not_a_lost_one(
