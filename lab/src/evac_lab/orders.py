@@ -7,15 +7,16 @@ PostgreSQL is, so that the first write after a fire can be compared between the 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any, Final
 
 from evac.drivers.mariadb.driver import MariadbDriver
 from evac.drivers.port import Action, Order, Value, Verb
 from evac_lab.orders_database import CLIENT, STORE, OrdersDatabase
-from evac_lab.process import ServerFailed
+from evac_lab.process import ServerFailed, find_program
 from evac_lab.servers import mariadb
 from evac_lab.servers.mariadb import MariadbServer
-from evac_lab.site_servers import Endpoint, Ground
+from evac_lab.site_servers import AgentMore, Endpoint, Ground
 from evac_lab.state import PORTS, SITES, LabError, Site, Starter
 
 PLACES: Final = SITES[:2]
@@ -87,7 +88,24 @@ def reach(ground: Ground, site: Site) -> dict[str, Value]:
         "port": PORTS[STORE],
         "password": ground.secrets.reference("mariadb"),
         "name": site.member,
+        "archive": str(ground.folder.archive),
+        "bin": program_folder(),
+        "rebuild_user": mariadb.ADMIN,
+        "rebuild_password": ground.secrets.reference("mariadb"),
     }
+
+
+def program_folder() -> str:
+    """Where MariaDB's client programs are. Raises `MissingProgram`."""
+    return str(Path(find_program("mariadb", mariadb.CLIENT_PACKAGE)).parent)
+
+
+def of_agent(ground: Ground, site: Site) -> AgentMore:
+    """What a site's agent may contact and run to rebuild its member; nothing at a site without one."""
+    if site.name not in PLACES:
+        return AgentMore()
+    hosts = tuple(ground.topology.site(name).host(STORE) for name in PLACES)
+    return AgentMore(hosts, (program_folder(),), secrets=(ground.secrets.reference("mariadb"),))
 
 
 def in_estate(document: dict[str, Any], seconds: int) -> None:

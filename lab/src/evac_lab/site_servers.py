@@ -275,6 +275,19 @@ class AgentMore:
     drivers: tuple[str, ...] = ()
     units: str = ""
     facts: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+    def and_also(self, other: AgentMore) -> AgentMore:
+        """Both."""
+        return AgentMore(
+            self.hosts + other.hosts,
+            self.bin + other.bin,
+            self.data + other.data,
+            self.drivers + other.drivers,
+            self.units + other.units,
+            self.facts + other.facts,
+            self.secrets + other.secrets,
+        )
 
 
 def mark_of(ground: Ground, site: Site) -> Mapping[str, str]:
@@ -328,7 +341,7 @@ def agent_file(ground: Ground, site: Site, more: AgentMore) -> str:
             "",
             "[allow]",
             f"hosts = {json.dumps(hosts)}",
-            f"secrets = [{_toml(ground.secrets.reference('postgres'))}]",
+            f"secrets = {json.dumps([ground.secrets.reference('postgres'), *more.secrets])}",
             f"bin = {json.dumps(programs)}",
             f"data = {json.dumps(folders)}",
             f"facts = {json.dumps(more.facts)}",

@@ -294,6 +294,7 @@ def _start_messenger(starter: Starter, ground: Ground, site: Site) -> None:
 def _start_agent(starter: Starter, ground: Ground, site: Site, options: Options) -> None:
     env = faults.environment(starter.folder, site.name) if options.clocks else {}
     more = receipts.of_agent(ground, site) if options.second else site_servers.AgentMore()
+    more = more.and_also(orders.of_agent(ground, site)) if options.mariadb else more
     process = starter.launch(site.name, "agent", site_servers.agent(ground, site, env, more))
     url = f"{site.url('agent')}/v1/health"
     line = Lines(authorities.operator(ground.folder.certificates)).to(url)

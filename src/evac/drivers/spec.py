@@ -249,7 +249,10 @@ class DriverSpec:
     """Whether a site's agent runs its orders unless its file says otherwise; never if it runs programs."""
     agent_verbs: frozenset[Verb] = frozenset()
     """Verbs that the agent of the site must run, on the machine with the data."""
-
+    on_site_with: str = "data"
+    """The setting of a member without which its rejoin needs no agent: it can only be repointed."""
+    on_site_ms: int = 0
+    """How long one try of such a rejoin may take, if it may replace all data; 0 if that is no concern."""
     only_with: Mapping[type, str] = field(default_factory=lambda: MappingProxyType({}))
     """Capability -> the setting without which an endpoint does not have it."""
     not_with: Mapping[type, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -266,6 +269,10 @@ class DriverSpec:
     def does(self, verb: Verb) -> bool:
         """Whether it acts on a real system with this verb."""
         return self.acts and any(verb in ABOUT[one].verbs for one in self.capabilities)
+
+    def rejoins_on_site(self, settings: Mapping[str, Value]) -> bool:
+        """Whether a member with these settings is rejoined by the agent of its site."""
+        return "rejoin" in self.agent_verbs and self.on_site_with in settings
 
     def offers(self, settings: Mapping[str, Value], *capabilities: type) -> bool:
         """Whether an endpoint with these settings has one of these capabilities. One that lists its verbs

@@ -18,6 +18,9 @@ from evac.model.records import dataclass
 from evac_lab.process import OneProcess, Process, ServerFailed, find_program, give_to, may_change_user
 
 PACKAGE: Final = "mariadb-server"
+CLIENT_PACKAGE: Final = "mariadb-client"
+ADMIN: Final = "admin"
+"""The account that may do everything."""
 SYSTEM_USER: Final = "mysql"
 RIGHTS: Final = (
     "BINLOG ADMIN",
@@ -84,8 +87,8 @@ class MariadbServer(OneProcess):
 
     def sql(self, *statements: str) -> str:
         """Runs statements with the system's client, bypassing drivers; returns the output."""
-        argv = [*self.prefix, find_program("mariadb", "mariadb-client"), "--no-defaults"]
-        argv += [f"--host={self.host}", f"--port={self.port}", "--protocol=tcp", "--user=admin"]
+        argv = [*self.prefix, find_program("mariadb", CLIENT_PACKAGE), "--no-defaults"]
+        argv += [f"--host={self.host}", f"--port={self.port}", "--protocol=tcp", f"--user={ADMIN}"]
         argv += ["--skip-column-names", "--skip-ssl"]
         try:
             done = subprocess.run(
@@ -139,8 +142,8 @@ def mariadb(
         f"CREATE USER IF NOT EXISTS evac@'%' IDENTIFIED BY '{password}';\n"
         f"GRANT {', '.join(RIGHTS)} ON *.* TO evac@'%';\n"
         "GRANT CREATE, SELECT, INSERT, DELETE ON evac.* TO evac@'%';\n"
-        f"CREATE USER IF NOT EXISTS admin@'%' IDENTIFIED BY '{password}';\n"
-        "GRANT ALL ON *.* TO admin@'%';\n" + "".join(f"{statement};\n" for statement in accounts)
+        f"CREATE USER IF NOT EXISTS {ADMIN}@'%' IDENTIFIED BY '{password}';\n"
+        f"GRANT ALL ON *.* TO {ADMIN}@'%';\n" + "".join(f"{statement};\n" for statement in accounts)
     )
     (folder / "my.cnf").write_text(
         "\n".join(

@@ -37,10 +37,31 @@ DRIVER = DriverSpec(
         Setting(
             "replication_password", "secret", "a reference to the password of that account", "`password`"
         ),
+        Setting(
+            "archive",
+            "text",
+            "folder on the agent's machine, for what only an old primary had; without it, evac does not "
+            "rebuild an old primary",
+            "none",
+            reaches="folder",
+        ),
+        Setting(
+            "bin",
+            "text",
+            "folder of MariaDB's programs on that machine",
+            needed=("store",),
+            with_="archive",
+            reaches="program",
+        ),
+        Setting("rebuild_user", "text", "an account that may read and replace all data", "`user`"),
+        Setting("rebuild_password", "secret", "a reference to the password of that account", "`password`"),
     ),
     "evac.drivers.mariadb.driver:MariadbDriver",
     extra="mariadb",
     proofs=("sync",),
     probe="data",
     agent_may=True,
+    agent_verbs=frozenset({"rejoin"}),
+    on_site_with="archive",
+    on_site_ms=3_600_000,
 )

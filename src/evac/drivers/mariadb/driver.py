@@ -14,8 +14,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from asyncmy.errors import MySQLError
-
 from evac.drivers import store_driver
 from evac.drivers.capabilities import (
     AnswersProbe,
@@ -28,7 +26,6 @@ from evac.drivers.capabilities import (
 )
 from evac.drivers.mariadb.link import (
     FOR_EVER_MS,
-    LOCK_TIMEOUT,
     PORT,
     REFUSED,
     MariadbFacts,
@@ -36,6 +33,7 @@ from evac.drivers.mariadb.link import (
     MariadbMember,
     alone,
     covers,
+    end_writes,
     linked,
     member_of,
     obey,
@@ -43,20 +41,10 @@ from evac.drivers.mariadb.link import (
     read_facts,
     stop_receiving,
 )
+from evac.drivers.mariadb.rejoin import check_rejoin, is_rejoined, rejoin
 from evac.drivers.parameters import many, refuse_stale, text, whole
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, Permanent, Retryable
-from evac.net.secrets import resolve
-
-_CLIENTS: Final = (
-    "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND user <> 'system user' "
-    "AND command NOT IN ('Binlog Dump', 'Daemon') AND command NOT LIKE 'Slave%'"
-)
-"""Client sessions, whatever they do."""
-_GONE: Final = 1094
-"""Error for a session that ended before it was killed."""
-_NO_LONGER_KEPT: Final = frozenset({1236})
-"""Error of a copy that needs log that its primary no longer has, or never had."""
 
 
 class MariadbDriver(
@@ -82,10 +70,7 @@ class MariadbDriver(
                 own_hand=action.verb == "demote",
             )
         if action.verb == "rejoin" and not _is_done(action, facts):
-            refused = await _rejoin_refused(action, order, facts)
-            ends_writes = isinstance(refused, Permanent) and facts.writable and not order.dry_run
-            said = () if refused is None or ends_writes else (refused.message,)
-            return Checked(said, facts.evidence(), refused if said else None)
+            return await check_rejoin(action, order, facts)
         others = await _others(action, order, facts)
         problems = await _problems(action, order, facts)
         words = tuple(store_driver.another_primary(address).message for address in others)
@@ -105,7 +90,7 @@ class MariadbDriver(
                 case "protect":
                     return await _protect(link, action, order)
                 case "rejoin":
-                    return await _rejoin(link, action, order)
+                    return await rejoin(link, action, order)
                 case _:
                     return await _verified(link, action)
 
@@ -179,7 +164,7 @@ def _is_done(action: Action, facts: MariadbFacts) -> bool:
         case "protect":
             return _protected(facts, many(action.parameters, "synchronous"))
         case "rejoin":
-            return facts.follows and facts.upstream == _primary(action).address
+            return is_rejoined(action, facts)
         case _:
             expect = text(action.parameters, "expect", "primary")
             return facts.follows if expect == "standby" else facts.writable
@@ -248,7 +233,7 @@ async def _unfence(link: MariadbLink, order: Order) -> Evidence:
 
 def _promote_problems(action: Action, facts: MariadbFacts) -> list[str]:
     """Why this server may not be promoted now. Its fence is visible here, or another proof was given."""
-    problems = []
+    problems = [_INCOMPLETE] if facts.seen.rebuilding else []
     proof = text(action.parameters, "proof", "sync")
     if proof not in store_driver.OTHER_PROOFS and not (facts.is_cut and facts.seen.fence):
         problems.append("no fence proof: this copy is not cut off, and no other proof was given")
@@ -265,6 +250,7 @@ def _promote_problems(action: Action, facts: MariadbFacts) -> list[str]:
     return problems
 
 
+_INCOMPLETE: Final = "its data is incomplete, because a rejoin that replaces it did not finish: let it rejoin"
 _ONE_AT_MOST: Final = "MariaDB waits for any one copy: let at most one confirm"
 
 
@@ -343,7 +329,7 @@ async def _demote(link: MariadbLink, order: Order) -> Evidence:
     await obey(link, facts.seen, order, demoted=max(1, order.epoch))
     if facts.upstream or facts.read_only:
         return {**_demoted(facts), "already": True}
-    ended = await _end_writes(link)
+    ended = await end_writes(link)
     return {
         **_demoted(await read_facts(link)),
         "sessions_ended": ended,
@@ -358,41 +344,14 @@ def _demoted(facts: MariadbFacts) -> dict[str, str | int | bool]:
     return {**facts.evidence(), **({"proof": "demote", "last_lsn": facts.held[:300]} if is_proof else {})}
 
 
-async def _end_writes(link: MariadbLink) -> int:
-    """Make it read-only and end client sessions; return how many. A commit waiting for a copy blocks this."""
-    await link.change("SET SESSION lock_wait_timeout = 1")
-    ended = 0
-    while True:
-        ended += await _end_sessions(link)
-        try:
-            await link.change("SET GLOBAL read_only = ON")
-        except Retryable as error:
-            cause = error.__cause__
-            if not (isinstance(cause, MySQLError) and cause.args and cause.args[0] == LOCK_TIMEOUT):
-                raise
-            await link.pause()
-            continue
-        return ended + await _end_sessions(link)
-
-
-async def _end_sessions(link: MariadbLink) -> int:
-    rows = await link.rows(_CLIENTS)
-    for row in rows:
-        try:
-            await link.change(f"KILL CONNECTION {int(row['id'])}")
-        except Retryable as error:
-            cause = error.__cause__
-            if not (isinstance(cause, MySQLError) and cause.args and cause.args[0] == _GONE):
-                raise
-    return len(rows)
-
-
 async def _undo_demote(link: MariadbLink, action: Action, order: Order) -> Evidence:
     facts = await alone(link, order)
     if facts.upstream:
         raise Permanent(
             "store-moved", f"{link.member.address} follows {facts.upstream} now: {store_driver.STAYS}"
         )
+    if facts.seen.rebuilding:
+        raise Permanent("store-incomplete", f"{link.member.address}: {_INCOMPLETE}")
     writable, silent = await _other_primaries(action, order)
     if writable or silent or not _peers(action):
         raise Permanent(
@@ -449,84 +408,6 @@ async def _protect(link: MariadbLink, action: Action, order: Order) -> Evidence:
     while not _protected(facts := await read_facts(link), names):
         await link.pause()
     return {**facts.evidence(), "epoch": order.epoch, "asynchronous": not names}
-
-
-def _primary(action: Action) -> MariadbMember:
-    own, parameters = member_of(action), action.parameters
-    return own.at(text(parameters, "primary_host"), whole(parameters, "primary_port", PORT, 65_535))
-
-
-async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> ActionError | None:
-    """Permanent: it has transactions of its own, and another primary accepts writes. Retryable: not yet."""
-    primary = _primary(action)
-    problem = ""
-    try:
-        async with linked(primary, min(store_driver.ANSWER_MS / 1_000, order.timeout_s)) as link:
-            theirs = await read_facts(link)
-    except ActionError:
-        problem = "does not answer"
-    else:
-        if not theirs.writable:
-            problem = "is not a primary that accepts writes"
-        elif not theirs.keeps_log:
-            problem = "has no complete binary log: set log_bin and log_slave_updates"
-        elif only_here := _only_here(facts, theirs):
-            own = member_of(action).address
-            said = f"{own} holds transactions that {primary.address} never had: {only_here}"
-            hint = "copy what you need from it, rebuild it with mariadb-backup, then retry this step"
-            return Permanent("mariadb-diverged", f"{said}; {hint}")
-    return Retryable("mariadb-not-ready", f"{primary.address} {problem}", after_ms=500) if problem else None
-
-
-def _only_here(ours: MariadbFacts, theirs: MariadbFacts) -> str:
-    """GTIDs of the last transactions that only this server has."""
-    written = positions(theirs.written)
-    mine = positions(f"{ours.written},{ours.held}")
-    found = [key for key, number in mine.items() if number > written.get(key, 0)]
-    return ", ".join(f"{domain}-{server}-{mine[domain, server]}" for domain, server in sorted(found))[:300]
-
-
-async def _rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
-    """Make a server follow the primary. One with transactions of its own only stops accepting more."""
-    primary = _primary(action)
-    facts = await alone(link, order)
-    if facts.follows and facts.upstream == primary.address:
-        await obey(link, facts.seen, order, fence=0, demoted=0)
-        return {**facts.evidence(), "already": True}
-    refused = await _rejoin_refused(action, order, facts)
-    if isinstance(refused, Permanent) and facts.writable:
-        await obey(link, facts.seen, order, demoted=max(1, order.epoch), confirms=())
-        await _end_writes(link)
-    if refused is not None:
-        raise refused
-    await obey(link, facts.seen, order, confirms=())
-    if facts.writable:
-        await _end_writes(link)
-    await link.change("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
-    if facts.upstream:
-        await stop_receiving(link, "STOP SLAVE")
-    how = "CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USE_GTID = slave_pos"
-    if facts.upstream:
-        await link.change(how, primary.host, primary.port)
-    else:
-        secret = resolve(primary.replication_password) if primary.replication_password else None
-        link.secrets += [secret] if secret is not None else []
-        await link.change("SET GLOBAL gtid_slave_pos = %s", facts.held)
-        await link.change(
-            f"{how}, MASTER_USER = %s, MASTER_PASSWORD = %s, MASTER_CONNECT_RETRY = 2",
-            primary.host,
-            primary.port,
-            primary.replication_user,
-            secret.reveal() if secret is not None else "",
-        )
-    await link.change("START SLAVE")
-    while not (after := await read_facts(link)).follows:
-        if after.receive_error in _NO_LONGER_KEPT:
-            message = f"{primary.address} no longer has the log that {link.member.address} needs"
-            raise Permanent("mariadb-log-gone", message, "rebuild it with mariadb-backup")
-        await link.pause()
-    await obey(link, after.seen, order, fence=0, demoted=0)
-    return {**after.evidence(), "epoch": order.epoch}
 
 
 async def _verified(link: MariadbLink, action: Action) -> Evidence:

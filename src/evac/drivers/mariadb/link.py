@@ -68,6 +68,16 @@ _TABLE: Final = (
     "confirms varchar(1000) NOT NULL) ENGINE=InnoDB",
 )
 
+_CLIENTS: Final = (
+    "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND user <> 'system user' "
+    "AND command NOT IN ('Binlog Dump', 'Daemon') AND command NOT LIKE 'Slave%'"
+)
+"""Client sessions, whatever they do."""
+_GONE: Final = 1094
+"""Error for a session that ended before it was killed."""
+_REBUILDING: Final = 2
+"""The row of `evac.authority` that says that the server's data is being replaced."""
+
 
 @dataclass(frozen=True, slots=True)
 class MariadbMember:
@@ -137,6 +147,8 @@ class MariadbAuthority:
     """The epoch for which it gave up its role; 0 if it did not."""
     confirms: tuple[str, ...] = ()
     """Copies that must confirm its commits."""
+    rebuilding: str = ""
+    """While its data is being replaced: where what only it had is kept. Its data is incomplete then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +160,10 @@ class MariadbFacts:
     """host:port of the configured primary; empty if there is none."""
     receives: bool
     """Whether it is connected to its primary."""
+    is_fed: bool
+    """Whether the primary that it was last pointed to has begun to send log. One that no longer has the log
+    accepts the connection, and refuses a moment later.
+    """
     is_cut: bool
     """Whether it has a configured primary and will not connect to it."""
     applies: bool
@@ -181,7 +197,7 @@ class MariadbFacts:
 
     @property
     def follows(self) -> bool:
-        return bool(self.upstream) and self.receives and self.applies
+        return bool(self.upstream) and self.receives and self.is_fed and self.applies
 
     @property
     def surely_confirms(self) -> tuple[str, ...]:
@@ -218,6 +234,8 @@ class MariadbFacts:
             "read_only": self.read_only,
             "version": self.version[:60],
         }
+        if self.seen.rebuilding:
+            seen["incomplete"] = True
         if self.upstream:
             lag = {} if self.lag_ms is None else {"lag_ms": self.lag_ms}
             return (
@@ -234,6 +252,8 @@ class MariadbLink:
     deadline: float
     connection: Any = None
     changed: bool = False
+    call_s: float = CALL_S
+    """Time limit of one statement."""
     secrets: list[Secret] = field(default_factory=list)
 
     async def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
@@ -259,7 +279,7 @@ class MariadbLink:
     @asynccontextmanager
     async def bounded(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(max(0.001, min(CALL_S, self.left_s() * 0.8))):
+            async with asyncio.timeout(max(0.001, min(self.call_s, self.left_s() * 0.8))):
                 yield
         except ActionError:
             raise
@@ -371,6 +391,7 @@ def _facts(
         read_only={"ON": True, "OFF": False}.get(variables["read_only"], True),
         upstream=f"{source['Master_Host']}:{source['Master_Port']}" if source else "",
         receives=source.get("Slave_IO_Running") == "Yes",
+        is_fed=bool(source.get("Master_Log_File")),
         is_cut=bool(source) and source["Slave_IO_Running"] == "No",
         applies=source.get("Slave_SQL_Running") == "Yes",
         apply_error=int(source.get("Last_SQL_Errno") or 0),
@@ -411,7 +432,7 @@ def _wait_problems(variables: Mapping[str, str]) -> tuple[str, ...]:
 
 async def read_authority(link: MariadbLink) -> MariadbAuthority:
     """Orders that the server has stored; none on a server that never had any."""
-    statement = "SELECT token, epoch, fence, demoted, confirms FROM evac.authority WHERE id = 1"
+    statement = "SELECT id, token, epoch, fence, demoted, confirms FROM evac.authority WHERE id IN (1, 2)"
     try:
         rows = await link.rows(statement)
     except Retryable as error:
@@ -419,12 +440,13 @@ async def read_authority(link: MariadbLink) -> MariadbAuthority:
         if isinstance(cause, MySQLError) and cause.args and cause.args[0] in _NO_RECORD:
             return MariadbAuthority()
         raise
-    if not rows:
-        return MariadbAuthority()
     try:
-        row = rows[0]
+        by_id = {int(row["id"]): row for row in rows}
+        rebuilding = str(by_id[_REBUILDING]["confirms"]) if _REBUILDING in by_id else ""
+        if (row := by_id.get(1)) is None:
+            return MariadbAuthority(rebuilding=rebuilding)
         token, epoch, fence, demoted = (int(row[key]) for key in ("token", "epoch", "fence", "demoted"))
-        return MariadbAuthority(token, epoch, fence, demoted, tuple(str(row["confirms"]).split()))
+        return MariadbAuthority(token, epoch, fence, demoted, tuple(str(row["confirms"]).split()), rebuilding)
     except (KeyError, TypeError, ValueError) as error:
         message = f"evac.authority of {link.member.address} cannot be read"
         raise Permanent("authority-unreadable", message) from error
@@ -457,4 +479,38 @@ async def obey(link: MariadbLink, seen: MariadbAuthority, order: Order, **change
         now.demoted,
         " ".join(now.confirms)[:1_000],
     )
+    if now.rebuilding and now.rebuilding != seen.rebuilding:
+        marked = "REPLACE INTO evac.authority VALUES (%s, 0, 0, 0, 0, %s)"
+        await link.change(marked, _REBUILDING, now.rebuilding[:1_000])
+    elif seen.rebuilding and not now.rebuilding:
+        await link.change("DELETE FROM evac.authority WHERE id = %s", _REBUILDING)
     return now
+
+
+async def end_writes(link: MariadbLink) -> int:
+    """Make it read-only and end client sessions; return how many. A commit waiting for a copy blocks this."""
+    await link.change("SET SESSION lock_wait_timeout = 1")
+    ended = 0
+    while True:
+        ended += await _end_sessions(link)
+        try:
+            await link.change("SET GLOBAL read_only = ON")
+        except Retryable as error:
+            cause = error.__cause__
+            if not (isinstance(cause, MySQLError) and cause.args and cause.args[0] == LOCK_TIMEOUT):
+                raise
+            await link.pause()
+            continue
+        return ended + await _end_sessions(link)
+
+
+async def _end_sessions(link: MariadbLink) -> int:
+    rows = await link.rows(_CLIENTS)
+    for row in rows:
+        try:
+            await link.change(f"KILL CONNECTION {int(row['id'])}")
+        except Retryable as error:
+            cause = error.__cause__
+            if not (isinstance(cause, MySQLError) and cause.args and cause.args[0] == _GONE):
+                raise
+    return len(rows)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import pwd
@@ -29,6 +28,7 @@ from typing import Any
 
 import asyncpg
 
+from evac.drivers.archives import MANIFEST, complete, free_name
 from evac.drivers.parameters import many, text
 from evac.drivers.places import everything_below
 from evac.drivers.port import Action
@@ -211,9 +211,7 @@ async def shut_in(place: Place, action: Action, timeout_s: float) -> AsyncIterat
         shutil.rmtree(folder, ignore_errors=True)
 
 
-MANIFEST = "manifest.json"
 BATCH = 500
-ARCHIVES_MOST = 99
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,19 +274,9 @@ async def archive(
     if tables and commits and not found.was_standby:
         async with shut_in(place, action, timeout_s) as member:
             rows = await _dump_rows(member, partial, tables, commits)
-    await asyncio.to_thread(_complete, partial, folder, lsn_text(lsn), len(commits), rows)
+    about = {"fork": lsn_text(lsn), "transactions": len(commits), "rows": rows}
+    await asyncio.to_thread(complete, partial, folder, about)
     return Archived(folder, len(commits), rows, lsn_text(lsn))
-
-
-def free_name(folder: Path) -> Path:
-    """The folder name or, if it exists, the first with +2, +3 ... that does not."""
-    for number in range(2, ARCHIVES_MOST + 2):
-        if not folder.exists():
-            return folder
-        folder = folder.with_name(f"{folder.name.partition('+')[0]}+{number}")
-    raise Permanent(
-        "archives-many", f"there are already {ARCHIVES_MOST} archives of one fork", "move them away"
-    )
 
 
 def holds_log_after(place: Place, found: Control, fork: tuple[int, int]) -> bool:
@@ -407,23 +395,3 @@ async def _dump_table(connection: asyncpg.Connection, name: str, path: Path, xid
                 file.write(row["row"].replace("\n", "\\n") + "\n")
                 count += 1
     return count
-
-
-def _complete(partial: Path, folder: Path, fork: str, transactions: int, rows: dict[str, int]) -> None:
-    """Hash and sync every file, write the manifest, and rename the folder."""
-    files = {}
-    for path in [path for path, about in everything_below(partial) if stat.S_ISREG(about.st_mode)]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            files[str(path.relative_to(partial))] = hashlib.file_digest(file, "sha256").hexdigest()
-    manifest = {"fork": fork, "transactions": transactions, "rows": rows, "sha256": files}
-    with (partial / MANIFEST).open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(folder)
-    handle = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

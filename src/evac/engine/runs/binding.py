@@ -28,7 +28,7 @@ from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
 from evac.engine.runs.ordering import in_order
-from evac.engine.runs.protection import REJOIN_MS, protection_after
+from evac.engine.runs.protection import protection_after, rejoin_ms
 from evac.engine.runs.step_actions import (
     BEFORE,
     Ground,
@@ -113,7 +113,7 @@ def bind(
             if found and (given_up := yielding(ground, step)):
                 actions[old_of(step.id)] = given_up
             for site, action in follow_actions(ground, step):
-                follow = _follow_step(step, site)
+                follow = _follow_step(step, site, action)
                 steps.append(follow)
                 actions[follow.id] = (action,)
     protection = protection_after(ground, steps, actions)
@@ -209,7 +209,7 @@ def _run_step(
         duration_ms=_duration_ms(step, actions),
         after=step.after,
         uses=tuple(held),
-        deadline_ms=max(step.deadline_ms, REJOIN_MS) if rejoins else step.deadline_ms,
+        deadline_ms=max(step.deadline_ms, rejoin_ms(actions)) if rejoins else step.deadline_ms,
         gate=_gate(ground, step, losses),
         safe_undo=kind.is_undone_safely,
         manual=manual,
@@ -291,7 +291,7 @@ def _duration_ms(step: Step, actions: tuple[Action, ...]) -> int:
     return max(step.end_ms - step.start_ms, *waits, 0)
 
 
-def _follow_step(promote: Step, site: str) -> RunStep:
+def _follow_step(promote: Step, site: str, action: Action) -> RunStep:
     """Points one copy to the new primary; only the copy itself waits for it."""
     return RunStep(
         id=StepId(Rejoin.name, promote.target, member=site),
@@ -301,7 +301,7 @@ def _follow_step(promote: Step, site: str) -> RunStep:
         duration_ms=promote.end_ms - promote.start_ms,
         after=(promote.id,),
         site=site,
-        deadline_ms=REJOIN_MS,
+        deadline_ms=rejoin_ms((action,)),
     )
 
 

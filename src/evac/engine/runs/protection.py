@@ -12,6 +12,7 @@ from typing import Final
 from evac.derive.domains import site_of
 from evac.derive.stores import loses_confirming, primary_site
 from evac.drivers.port import Action
+from evac.drivers.registry import DRIVERS
 from evac.engine.runs.step_actions import Ground, is_protected_by_us, protect_action
 from evac.model.estate import Store
 from evac.model.records import dataclass
@@ -23,6 +24,12 @@ from evac.steps.registry import kind_of
 REJOIN_MS: Final = 60_000
 """Archiving and rewinding a copy's own writes takes as long as there are writes, and nothing waits for it."""
 PROTECT_MS: Final = 1_000
+
+
+def rejoin_ms(actions: Sequence[Action]) -> int:
+    """How long one try of a rejoin may take."""
+    on_site = (DRIVERS[name].on_site_ms for name, at, _ in (a.driver.partition("@") for a in actions) if at)
+    return max(REJOIN_MS, *on_site, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -367,11 +367,10 @@ def _reprotect(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def rejoin_action(estate: Estate, member: Endpoint, primary: Endpoint) -> Action:
-    """Makes a copy follow a primary: through its site's agent if the endpoint says where its data is (a copy
-    that is ahead of the new primary is archived and rewound), else by repointing it only.
+    """Makes a copy follow a primary: through its site's agent if its endpoint has what that needs (what
+    only it has is archived, and it is rewound or rebuilt), else by repointing it only.
     """
-    on_site = "rejoin" in DRIVERS[member.driver].agent_verbs and "data" in member.settings
-    if on_site and agent_of(estate, member.at) is not None:
+    if DRIVERS[member.driver].rejoins_on_site(member.settings) and agent_of(estate, member.at) is not None:
         action = _act("rejoin", member, **_peer("primary", primary))
         return replace(action, driver=f"{member.driver}@{member.at}")
     return _act("rejoin", member, how="follow", **_peer("primary", primary))

@@ -1,0 +1,367 @@
+"""Rebuild a server that has transactions its new primary lacks, after keeping them.
+
+Nothing is discarded. Before its data is replaced, an archive is complete: the server's binary logs since the
+two parted, a list of the transactions that only it has, and a dump of all its databases. The new primary is
+dumped to a file first, so if it fails meanwhile, the old data is as it was.
+
+The server keeps running. It is read-only, follows no one, and is marked as incomplete until the new data has
+its position. It is never promoted with that mark, and a rejoin that was interrupted loads the data again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from evac.drivers.archives import complete, free_name
+from evac.drivers.mariadb.link import (
+    MariadbFacts,
+    MariadbLink,
+    MariadbMember,
+    covers,
+    linked,
+    obey,
+    positions,
+    read_facts,
+    stop_receiving,
+)
+from evac.drivers.parameters import text
+from evac.drivers.port import Action, Evidence, Order
+from evac.drivers.programs import environment
+from evac.model.errors import OutcomeUnknown, Permanent
+from evac.model.records import dataclass
+from evac.net.secrets import resolve, scrub
+
+OWN: Final = ("evac", "sys")
+"""Databases that are not copied: a server's orders, and the views that its own version made."""
+SYSTEM: Final = ("information_schema", "mysql", "performance_schema", *OWN)
+HEAD_BYTES: Final = 65_536
+"""The beginning of a dump, which says where its primary's log was."""
+SAID_BYTES: Final = 4_096
+STATEMENT_S: Final = 60.0
+"""For statements that read or remove many files."""
+LISTED_MOST: Final = 1_000_000
+"""Transactions that are listed one by one; the logs have all of them."""
+_POSITION: Final = re.compile(
+    rb"^-- CHANGE MASTER TO MASTER_LOG_FILE='([^'\\]{1,512})', MASTER_LOG_POS=(\d{1,19});", re.MULTILINE
+)
+_GTID: Final = re.compile(rb"^#.{0,120}\tGTID (\d{1,10})-(\d{1,10})-(\d{1,20}) ")
+_PLAIN: Final = (
+    "SELECT CONCAT(table_schema, '.', table_name) AS name FROM information_schema.tables "
+    "WHERE table_type = 'BASE TABLE' AND engine <> 'InnoDB' AND table_schema NOT IN ({}) ORDER BY 1 LIMIT 1"
+).format(", ".join(f"'{name}'" for name in SYSTEM))
+_BYTES: Final = "SELECT COALESCE(SUM(data_length + index_length), 0) AS bytes FROM information_schema.tables"
+_LOG: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What a rebuild uses on the machine of the agent. bin: folder of MariaDB's programs. user, password: an
+    account that may read and replace all data, on both servers.
+    """
+
+    archive: Path
+    bin: Path
+    user: str
+    password: str
+
+    def on(self, member: MariadbMember) -> MariadbMember:
+        return replace(member, user=self.user, password=self.password)
+
+
+def workshop_of(action: Action, member: MariadbMember) -> Workshop | None:
+    """None if the endpoint does not say where to keep what only an old primary had. Raises `Permanent`."""
+    top = text(action.settings, "archive", "").removeprefix("file:")
+    if not top or text(action.parameters, "how", "") == "follow":
+        return None
+    if not top.startswith("/"):
+        raise Permanent("setting-wrong", "archive must be an absolute path", "set archive on the endpoint")
+    return Workshop(
+        Path(top),
+        Path(text(action.settings, "bin")),
+        text(action.settings, "rebuild_user", member.user),
+        text(action.settings, "rebuild_password", member.password),
+    )
+
+
+def problems_of(shop: Workshop) -> list[str]:
+    """What is missing on this machine."""
+    names = ("mariadb", "mariadb-dump", "mariadb-binlog")
+    found = [f"{name} is not in {shop.bin}" for name in names if not (shop.bin / name).is_file()]
+    if not shop.archive.is_dir():
+        found.append(f"{shop.archive} is not a folder on this machine")
+    return found
+
+
+def only_here(ours: MariadbFacts, theirs: MariadbFacts) -> dict[tuple[int, int], tuple[int, int]]:
+    """By domain and server: the first and last GTID number that the other server does not have."""
+    written = positions(theirs.written)
+    mine = positions(f"{ours.written},{ours.held}")
+    return {
+        key: (written.get(key, 0) + 1, number)
+        for key, number in sorted(mine.items())
+        if number > written.get(key, 0)
+    }
+
+
+def range_words(errant: dict[tuple[int, int], tuple[int, int]]) -> str:
+    """The GTIDs, such as `0-1-57 to 0-1-59`. Of a server that the other one never heard of, only the last."""
+    words = []
+    for (domain, server), (first, last) in errant.items():
+        begin = f"{domain}-{server}-{first} to " if 1 < first < last else ""
+        words.append(f"{begin}{'up to ' if first == 1 < last else ''}{domain}-{server}-{last}")
+    return ", ".join(words)[:300]
+
+
+async def rebuild(
+    link: MariadbLink, shop: Workshop, primary: MariadbMember, action: Action, order: Order
+) -> Evidence:
+    """Keep what only this server has, then replace its data by the primary's. It is read-only, and follows no
+    one afterwards. Raises `Permanent`, `Retryable`, `OutcomeUnknown`.
+    """
+    if problems := problems_of(shop):
+        raise Permanent("rebuild-impossible", problems[0], "fix it on the machine of the site's agent")
+    try:
+        async with (
+            linked(shop.on(link.member), order.timeout_s) as own,
+            linked(shop.on(primary), order.timeout_s) as upstream,
+        ):
+            own.call_s = upstream.call_s = STATEMENT_S
+            return await _rebuilt(link, own, upstream, shop, action, order)
+    except OSError as error:
+        words = f"the archive in {shop.archive} could not be written: {error.strerror or error}"
+        raise Permanent("files-refused", words, "make space, or correct its permissions") from error
+
+
+async def _rebuilt(
+    link: MariadbLink,
+    own: MariadbLink,
+    upstream: MariadbLink,
+    shop: Workshop,
+    action: Action,
+    order: Order,
+) -> Evidence:
+    """link: as evac, with the lock of this server. own, upstream: as the account for rebuilds."""
+    if rows := await upstream.rows(_PLAIN):
+        words = f"{upstream.member.address} has tables that are not InnoDB, such as {rows[0]['name']}"
+        raise Permanent("rebuild-impossible", words, "rebuild it with mariadb-backup, then retry this step")
+    facts, theirs = await read_facts(link), await read_facts(upstream)
+    evidence: dict[str, str | int | bool] = {"how": "rebuild"}
+    if facts.upstream:
+        await stop_receiving(link, "STOP SLAVE")
+        await link.change("RESET SLAVE ALL")
+    seen = facts.seen
+    if seen.rebuilding:
+        evidence["archive"] = seen.rebuilding
+    elif errant := only_here(facts, theirs):
+        folder, kept = await _keep(own, shop, action, facts, theirs)
+        evidence |= {"archive": str(folder), "gtids": range_words(errant), "diverged_transactions": kept}
+    incoming = shop.archive / f".{_name(action)}.incoming.sql.gz"
+    try:
+        await _dump(upstream, shop, incoming)
+        position = await _position(upstream, incoming)
+        databases = await own.rows("SELECT schema_name AS name FROM information_schema.schemata")
+        seen = await obey(link, seen, order, rebuilding=str(evidence.get("archive", shop.archive)))
+        await _replace(own, shop, [str(row["name"]) for row in databases], incoming)
+    finally:
+        incoming.unlink(missing_ok=True)
+    await _settle_events(own)
+    await link.change("RESET MASTER")
+    await link.change("SET GLOBAL gtid_slave_pos = %s", position)
+    await obey(link, seen, order, rebuilding="")
+    return evidence
+
+
+def _name(action: Action) -> str:
+    return re.sub(r"[^A-Za-z0-9_.\-]", "_", text(action.settings, "name", "member"))[:100]
+
+
+async def _keep(
+    own: MariadbLink, shop: Workshop, action: Action, facts: MariadbFacts, theirs: MariadbFacts
+) -> tuple[Path, int]:
+    """The archive of this server, and how many transactions only it has."""
+    size = int((await own.rows(_BYTES))[0]["bytes"])
+    logs = [
+        (str(row["Log_name"]), int(row["File_size"]))
+        for row in await own.rows("SHOW BINARY LOGS")
+        if _LOG.fullmatch(str(row["Log_name"]))
+    ]
+    first = await _first_log(own, [name for name, _ in logs], theirs)
+    size += sum(bytes_ for name, bytes_ in logs if name >= first)
+    if shutil.disk_usage(shop.archive).free < 2 * size:
+        words = f"{shop.archive} has less than twice the {size} bytes that this server and its log may need"
+        raise Permanent("archive-full", words, "make space there, then retry this step")
+    last = max(only_here(facts, theirs).items(), key=lambda one: one[1][1])
+    folder = free_name(shop.archive / f"{_name(action)}-{last[0][0]}-{last[0][1]}-{last[1][1]}")
+    partial = folder.with_name(f"{folder.name}.partial")
+    await asyncio.to_thread(shutil.rmtree, partial, True)
+    (partial / "log").mkdir(parents=True)
+    partial.chmod(0o700)
+    raw = ("--read-from-remote-server", "--raw", "--to-last-log", f"--result-file={partial}/log/", first)
+    await _run(own, [_program(shop, own, "mariadb-binlog", *raw)])
+    files = sorted(str(path) for path in (partial / "log").iterdir())
+    listing = partial / "log.sql"
+    decode = (str(shop.bin / "mariadb-binlog"), "--no-defaults", "--verbose", *files)
+    await _run(own, [decode], into=listing)
+    kept = await asyncio.to_thread(_listed, listing, partial / "transactions.txt", positions(theirs.written))
+    await _dump(own, shop, partial / "databases.sql.gz")
+    about = {"gtids": range_words(only_here(facts, theirs)), "held": facts.held, "transactions": kept}
+    await asyncio.to_thread(complete, partial, folder, about)
+    return folder, kept
+
+
+async def _first_log(own: MariadbLink, logs: Sequence[str], theirs: MariadbFacts) -> str:
+    """The last log before whose beginning the other server has everything; the oldest, if it lacks more."""
+    if not logs:
+        raise Permanent("rebuild-impossible", f"{own.member.address} has no binary log", "set log_bin")
+    for name in reversed(logs):
+        (row,) = await own.rows("SELECT BINLOG_GTID_POS(%s, 4) AS at", name)
+        if row["at"] is not None and covers(theirs.held, str(row["at"])):
+            return name
+    return logs[0]
+
+
+def _listed(listing: Path, into: Path, written: dict[tuple[int, int], int]) -> int:
+    """Write the GTIDs in a decoded log that the other server does not have; return how many."""
+    found = 0
+    with listing.open("rb") as lines, into.open("w", encoding="ascii") as file:
+        for line in lines:
+            if (match := _GTID.match(line)) is None:
+                continue
+            domain, server, number = (int(part) for part in match.groups())
+            if number > written.get((domain, server), 0):
+                found += 1
+                if found <= LISTED_MOST:
+                    file.write(f"{domain}-{server}-{number}\n")
+    return found
+
+
+async def _dump(source: MariadbLink, shop: Workshop, into: Path) -> None:
+    """All databases of a server at one position of its log, in a file that only we read."""
+    into.unlink(missing_ok=True)
+    os.close(os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    argv = _program(
+        shop,
+        source,
+        "mariadb-dump",
+        *("--all-databases", *(f"--ignore-database={name}" for name in OWN)),
+        *("--ignore-table=mysql.gtid_slave_pos", "--single-transaction", "--master-data=2"),
+        *("--routines", "--events", "--triggers", "--hex-blob", "--flush-privileges"),
+    )
+    await _run(source, [argv, ("gzip", "-1")], into=into)
+
+
+async def _position(upstream: MariadbLink, dump: Path) -> str:
+    """The GTIDs that a dump contains. Raises `Permanent` if it does not say."""
+
+    def head() -> bytes:
+        with gzip.open(dump) as file:
+            return file.read(HEAD_BYTES)
+
+    match = _POSITION.search(await asyncio.to_thread(head))
+    if match is None:
+        words = f"the dump of {upstream.member.address} does not say where its log was"
+        raise Permanent("rebuild-impossible", words, "rebuild it with mariadb-backup, then retry this step")
+    asked = "SELECT BINLOG_GTID_POS(%s, %s) AS at"
+    (row,) = await upstream.rows(asked, match[1].decode("ascii", "replace"), int(match[2]))
+    if row["at"] is None:
+        words = f"{upstream.member.address} no longer has the log that its dump began with"
+        raise OutcomeUnknown("rebuild-late", words)
+    return str(row["at"])
+
+
+async def _replace(own: MariadbLink, shop: Workshop, databases: Sequence[str], dump: Path) -> None:
+    """Drop every database of this server and load a dump, outside its log."""
+    dropped = [f"DROP DATABASE IF EXISTS {_quoted(name)}" for name in databases if name not in SYSTEM]
+    unlogged = "SET SESSION sql_log_bin = 0, foreign_key_checks = 0"
+    for statement in dropped:
+        await _run(own, [_program(shop, own, "mariadb", f"--execute={unlogged}; {statement}")])
+    load = _program(shop, own, "mariadb", f"--init-command={unlogged}", "--max-allowed-packet=1G")
+    await _run(own, [("gzip", "-dc", str(dump)), load])
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace("`", "``")
+    return f"`{doubled}`"
+
+
+async def _settle_events(own: MariadbLink) -> None:
+    """Events run on the primary only."""
+    await own.change("SET SESSION sql_log_bin = 0")
+    asked = "SELECT event_schema AS place, event_name AS name FROM information_schema.events "
+    for row in await own.rows(f"{asked}WHERE status = 'ENABLED' ORDER BY 1, 2"):
+        event = f"{_quoted(str(row['place']))}.{_quoted(str(row['name']))}"
+        await own.change(f"ALTER EVENT {event} DISABLE ON SLAVE")
+
+
+def _program(shop: Workshop, link: MariadbLink, name: str, *argv: str) -> tuple[str, ...]:
+    """The command of a program that connects to a server."""
+    member = link.member
+    secured = (f"--ssl-ca={member.ca}", "--ssl-verify-server-cert") if member.ca else ("--skip-ssl",)
+    where = (f"--host={member.host}", f"--port={member.port}", "--protocol=tcp", f"--user={member.user}")
+    return (str(shop.bin / name), "--no-defaults", *where, *secured, *argv)
+
+
+async def _run(link: MariadbLink, chain: Sequence[Sequence[str]], into: Path | None = None) -> None:
+    """Run programs, each reading what the one before writes, with the password of a link in their
+    environment. into: gets the output of the last. Raises `Permanent` if any fails, `OutcomeUnknown` if they
+    take too long.
+    """
+    secret = resolve(link.member.password) if link.member.password else None
+    env = environment({"MYSQL_PWD": secret.reveal()} if secret is not None else {})
+    begun: list[asyncio.subprocess.Process] = []
+    with contextlib.ExitStack() as stack:
+        words = [stack.enter_context(tempfile.TemporaryFile()) for _ in chain]
+        reads: int = asyncio.subprocess.DEVNULL
+        try:
+            for number, argv in enumerate(chain):
+                is_last = number == len(chain) - 1
+                further, writes = (-1, asyncio.subprocess.DEVNULL) if is_last else os.pipe()
+                if is_last and into is not None:
+                    writes = stack.enter_context(into.open("wb")).fileno()
+                try:
+                    made = await asyncio.create_subprocess_exec(
+                        *argv,
+                        stdin=reads,
+                        stdout=writes,
+                        stderr=words[number],
+                        env=env,
+                        cwd="/",
+                        start_new_session=True,
+                    )
+                    begun.append(made)
+                finally:
+                    for handle in (reads, *(() if is_last else (writes,))):
+                        if handle >= 0:
+                            os.close(handle)
+                    reads = further
+            async with asyncio.timeout(max(0.1, link.left_s())):
+                codes = [await one.wait() for one in begun]
+        except TimeoutError as error:
+            name = Path(chain[0][0]).name
+            raise OutcomeUnknown("rebuild-slow", f"{name} did not finish in time") from error
+        finally:
+            if reads >= 0:
+                os.close(reads)
+            for one in begun:
+                if one.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(one.pid, signal.SIGKILL)
+                    await one.wait()
+        # The last one first: those before it end too once no one reads what they write.
+        for argv, code, file in reversed(list(zip(chain, codes, words, strict=True))):
+            if code:
+                file.seek(0)
+                said = file.read(SAID_BYTES).decode("utf-8", "replace")
+                shown = " ".join(scrub(said, link.secrets).split())[-600:]
+                raise Permanent("rebuild-failed", f"{Path(argv[0]).name} ended with {code}: {shown}")

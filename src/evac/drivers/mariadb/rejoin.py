@@ -1,0 +1,148 @@
+"""Make a server follow a primary: as it is, or with its data replaced."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from evac.drivers import store_driver
+from evac.drivers.mariadb.link import (
+    PORT,
+    MariadbFacts,
+    MariadbLink,
+    MariadbMember,
+    alone,
+    end_writes,
+    linked,
+    member_of,
+    obey,
+    read_facts,
+    stop_receiving,
+)
+from evac.drivers.mariadb.rebuild import only_here, problems_of, range_words, rebuild, workshop_of
+from evac.drivers.parameters import text, whole
+from evac.drivers.port import Action, Checked, Evidence, Order
+from evac.model.errors import ActionError, Permanent, Retryable
+from evac.net.secrets import resolve
+
+_NO_LONGER_KEPT: Final = frozenset({1236})
+"""Error of a copy that needs log that its primary no longer has, or never had."""
+
+
+def _primary(action: Action) -> MariadbMember:
+    own, parameters = member_of(action), action.parameters
+    return own.at(text(parameters, "primary_host"), whole(parameters, "primary_port", PORT, 65_535))
+
+
+def is_rejoined(action: Action, facts: MariadbFacts) -> bool:
+    """Whether a server follows the primary with complete data."""
+    follows = facts.follows and facts.upstream == _primary(action).address
+    return follows and not facts.seen.rebuilding
+
+
+async def check_rejoin(action: Action, order: Order, facts: MariadbFacts) -> Checked:
+    """Whether it can follow, and whether its data is replaced for that."""
+    refused = await _rejoin_refused(action, order, facts)
+    shop = workshop_of(action, member_of(action)) if isinstance(refused, Permanent) else None
+    if refused is not None and shop is not None:
+        said = {"how": "rebuild", "would": refused.message[: store_driver.WORDS_MOST]}
+        return Checked(tuple(problems_of(shop)), {**facts.evidence(), **said})
+    ends_writes = isinstance(refused, Permanent) and facts.writable and not order.dry_run
+    words = () if refused is None or ends_writes else (refused.message,)
+    return Checked(words, facts.evidence(), refused if words else None)
+
+
+async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> ActionError | None:
+    """Permanent: its data must be replaced, and another primary accepts writes. Retryable: not yet."""
+    primary = _primary(action)
+    problem = ""
+    try:
+        async with linked(primary, min(store_driver.ANSWER_MS / 1_000, order.timeout_s)) as link:
+            theirs = await read_facts(link)
+    except ActionError:
+        problem = "does not answer"
+    else:
+        if not theirs.writable:
+            problem = "is not a primary that accepts writes"
+        elif not theirs.keeps_log:
+            problem = "has no complete binary log: set log_bin and log_slave_updates"
+        elif facts.seen.rebuilding:
+            said = f"the data of {member_of(action).address} is only partly replaced"
+            return Permanent("mariadb-diverged", f"{said}; {_BY_AGENT}")
+        elif errant := only_here(facts, theirs):
+            own = member_of(action).address
+            said = f"{own} holds transactions that {primary.address} never had: {range_words(errant)}"
+            return Permanent("mariadb-diverged", f"{said}; {_BY_AGENT}")
+    return Retryable("mariadb-not-ready", f"{primary.address} {problem}", after_ms=500) if problem else None
+
+
+_BY_AGENT: Final = (
+    "set archive on its endpoint, so that the agent of its site keeps them and rebuilds it; "
+    "or copy what you need from it, rebuild it with mariadb-backup, then retry this step"
+)
+
+
+async def rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
+    """Make a server follow the primary. One with transactions of its own stops accepting more; then its data
+    is replaced, if its endpoint says where to keep them.
+    """
+    primary = _primary(action)
+    facts = await alone(link, order)
+    if is_rejoined(action, facts):
+        await obey(link, facts.seen, order, fence=0, demoted=0)
+        return {**facts.evidence(), "already": True}
+    refused = await _rejoin_refused(action, order, facts)
+    shop = workshop_of(action, link.member)
+    if isinstance(refused, Permanent) and (facts.writable or (shop is not None and not facts.read_only)):
+        await obey(link, facts.seen, order, demoted=max(1, order.epoch), confirms=())
+        await end_writes(link)
+    kept: Evidence = {}
+    if isinstance(refused, Permanent) and shop is not None:
+        kept = await rebuild(link, shop, primary, action, order)
+    elif refused is not None:
+        raise refused
+    facts = await read_facts(link)
+    await obey(link, facts.seen, order, confirms=())
+    if facts.writable:
+        await end_writes(link)
+    await link.change("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
+    try:
+        after = await _follow(link, primary, facts)
+    except Permanent as error:
+        if error.code != LOG_GONE or shop is None or kept:
+            raise
+        kept = await rebuild(link, shop, primary, action, order)
+        after = await _follow(link, primary, await read_facts(link))
+    await obey(link, after.seen, order, fence=0, demoted=0)
+    return {**after.evidence(), **kept, "epoch": order.epoch}
+
+
+LOG_GONE: Final = "mariadb-log-gone"
+"""The code of a copy that needs log that its primary no longer has."""
+
+
+async def _follow(link: MariadbLink, primary: MariadbMember, facts: MariadbFacts) -> MariadbFacts:
+    """Replicate from a primary, from where this server is. Raises `Permanent` if that log is gone."""
+    if facts.upstream:
+        await stop_receiving(link, "STOP SLAVE")
+    how = "CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USE_GTID = slave_pos"
+    if facts.upstream:
+        await link.change(how, primary.host, primary.port)
+    else:
+        secret = resolve(primary.replication_password) if primary.replication_password else None
+        link.secrets += [secret] if secret is not None else []
+        await link.change("SET GLOBAL gtid_slave_pos = %s", facts.held)
+        await link.change(
+            f"{how}, MASTER_USER = %s, MASTER_PASSWORD = %s, MASTER_CONNECT_RETRY = 2",
+            primary.host,
+            primary.port,
+            primary.replication_user,
+            secret.reveal() if secret is not None else "",
+        )
+    await link.change("START SLAVE")
+    while not (after := await read_facts(link)).follows:
+        if after.receive_error in _NO_LONGER_KEPT:
+            message = f"{primary.address} no longer has the log that {link.member.address} needs"
+            hint = "set archive on its endpoint, or rebuild it with mariadb-backup"
+            raise Permanent(LOG_GONE, message, hint)
+        await link.pause()
+    return after

@@ -1,0 +1,299 @@
+"""An old primary with transactions of its own: they are kept, then it is rebuilt from the new primary."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import json
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from evac.drivers.mariadb.driver import MariadbDriver
+from evac.drivers.mariadb.rebuild import range_words
+from evac.drivers.port import Action, Evidence, Order
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+from evac_lab.process import find_program
+from tests.contract.adapters.mariadb import DataSet, ask, data_set
+from tests.contract.capabilities.story import order
+from tests.contract.drivers.test_mariadb import Ledger, write_until_it_ends
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+PROGRAMS = ("mariadb", "mariadb-dump", "mariadb-binlog")
+
+
+def order_of(seconds: float) -> Order:
+    return replace(order(), timeout_s=seconds)
+
+
+@dataclass(slots=True)
+class Parted:
+    """pangyo has three transactions that its successor anyang never had. bin: links to MariaDB's programs."""
+
+    world: DataSet
+    archive: Path
+    bin: Path
+
+    def rejoin(self, **parameters: str) -> Action:
+        plain = self.world.rejoin("dc-pangyo", "dc-anyang")
+        more = {
+            "archive": str(self.archive),
+            "bin": str(self.bin),
+            "rebuild_user": "admin",
+            "rebuild_password": "env:EVAC_TEST_MARIADB",
+        }
+        given = {**plain.parameters, **parameters}
+        return replace(plain, settings={**plain.settings, **more}, parameters=given)
+
+    def run(self, *, seconds: float = 60.0, **parameters: str) -> Evidence:
+        return asyncio.run(MariadbDriver().execute(self.rejoin(**parameters), order_of(seconds)))
+
+    def break_program(self, name: str, script: str) -> None:
+        (self.bin / name).unlink()
+        (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.bin / name).chmod(0o755)
+
+    def mend_programs(self) -> None:
+        for name in PROGRAMS:
+            (self.bin / name).unlink(missing_ok=True)
+            (self.bin / name).symlink_to(find_program(name, "mariadb-client"))
+
+
+def content(world: DataSet, name: str) -> str:
+    return world.members[name].sql(
+        "SELECT schema_name FROM information_schema.schemata WHERE schema_name <> 'evac' ORDER BY 1",
+        "SELECT id FROM app.orders ORDER BY 1",
+        "SELECT user, host FROM mysql.user ORDER BY 1, 2",
+        "SELECT routine_name FROM information_schema.routines WHERE routine_schema = 'app' ORDER BY 1",
+    )
+
+
+@contextmanager
+def parted(folder: Path) -> Iterator[Parted]:
+    with data_set(folder, synchronous=()) as world:
+        pangyo, anyang = world.pangyo, world.anyang
+        archive, programs = folder / "archive", folder / "bin"
+        archive.mkdir()
+        programs.mkdir()
+        made = Parted(world, archive, programs)
+        made.mend_programs()
+        pangyo.sql(
+            "CREATE PROCEDURE app.report() SELECT 1",
+            "CREATE EVENT app.nightly ON SCHEDULE EVERY 1 DAY DO DELETE FROM app.orders WHERE id < 0",
+            "INSERT INTO app.orders VALUES (1)",
+        )
+        until_equal(world)
+        anyang.sql("STOP SLAVE IO_THREAD")
+        pangyo.sql(
+            "FLUSH BINARY LOGS",
+            "INSERT INTO app.orders VALUES (2)",
+            "CREATE DATABASE `only ``here`",
+            "CREATE TABLE `only ``here`.parcels (id INT PRIMARY KEY)",
+        )
+        attested = replace(world.action("promote", "dc-anyang"), parameters={"proof": "attest"})
+        pangyo.kill()
+        asyncio.run(MariadbDriver().execute(attested, order()))
+        anyang.sql("INSERT INTO app.orders VALUES (3)", "CREATE USER clerk@'%' IDENTIFIED BY 'x'")
+        pangyo.start(60.0)
+        pangyo.sql("SET GLOBAL read_only = OFF")
+        yield made
+
+
+def until_equal(world: DataSet) -> None:
+    position = ask(world.pangyo, "@@gtid_binlog_pos")
+    assert ask(world.anyang, f"MASTER_GTID_WAIT('{position}', 20)") == "0"
+
+
+def until_purged(world: DataSet) -> None:
+    """A log that a copy was just reading is kept until its connection has ended."""
+    end_s = time.monotonic() + 20.0
+    while len(logs := world.pangyo.sql("SHOW BINARY LOGS").splitlines()) > 1:
+        assert time.monotonic() < end_s, logs
+        world.pangyo.sql(f"PURGE BINARY LOGS TO '{logs[-1].split()[0]}'", "INSERT INTO app.orders VALUES (8)")
+        world.pangyo.sql("DELETE FROM app.orders WHERE id = 8")
+
+
+def state(made: Parted) -> tuple[str, str]:
+    """What a refusal must leave as it is."""
+    return content(made.world, "dc-pangyo"), ask(made.world.pangyo, "@@gtid_binlog_state")
+
+
+def test_what_only_the_old_primary_had_is_kept_before_it_is_rebuilt(server_folder: Path) -> None:
+    with parted(server_folder) as made:
+        driver, world = MariadbDriver(), made.world
+        checked = asyncio.run(driver.check(made.rejoin(), order()))
+        assert checked.ready
+        assert checked.evidence["how"] == "rebuild"
+        assert "never had: 0-1-" in str(checked.evidence["would"])
+        lost = ask(world.pangyo, "@@gtid_binlog_pos")
+        evidence = made.run()
+        assert evidence["diverged_transactions"] == 3
+        assert str(evidence["gtids"]).endswith(f" to {lost}")
+        theirs = content(world, "dc-anyang")
+        assert content(world, "dc-pangyo") == theirs
+        assert "only `here" not in theirs
+        assert "clerk" in theirs
+        assert ask(world.pangyo, "status FROM information_schema.events") == "SLAVESIDE_DISABLED"
+        assert ask(world.pangyo, "COUNT(*) FROM evac.authority WHERE id = 2") == "0"
+        world.anyang.sql("INSERT INTO app.orders VALUES (4)")
+        position = ask(world.anyang, "@@gtid_binlog_pos")
+        assert ask(world.pangyo, f"MASTER_GTID_WAIT('{position}', 20)") == "0", "it follows from there"
+        assert made.run()["already"], "a repeated order changes nothing"
+        _check_archive(Path(str(evidence["archive"])), lost)
+        assert [one.name for one in made.archive.iterdir()] == [Path(str(evidence["archive"])).name]
+        protect = world.action("protect", "dc-anyang", synchronous=("dc-pangyo",))
+        asyncio.run(driver.execute(protect, order()))
+
+
+def _check_archive(archive: Path, lost: str) -> None:
+    listed = (archive / "transactions.txt").read_text().split()
+    assert len(listed) == 3
+    assert listed[-1] == lost
+    with gzip.open(archive / "databases.sql.gz", "rt") as file:
+        assert "only ``here" in file.read()
+    decoded = (archive / "log.sql").read_text(errors="replace")
+    assert "only ``here" in decoded
+    assert "INSERT INTO app.orders VALUES (2)" in decoded
+    manifest = json.loads((archive / "manifest.json").read_text())
+    assert manifest["transactions"] == 3
+    for name, digest in manifest["sha256"].items():
+        assert hashlib.sha256((archive / name).read_bytes()).hexdigest() == digest
+    assert {"log.sql", "transactions.txt", "databases.sql.gz"} < manifest["sha256"].keys()
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o700
+
+
+def test_writes_to_the_new_primary_during_a_rebuild_are_neither_lost_nor_applied_twice(
+    server_folder: Path,
+) -> None:
+    """The dump and the position from which the server follows are of the same moment."""
+    with parted(server_folder) as made:
+        anyang, ledger = made.world.anyang, Ledger(sent=100)
+
+        async def story() -> None:
+            writers = asyncio.create_task(write_until_it_ends(anyang, ledger))
+            rebuilt = asyncio.create_task(MariadbDriver().execute(made.rejoin(), order_of(60.0)))
+            evidence = await rebuilt
+            assert evidence["how"] == "rebuild"
+            acknowledged = len(ledger.acknowledged)
+            async with asyncio.timeout(10):
+                while len(ledger.acknowledged) < acknowledged + 20:
+                    await asyncio.sleep(0.01)
+            await MariadbDriver().execute(made.world.action("demote", "dc-anyang"), order())
+            await writers
+
+        asyncio.run(story())
+        position = ask(anyang, "@@gtid_binlog_pos")
+        assert ask(made.world.pangyo, f"MASTER_GTID_WAIT('{position}', 20)") == "0"
+        assert len(ledger.acknowledged) > 50
+        kept = set(map(int, made.world.pangyo.sql("SELECT id FROM app.orders").split()))
+        assert set(ledger.acknowledged) <= kept
+        assert content(made.world, "dc-pangyo") == content(made.world, "dc-anyang")
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("mariadb-binlog", "echo no log >&2; exit 1"),
+        ("mariadb-dump", "echo no dump >&2; exit 3"),
+        ("mariadb-dump", "echo nothing useful"),
+        ("mariadb-dump", "exec sleep 60"),
+    ],
+)
+def test_a_program_that_fails_before_the_data_is_replaced_leaves_it_as_it_is(
+    server_folder: Path, name: str, script: str
+) -> None:
+    with parted(server_folder) as made:
+        before = state(made)
+        made.break_program(name, script)
+        expected = OutcomeUnknown if "sleep" in script else Permanent
+        with pytest.raises(expected) as raised:
+            made.run(seconds=5.0 if "sleep" in script else 60.0)
+        assert raised.value.code in ("rebuild-failed", "rebuild-impossible", "rebuild-slow")
+        assert state(made) == before
+        assert ask(made.world.pangyo, "@@read_only") == "1", "it takes no more writes"
+        made.mend_programs()
+        assert made.run()["diverged_transactions"] == 3
+        assert not [one for one in made.archive.iterdir() if one.name.startswith(".")]
+
+
+def test_one_whose_data_is_partly_replaced_is_never_promoted_and_is_loaded_again(server_folder: Path) -> None:
+    with parted(server_folder) as made:
+        world, driver = made.world, MariadbDriver()
+        real = find_program("mariadb", "mariadb-client")
+        made.break_program("mariadb", f'case "$*" in *--execute*) exec {real} "$@";; esac; exit 1')
+        with pytest.raises(Permanent, match="mariadb ended with 1"):
+            made.run()
+        assert "app" not in ask(world.pangyo, "GROUP_CONCAT(schema_name) FROM information_schema.schemata")
+        attested = replace(world.action("promote", "dc-pangyo"), parameters={"proof": "attest"})
+        world.anyang.sql("SET GLOBAL read_only = ON")
+        with pytest.raises(Permanent, match="its data is incomplete"):
+            asyncio.run(driver.execute(attested, order()))
+        world.pangyo.kill()
+        world.pangyo.start(60.0)
+        world.anyang.sql("SET GLOBAL read_only = OFF")
+        with pytest.raises(Permanent, match="only partly replaced"):
+            made.run(how="follow")
+        made.mend_programs()
+        evidence = made.run()
+        assert (Path(str(evidence["archive"])) / "manifest.json").exists(), "the first archive is the one"
+        assert len(list(made.archive.iterdir())) == 1
+        assert content(world, "dc-pangyo") == content(world, "dc-anyang")
+
+
+def test_tables_that_a_dump_cannot_freeze_are_left_to_a_person(server_folder: Path) -> None:
+    with parted(server_folder) as made:
+        before = state(made)
+        made.world.anyang.sql("CREATE TABLE app.old (id INT) ENGINE=MyISAM")
+        with pytest.raises(Permanent, match=r"not InnoDB, such as app\.old"):
+            made.run()
+        assert state(made) == before
+
+
+def test_without_a_program_or_a_folder_nothing_begins(server_folder: Path) -> None:
+    with parted(server_folder) as made:
+        before = state(made)
+        (made.bin / "mariadb-dump").unlink()
+        shutil.rmtree(made.archive)
+        checked = asyncio.run(MariadbDriver().check(made.rejoin(), order()))
+        assert [problem.partition(" is not ")[0] for problem in checked.problems] == [
+            "mariadb-dump",
+            str(made.archive),
+        ]
+        with pytest.raises(ActionError) as raised:
+            made.run()
+        assert raised.value.code == "rebuild-impossible"
+        assert state(made) == before
+
+
+def test_a_copy_whose_log_is_gone_from_its_primary_is_rebuilt(server_folder: Path) -> None:
+    with data_set(server_folder, replicas=("dc-anyang",)) as world:
+        archive, programs = server_folder / "archive", server_folder / "bin"
+        archive.mkdir()
+        programs.mkdir()
+        made = Parted(world, archive, programs)
+        made.mend_programs()
+        protect = world.action("protect", "dc-pangyo", synchronous=())
+        asyncio.run(MariadbDriver().execute(protect, order()))
+        world.anyang.sql("STOP SLAVE IO_THREAD")
+        world.pangyo.sql("INSERT INTO app.orders VALUES (1)", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
+        until_purged(world)
+        plain = world.rejoin("dc-anyang", "dc-pangyo")
+        with pytest.raises(Permanent, match="no longer has the log"):
+            asyncio.run(MariadbDriver().execute(plain, order()))
+        action = replace(plain, settings={**made.rejoin().settings, **plain.settings})
+        evidence = asyncio.run(MariadbDriver().execute(action, order_of(60.0)))
+        assert evidence.get("how") == "rebuild", (evidence, world.anyang.sql("SHOW ALL SLAVES STATUS"))
+        assert "archive" not in evidence, "it had nothing of its own"
+        assert content(world, "dc-anyang") == content(world, "dc-pangyo")
+
+
+def test_ranges_name_only_what_is_known() -> None:
+    known = {(0, 1): (57, 59), (0, 2): (7, 7), (1, 3): (1, 9)}
+    assert range_words(known) == "0-1-57 to 0-1-59, 0-2-7, up to 1-3-9"
