@@ -388,6 +388,8 @@ class BackupDriver(ABC):
                 with contextlib.suppress(ActionError, OSError):
                     await self._stop(action, at.partial, Stopwatch(20.0))
                     await asyncio.to_thread(shutil.rmtree, at.partial)
+                    if order is None:  # of a run's attempt, the token must stay
+                        at.record.unlink(missing_ok=True)
                 raise
             facts: dict[str, str | int] = {**filled.facts, **({"started_over": 1} if again else {})}
             as_of = filled.reached_at or found.taken_at

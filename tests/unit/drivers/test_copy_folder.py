@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from evac.drivers.backups import Filled, Filling, Stopwatch
 from evac.drivers.capabilities import READ, STRUCTURE, RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, copy_folder
-from evac.drivers.port import Action
+from evac.drivers.port import Action, Order
 from evac.model.errors import ActionError, Permanent
 
 FULL = OSError(28, "No space left on device")
@@ -149,6 +150,25 @@ def test_every_flipped_byte_is_found_and_never_restored(one: Action, tmp_path: P
     assert not (tmp_path / "place").exists()
     shares = [ask(driver, "prove", one, READ, part, 3).share_read for part in (1, 2, 3)]
     assert abs(sum(shares) - 1_000_000) <= 3
+
+
+def test_a_restore_that_failed_leaves_nothing_but_the_token_of_a_run(one: Action, tmp_path: Path) -> None:
+    driver, places = FilesDriver(), tmp_path / "places"
+    ask(driver, "take", one)
+    places.mkdir()
+    (kept,) = copy_folder(one).copies()
+    with (kept.content / "names").open("r+b") as file:
+        file.write(b"OF")
+    error = ask(driver, "restore", one, "", str(places / "here"), None)
+    assert (error.code, list(places.iterdir())) == ("backup-corrupt", [])
+    order = Order("r", "restore", 1, 7, 3, "a test", 20.0, "k")
+    inside = replace(one, settings={**one.settings, "place": str(places / "here")})
+    with pytest.raises(Permanent):
+        asyncio.run(driver.execute(inside, order))
+    assert [path.name for path in places.iterdir()] == [".here.evac-restored"]
+    with pytest.raises(Permanent) as late:
+        asyncio.run(driver.execute(inside, replace(order, token=6)))
+    assert late.value.code == "stale-token"
 
 
 def test_a_file_that_is_missing_or_foreign_is_seen_without_reading(one: Action) -> None:
