@@ -202,16 +202,18 @@ def counts_by_service(replicas: Replicas, counts: IntColumn, services: int) -> I
     return np.bincount(replicas.service, counts.astype(np.float64), services).astype(np.int64)
 
 
-def sites_left(top: Topology, gone: IntColumn) -> BoolColumn:
-    """(S,) services that lose every replica they have at some site; `gone`: (K,) lost replicas."""
+def sites_left(top: Topology, gone: IntColumn, off: IntColumn | int = 0) -> BoolColumn:
+    """(S,) services that lose every replica they have at some site. gone: (K,) lost replicas; off: (K,) those
+    that do not run anyway.
+    """
     estate = top.estate
     replicas, site = estate.replicas, site_of_replicas(top)
     width = max(1, len(estate.sites))
     key = replicas.service.astype(np.int64) * width + site
     size = len(estate.services) * width
     known = site >= 0
-    before = np.bincount(key[known], replicas.count[known], size)
-    after = np.bincount(key[known], (replicas.count - gone)[known], size)
+    before = np.bincount(key[known], (replicas.count - off)[known], size)
+    after = np.bincount(key[known], (replicas.count - np.maximum(gone, off))[known], size)
     left = (before > 0) & (after == 0)
     return np.asarray(left.reshape(len(estate.services), width).any(axis=1), np.bool_)
 

@@ -33,7 +33,7 @@ from evac.derive.limits import LimitTable, limits_of
 from evac.derive.lost_stores import kept_for_restores, lost_stores_of, reprotects_of, with_restore_needs
 from evac.derive.moving import with_movable
 from evac.derive.objectives import audience
-from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
+from evac.derive.pools import estimated, placement_of, replicas_lost, replicas_off, unjudged
 from evac.derive.rows import RowSet, rows_of
 from evac.derive.untimed import rebuild_times, returns_alone, untimed
 from evac.model.estate import Estate, Service
@@ -321,12 +321,15 @@ def _hits(
 ) -> _Hits:
     services, replicas = top.estate.services, top.estate.replicas
     if homing is None:
-        before = replicas_lost(top, lost_now(top), good)
+        off = replicas_off(top)
+        if scenario.kind == "restore":  # where that site's servers are still dark
+            off = np.where(replicas_lost(top, lost) > 0, 0, off)
+        before = np.maximum(replicas_lost(top, lost_now(top), good), off)
         gone = np.maximum(replicas_lost(top, lost, good), before)
         n = counts_by_service(replicas, replicas.count, len(services))
         surviving = n - counts_by_service(replicas, gone, len(services))
         n = n if scenario.kind == "evacuate" else without_surplus(top, n, surviving)
-        left_a_site = sites_left(top, gone - before) | _sent_there(top, lost, sites_left(top, gone))
+        left_a_site = sites_left(top, gone - before, off) | _sent_there(top, lost, sites_left(top, gone, off))
     else:
         n, surviving, left_a_site = homing.total, homing.total - homing.missing, homing.leaves
     m = top.once(("least", top.estate.surplus and tuple(n), homing is None), lambda: _least(services, n))

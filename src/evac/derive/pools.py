@@ -19,6 +19,7 @@ from evac.model.estate import Estate
 from evac.model.fleet import (
     AT_SITE,
     CONDEMNED,
+    DARK,
     ON_POOL,
     ON_SERVER,
     SERVING,
@@ -149,6 +150,30 @@ def replicas_lost(
     return found
 
 
+def replicas_off(top: Topology) -> IntColumn:
+    """(K,) replicas of each binding that do not run, because their server is dark or condemned."""
+
+    def work() -> IntColumn:
+        replicas = top.estate.replicas
+        off = replicas.kind == ON_SERVER
+        off[off] = np.isin(top.estate.fleet.state[replicas.target[off]], (DARK, CONDEMNED))
+        return np.where(off, replicas.count, 0).astype(np.int64)
+
+    return top.once("replicas off", work)
+
+
+def replicas_running(top: Topology) -> Replicas:
+    """The bindings of an estate with the replicas that run: none on a server that is off."""
+
+    def work() -> Replicas:
+        replicas, off = top.estate.replicas, replicas_off(top)
+        if not off.any():
+            return replicas
+        return replace(replicas, count=(replicas.count - off).astype(replicas.count.dtype))
+
+    return top.once("replicas running", work)
+
+
 def estimated(top: Topology, lost: Loss) -> BoolColumn:
     """(S,) services with replicas in a pool that loses some of its servers."""
     replicas = top.estate.replicas
@@ -159,18 +184,19 @@ def estimated(top: Topology, lost: Loss) -> BoolColumn:
 
 
 def unplaced(top: Topology) -> BoolColumn:
-    """(sites, S) where services may run whose replicas the files do not place: at their `sites`, anywhere if
-    they state none.
+    """(sites, S) where services may run of whose replicas the files do not place all: at their `sites`,
+    anywhere if they state none.
     """
 
     def work() -> BoolColumn:
         estate = top.estate
         home = estate.replicas if estate.home is None else estate.home
-        placed = np.bincount(home.service[home.count > 0], minlength=len(estate.services)) > 0
+        placed = np.bincount(home.service, home.count, len(estate.services)).astype(np.int64)
+        wanted = np.array([1 if s.replicas is None else s.replicas for s in estate.services], np.int64)
         found = np.zeros((len(estate.sites), len(estate.services)), np.bool_)
-        for row in np.flatnonzero(~placed).tolist():
+        for row in np.flatnonzero(placed < wanted).tolist():
             service = estate.services[row]
-            if not service.external and service.replicas != 0:
+            if not service.external:
                 found[[top.site_index[site] for site in service.sites] or slice(None), row] = True
         return found
 
@@ -427,5 +453,6 @@ def without_lost(estate: Estate) -> Estate:
             )
             for store in estate.stores
         ),
+        home=old if estate.home is None else estate.home,
         lost=(),
     )

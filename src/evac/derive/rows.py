@@ -13,7 +13,7 @@ from evac.derive.boots import boot_kinds, feed_groups, left_off, that_occur, wit
 from evac.derive.domains import Loss, Topology, lost_now, may_run_at
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, PowerTable, power_table
-from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, unknown_servers
+from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, replicas_off, unknown_servers
 from evac.derive.tripping import LOAD
 from evac.derive.vague import held_by_pools, knows_servers, vague_amounts
 from evac.model.fleet import (
@@ -101,7 +101,8 @@ def rows_of(
     rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, pool_capacity, drawn)
     rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
     at_home = scenario.kind == "failback" and top.estate.home is not None
-    gone = np.zeros(len(top.estate.replicas), np.int64) if at_home else replicas_lost(top, lost, good)
+    off = replicas_off(top)
+    gone = off if at_home else np.maximum(replicas_lost(top, lost, good), off)
     if scenario.kind == "failback":
         gone = _not_returning(top, lost, gone)
     present = _present(top, gone, bare, pool_rows, shadow_sites)

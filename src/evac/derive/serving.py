@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from evac.derive.domains import Topology, is_lost, loss, site_of
+from evac.derive.pools import replicas_running
 from evac.derive.stores import primary_site
 from evac.model.fleet import AT_SITE, ON_POOL
 from evac.model.plan import Plan
@@ -36,11 +37,11 @@ class Serving:
         top, estate = self._top, self._top.estate
         gone = loss(top, domains)
         found: dict[tuple[str, str], int] = {}
-        r = estate.replicas
+        r = replicas_running(top)
         columns = (column.tolist() for column in (r.service, r.kind, r.target, r.count))
         for service, place, target, count in zip(*columns, strict=True):
             site = _site_of_target(top, place, target)
-            if site and not is_lost(top, gone, site):
+            if count and site and not is_lost(top, gone, site):
                 key = (estate.services[service].id, site)
                 found[key] = found.get(key, 0) + count
         return found

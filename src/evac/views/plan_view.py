@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, site_of_replicas, topology
-from evac.derive.pools import replicas_lost
+from evac.derive.pools import replicas_lost, replicas_off
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, BoolColumn
 from evac.model.plan import Outcome, Plan, site_in
@@ -244,13 +244,14 @@ def standing(estate: Estate, plan: Plan) -> Standing:
     top = topology(estate)
     lost, homing = lost_in(top, plan.scenario), plan.scenario.kind == "failback" and estate.home is not None
     count = estate.replicas.count
-    dead = np.maximum(replicas_lost(top, lost), replicas_lost(top, lost_now(top)))
-    left = by_site(estate, top, count if homing else count - dead)
+    off = replicas_off(top)
+    dead = np.maximum(np.maximum(replicas_lost(top, lost), replicas_lost(top, lost_now(top))), off)
+    left = by_site(estate, top, count - (off if homing else dead))
     returns = plan.scenario.kind in ("restore", "failback")
-    before = left if returns else by_site(estate, top, count)
+    before = left if returns else by_site(estate, top, count - off)
     none = np.zeros_like(lost.sites)
-    off = (lost.sites, none) if returns else (none, lost.sites)
-    return Standing(before, left + moved_by_site(estate, top, plan), *off)
+    dark = (lost.sites, none) if returns else (none, lost.sites)
+    return Standing(before, left + moved_by_site(estate, top, plan), *dark)
 
 
 def capacity(estate: Estate, plan: Plan, where: Standing) -> tuple[CapacityRow, ...]:

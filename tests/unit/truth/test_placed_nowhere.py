@@ -69,6 +69,22 @@ def test_a_service_without_a_place_cannot_be_judged(
                 assert (told["desk"] == "unknown") == (is_open or (loss == "b" and place == "sites: [a],"))
 
 
+@pytest.mark.parametrize(("placed", "is_open"), [(1, True), (9, True), (10, False), (11, False)])
+def test_a_service_that_is_placed_in_part_cannot_be_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placed: int, is_open: bool
+) -> None:
+    """Nine of ten replicas that the files do not place may all be at the other site."""
+    text = ESTATE.replace("PLACE", "replicas: 10, share: 50 %,")
+    estate = written(tmp_path, text, replicas=f"service,target,count\ncalls,pb,{placed}\n")
+    for loss in ("a", "b"):
+        made = plan(estate, lose(loss))
+        assert check(estate, made).holds
+        states = {one.service: one.state for one in made.outcomes}
+        assert (states.get("calls") == "unknown") == is_open
+        with monkeypatch.context() as patch:
+            assert {(told["calls"] == "unknown") for told in fates(estate, loss, patch).values()} == {is_open}
+
+
 def test_what_is_free_next_to_it_is_not_known(tmp_path: Path) -> None:
     """`wiki` starts in pb, which `calls` may fill."""
     placed = written(tmp_path / "placed", ESTATE.replace("PLACE", "replicas: {pb: 2},"))

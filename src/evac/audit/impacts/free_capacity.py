@@ -26,6 +26,7 @@ from evac.audit.impacts.losses import Rows
 from evac.derive.domains import Topology, may_run_at
 from evac.derive.limits import less_margin, stated_budgets
 from evac.derive.objectives import audience
+from evac.derive.pools import replicas_running
 from evac.derive.vague import crowded, held_by_pools, vague_demand
 from evac.model.estate import Service
 from evac.model.fleet import (
@@ -142,10 +143,10 @@ class Used:
 def used_amounts(top: Topology, demand: IntColumn, included: BoolColumn | None = None) -> Used:
     """Load of all replicas; `kept` (S,) excludes services that are shed."""
     taken = demand if included is None else demand * included[:, None]
-    estate, replicas = top.estate, top.estate.replicas
+    estate, replicas = top.estate, replicas_running(top)
     return Used(
-        _taken(estate.replicas, replicas.kind == ON_SERVER, replicas.target, taken, len(estate.fleet)),
-        _taken(estate.replicas, *held_by_pools(top), taken, len(estate.pools)),
+        _taken(replicas, replicas.kind == ON_SERVER, replicas.target, taken, len(estate.fleet)),
+        _taken(replicas, *held_by_pools(top), taken, len(estate.pools)),
     )
 
 

@@ -101,7 +101,7 @@ class ReplicasTaken:
     """What losses take of services."""
 
     lost: CountTable
-    """(L, S) replicas."""
+    """(L, S) replicas that are gone after the loss, with those that are off before it."""
     taken: dependencies.Taken
     """Pairs with any."""
     short: dependencies.Pairs
@@ -117,11 +117,12 @@ class ReplicasTaken:
 def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasTaken:
     pools = pools_taken(top, losses)
     lost = lost_counts(found, losses, pools)
-    taken = dependencies.taken_of(lost)
+    without = lost + found.off
+    taken = dependencies.taken_of(without)
     pairs = taken.pairs
     left = found.n[pairs.service] - taken.count
     return ReplicasTaken(
-        lost,
+        without,
         taken,
         pairs.only(left < found.m[pairs.service]),
         dependencies.pairs_of(endpoints_lost(top, found, losses, lost, pools)),

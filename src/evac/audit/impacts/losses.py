@@ -21,6 +21,8 @@ from evac.derive.pools import (
     part_of,
     pools_with_servers,
     replicas_lost,
+    replicas_off,
+    replicas_running,
     share_of_pool,
     sites_in_part,
     unplaced,
@@ -311,6 +313,8 @@ class Presence:
     """(sites, S) replicas."""
     n: IntColumn
     """(S,) total replicas."""
+    off: CountTable
+    """(S,) those of them that do not run, because their server is off: every loss takes them too."""
     m: IntColumn
     """(S,) smallest count that serves."""
     counted: BoolColumn
@@ -324,12 +328,13 @@ class Presence:
 def presence(top: Topology, rows: Rows) -> Presence:
     """Replica counts of an estate; linear in bindings and in rows x services."""
     estate = top.estate
-    replicas, named = estate.replicas, estate.services
+    replicas, named = replicas_running(top), estate.services
+    off = np.bincount(replicas.service, replicas_off(top), len(named)).astype(np.int32)
     key = _row_of_binding(top, rows, replicas).astype(np.int64) * len(named) + replicas.service
     weights = replicas.count.astype(np.float64)
     counts = np.bincount(key, weights, rows.count * len(named)).astype(np.int32)
     counts = counts.reshape(rows.count, len(named))
-    counted = np.asarray(counts.sum(axis=0) > 0)
+    counted = np.asarray(counts.sum(axis=0) + off > 0)
     for number, service in enumerate(named):
         if not counted[number]:
             for site in service.sites:
@@ -337,7 +342,7 @@ def presence(top: Topology, rows: Rows) -> Presence:
     per_site = np.zeros((len(estate.sites), len(named)), np.int32)
     for number in range(len(estate.sites)):
         per_site[number] = counts[rows.site == number].sum(axis=0)
-    n = per_site.sum(axis=0).astype(np.int64)
+    n = per_site.sum(axis=0).astype(np.int64) + off
     m = np.array(
         [
             ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
@@ -347,7 +352,7 @@ def presence(top: Topology, rows: Rows) -> Presence:
     )
     m[~counted] = np.minimum(n, 1)[~counted]
     loose, in_pool = _loose(top, rows, replicas, counts, counted)
-    return Presence(counts, per_site, n, m, counted, loose, in_pool)
+    return Presence(counts, per_site, n, off, m, counted, loose, in_pool)
 
 
 def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:
@@ -373,7 +378,7 @@ def _loose(
     loose[top.pool_site[pool[~apart]], service[~apart]] = True
     at_site = replicas.kind == AT_SITE
     loose[replicas.target[at_site], replicas.service[at_site]] = True
-    rackless = np.flatnonzero(replicas.kind == ON_SERVER)
+    rackless = np.flatnonzero((replicas.kind == ON_SERVER) & (replicas.count > 0))
     rackless = rackless[estate.fleet.rack[replicas.target[rackless]] < 0]
     loose[estate.fleet.site[replicas.target[rackless]], replicas.service[rackless]] = True
     loose |= (counts[rows.of_site] > 0) & ~counted[None, :]
@@ -425,7 +430,7 @@ def pools_taken(top: Topology, losses: Losses) -> PoolsTaken:
 
 
 def lost_counts(found: Presence, losses: Losses, pools: PoolsTaken) -> CountTable:
-    """(L, S) replicas each loss takes."""
+    """(L, S) replicas each loss takes of those that run."""
     lost = np.zeros((len(losses), found.counts.shape[1]), np.int32)
     sizes = np.diff(losses.start)
     one = np.flatnonzero(sizes == 1)

@@ -25,12 +25,12 @@ def check(context: Context) -> Iterator[Finding]:
         grave = [n for n in losses if context.grave[n, service]]
         severity: Severity = "error" if grave else "warning"
         worst = (grave or losses)[0]
-        name = context.estate.services[service].id
+        name, there = context.estate.services[service].id, impacts.lost - impacts.presence.off
         yield RULE.finding(
             context,
             severity,
             name,
-            f"{int(impacts.lost[worst, service])} of {int(impacts.presence.n[service])} replicas of {name}"
+            f"{int(there[worst, service])} of {int(impacts.presence.n[service])} replicas of {name}"
             f" run in {listed(context.names([worst, *(n for n in losses if n != worst)]))}",
             "Spread its replicas: `spread: {per_rack: 10 %, per_feed: 50 %}`.",
             losses=[worst, *(n for n in losses if n != worst)],
@@ -44,7 +44,9 @@ def _together(context: Context) -> Pairs:
     n, m = impacts.presence.n, impacts.presence.m
     kinds, found = np.array(impacts.losses.kinds, "U8"), impacts.ground.taken
     chosen = np.isin(kinds, ("rack", "feed"))[found.pairs.loss]
-    pairs, taken = found.pairs.only(chosen), found.count[chosen]
+    off = impacts.presence.off[found.pairs.service]
+    chosen &= found.count > off
+    pairs, taken = found.pairs.only(chosen), (found.count - off)[chosen]
     service = pairs.service
     several = (n > 1) & impacts.presence.counted
     everything = taken == n[service]

@@ -14,6 +14,8 @@ from evac.model.diagnostic import Place
 from evac.model.estate import Service
 from evac.model.fleet import (
     AT_SITE,
+    CONDEMNED,
+    DARK,
     ON_POOL,
     ON_SERVER,
     Fleet,
@@ -89,6 +91,23 @@ def bindings(parts: list[IntColumn], table: Table | None) -> ReplicaRows:
     return ReplicaRows(replicas, table, row)
 
 
+def _check_servers_are_on(fleet: Fleet, rows: ReplicaRows, problems: Problems) -> None:
+    if rows.table is None:
+        return
+    off = (rows.replicas.kind == ON_SERVER) & (rows.replicas.count > 0) & (rows.rows >= 0)
+    off[off] = np.isin(fleet.state[rows.replicas.target[off]], (DARK, CONDEMNED))
+    mask = np.zeros(len(rows.table), np.bool_)
+    mask[rows.rows[off]] = True
+    rows.table.report(
+        problems,
+        mask,
+        "target",
+        "replicas-on-dark-server",
+        "{} is not on, so the replicas placed on it count as down",
+        "correct the state of the server, or place the replicas where they run",
+    )
+
+
 def with_counts(services: tuple[Service, ...], rows: ReplicaRows, reader: Reader) -> tuple[Service, ...]:
     """Services with nominal counts filled in from the table; notes counts that differ."""
     if rows.table is None:
@@ -122,8 +141,11 @@ def check_room(
     rows: ReplicaRows,
     reader: Reader,
 ) -> None:
-    """Warns about servers and pools beyond capacity and replicas too close together."""
+    """Warns about servers and pools beyond capacity, and replicas too close together or on servers that are
+    off.
+    """
     replicas = rows.replicas
+    _check_servers_are_on(servers.fleet, rows, reader.problems)
     _check_spread(services, rows, reader.problems)
     demand = np.array([[amount or 0 for amount in s.demand] for s in services], np.float64).reshape(-1, 4)
     fleet = servers.fleet

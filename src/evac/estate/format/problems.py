@@ -214,6 +214,11 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("need-twice", _SENSE, "The same need appears twice in one service."),
     ("replicas-do-not-add-up", _SENSE, "The stated number of replicas differs from the number placed."),
     (
+        "replicas-on-dark-server",
+        _SENSE,
+        "Replicas are placed on a server that is dark or condemned. They count as down.",
+    ),
+    (
         "replicas-exceed-servers",
         _SENSE,
         "More replicas on one server than the spread of their service allows.",

@@ -1,0 +1,105 @@
+"""A replica on a server that is off does not run: no loss leaves it, whatever the files place there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.contradictions import contradictions
+from bench.random_estates import strange_estate
+from evac.audit import audit
+from evac.audit.impacts.all_losses import FATES
+from evac.estate import check as check_estate
+from evac.model.estate import Estate
+from evac.model.fleet import CONDEMNED, DARK, ON_SERVER
+from evac.model.scenario import Scenario, lose
+from evac.planning.plan import foresee, plan
+from evac.verify import check
+from tests.unit.truth.written import servers, written
+
+ESTATE = """
+name: dark
+sites: {a: {}, b: {}, c: {}}
+classes: {web: {cpu: 8 cores, memory: 32 GiB, watts: 400 W, boot: 3 min, boot_odds: 100 %}}
+services:
+  shop: {people: 10, rto: 2 min, share: 50 %, start: 10 s, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: dns, change: 5 s, ttl: 1 s}}
+"""
+BINDINGS = "service,target,count\nshop,s1,1\nshop,s2,1\n"
+
+
+def estate_of(folder: Path, state: str, reserve: str = "spare") -> Estate:
+    rows = servers("s1,a,,web,serving,", f"s2,b,,web,{state},", f"s3,c,,web,{reserve},")
+    return written(folder, ESTATE, servers=rows, replicas=BINDINGS)
+
+
+def fate(estate: Estate, loss: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Of the first service, planned and estimated."""
+    found = set()
+    for most in (None, 0):
+        with monkeypatch.context() as patch:
+            for name in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST") if most is not None else ():
+                patch.setattr(f"evac.audit.impacts.planned.{name}", most)
+            impacts = audit(estate).impacts
+            found.add(FATES[int(impacts.fate[impacts.losses.index[loss], 0])])
+    return found
+
+
+def test_a_replica_on_a_server_that_is_on_survives(tmp_path: Path) -> None:
+    made = plan(estate_of(tmp_path, "serving"), lose("a"))
+    assert [(o.state, o.recovery_ms) for o in made.outcomes] == [("restored", 6_000)]
+
+
+@pytest.mark.parametrize("state", ["dark", "condemned"])
+def test_a_replica_on_a_server_that_is_off_does_not(
+    tmp_path: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estate = estate_of(tmp_path, state)
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    assert [(o.recovery_ms, o.meets_rto) for o in made.outcomes] == [(16_000, True)]
+    without = estate_of(tmp_path, state, "condemned")
+    (left,) = plan(without, lose("a")).outcomes
+    assert (left.meets_rto, left.state == "unplaced") == (False, state == "condemned")
+    assert "unaffected" not in fate(without, "a", monkeypatch)
+
+
+def test_it_is_down_before_anything_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    estate = estate_of(tmp_path, "dark", "condemned")
+    assert [(o.state, o.goes_down) for o in plan(estate, lose("c")).outcomes] == [("restored", False)]
+    assert fate(estate, "c", monkeypatch) <= {"degraded", "not proved"}
+    assert "unaffected" not in fate(estate_of(tmp_path, "condemned", "condemned"), "c", monkeypatch)
+
+
+def test_a_restore_starts_what_ran_on_the_servers_that_it_boots(tmp_path: Path) -> None:
+    estate = estate_of(tmp_path, "dark", "condemned")
+    made = plan(estate, Scenario("restore", ("b",)))
+    assert check(estate, made).holds
+    assert {name for step in made.steps if step.kind == "start" for name, _ in step.servers} == {"s2"}
+
+
+def test_the_check_of_the_files_names_the_server(tmp_path: Path) -> None:
+    estate_of(tmp_path, "dark")
+    (found,) = [d for d in check_estate(tmp_path).diagnostics if d.code == "replicas-on-dark-server"]
+    assert (found.severity, found.place.file, found.place.line) == ("warning", "replicas.csv", 3)
+    assert found.message == "'s2' is not on, so the replicas placed on it count as down"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 4])
+def test_no_loss_leaves_a_replica_on_a_server_that_is_off(seed: int) -> None:
+    estate = strange_estate(seed)
+    replicas, state = estate.replicas, estate.fleet.state.copy()
+    loaded = np.unique(replicas.target[(replicas.kind == ON_SERVER) & (replicas.count > 0)])
+    assert len(loaded)
+    state[loaded[::3]] = DARK if seed % 2 else CONDEMNED
+    darker = replace(estate, fleet=replace(estate.fleet, state=state))
+    here = (replicas.kind == ON_SERVER) & (replicas.count > 0)
+    here[here] = np.isin(replicas.target[here], loaded[::3])
+    down = {estate.services[row].id for row in replicas.service[here].tolist()}
+    for site in estate.sites:
+        affected = {outcome.service for outcome in foresee(darker, lose(site.id)).outcomes}
+        assert down <= affected
+    assert list(contradictions(darker)) == []
