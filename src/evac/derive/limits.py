@@ -13,7 +13,7 @@ from typing import Final
 from evac.derive.domains import Topology, resolve
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, Rate, ServerClass
-from evac.model.fleet import IndexColumn, IntColumn, np
+from evac.model.fleet import BoolColumn, Fleet, IndexColumn, IntColumn, np
 from evac.model.instance import Limit, Use
 from evac.model.records import dataclass
 from evac.model.scenario import Scenario
@@ -186,6 +186,26 @@ class PowerTable:
             known = column >= 0
             np.add.at(load, column[known], watts[known])
         return load
+
+
+def unknown_loads(
+    budgets: PowerTable, fleet: Fleet, on: BoolColumn, servers: IndexColumn
+) -> tuple[IntColumn, IndexColumn]:
+    """(budgets,) how many servers of unknown power draw from each; and (N,) for some dark servers the number
+    of a budget of which it is unknown whether it can power them, -1 if there is none.
+    """
+    hidden = on & ~fleet.watts_known
+    index = budgets.of_servers(fleet.rack[hidden], fleet.site[hidden])
+    counts = budgets.sums(index, np.ones(len(index), np.int64))
+    found = np.full(len(servers), -1, np.int32)
+    for column in budgets.of_servers(fleet.rack[servers], fleet.site[servers]).T:
+        unsure = (
+            (column >= 0) & ((counts[column] > 0) | ~fleet.watts_known[servers])
+            if len(counts)
+            else column >= 0
+        )
+        found = np.where((found < 0) & unsure, column, found).astype(np.int32)
+    return counts, found
 
 
 def power_table(top: Topology, scenario: Scenario) -> PowerTable:

@@ -12,9 +12,9 @@ import numpy as np
 from evac.derive.boots import boot_kinds, feed_groups, left_off, that_occur, with_power, within_odds
 from evac.derive.domains import Loss, Topology, lost_now, may_run_at
 from evac.derive.energising import Energy, energise, still_dark
-from evac.derive.limits import LimitTable, PowerTable, power_table
+from evac.derive.limits import LimitTable, PowerTable, power_table, unknown_loads
 from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, replicas_off, unknown_servers
-from evac.derive.tripping import LOAD
+from evac.derive.tripping import load_of_budget
 from evac.derive.vague import held_by_pools, knows_servers, vague_amounts
 from evac.model.fleet import (
     AT_SITE,
@@ -30,7 +30,7 @@ from evac.model.fleet import (
     pools_of,
 )
 from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows, Vague
-from evac.model.reason import PLACEMENT
+from evac.model.reason import LOAD, PLACEMENT
 from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED
@@ -98,6 +98,7 @@ def rows_of(
     pools = _pool_table(top, pool_names, pool_rows, shadow_sites, limits)
     pool_capacity = pool_capacities(top, lost, scenario, bare.chosen, bare.bring_up, pool_rows, good, unknown)
     power, drawn = _power(top, lost, on, bare, scenario, budgets, energy)
+    unsure = _unsure_power(top, lost, on, bare, scenario, budgets, energy)
     rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, pool_capacity, drawn)
     rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
     at_home = scenario.kind == "failback" and top.estate.home is not None
@@ -118,7 +119,7 @@ def rows_of(
     totals += [f"sites/{estate.sites[s].id}/capacity" for s in shadow_sites]
     home = _home_rows(top, lost, scenario, bare, pool_rows, shadow_sites)
     amounts = rows.capacity[len(bare.chosen) :]
-    vague = vague_amounts(top, scenario, bare.chosen, pool_rows, amounts, totals, present, home, lost)
+    vague = vague_amounts(top, scenario, bare.chosen, pool_rows, amounts, totals, present, home, lost, unsure)
     open_ends = ("/replicas", f"/{LOAD}", f"/{PLACEMENT}")
     unknown |= {path for missing in vague.rows.values() for _, path in missing if path.endswith(open_ends)}
     others = len(rows) - len(bare.chosen)
@@ -428,6 +429,29 @@ def _runs_on(top: Topology) -> tuple[BoolColumn, BoolColumn]:
         on_server[replicas.service[(replicas.kind == ON_SERVER) & ~pooled]] = True
         on_pool[replicas.service[pooled]] = True
     return on_server, on_pool
+
+
+def _unsure_power(
+    top: Topology,
+    lost: Loss,
+    seen_on: BoolColumn,
+    bare: _Bare,
+    scenario: Scenario,
+    budgets: PowerTable,
+    energy: Energy,
+) -> dict[int, str]:
+    """Dark row -> path of the load without which it is unknown whether a budget can power its server."""
+    fleet = top.estate.fleet
+    if fleet.watts_known.all() or not budgets.names:
+        return {}
+    on = np.isin(fleet.state, (SERVING, SPARE))
+    if scenario.kind != "failback":
+        on = on & ~lost.servers
+    on |= energy.by_itself | seen_on
+    dark = np.flatnonzero(bare.dark)
+    _, number = unknown_loads(budgets, fleet, on, bare.chosen[dark])
+    found = zip(dark.tolist(), number.tolist(), strict=True)
+    return {row: load_of_budget(top, budgets.names[n]) for row, n in found if n >= 0}
 
 
 def _power(

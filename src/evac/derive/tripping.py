@@ -2,20 +2,17 @@
 
 A rack draws evenly from its feeds that are left. A feed that carries more than its budget, because another is
 lost, may trip, and then its load moves to the next. Whatever runs only behind such feeds may be lost too. A
-budget counts as stated: the margin that is kept free of it is still there to be used.
+budget counts as stated: the margin that is kept free of it is still there to be used. If the power of a
+server behind a feed is unknown, nobody knows whether the feed carries more.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-from evac.derive.domains import Loss, Topology, loss, lost_now, racks_without_feed
+from evac.derive.domains import Loss, Topology, loss, lost_now, racks_without_feed, resolve
 from evac.model.fleet import SERVING, SPARE, BoolColumn, IntColumn, np
+from evac.model.reason import LOAD
 from evac.model.records import dataclass
 from evac.model.units import UNBOUNDED
-
-LOAD: Final = "load"
-"""The last part of the path of what is unknown: whether a feed carries what is left to it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +26,11 @@ class Tripped:
     def fact(self) -> str:
         """Path of what is unknown."""
         return f"feeds/{self.feeds[0]}/{LOAD}"
+
+
+def load_of_budget(top: Topology, name: str) -> str:
+    """Path of the load of a feed, rack, hall or site."""
+    return f"{resolve(top, name).kind}s/{name}/{LOAD}"
 
 
 def tripped(top: Topology, lost: Loss) -> Tripped | None:
@@ -45,6 +47,7 @@ def tripped(top: Topology, lost: Loss) -> Tripped | None:
     while True:
         load = _loads(top, feeds, racks, lost.servers)
         over = ~feeds & (load > budgets) & (load > before)
+        over |= ~feeds & (budgets < UNBOUNDED) & _unknown_rises(top, feeds, racks, lost.servers, now)
         if not over.any():
             break
         feeds = feeds | over
@@ -63,6 +66,32 @@ def _budgets(top: Topology) -> IntColumn:
         return np.array([UNBOUNDED if watts is None else watts for watts in stated], np.int64)
 
     return top.once("feed budgets", work)
+
+
+def _unknown_rises(
+    top: Topology, feeds: BoolColumn, racks: BoolColumn, servers: BoolColumn, now: Loss
+) -> BoolColumn:
+    """(feeds,) that carry more when these feeds, racks and servers are gone, next to servers of unknown power
+    or for some of them.
+    """
+    fleet, count = top.estate.fleet, len(top.estate.racks)
+    on = np.isin(fleet.state, (SERVING, SPARE)) & (fleet.rack >= 0) & ~servers
+    loaded = np.bincount(fleet.rack[on], minlength=count) > 0
+    unknown = np.bincount(fleet.rack[on & ~fleet.watts_known], minlength=count) > 0
+    if not unknown.any():
+        return np.zeros(len(feeds), np.bool_)
+    live, before = (
+        ~gone[top.feed_rows] & ~dead[top.feed_racks]
+        for gone, dead in ((feeds, racks), (now.feeds, now.racks))
+    )
+    fewer = np.bincount(top.feed_racks[live], minlength=count) < np.bincount(
+        top.feed_racks[before], minlength=count
+    )
+    more, some = (
+        np.bincount(top.feed_rows[live], flags[top.feed_racks[live]], len(feeds)) > 0
+        for flags in (fewer & loaded, unknown)
+    )
+    return np.asarray(more & some, np.bool_)
 
 
 def _loads(top: Topology, feeds: BoolColumn, racks: BoolColumn, servers: BoolColumn) -> IntColumn:

@@ -105,12 +105,13 @@ def vague_amounts(
     present: Present,
     home: BoolColumn,
     lost: Loss,
+    unsure: Mapping[int, str],
 ) -> Vague:
     """The unknown amounts in the rows of a loss, evacuation or restore: servers, pools, sites without either.
 
     capacity (N, R) and owners (N,): of pools and sites, and their paths. home: (V,) rows of a restored
     domain: what returns home fits there, as it did before. lost: servers behind a feed that may trip count as
-    capacity of unknown size.
+    capacity of unknown size. unsure: dark row -> path of the load without which it may not get power.
     """
     if scenario.kind not in ("lose", "evacuate", "restore"):
         return Vague()
@@ -133,6 +134,8 @@ def vague_amounts(
         if full[pool]:
             path = crowd_of(top, int(top.pool_site[pool]))
             rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
+    for row, path in unsure.items():
+        rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
     more = tripped(top, lost) if scenario.kind == "lose" else None
     if more is not None:
         in_pools = np.bincount(top.estate.fleet.pool[_in_pool(top, more.lost.servers)], minlength=len(full))

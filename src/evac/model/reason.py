@@ -30,6 +30,8 @@ ReasonKind = Literal[
 NAMED_MOST: Final = 3
 PLACEMENT: Final = "placement"
 """The last part of the path of where replicas or members are, which the files may leave unknown."""
+LOAD: Final = "load"
+"""The last part of the path of a load that may be above a budget."""
 _NAMES_SERVICES: Final = frozenset(
     {"capacity-for", "place-unknown", "start-cycle", "tool-cycle", "needs", "needs-tool"}
 )
@@ -38,9 +40,9 @@ _NAMES_SERVICES: Final = frozenset(
 def fact_words(path: str) -> str:
     """A missing fact, by its path: `pools/a-k8s/cpu` is the cpu of pool a-k8s."""
     section, name, what = path.split("/", 2)
-    if section == "feeds":
-        feed, _, what = f"{name}/{what}".rpartition("/")
-        return f"whether feed {feed} carries a {what} above its budget"
+    place, _, last = f"{name}/{what}".rpartition("/")
+    if last == LOAD:
+        return f"whether {section.removesuffix('s')} {place} carries a {last} above its budget"
     if what == PLACEMENT:
         return (
             f"where the members of store {name} are"

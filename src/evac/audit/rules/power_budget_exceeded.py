@@ -9,15 +9,18 @@ import numpy as np
 from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.free_capacity import load_of, power_of
+from evac.derive.limits import power_table, unknown_loads
 from evac.model.diagnostic import Severity
 from evac.model.fleet import SERVING, SPARE
+from evac.model.scenario import lose
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Error if a budget is below its load, today or once the other feed of its racks is lost, or if it keeps
-    off dark servers that a loss needs; warning if it keeps off others.
+    off dark servers that a loss needs; warning if it keeps off others, or if its load is unknown.
     """
     yield from _overloaded(context)
+    yield from _unknown(context)
     found = context.impacts.capacity.reserves
     counts = np.bincount(found.held_by[found.over_power], minlength=len(found.budgets))
     needed: dict[str, list[int]] = {}
@@ -64,6 +67,30 @@ def _overloaded(context: Context) -> Iterator[Finding]:
             f"{name} carries {when}, but its budget is {budget:,} W",
             "Raise the budget, or move servers to where there is power.",
             losses=[losses[feed] for feed in others if today <= budget and feed in losses],
+            paths=_paths(context, name),
+        )
+
+
+def _unknown(context: Context) -> Iterator[Finding]:
+    """Budgets of which nobody knows whether they carry today's load, because servers state no power."""
+    top, fleet = context.impacts.top, context.estate.fleet
+    table, on = power_table(top, lose()), np.isin(fleet.state, (SERVING, SPARE))
+    hidden, _ = unknown_loads(table, fleet, on, np.empty(0, np.int32))
+    index = table.of_servers(fleet.rack[on], fleet.site[on])
+    every = table.sums(index, np.ones(len(index), np.int64))
+    known = table.sums(index, np.where(fleet.watts_known, fleet.watts, 0)[on])
+    for row in np.flatnonzero(hidden).tolist():
+        name, budget = table.names[row], table.watts[row]
+        if int(known[row]) > budget:
+            continue
+        servers = f"{int(hidden[row]):,} of {counted(int(every[row]), 'server')}"
+        yield RULE.finding(
+            context,
+            "warning",
+            name,
+            f"whether {name} carries more than its budget of {budget:,} W is unknown: the power of {servers}"
+            f" is not stated, and the others draw {int(known[row]):,} W",
+            "State the watts of these servers or of their class.",
             paths=_paths(context, name),
         )
 
