@@ -102,7 +102,8 @@ def sound(cores: int = 100) -> Estate:
 
 
 def with_service(estate: Estate, added: Service, at: Sequence[tuple[str, int]]) -> Estate:
-    """The estate with one more service, its replicas at sites."""
+    """The estate with one more service, its replicas at sites: as many as are placed."""
+    added = replace(added, replicas=sum(count for _, count in at) or added.replicas)
     rows = _rows(estate) + [(added.id, AT_SITE, site, count) for site, count in at]
     more = replace(estate, services=tuple(sorted((*estate.services, added), key=lambda s: s.id)))
     return replace(more, replicas=bindings(more, rows))

@@ -424,6 +424,7 @@ def test_entries_with_problems_of_their_own_are_not_called_missing(tmp_path: Pat
 
 
 ELSEWHERE = {
+    "replicas-on-dark-server",  # in truth/test_dark_servers
     "not-upgraded",  # in test_versions
     "estate-not-found",
     "estate-empty",
