@@ -189,8 +189,8 @@ whole numbers in base units. An empty cell means unknown, or the default if the 
 Place the replicas of a service either in YAML or in the table, never in both. If you use the table,
 set the service's `replicas:` in YAML to a plain number, or leave it out.
 
-A replica on a server that is `dark` or `condemned` counts as down. If the table places fewer replicas than that
-number, no loss of the service can be judged.
+A replica on a server that is `dark` or `condemned` counts as down. If the table places fewer replicas
+than that number, no loss of the service can be judged.
 
 """
 
