@@ -192,7 +192,7 @@ def unknown_loads(
     budgets: PowerTable, fleet: Fleet, on: BoolColumn, servers: IndexColumn
 ) -> tuple[IntColumn, IndexColumn]:
     """(budgets,) how many servers of unknown power draw from each; and (N,) for some dark servers the number
-    of a budget of which it is unknown whether it can power them, -1 if there is none.
+    of a budget that may not be able to power them, -1 if there is none.
     """
     hidden = on & ~fleet.watts_known
     index = budgets.of_servers(fleet.rack[hidden], fleet.site[hidden])

@@ -184,7 +184,7 @@ def estimated(top: Topology, lost: Loss) -> BoolColumn:
 
 
 def unplaced(top: Topology) -> BoolColumn:
-    """(sites, S) where services may run of whose replicas the files do not place all: at their `sites`,
+    """(sites, S) where services may run if the files do not place all their replicas: at their `sites`,
     anywhere if they state none.
     """
 

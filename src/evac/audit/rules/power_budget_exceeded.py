@@ -72,7 +72,7 @@ def _overloaded(context: Context) -> Iterator[Finding]:
 
 
 def _unknown(context: Context) -> Iterator[Finding]:
-    """Budgets of which nobody knows whether they carry today's load, because servers state no power."""
+    """Budgets that may not carry today's load, because servers state no power."""
     top, fleet = context.impacts.top, context.estate.fleet
     table, on = power_table(top, lose()), np.isin(fleet.state, (SERVING, SPARE))
     hidden, _ = unknown_loads(table, fleet, on, np.empty(0, np.int32))
