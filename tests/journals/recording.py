@@ -6,22 +6,13 @@ A file once written is never written again: journals of old runs must replay for
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from evac.engine.runs.reading import decode, encode
+from evac.engine.runs.reading import decode
 from evac.model.run_policy import Envelope, Pace, Patience
-from evac.run.state import RunView, replay
+from evac.run.state import RunView
 from evac.run.values import Event, RunLimit, RunSpec, RunStep
-
-
-def to_lines(specs: Sequence[RunSpec], events: Sequence[Event]) -> list[str]:
-    view = replay(specs[0], events, specs[1:])
-    lines = [json.dumps({"spec": asdict(replace(spec, labels={}))}, sort_keys=True) for spec in specs]
-    lines += [encode(event).decode() for event in events]
-    return [*lines, json.dumps({"led_to": led_to(view)}, sort_keys=True)]
 
 
 def led_to(view: RunView) -> dict[str, Any]:

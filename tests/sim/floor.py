@@ -21,7 +21,6 @@ IMAGE_SHARE: Final = 0.4
 """How far into a boot its image is fetched."""
 STEPS_IN_S: Final = 20.0
 """How long until another boot server of the site answers what begins then."""
-_ENOUGH: Final = 10**12
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from evac.audit import AuditReport, Finding, audit
+from evac.audit import AuditReport, Finding
 from evac.model.estate import (
     BackupPolicy,
     Dependency,
@@ -138,13 +138,3 @@ def manual(estate: Estate, **times: int) -> Estate:
 def found(report: AuditReport, rule: str) -> list[Finding]:
     """Findings of a rule."""
     return [f for f in report.findings if f.rule == rule]
-
-
-def rules_at(estate: Estate, level: str = "warning") -> dict[str, set[str]]:
-    """Rule -> subjects, of findings that are errors, or errors and warnings."""
-    wanted = ("error",) if level == "error" else ("error", "warning")
-    result: dict[str, set[str]] = {}
-    for finding in audit(estate).findings:
-        if finding.severity in wanted:
-            result.setdefault(finding.rule, set()).add(finding.subject)
-    return result

@@ -40,14 +40,11 @@ FORMAT_VERSION: Final = 2
 _DURATION: Final = measure(q.DURATION)
 _TAKES: Final = measure(q.DURATION, "high")
 """A measured duration: longer is worse, and an interval may be given."""
-_COUNT: Final = measure(q.COUNT)
-_MANY: Final = measure(q.COUNT, "high")
 _AT_ONCE: Final = measure(q.COUNT, "low")
 _ROOM: Final = measure(q.BANDWIDTH_HELD, "low")
 _POWER: Final = measure(q.POWER_HELD, "low")
 _DOMAIN: Final = reference("domain", "path of a fault domain, or server name")
 _FATE: Final = reference("domain or provider", "path of a fault domain, server name, or `provider:NAME`")
-_SERVICES: Final = Listed(reference("service"), one_allowed=True)
 
 
 Style = Literal["ids", "list", "mapping"]
