@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -444,3 +445,30 @@ def _vary_service(service: ServiceDraft, rng: np.random.Generator) -> ServiceDra
 def random_variant(seed: int) -> Instance:
     """A random variant of the worked example; the same seed gives the same instance."""
     return build(random_draft(seed))
+
+
+def one_large_server(*, replicas: int = 1, elsewhere: int = 2_000, site: str = "east", **wiki: Any) -> Draft:
+    """Only `large` can take the lost service, and `small` has capacity for what runs there now.
+
+    wiki: how what runs there differs from its draft.
+    """
+    pay = ServiceDraft("pay", 0, 1_000, 1, (1, 1), 4_000, 1_024)
+    stays = ServiceDraft(
+        "wiki",
+        3,
+        100,
+        replicas,
+        (1, 1),
+        2_000,
+        1_024,
+        start=30,
+        verify=10,
+        shed=20,
+        per_server=2,
+        running=("large",) * replicas,
+    )
+    servers = (
+        ServerDraft("large", "east", max(4_000, 2_000 * replicas), 64 * 1_024),
+        ServerDraft("small", site, elsewhere, 64 * 1_024),
+    )
+    return Draft(horizon=900, services=(pay, replace(stays, **wiki)), servers=servers)

@@ -18,7 +18,14 @@ from evac.planning.plan import plan_instance
 from evac.verify import check_instance
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import outcome_rows
-from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build
+from tests.unit.planning.instances import (
+    Draft,
+    ServerDraft,
+    ServiceDraft,
+    StoreDraft,
+    build,
+    one_large_server,
+)
 
 _GIB = 1_024
 
@@ -30,28 +37,7 @@ def plain_kernels() -> Iterator[None]:
 
 
 def _draft(*, movable: bool = True, replicas: int = 1, elsewhere: int = 2_000, tier: int = 3) -> Draft:
-    """Only `large` can take the lost service, and `small` has capacity for what runs there now."""
-    pay = ServiceDraft("pay", 0, 1_000, 1, (1, 1), 4_000, _GIB)
-    wiki = ServiceDraft(
-        "wiki",
-        tier,
-        100,
-        replicas,
-        (1, 1),
-        2_000,
-        _GIB,
-        start=30,
-        verify=10,
-        shed=20,
-        per_server=2,
-        running=("large",) * replicas,
-        movable=movable,
-    )
-    servers = (
-        ServerDraft("large", "east", max(4_000, 2_000 * replicas), 64 * _GIB),
-        ServerDraft("small", "east", elsewhere, 64 * _GIB),
-    )
-    return Draft(horizon=900, services=(pay, wiki), servers=servers)
+    return one_large_server(replicas=replicas, elsewhere=elsewhere, movable=movable, tier=tier)
 
 
 def _two() -> Draft:

@@ -18,7 +18,7 @@ from evac.verify import check_instance
 from evac.views.incident_view import runbook_page
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import outcome_rows, recovery_times
-from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, build
+from tests.unit.planning.instances import build, one_large_server
 
 _GIB = 1_024
 
@@ -30,28 +30,10 @@ def plain_kernels() -> Iterator[None]:
 
 
 def _instance(*, elsewhere: int = 2_000, site: str = "east", replicas: int = 1, m: int = 1) -> Instance:
-    """Only `large` can take the lost service, and `small` has capacity for what runs there now."""
-    pay = ServiceDraft("pay", 0, 1_000, 1, (1, 1), 4_000, _GIB)
-    wiki = ServiceDraft(
-        "wiki",
-        3,
-        100,
-        replicas,
-        (m, replicas),
-        2_000,
-        _GIB,
-        start=30,
-        verify=10,
-        shed=20,
-        per_server=2,
-        running=("large",) * replicas,
-        sheddable=True,
+    draft = one_large_server(
+        replicas=replicas, elsewhere=elsewhere, site=site, share=(m, replicas), sheddable=True
     )
-    servers = (
-        ServerDraft("large", "east", max(4_000, 2_000 * replicas), 64 * _GIB),
-        ServerDraft("small", site, elsewhere, 64 * _GIB),
-    )
-    return build(Draft(horizon=900, services=(pay, wiki), servers=servers))
+    return build(draft)
 
 
 def _of(plan: Plan, service: str) -> tuple[str, int, int]:
