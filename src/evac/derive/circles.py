@@ -32,6 +32,22 @@ def doubtful_tools(services: Services, tools: Mapping[str, ToolNeed], service: i
     return frozenset(tool for need in needs if need.manual is None for tool in need.doubtful)
 
 
+def doubted_with(instance: Instance) -> list[list[int]]:
+    """For each service, those that are down and whose base waits for its base, also as a tool that cannot be
+    judged: in doubt with it. Empty lists if every fact is known.
+    """
+    users: list[list[int]] = [[] for _ in range(len(instance.services))]
+    s = instance.services
+    for service in np.flatnonzero(s.base_lost).tolist() if instance.vague or instance.unjudged else ():
+        tools = {
+            *tools_of_base(s, instance.tools, service),
+            *doubtful_tools(s, instance.tools, service),
+        }
+        for other in tools.union(s.hard[service]):
+            users[other].append(service)
+    return users
+
+
 def unjudged_tool(instance: Instance, kind: str) -> str:
     """Path of the fact without which the tools of a kind of step cannot be judged; empty if they can."""
     need = instance.tools.get(kind)

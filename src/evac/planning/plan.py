@@ -300,7 +300,7 @@ def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Boa
 def _floor(instance: Instance) -> int:
     """A lower bound on every plan as the search counts it: ticks within the grace count there too."""
     from evac.planning.bound import bound
-    from evac.planning.evacuation.search import GRACE_FACTOR
+    from evac.planning.evacuation.pricing import GRACE_FACTOR
 
     def least(of: Instance) -> int:
         return bound(of, work=FIRST_BOUND_WORK).bound

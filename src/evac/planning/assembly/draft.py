@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency
-from evac.derive.circles import doubtful_tools, tools_of_base, unjudged_tool
+from evac.derive.circles import doubted_with, tools_of_base, unjudged_tool
 from evac.derive.untimed import from_loss
 from evac.model.fleet import IntColumn
-from evac.model.instance import Instance, LostStore, Services
+from evac.model.instance import Instance, LostStore
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
 from evac.model.reason import NAMED_MOST, PLACEMENT, Reason
 from evac.model.records import dataclass
@@ -445,7 +445,7 @@ def doubt_of(instance: Instance, board: Board) -> Doubt:
         serves = MILES[mile] == MOVED and board.service["left"][service] < s.m[service]
         if missing:
             (found.base if mile == 0 or serves else found.top).setdefault(service, missing)
-    found.base.update(_waiting(instance, s, {**instance.unjudged, **found.base}))
+    found.base.update(_waiting(instance, {**instance.unjudged, **found.base}))
     unknown = {**found.base, **instance.unjudged}
     for service, others in enumerate(s.soft):
         for other in sorted(unknown.keys() & set(others)):
@@ -492,19 +492,12 @@ def _missing(instance: Instance, service: int, row: int, beside: Iterable[int]) 
     return next(iter(paths), "") or next((vague.demand[other] for other in sorted(beside)), "")
 
 
-def _waiting(instance: Instance, s: Services, direct: dict[int, str]) -> dict[int, str]:
+def _waiting(instance: Instance, direct: dict[int, str]) -> dict[int, str]:
     """The same for services that are down and wait for these."""
-    found = dict(direct)
-    if not found:
-        return found
-    users: dict[int, list[int]] = {}
-    for row in np.flatnonzero(s.base_lost).tolist():
-        tools = {*tools_of_base(s, instance.tools, row), *doubtful_tools(s, instance.tools, row)}
-        for other in tools.union(s.hard[row]):
-            users.setdefault(other, []).append(row)
+    found, users = dict(direct), doubted_with(instance)
     queue = sorted(found)
     for row in queue:
-        for user in users.get(row, ()):
+        for user in users[row]:
             if user not in found:
                 found[user] = found[row]
                 queue.append(user)

@@ -52,7 +52,7 @@ KINDS: Final = planned_in_order(lambda kind: kind.planner_code)
 """Step kinds known to the kernels, in the order of their codes."""
 
 MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)
-CONFLICT, USES, BUDGETS, AHEAD_WAIT, STORE_WAIT, VICTIMS, MOVERS, MOVER_ROWS = range(10, 18)
+CONFLICT, USES, BUDGETS, AHEAD_WAIT, STORE_WAIT, VICTIMS, MOVERS, MOVER_ROWS, DOUBTED_WITH = range(10, 19)
 """Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component, and of
 WAIT and NEED_STORE what its starts wait for: START_WAIT, START_STORE; AHEAD_WAIT: of WAIT all but what it
 only needs to serve; SOFT, HARD_USER by service; TOOL by kind;
@@ -60,9 +60,9 @@ ON_ROW: entries of present on a row that may be shed, least valuable first; CONF
 group; USES: lines of `use` of a set (set 0 is empty); BUDGETS: budgets of power that rows draw from, of each
 list of them that occurs; STORE_WAIT: components that a restore of a store waits for; VICTIMS: one list, least
 valuable first; MOVERS: entries of present on a row that may move elsewhere, least valuable first; MOVER_ROWS:
-one list, rows with any."""
+one list, rows with any; DOUBTED_WITH: by service, those whose base waits for its base."""
 GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
-    18, 25
+    19, 26
 )
 """Plain tables in the heap."""
 
@@ -105,13 +105,14 @@ SERVICE_TYPE: Final = _record(
     *_fields(
         "base_starts top_starts start verify shift_ticks shed per_server rack_cap feed_cap site_cap",
         "conflict tier shift base_lost top_lost blocked surviving serves base_weight top_weight",
-        "component shift_set first_present last_present sheddable movable alone unsure",
+        "component shift_set first_present last_present sheddable movable alone unsure unjudged",
     ),
     ("verify_at", *_PAIR),
     ("verify_manual", *_PAIR),
     *_fields(
         "head left top_shed_at base_shed_at base_at top_at top_own top_done shift_at shift_manual",
         "leaves breach spared written_off moved again stays base_since top_since",
+        "base_doubt top_doubt move_doubt",
     ),
 )
 ROW_TYPE: Final = _record(
@@ -120,7 +121,9 @@ ROW_TYPE: Final = _record(
     ("free", *_VECTOR),
     ("unshed", *_VECTOR),
     ("spare", *_VECTOR),
-    *_fields("on_at boot_at boot_manual shed_end count conflict_mark boot_log marked conflicted booted"),
+    *_fields(
+        "on_at boot_at boot_manual shed_end count conflict_mark boot_log marked conflicted booted doubt"
+    ),
 )
 BY_HAND, BY_HAND_LAST = 1, 2
 """Values of `by_hand` of a group: people boot it and are there anyway, or only where nothing else is left."""
@@ -169,8 +172,10 @@ class Board(NamedTuple):
 
     group: rows alike in pool and boot kind (dark 0: on), dark groups take racks in turn; vague: a bit for
     each resource of which no one knows how much is free; unsure, of a service: no one knows what its replicas
-    demand; free: capacity of a row once everything scheduled is
-    on it, unshed: the part of it that waits for no shed; on_at: from when a row is on (UNKNOWN: not booted);
+    demand; unjudged: no one knows what the loss does to it; vague, of the board: 1 if any fact is unknown;
+    doubt, base_doubt, top_doubt: depends on an unknown fact, see `doubts`; move_doubt: of what moves, its new
+    place; free: capacity of a row once all that is scheduled is on it, unshed: the part that waits for no
+    shed; on_at: from when a row is on (UNKNOWN: not booted);
     started, shed, held: logs; `waits` 1: the start uses capacity that a shed frees; pinned: rows of an
     earlier placement, by item; base_at, top_at: from when a milestone holds (NEVER: not at all); outset: what
     is held before anything is planned (power steps); ready: tick before which a group cannot boot; release:
@@ -190,6 +195,7 @@ class Board(NamedTuple):
     width: int
     last_tier: int
     components: int
+    vague: int
     service: Table
     row: Table
     group: Table

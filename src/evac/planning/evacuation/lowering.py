@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.circles import never_planned, tools_of_base, unjudged_tool
+from evac.derive.circles import doubted_with, never_planned, tools_of_base, unjudged_tool
 from evac.derive.stores import freshness
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
@@ -70,7 +70,7 @@ class _Heap:
         for table in sorted(self._parts):
             base[table] = at
             part = self._parts[table]
-            if table <= b.MOVER_ROWS:
+            if table <= b.DOUBTED_WITH:
                 part[: int(part[0])] += at
             at += len(part)
         return np.concatenate([self._parts[t] for t in sorted(self._parts)]), base
@@ -115,6 +115,7 @@ def lower(instance: Instance) -> Board:
         width=instance.horizon + spare,
         last_tier=int(instance.services.tier.max(initial=0)),
         components=_components(instance),
+        vague=int(bool(instance.vague or instance.unjudged)),
         service=service,
         row=rows,
         group=group,
@@ -258,6 +259,7 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
     table["serves"] = s.m
     table["alone"][list(s.alone)] = 1
     table["unsure"][list(instance.vague.demand)] = 1
+    table["unjudged"][list(instance.unjudged)] = 1
     table["base_starts"] = [s.base_starts(k) if s.base_lost[k] else 0 for k in range(count)]
     table["top_starts"] = [s.top_starts(k) if s.top_lost[k] else 0 for k in range(count)]
     table["shift_ticks"] = s.change + s.settle
@@ -326,6 +328,7 @@ def _graph(instance: Instance, heap: _Heap) -> None:
     heap.ragged(b.START_STORE, [sorted(x) for x in first_stores])
     heap.ragged(b.SOFT, s.soft)
     heap.ragged(b.HARD_USER, users)
+    heap.ragged(b.DOUBTED_WITH, doubted_with(instance))
     heap.ragged(b.CONFLICT, conflicts)
 
 

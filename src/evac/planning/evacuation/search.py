@@ -66,12 +66,11 @@ from evac.planning.evacuation.items import (
 from evac.planning.evacuation.legality import breaks_rules
 from evac.planning.evacuation.making_way import place_failed
 from evac.planning.evacuation.moves import restart_shed, shed_times
+from evac.planning.evacuation.pricing import cost, extra_for_doubt, value
 from evac.planning.evacuation.timing import tool_at
 
 EACH_ODDS = 4
 """One change in this many, of the rows that an item avoids, changes its replicas per server instead."""
-GRACE_FACTOR = 16
-"""Weight of a tick after the grace relative to one before, if there is a grace."""
 FRACTION_BITS = 10
 LN2_PERMILLE = 693
 _GENERATE, _ANNEAL, _SWEEP, _USE_ROOM = range(4)
@@ -154,13 +153,6 @@ def _goes_ahead(board: Board, component: int) -> bool:
     """Whether a base may start before what it needs only to serve: not if it ran or was tried."""
     tried = board.item[component].done or board.item[component].ahead != UNKNOWN
     return not tried and _wants(board, component)
-
-
-@inner
-def cost(board: Board, at: int) -> int:
-    """Cost of one unit of weight if its milestone holds from a tick on, as the search counts it."""
-    until = min(at, board.horizon)
-    return until + (GRACE_FACTOR * max(0, until - board.grace) if board.grace else 0)
 
 
 @inner
@@ -299,13 +291,6 @@ def _end(board: Board, item: int) -> int:
 
 
 @inner
-def outage(board: Board, since: int, back: int, gone: int) -> int:
-    """Ticks of [0, H) without a milestone that is missing from `since` to `back`, and from `gone` on."""
-    horizon = board.horizon
-    return min(horizon, max(0, min(back, horizon) - since) + horizon - min(gone, horizon))
-
-
-@inner
 def _finish(board: Board) -> int:
     """Sets times of tops, including soft dependencies and sheds; returns the objective as the search counts
     it.
@@ -328,30 +313,15 @@ def _finish(board: Board) -> int:
             gone = min(gone, board.service[other].base_shed_at)
         board.service[service].top_at = top
         board.service[service].top_shed_at, board.service[service].top_since = gone, since
-        total += board.service[service].base_weight * _value(
+        total += board.service[service].base_weight * value(
             board,
             board.service[service].base_since,
             board.service[service].base_at,
             board.service[service].base_shed_at,
         )
-        total += board.service[service].top_weight * _value(board, since, top, gone)
-    return total
-
-
-@inner
-def _value(board: Board, since: int, back: int, gone: int) -> int:
-    """Outage as the search counts it: ticks within the grace count a little."""
-    plain = outage(board, since if since > board.grace else 0, back, gone)
-    return plain if board.grace == 0 else GRACE_FACTOR * outage(board, since, back, gone) + plain
-
-
-@kernel
-def objective(board: Board) -> int:
-    """Weighted person-ticks of a finished generation: the Z of the model."""
-    total = 0
-    for s in board.service:
-        total += s.base_weight * outage(board, s.base_since, s.base_at, s.base_shed_at)
-        total += s.top_weight * outage(board, s.top_since, s.top_at, s.top_shed_at)
+        total += board.service[service].top_weight * value(board, since, top, gone)
+    if board.vague:
+        total += extra_for_doubt(board)
     return total
 
 

@@ -38,11 +38,11 @@ from evac.planning.evacuation.order import (
     lost_tools,
     tier_order,
 )
+from evac.planning.evacuation.pricing import objective, price_of_doubt
 from evac.planning.evacuation.search import (
     anneal,
     as_run,
     generate,
-    objective,
     sweep,
     use_capacity,
 )
@@ -303,7 +303,7 @@ def _search_small(
             break
         if chunk < CHUNKS and barren >= len(COOLINGS):
             continue
-        share, heat = max(1, work // CHUNKS), best.value // COOLINGS[chunk % len(COOLINGS)]
+        share, heat = max(1, work // CHUNKS), _certain(board, best) // COOLINGS[chunk % len(COOLINGS)]
         spread = chunk >= CHUNKS
         option_share = SPREAD_OPTION_SHARE if spread else OPTION_SHARE
         again = _anneal(board, best, random, share << spread, heat, option_share, int(spread))
@@ -313,6 +313,15 @@ def _search_small(
         if progress is not None:
             progress(min((chunk + 1) * share, work), work, best.value)
     return best
+
+
+def _certain(board: Board, found: Found) -> int:
+    """The value without what it has for doubts, from which descents begin: that part no order may change."""
+    if not board.vague:
+        return found.value
+    keep_rows(board, int(found.pinned))
+    generate(board, found.order, found.options, NEVER)
+    return found.value - int(price_of_doubt(board))
 
 
 def _in_full(board: Board, found: Found) -> Found:
@@ -363,7 +372,7 @@ def _sweep(
     generate(board, found.order, found.options, NEVER)
     order = found.order.copy()
     as_run(board, order)
-    heat = found.value // HEAT_DIVISOR * (turns - turn) // turns
+    heat = (found.value - int(price_of_doubt(board))) // HEAT_DIVISOR * (turns - turn) // turns
     value = sweep(board, order, found.options, random, window, tries, max(heat, 1))
     if value >= found.value or (found.legal and breaks_rules(board)):
         return found
