@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from evac.derive.affected import counts_by_service, sites_left
-from evac.derive.domains import Loss, Topology, server_row, site_of_replicas
+from evac.derive.domains import Loss, Topology, lost_now, server_row, site_of_replicas
 from evac.derive.pools import replicas_lost
 from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
@@ -40,10 +40,12 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     there = counts_by_service(now, here, services)
     short = _short_of_home(top, now, home)
     missing = np.minimum(np.maximum(0, belongs - there), short)
-    leaves = (missing > 0) | ((belongs > 0) & (short == 0) & _users_elsewhere(top, home))
+    elsewhere = _users_elsewhere(top, home)
+    leaves = (missing > 0) | ((belongs > 0) & (short == 0) & elsewhere)
     total = counts_by_service(home, home.count, services)
     over = np.array([service.id in estate.surplus for service in estate.services], np.bool_)
-    stops = leaves | ((belongs > 0) & (short == 0) & over)
+    gone = counts_by_service(home, replicas_lost(top, lost_now(top), replicas=home), services)
+    stops = leaves | (((belongs > 0) | ((gone == 0) & ~elsewhere)) & (short == 0) & over)
     surplus = counts_by_service(now, now.count, services) + missing - total
     return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, stops, surplus))
 

@@ -10,9 +10,10 @@ import pytest
 from evac.audit import audit
 from evac.audit.impacts import planned
 from evac.derive.planning_instance import derive
-from evac.derive.situation import Done, moved, of
+from evac.derive.situation import Done, estate_after, moved, of
 from evac.model.estate import Estate
 from evac.model.observation import Observation
+from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
 from evac.model.situation import Effects
 from evac.planning.plan import plan
@@ -140,6 +141,29 @@ def test_the_estate_after_the_run_has_it_where_it_moved(tmp_path: Path) -> None:
     names = {row: pool.id for row, pool in enumerate(now.pools)}
     rows = now.replicas.service == [one.id for one in now.services].index("wiki")
     assert [names[int(row)] for row in now.replicas.target[rows]] == ["pc"]
+
+
+def _cut(estate: Estate, made: Plan, kind: str) -> Estate:
+    """The estate after a run of a plan that ended before its first step of a kind."""
+    end = min(step.start_ms for step in made.steps if step.kind == kind)
+    done = [Done(step, step.end_ms) for step in made.steps if step.end_ms <= end and step.kind != kind]
+    left = moved(estate, made.scenario, done, run="r", ended_ms=9)
+    return of(estate, Observation(at_ms=10, effects=Effects((), (left,)))).estate
+
+
+@pytest.mark.parametrize("lost", [(), ("b",)])
+def test_a_failback_stops_what_a_cut_move_left_twice(tmp_path: Path, lost: tuple[str, ...]) -> None:
+    """Not where home is lost: then the new replica is all that is left of it."""
+    estate = pools(tmp_path)
+    now = _cut(estate, plan(estate, lose("a")), "shed")
+    assert now.surplus == ("wiki",)
+    now = replace(now, lost=lost)
+    made = plan(now, Scenario("failback", ("a",)))
+    stops = [(step.target, step.servers) for step in made.steps if step.kind == "stop"]
+    assert stops == ([] if lost else [("wiki", (("pc", 1),))])
+    assert check(now, made).violations == ()
+    after = estate_after(now, made)
+    assert after.surplus == (("wiki",) if lost else ())
 
 
 HALLS = POOLS.replace(
