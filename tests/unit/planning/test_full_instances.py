@@ -17,7 +17,7 @@ from evac.planning.evacuation import idle_sheds
 from evac.planning.evacuation.board import NEVER, PINNED, SHEDS, STARTS
 from evac.planning.evacuation.order import closure_order
 from evac.planning.evacuation.search import generate
-from evac.planning.evacuation.solve import default_options, prepare
+from evac.planning.evacuation.solve import default_options, first_plan, prepare
 from evac.planning.evacuation.starts import keep_rows, remember
 from evac.planning.plan import plan_instance
 from evac.verify import check_instance
@@ -38,6 +38,12 @@ def test_the_checker_accepts_plans_of_full_instances(first: int) -> None:
     for seed in range(first, first + 10):
         instance = build(full_draft(seed))
         assert check_instance(instance, plan_instance(instance)).violations == (), seed
+
+
+@pytest.mark.parametrize("seed", [50_502, 50_569, 50_689])
+def test_the_checker_accepts_plans_in_which_several_sheds_decide(seed: int) -> None:
+    instance = build(full_draft(seed))
+    assert check_instance(instance, plan_instance(instance)).violations == ()
 
 
 def _service(name: str, tier: int, cpu: int, *running: str, **facts: object) -> ServiceDraft:
@@ -117,6 +123,23 @@ def test_time_is_short_where_as_many_sheds_as_it_takes_come_too_late() -> None:
     pay = _service("pay", 0, 2, replicas=2)
     assert _planned(_instance(pay, wiki, v0=4, horizon=230, sheds=1))[1] == {"pay": "unplaced"}
     assert _planned(_instance(pay, wiki, v0=4, horizon=260, sheds=1))[1]["pay"] == "restored"
+
+
+def test_what_is_quickest_goes_where_the_least_valuable_is_too_slow() -> None:
+    """One shed at a time: three of small free too little in time, large and one of them free enough."""
+    small = _service("small", 2, 1, "v0", "v0", "v0", people=1, shed=60)
+    large = _service("large", 2, 5, "v0", people=900, shed=60)
+    pay = _service("pay", 0, 3, replicas=2, start=60, verify=0)
+    states = _planned(_instance(pay, small, large, v0=8, horizon=200, sheds=1))[1]
+    assert states["pay"] == "restored"
+
+
+def test_no_lower_tier_must_make_way_with_more_sheds_than_there_is_time_for() -> None:
+    """One shed at a time: mid needs the capacity of two, and the second would be over too late."""
+    ads = _service("ads", 3, 2, "v0", "v0", people=1, shed=100)
+    instance = _instance(_service("mid", 2, 4, people=9), ads, v0=4, horizon=230, sheds=1)
+    assert first_plan(*prepare(instance)).legal
+    assert _planned(instance)[1] == {"mid": "unplaced"}
 
 
 def test_rows_that_are_kept_shed_only_lower_tiers() -> None:

@@ -41,6 +41,7 @@ from evac.planning.evacuation.board import (
     close_spread,
     open_spread,
 )
+from evac.planning.evacuation.shed_time import sheds_over
 from evac.planning.evacuation.shedding import base_is_shed, is_dead, keep_at_home, leave_home
 from evac.planning.evacuation.timing import fits_at, hands, release_to, reserve, schedule, when
 
@@ -337,13 +338,16 @@ def _all_started(board: Board, service: int, wanted: int, since: int) -> int:
 
 @inner
 def _has_time(board: Board, service: int, wanted: int) -> bool:
-    """Whether a service that lacks `wanted` replicas could be back before the horizon, ignoring capacity."""
+    """Whether a service that lacks `wanted` replicas could be back before the horizon. Ignores capacity, but
+    for how many sheds it takes at least: the last start follows the last of them.
+    """
     held = board.size[HELD]
     record = board.service[service]
     _find_ready(board, service)
     end = _all_started(board, service, wanted, _needs_met(board, service, START_WAIT, START_STORE))
     if end < NEVER:
-        end = max(end, _needs_met(board, service, WAIT, NEED_STORE))
+        over = sheds_over(board, service, wanted)
+        end = max(end, over + record.start, _needs_met(board, service, WAIT, NEED_STORE))
     if end < NEVER:
         _, end, _ = schedule(board, VERIFY, 0, record.verify, end)
     if end < NEVER and record.shift:

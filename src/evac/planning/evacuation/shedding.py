@@ -14,12 +14,14 @@ from evac.planning.compiled import inner, spliced
 from evac.planning.evacuation.board import (
     ENTRY,
     HARD_USER,
+    HELD,
     LEFTOVERS,
     LEVEL,
     MOVERS,
     NEED,
     NEVER,
     ON_ROW,
+    RELEASED,
     SHED,
     SHEDS,
     STARTS,
@@ -32,7 +34,7 @@ from evac.planning.evacuation.board import (
     is_barred,
     within_spread,
 )
-from evac.planning.evacuation.timing import hands, latest_shed, lift, reserve, shed_length, when
+from evac.planning.evacuation.timing import hands, latest_shed, lift, release_to, reserve, shed_length, when
 
 
 @inner
@@ -207,14 +209,18 @@ def sheds_for(board: Board, service: int, row: int, level: int) -> int:
     impossible.
 
     They are written after the end of the shed log and are not executed yet. If they would go too late for
-    the service, those that would are passed over.
+    the service, those that would are passed over; if that is still too late, the quickest are taken.
     """
     if not _could_cover(board, service, row):
         return -1
     lines = _least_sheds(board, service, row, level, False)
-    if lines > 0 and _is_late(board, service, sheds_end(board, row, lines)[0]):
-        lines = _least_sheds(board, service, row, level, True)
-    return lines
+    if lines <= 0 or not _is_late(board, service, _end_in_turn(board, row, lines)):
+        return lines
+    lines = _least_sheds(board, service, row, level, True)
+    if lines > 0 and not _is_late(board, service, _end_in_turn(board, row, lines)):
+        return lines
+    quick = _quickest_sheds(board, service, row, level)
+    return quick if quick > 0 else _least_sheds(board, service, row, level, True)
 
 
 @inner
@@ -251,6 +257,50 @@ def _least_sheds(board: Board, service: int, row: int, level: int, in_time: bool
     if not _covered(board):
         return -1
     return _put_back(board, first, last) - first
+
+
+@inner
+def _quickest_sheds(board: Board, service: int, row: int, level: int) -> int:
+    """Like `_least_sheds`, but takes first what covers the need in the least time, one after the other."""
+    for r in range(board.vector.shape[1]):
+        board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
+    first = board.size[SHEDS]
+    last = first
+    while not _covered(board) and last + 1 < len(board.shed):
+        found, found_count, least = -1, 0, NEVER
+        for k in range(board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]):
+            entry = board.heap[k]
+            victim = board.present[entry].service
+            lower = board.service[victim].tier > board.service[service].tier
+            most = _may_shed(board, entry, level) if lower else 0
+            count = 0 if _is_noted(board, entry, first, last) else _enough(board, victim, most)
+            ticks = count * (board.service[victim].shed + 1) * _times_over(board, victim, count)
+            if count > 0 and ticks < least:
+                found, found_count, least = entry, count, ticks
+        if found < 0:
+            return -1
+        note_shed(board, last, found, found_count, service)
+        last += 1
+    return _put_back(board, first, last) - first
+
+
+@inner
+def _is_noted(board: Board, entry: int, first: int, last: int) -> bool:
+    noted = 0
+    for line in range(first, last):
+        noted += board.shed[line].entry == entry
+    return noted > 0
+
+
+@inner
+def _times_over(board: Board, victim: int, count: int) -> int:
+    """How many times as much as so many replicas of a victim free is needed, at least 1."""
+    times = 1
+    for r in range(board.vector.shape[1]):
+        demand = max(count, 1) * board.service[victim].demand[r]
+        if board.vector[NEED, r] > 0 and demand > 0:
+            times = max(times, -(-board.vector[NEED, r] // demand))
+    return times
 
 
 @inner
@@ -306,6 +356,24 @@ def sheds_end(board: Board, row: int, lines: int) -> tuple[int, bool]:
             return NEVER, False
         end, in_turns = max(end, at + length), in_turns or count < board.shed[line].count
     return end, in_turns
+
+
+@inner
+def _end_in_turn(board: Board, row: int, lines: int) -> int:
+    """When the sheds written by `sheds_for` would have ended if each of them was done in turn."""
+    end, held, released = board.row[row].shed_end, board.size[HELD], board.size[RELEASED]
+    uses = board.pool[board.row[row].pool].shed_set
+    for line in range(board.size[SHEDS], board.size[SHEDS] + lines):
+        left = board.shed[line].count
+        while left > 0 and end < NEVER and board.size[HELD] + 1 < len(board.held):
+            victim = board.present[board.shed[line].entry].service
+            at, length, by_hand, count = _shed_when(board, row, victim, left)
+            if at < NEVER:
+                reserve(board, uses, hands(board, SHED, by_hand), length, count, at)
+            end, left = max(end, at + length if at < NEVER else NEVER), left - count
+    release_to(board, held)
+    board.size[RELEASED] = released  # all is as it was: what was busy still is
+    return end
 
 
 @inner

@@ -175,11 +175,14 @@ def _mend(board: Board, items: Items, found: Found) -> Found:
 
 
 def _put_off_below(board: Board, shed: Ints) -> None:
-    """Puts off what no service needs that is as important as those that were shed."""
+    """Puts off what no service needs that is as important as those that were shed, and whose other needs are
+    met.
+    """
     if not len(shed):
         return
-    tier = board.service["tier"]
-    needed = tier <= tier[shed].min()
+    tier, items = board.service["tier"], board.item[board.service["component"]]
+    in_vain = (board.service["base_lost"] > 0) & (items["at"] >= NEVER) & (items["why"] == 0)
+    needed = (tier <= tier[shed].min()) & ~in_vain
     while True:
         users = [needed[entries(board, HARD_USER, service)].any() for service in range(len(needed))]
         more = needed | np.array(users, np.bool_)

@@ -124,7 +124,7 @@ def latest(board: Board, uses: int, hands: int, ticks: int, count: int, since: i
 
 
 @inner
-def _hold(board: Board, uses: int, ticks: int, count: int, at: int) -> None:
+def hold(board: Board, uses: int, ticks: int, count: int, at: int) -> None:
     """Holds (or with a negative count releases) a set of uses, and counts full ticks."""
     for k in range(board.heap[board.base[USES] + uses], board.heap[board.base[USES] + uses + 1]):
         use = board.use[board.heap[k]]
@@ -146,8 +146,8 @@ def _hold(board: Board, uses: int, ticks: int, count: int, at: int) -> None:
 @inner
 def reserve(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -> None:
     """Holds the uses of `count` actions from `at`, and logs it for undo."""
-    _hold(board, uses, ticks, count, at)
-    _hold(board, hands, ticks, count, at)
+    hold(board, uses, ticks, count, at)
+    hold(board, hands, ticks, count, at)
     if uses == 0 and hands == 0:
         return
     line = board.held[board.size[HELD]]
@@ -163,8 +163,8 @@ def release_to(board: Board, mark: int) -> None:
     while board.size[HELD] > mark:
         board.size[HELD] -= 1
         line = board.held[board.size[HELD]]
-        _hold(board, line.uses, line.ticks, -line.count, line.at)
-        _hold(board, line.hands, line.ticks, -line.count, line.at)
+        hold(board, line.uses, line.ticks, -line.count, line.at)
+        hold(board, line.hands, line.ticks, -line.count, line.at)
 
 
 @inner
@@ -182,8 +182,8 @@ def lift(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -
             line.count, line.at = last.count, last.at
             board.size[HELD] -= 1
             break
-    _hold(board, uses, ticks, -count, at)
-    _hold(board, hands, ticks, -count, at)
+    hold(board, uses, ticks, -count, at)
+    hold(board, hands, ticks, -count, at)
 
 
 @inner
@@ -378,13 +378,15 @@ def boot(board: Board, row: int, group: int) -> bool:
 
 
 @inner
+def step_length(board: Board, kind: int, regular: int, by_hand: int) -> int:
+    """Ticks a step of a kind takes that takes `regular` ticks with tools."""
+    return max(regular, board.heap[board.base[MANUAL_TICKS] + kind]) if by_hand else regular
+
+
+@inner
 def shed_length(board: Board, service: int, by_hand: int) -> int:
     """Ticks a shed takes."""
-    return (
-        max(board.service[service].shed, board.heap[board.base[MANUAL_TICKS] + SHED])
-        if by_hand
-        else board.service[service].shed
-    )
+    return step_length(board, SHED, board.service[service].shed, by_hand)
 
 
 @inner
