@@ -177,6 +177,7 @@ async def _rebuilt(
         incoming.unlink(missing_ok=True)
     await _settle_events(own)
     await link.change("RESET MASTER")
+    await link.change("SET GLOBAL gtid_binlog_state = %s", _history(theirs.written, position))
     await link.change("SET GLOBAL gtid_slave_pos = %s", position)
     await obey(link, seen, order, rebuilding="")
     return evidence
@@ -278,6 +279,20 @@ async def _position(upstream: MariadbLink, dump: Path) -> str:
         words = f"{upstream.member.address} no longer has the log that its dump began with"
         raise OutcomeUnknown("rebuild-late", words)
     return str(row["at"])
+
+
+def _history(written: str, position: str) -> str:
+    """What a server's log must say that it has had, so that no other one counts that as its own: all that the
+    primary's did before its dump, and the position of the dump, as the newest of each domain.
+    """
+    known = positions(written)
+    newest = positions(position)
+    older = {key: number for key, number in known.items() if key not in newest}
+    return ",".join(
+        f"{domain}-{server}-{number}"
+        for part in (older, newest)
+        for (domain, server), number in sorted(part.items())
+    )
 
 
 async def _replace(own: MariadbLink, shop: Workshop, databases: Sequence[str], dump: Path) -> None:
