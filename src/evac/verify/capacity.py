@@ -49,7 +49,7 @@ def check_placement(reading: Reading) -> None:
                 reading.complain(
                     "F3", timed.step.id, f"{instance.row_names[row]} is not in pool {timed.step.pool}"
                 )
-            if timed.step.kind == "start" and not instance.eligible[timed.service, pool]:
+            if kind_of(timed.step.kind).replicas > 0 and not instance.eligible[timed.service, pool]:
                 reading.complain("F10", timed.step.id, f"may not run on {instance.row_names[row]}")
     for row, timed in reading.boots.items():
         if not instance.rows.dark[row]:
