@@ -88,7 +88,7 @@ class _In:
             self.door.silent -= 1
             raise Unavailable("silent")
         if self.door.forbids and event.kind == self.door.forbids:
-            raise NotAllowed("proof-refused", "policy does not take this proof")
+            raise NotAllowed("proof-refused", "policy does not take this proof", "attest it")
         return await self.door.change(self.step, event.kind)
 
 
@@ -177,13 +177,34 @@ def test_a_result_that_cannot_stand_is_a_failure_that_asks_a_person() -> None:
         task = asyncio.create_task(execution.run())
         while execution.view.phase != "paused":
             await asyncio.sleep(0.005)
-        assert execution.view.step("fence/s0").failure[0] == "proof-refused"
+        said = ("proof-refused", "policy does not take this proof; next: attest it")
+        assert execution.view.step("fence/s0").failure == said
         request = Request("r1", "attest", "mina", "unplugged it", step="fence/s0")
         await store.transact((), (Put(requests.key_of("run-1", "r1"), requests.encode(request)),))
         assert await task == "succeeded_with_exceptions"
         entry = await store.get("epoch/s0")
         assert entry is not None
         assert entry.value == b"step_attested"
+        await leading.release()
+
+    run_virtually(story())
+
+
+def test_a_step_that_a_guard_refuses_says_what_to_do() -> None:
+    async def story() -> None:
+        store = MemoryStore(LOOP_MS)
+        refused = NotAllowed("site-left", "ansan is lost", "restore the site first")
+        ground, door = Ground(stores(1), store=store), Door(store, [refused])
+        leading = await ground.lead()
+        execution = await ground.begin(leading, admission=door)
+        task = asyncio.create_task(execution.run())
+        while execution.view.phase != "paused":
+            await asyncio.sleep(0.005)
+        said = ("site-left", "ansan is lost; next: restore the site first")
+        assert execution.view.step("fence/s0").failure == said
+        request = Request("r1", "skip", "mina", "by hand", step="fence/s0")
+        await store.transact((), (Put(requests.key_of("run-1", "r1"), requests.encode(request)),))
+        assert await task == "succeeded_with_exceptions"
         await leading.release()
 
     run_virtually(story())

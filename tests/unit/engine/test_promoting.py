@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order
-from evac.engine.runs.performing import Performer, Terms, Try
+from evac.engine.runs.performing import TEXT_MOST, Performer, Terms, Try, words_of
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.model.run_policy import Patience
 from evac.run.values import RunStep
@@ -78,6 +80,17 @@ def test_nothing_is_looked_at_where_nothing_was_begun() -> None:
 def test_a_failure_that_no_retry_mends_says_what_to_do() -> None:
     said = Permanent("stale-token", "it obeyed another leader", "stop this controller")
     assert outcome(Member(said, "absent"))[1]["message"] == f"{said.message}; next: {said.hint}"
+
+
+@given(st.text(max_size=700), st.text(max_size=700))
+def test_words_of_a_failure_have_its_hint_whole_however_long_it_is(message: str, hint: str) -> None:
+    words = words_of(Permanent("refused", message, hint))
+    assert len(words) <= TEXT_MOST
+    if not hint:
+        assert words == message if len(message) <= TEXT_MOST else words.endswith("…")
+    elif len(hint) < TEXT_MOST - len("; next: "):
+        assert words.endswith(f"; next: {hint}")
+        assert words.removesuffix(f"; next: {hint}").removesuffix("…") in message
 
 
 class Frozen(Member):

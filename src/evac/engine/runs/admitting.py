@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar, cast
 from evac.drivers.port import Action
 from evac.engine.runs.live_actions import PREFIX as STANDING
 from evac.engine.runs.live_actions import refuse_old_standing
-from evac.engine.runs.performing import Outcome, Try
+from evac.engine.runs.performing import Outcome, Try, words_of
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import RUNGS, DataSets, Epoch, HeldSet
 from evac.engine.stores.guards import Guards, Permit
@@ -505,8 +505,8 @@ def _cannot_stand(doing: Doing, error: EvacError) -> Outcome:
     if doing == "observe":
         return "step_observed", {"outcome": "unclear", "evidence": {"why": error.message}}
     if doing == "undo":
-        return "undo_failed", {"code": error.code, "message": error.message, "again_ms": NO_MORE}
-    return "step_failed", {"code": error.code, "message": error.message, "again_ms": NO_MORE}
+        return "undo_failed", {"code": error.code, "message": words_of(error), "again_ms": NO_MORE}
+    return "step_failed", {"code": error.code, "message": words_of(error), "again_ms": NO_MORE}
 
 
 async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: EvacError) -> None:
@@ -535,7 +535,7 @@ async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: 
 
 async def _give_up(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: EvacError) -> None:
     """Refused for good, so that the run asks a person or ends instead of waiting forever."""
-    data = {"code": error.code, "message": error.message, "again_ms": NO_MORE}
+    data = {"code": error.code, "message": words_of(error), "again_ms": NO_MORE}
     if doing == "undo":
         told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "rolled back"}
         await bench.ask("undo_started", step, attempt, told, Permit())

@@ -166,8 +166,7 @@ class Performer:
 
     async def _gave_up(self, one: Try, error: Permanent) -> Outcome:
         """It failed for good. A server that may still draw power is checked at once: off is off."""
-        words = f"{error.message}; next: {error.hint}" if error.hint else error.message
-        kind, data = _failed(error.code, words, NO_MORE)
+        kind, data = _failed(error.code, words_of(error), NO_MORE)
         known = BOOT_CODES.get(error.code)
         if known is not None and known.draws and not self._terms.dry_run:
             seen = await self.observe(one)
@@ -363,7 +362,7 @@ class Performer:
         except (LeaseLost, asyncio.CancelledError):
             raise
         except Permanent as error:
-            return "undo_failed", _failed(error.code, error.message, NO_MORE)[1]
+            return "undo_failed", _failed(error.code, words_of(error), NO_MORE)[1]
         except Retryable as error:
             wait_ms = again_ms(self._terms.patience, one.tries, error.after_ms)
             return "undo_failed", _failed(error.code, error.message, wait_ms)[1]
@@ -429,6 +428,16 @@ def _hangs(seen: Observed) -> bool:
     return seen.evidence.get("power") == "on" and seen.evidence.get("state") == BOOTING
 
 
+def words_of(error: EvacError) -> str:
+    """Why a step failed for good, and what to do next: people read both where the run is shown. What is too
+    long is cut before the hint.
+    """
+    if not error.hint:
+        return _short(error.message)
+    hint = _short(f"; next: {error.hint}")
+    return _short(error.message, TEXT_MOST - len(hint)) + hint
+
+
 def _why(outcome: Outcome) -> tuple[str, str]:
     return outcome[1]["code"], outcome[1]["message"]
 
@@ -455,5 +464,5 @@ def _collect(evidence: dict[str, Any], more: Mapping[str, Any]) -> None:
         evidence[key] = value if isinstance(value, bool | int) else _short(str(value))
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= TEXT_MOST else text[: TEXT_MOST - 1] + "…"
+def _short(text: str, most: int = TEXT_MOST) -> str:
+    return text if len(text) <= most else text[: max(0, most - 1)] + "…" * (most > 0)
