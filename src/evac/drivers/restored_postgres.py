@@ -38,6 +38,8 @@ SOCKET_PORT: Final = 5432
 STOP_S: Final = 20
 OWNER: Final = "postgres"
 PAUSE_S: Final = 0.05
+ANSWER_S: Final = 20
+"""Limit for the answer of a server that accepts connections: a busy one is not stopped."""
 HBA: Final = "local all all trust\n"
 INCLUDED: Final = "conf.d"
 """The folder that Debian's configuration includes."""
@@ -247,7 +249,17 @@ class Engine:
         sync(status)
 
     async def serve(self, watch: Stopwatch) -> None:
-        """Start it for clients, and wait until it accepts connections."""
+        """Start it for clients unless it runs, and wait until it accepts connections."""
+        status = await self._tool("pg_ctl").run(
+            "status", "-D", str(self.data), timeout_s=watch.left_s, allowed=(0, 3, 4)
+        )
+        if status.code == 0:  # it took too long to answer before; a second server would not start
+            while not await self.takes_writes(watch):
+                if watch.left_s <= 0:
+                    words = f"PostgreSQL did not answer within {watch.timeout_s:.0f} s"
+                    raise Retryable("restore-slow", words, "allow more time")
+                await asyncio.sleep(PAUSE_S)
+            return
         options = self._own_files() | {
             key: str(self.settings[name])
             for key, name in (("listen_addresses", "host"), ("port", "port"))
@@ -274,7 +286,8 @@ class Engine:
             return False
         host = lines[5].strip() or lines[4].strip()
         host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        argv = ("-q", "-h", host, "-p", lines[3].strip(), "-t", "2")
+        seconds = max(1, min(int(watch.left_s), ANSWER_S))
+        argv = ("-q", "-h", host, "-p", lines[3].strip(), "-t", str(seconds))
         ended = await self._tool("pg_isready").run(*argv, timeout_s=watch.left_s, allowed=(0, 1, 2, 3))
         return ended.code == 0
 

@@ -100,8 +100,30 @@ class RestoredServer:
     async def start(
         self, *argv: str, answers: Callable[[], Awaitable[bool]], watch: Stopwatch, log: Path | None = None
     ) -> None:
-        """Start it and wait until it responds. Raises `Permanent` if it exits, `Retryable` if it is slow."""
+        """Start it unless it runs, and wait until it responds: one that was too busy to answer is not started
+        again. Raises `Permanent` if it exits, `Retryable` if it is slow.
+        """
         log = log or self.data / LOG
+        if self.pid() is None:
+            await self._begin(argv, log)
+        begun_s = time.monotonic()
+        while watch.left_s > 0:
+            if await answers():
+                return
+            gone = (self.data / PID).exists() or begun_s + BEGIN_S < time.monotonic()
+            if self.pid() is None and gone:
+                tail = ""
+                if log.is_file():
+                    tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+                why = f"{Path(argv[0]).name} does not start from the restored data: {' '.join(tail.split())}"
+                raise Permanent("restore-incomplete", why, "prove the backup, or restore an older one")
+            await asyncio.sleep(PAUSE_S)
+        name = Path(argv[0]).name
+        raise Retryable(
+            "restore-slow", f"{name} did not answer within {watch.timeout_s:.0f} s", "allow more time"
+        )
+
+    async def _begin(self, argv: tuple[str, ...], log: Path) -> None:
         (self.data / PID).unlink(missing_ok=True)
         whom: dict[str, Any] = {}
         if self.account is not None:
@@ -118,20 +140,6 @@ class RestoredServer:
                 **whom,
             )
         await begun.wait()
-        begun_s = time.monotonic()
-        while watch.left_s > 0:
-            if await answers():
-                return
-            gone = (self.data / PID).exists() or begun_s + BEGIN_S < time.monotonic()
-            if self.pid() is None and gone:
-                tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
-                why = f"{Path(argv[0]).name} does not start from the restored data: {' '.join(tail.split())}"
-                raise Permanent("restore-incomplete", why, "prove the backup, or restore an older one")
-            await asyncio.sleep(PAUSE_S)
-        name = Path(argv[0]).name
-        raise Retryable(
-            "restore-slow", f"{name} did not answer within {watch.timeout_s:.0f} s", "allow more time"
-        )
 
     async def stop(self) -> None:
         """Stop it, if it runs: cleanly, or by force after a while."""

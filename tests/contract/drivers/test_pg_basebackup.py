@@ -16,6 +16,7 @@ from evac.drivers.backups import Stopwatch
 from evac.drivers.capabilities import READ
 from evac.drivers.copy_folder import copy_folder
 from evac.drivers.pg_basebackup.driver import SYSTEM_AT, PgBasebackupDriver, archive_problems
+from evac.drivers.restored_postgres import Engine
 from evac.model.errors import ActionError
 from tests.contract.adapters.copy_folder import world
 from tests.contract.adapters.pg_basebackup import PostgresSource
@@ -59,6 +60,21 @@ def refuses_any_flip(checked: Any, segment: Path) -> None:
     assert asyncio.run(archive_problems(*checked, Stopwatch(20.0))) == []
 
 
+def served_twice(engine: Engine) -> None:
+    """A server that was too busy to answer is not started again, and not called broken."""
+
+    async def story() -> None:
+        try:
+            await engine.serve(Stopwatch(30.0))
+            first = (engine.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0]
+            await engine.serve(Stopwatch(30.0))
+            assert (engine.data / "postmaster.pid").read_text(encoding="utf-8").startswith(f"{first}\n")
+        finally:
+            await engine.stop()
+
+    asyncio.run(story())
+
+
 def last_segment(content: Path) -> str:
     return max(path.name for path in (content / "pg_wal").iterdir() if len(path.name) == 24)
 
@@ -89,6 +105,7 @@ def test_a_store_returns_to_a_moment_and_its_log_is_read(server_folder: Path) ->
         latest = ask("restore", action, "", str(made.place), None)
         assert not isinstance(latest, ActionError), latest
         assert latest.facts == {"rows": 1_006}
+        served_twice(Engine(made.place, action.settings))
         there = str(made.folder / "places" / "there")
         assert ask("restore", action, "", there, moment).facts == {"rows": 1_000}
         for settings, until, code in (
