@@ -144,7 +144,15 @@ HARMLESS = {
         "etcd_user",
         "rest_user",
     ),
-    *("replication_user", "system_user", "archive_rows", "facts_database", "repository_id", "system_id"),
+    *(
+        "replication_user",
+        "rebuild_user",
+        "system_user",
+        "archive_rows",
+        "facts_database",
+        "repository_id",
+        "system_id",
+    ),
     *(
         "stanza",
         "repo",
