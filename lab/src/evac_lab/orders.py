@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from evac.drivers.mariadb.driver import MariadbDriver
 from evac.drivers.port import Action, Order, Value, Verb
+from evac.model.generation import SET_UP_TOKEN
 from evac_lab.orders_database import CLIENT, STORE, OrdersDatabase
 from evac_lab.process import ServerFailed, find_program
 from evac_lab.servers import mariadb
@@ -67,7 +68,9 @@ def start(starter: Starter, ground: Ground) -> None:
 
 async def _lead(ground: Ground, first: Site, copy: Site) -> None:
     async def do(verb: Verb, site: Site, **parameters: Value) -> None:
-        order = Order("lab", "up", 1, 1, 0, "the lab comes up", _SECONDS, f"lab/{site.name}/{STORE}")
+        order = Order(
+            "lab", "up", 1, SET_UP_TOKEN, 0, "the lab comes up", _SECONDS, f"lab/{site.name}/{STORE}"
+        )
         action = Action(verb, STORE, "mariadb", site.name, reach(ground, site), parameters)
         await driver.execute(action, order)
 

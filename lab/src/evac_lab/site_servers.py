@@ -18,6 +18,7 @@ from evac.agent.config import LOCAL_DRIVERS
 from evac.drivers.port import Action, Order
 from evac.drivers.process.client import AgentPeer
 from evac.drivers.process.driver import ProcessDriver
+from evac.model.generation import SET_UP_TOKEN
 from evac.model.records import dataclass
 from evac.net.etcd_gateway import Gateway
 from evac_lab import authorities, messenger
@@ -372,7 +373,7 @@ def _toml(text: str) -> str:
 def start_unit(ground: Ground, site: Site, unit: str) -> None:
     """Orders one instance and waits until it answers. Raises `ActionError`.
 
-    The token is the lowest possible, so that the first leader is obeyed after it.
+    The token is below that of every leader, so that the first one is obeyed after it.
     """
     settings = {
         "agent": site.url("agent"),
@@ -380,7 +381,9 @@ def start_unit(ground: Ground, site: Site, unit: str) -> None:
         "unit": unit,
     }
     action = Action("scale", unit, "process", site.name, settings, {"replicas": 1})
-    order = Order("lab", "up", 1, 1, 0, "the lab comes up", _START_SECONDS, f"lab/{site.name}/{unit}")
+    order = Order(
+        "lab", "up", 1, SET_UP_TOKEN, 0, "the lab comes up", _START_SECONDS, f"lab/{site.name}/{unit}"
+    )
     asyncio.run(_execute(action, order, authorities.operator(ground.folder.certificates)))
 
 

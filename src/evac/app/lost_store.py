@@ -18,7 +18,7 @@ from evac.engine.lead.leadership import LEADER
 from evac.estate import load
 from evac.model.errors import EvacError, NotAllowed
 from evac.model.estate import Estate
-from evac.model.generation import generation_of, token_in
+from evac.model.generation import SET_UP_TOKEN, generation_of, token_in
 from evac.model.records import dataclass
 from evac.store.generation import read_generation
 from evac.store.port import Store
@@ -55,7 +55,7 @@ async def obeyed(estate: Estate, drivers: Drivers, now_ms: int) -> Obeyed:
     known = {f"the agent at {site}": one for site, one in zip(agents, found, strict=True) if one is not None}
     silent = tuple(sorted(f"the agent at {s}" for s, one in zip(agents, found, strict=True) if one is None))
     tokens |= {name: token for name, (_, token) in known.items()}
-    who = {name for name, token in tokens.items() if token} | {
+    who = {name for name, token in tokens.items() if token > SET_UP_TOKEN} | {
         name for name, (one, _) in known.items() if one
     }
     newest = [*(one for one, _ in known.values()), *map(generation_of, tokens.values())]

@@ -13,6 +13,8 @@ from typing import Final
 GENERATION_BITS: Final = 40
 GENERATION_MOST: Final = 4_000
 EPOCH_BITS: Final = 32
+SET_UP_TOKEN: Final = 1
+"""Of orders given before any controller has led. No lease has it: the count of a store begins above it."""
 SUPERSEDED: Final = "superseded"
 """Code of every refusal of an order, an anchor or a permit of an older generation."""
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from evac.model.errors import Conflict, LeaseLost, LockHeld, StoreError, Unavailable
-from evac.model.generation import token_in
+from evac.model.generation import SET_UP_TOKEN, token_in
 from evac.model.records import dataclass
 
 MAX_KEY_BYTES: Final = 512
@@ -262,7 +262,7 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], int] = host_monotonic_ms, *, quorum: bool = False) -> None:
         self.quorum = quorum
         self._clock = clock
-        self._revision = 0
+        self._revision = SET_UP_TOKEN
         self._entries: dict[str, Entry] = {}
         self._keys: list[str] = []
         self._leases: dict[str, _Held] = {}

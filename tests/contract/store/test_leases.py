@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from evac.model.errors import LeaseLost, LockHeld
+from evac.model.generation import SET_UP_TOKEN
 from evac.store.port import Lease, Put, Store
 from tests.contract.store.conftest import DRIVERS, Case, create, opened, tell
 
@@ -49,6 +50,7 @@ def test_a_successor_has_a_greater_token_and_ends_the_guard_of_the_first(case: C
             await store.release(lease)
             await store.release(other)
         assert tokens == sorted(set(tokens))
+        assert tokens[0] > SET_UP_TOKEN, "an order before the first leader is no leader's"
         current = await store.acquire("store/chat", "ansan", 5_000)
         with pytest.raises(LeaseLost):
             await create(store, "late", b"", lease)

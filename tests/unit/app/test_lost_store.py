@@ -18,7 +18,7 @@ from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import Notice
 from evac.estate import load
 from evac.model.errors import NotAllowed, Permanent
-from evac.model.generation import GENERATION_BITS
+from evac.model.generation import GENERATION_BITS, SET_UP_TOKEN
 from evac.store.generation import raise_generation
 from evac.store.port import MemoryStore, Put
 from evac.store.sqlite import SqliteStore
@@ -60,6 +60,8 @@ def test_what_agents_have_obeyed_counts_though_no_member_of_a_store_has(tmp_path
         try:
             async with agents.running(made):
                 assert await next_generation(store, load(path), drivers, 0) == 0
+                await check_not_replaced(store, path, 0)
+                await driver.execute(action(made), order(SET_UP_TOKEN))
                 await check_not_replaced(store, path, 0)
                 await driver.execute(action(made), order(1_841))
                 assert await next_generation(store, load(path), drivers, 0) == 1

@@ -1,10 +1,11 @@
 -- revision: number of the last transaction; one counter for entries and fencing tokens, so that neither falls.
+-- It begins at 1, the token of orders given before any controller has led.
 CREATE TABLE state (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     revision INTEGER NOT NULL
 );
 
-INSERT INTO state VALUES (1, 0);
+INSERT INTO state VALUES (1, 1);
 
 -- lease: token of the lease that the key ends with, 0 for none. crc: CRC-32 of the value; disks lie.
 CREATE TABLE entry (
