@@ -136,10 +136,14 @@ def change(host: Host, rank: int | None = None, withdrawn: int | None = None) ->
 
 
 class Memory(NamedTuple):
-    """The highest rank given since all hosts last answered, and the sites that got it, by the witnesses."""
+    """The highest rank given since all hosts last answered, and the sites that got it, by the witnesses.
+
+    named: every site that one of them names, at any rank: a witness may have missed what came later.
+    """
 
     highest: int
     sites: frozenset[str]
+    named: frozenset[str]
 
 
 def recall() -> Memory:
@@ -157,7 +161,8 @@ def recall() -> Memory:
     if len(found) * 2 <= len(WITNESSES):
         end(AGAIN, f"a host does not answer, and only {len(found)} of {len(WITNESSES)} witnesses do")
     highest = max(rank for rank, _ in found)
-    return Memory(highest, frozenset(names for rank, names in found if rank == highest))
+    named = frozenset(site for _, names in found for site in names.split(",") if site)
+    return Memory(highest, frozenset(names for rank, names in found if rank == highest), named)
 
 
 def remember(rank: int, on: list[str]) -> bool:
@@ -226,7 +231,7 @@ def is_done(verb: str, on: list[str], off: list[str], now: list[Host]) -> bool:
 def must_answer(verb: str, off: list[str], on: list[str], now: list[Host]) -> None:
     """A site must answer unless a shift leaves it: each host for drain and ready, one host for a shift.
 
-    A third site may be silent in a shift if it was not chosen last: its rank is lower than the one that the
+    A third site may be silent in a shift if no witness names it: its rank is lower than the one that the
     shift gives. No host that can be reached may answer wrongly: it may hold the addresses.
     """
     silent_sites = []
@@ -241,12 +246,10 @@ def must_answer(verb: str, off: list[str], on: list[str], now: list[Host]) -> No
             if verb != "shift" or site in on:
                 end(AGAIN, f"{silent[0]}: {silent[0].silent}")
             silent_sites.append(silent[0])
-    chosen = (
-        {site for names in recall().sites for site in names.split(",") if site} if silent_sites else set()
-    )
+    chosen = recall().named if silent_sites else frozenset()
     for host in silent_sites:
         if not chosen or host.site in chosen:
-            why = "was chosen last" if chosen else "may have been chosen last"
+            why = "was chosen last" if chosen == {host.site} else "may have been chosen last"
             end(AGAIN, f"{host}: {host.silent}; {host.site} {why}, so it must answer or be left")
 
 

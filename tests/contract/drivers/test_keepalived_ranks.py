@@ -50,6 +50,8 @@ class World:
         self.made = False
         # The hosts that must come first, by the last shift that ended well.
         self.chosen: frozenset[str] = frozenset()
+        # The site of that shift, if most witnesses could note it.
+        self.noted = ""
         self.script = self.load()
 
     def load(self) -> ModuleType:
@@ -105,6 +107,9 @@ class World:
         ):
             self.script.main(what, verb)
         code = int(str(ended.value.code))
+        answering = [witness.answers for witness in self.witnesses.values()]
+        if verb == "shift" and what == "execute":
+            self.noted = site if code == self.script.DONE and answering.count(True) >= 2 else ""
         if verb == "shift" and code == self.script.DONE:
             self.chosen = frozenset(
                 name for name, host in self.hosts.items() if name[:-1] == site and host.answers
@@ -112,6 +117,13 @@ class World:
         elif verb == "shift" and what == "execute":
             self.chosen = frozenset()
         return code
+
+    def leave(self, site: str, away: list[str]) -> None:
+        """A shift takes the addresses from a silent site that was chosen last only if it leaves it."""
+        last = self.noted
+        silent = not any(host.answers for name, host in self.hosts.items() if name[:-1] == last)
+        code = self.run("execute", "shift", site, away)
+        assert not (last and last not in (site, *away) and silent and code == self.script.DONE), last
 
     def must_keep_it(self) -> None:
         """While a host of the chosen site can hold the addresses, no host of another site holds them."""
@@ -139,6 +151,8 @@ EVENTS = st.tuples(
             "shift",
             "move",
             "move",
+            "leave",
+            "leave",
             "look",
             "drain",
             "ready",
@@ -180,6 +194,10 @@ def test_no_host_that_returns_takes_the_addresses_from_the_chosen_site(
         elif event == "move":  # it leaves only the site that was chosen last
             last = {name[:-1] for name in world.chosen} - {site}
             world.run("execute", "shift", site, sorted(last))
+        elif event == "leave":  # it leaves any of the others
+            world.leave(
+                site, [one for bit, one in enumerate(world.sites) if one != site and number >> bit & 1]
+            )
         elif event == "fail":
             world.fails_at, world.made = number // 2 + 1, number % 2 == 1
         else:
@@ -251,3 +269,22 @@ def test_a_third_site_that_is_silent_stops_no_shift_unless_it_was_chosen_last() 
     for name in ("a0", "b0"):
         world.hosts[name].answers = world.hosts[name].on_network = True
         assert world.holder() == "c0"
+
+
+def test_a_witness_that_missed_the_way_home_does_not_speak_for_the_others() -> None:
+    """The first site burns and is repaired; one witness is down during the shift back to it."""
+    world = World(dict.fromkeys("abc", 1))
+    done, again = world.script.DONE, world.script.AGAIN
+    assert world.run("execute", "shift", "a") == done
+    world.hosts["a0"].answers = world.hosts["a0"].on_network = False
+    assert world.run("execute", "shift", "b", ["a"]) == done
+    world.hosts["a0"].answers = world.hosts["a0"].on_network = True
+    world.witnesses["w2"].answers = False
+    assert world.run("execute", "shift", "a", ["b"]) == done
+    world.witnesses["w2"].answers = True
+    assert [one.files["highest"] for one in world.witnesses.values()] == ["2:a", "2:a", "4:b"]
+    world.hosts["a0"].answers = False
+    before = {name: dict(host.files) for name, host in world.hosts.items()}
+    assert world.run("execute", "shift", "c", ["b"]) == again, "two of three witnesses name a"
+    assert before == {name: host.files for name, host in world.hosts.items()}
+    assert world.run("execute", "shift", "c", ["a"]) == done, "it leaves a, and b answers"
