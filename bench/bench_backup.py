@@ -215,7 +215,7 @@ def _folders(stack: ExitStack, folder: Path) -> Iterator[Kind]:
         if isinstance(made.source, PostgresSource):
             archive = made.source.folder / "archive"
             newest = _switched(made.source)
-            first = max(
+            first = min(
                 one.name for one in (made.copies[0] / "content" / "pg_wal").iterdir() if one.is_file()
             )
             needed = (path for path in sorted(archive.iterdir()) if first <= path.name <= newest)

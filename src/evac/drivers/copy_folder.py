@@ -281,9 +281,10 @@ class CopyFolderDriver(BackupDriver):
             if level == READ and not wrong:
                 for one, names in mine:
                     wrong += await _on_disk(lambda one=one, names=names: one.damaged(names), watch, folder)
-                if part == of and not wrong:
+                if not wrong:
                     with _written(folder):
-                        wrong += await self._look_inside(action, copies, watch)
+                        wrong += await self._look_inside(action, copies, watch) if part == of else []
+                        wrong += await self._look_at_log(action, copies, part, of, watch)
         except ActionError as error:
             return self._unproven(action, watch, level, error)
         said = partial(self._proof, action, watch, level, version=version, repository=id_)
@@ -346,6 +347,12 @@ class CopyFolderDriver(BackupDriver):
 
     async def _look_inside(self, action: Action, copies: Sequence[Kept], watch: Stopwatch) -> list[str]:
         """Problems that the engine's own checker finds in backups with correct checksums."""
+        return []
+
+    async def _look_at_log(
+        self, action: Action, copies: Sequence[Kept], part: int, of: int, watch: Stopwatch
+    ) -> list[str]:
+        """Problems in one part of the log beside the backups."""
         return []
 
     @abstractmethod

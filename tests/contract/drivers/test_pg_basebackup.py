@@ -60,6 +60,26 @@ def refuses_any_flip(checked: Any, segment: Path) -> None:
     assert asyncio.run(archive_problems(*checked, Stopwatch(20.0))) == []
 
 
+def reads_the_own_segments_of_a_backup(action: Any, content: Path, segment: Path) -> None:
+    """PostgreSQL takes a segment from the archive even if the backup includes it. segment: the one before the
+    first in the backup, which is added to it meanwhile.
+    """
+    added = content / "pg_wal" / segment.name
+    shutil.copyfile(segment, added)
+    copies = [one for one in copy_folder(action).copies() if one.content == content]
+    before = segment.read_bytes()
+    flip(segment, len(before.rstrip(b"\0")) - 40)
+    driver, watch = PgBasebackupDriver(), Stopwatch(20.0)
+    for looked in (
+        archive_problems(action, content, copies[0].report.source, watch),
+        driver._look_at_log(action, copies, 1, 1, watch),
+    ):
+        (problem,) = asyncio.run(looked)
+        assert segment.name in problem or "damaged" in problem, problem
+    segment.write_bytes(before)
+    added.unlink()
+
+
 def served_twice(engine: Engine) -> None:
     """A server that was too busy to answer is not started again, and not called broken."""
 
@@ -147,7 +167,8 @@ def test_the_log_between_two_backups_and_of_later_timelines_is_read(server_folde
         source.change()
         switched(source)
         archive = made.folder / "archive"
-        shutil.copytree(source.folder / "archive", archive)
+        other = shutil.ignore_patterns("00000002*")  # a server that another test restored archives there too
+        shutil.copytree(source.folder / "archive", archive, ignore=other)
         give(archive)
         action = made.action(archive=str(archive))
         older, newer = (one.content for one in copy_folder(action).copies())
@@ -157,19 +178,27 @@ def test_the_log_between_two_backups_and_of_later_timelines_is_read(server_folde
             if last_segment(older) < name < last_segment(newer)
         ]
         assert len(between) >= 2
-        assert ask("prove", action, READ, 1, 1).outcome == "passed"
+        proof = ask("prove", action, READ, 1, 1)
+        assert proof.outcome == "passed", proof
         for segment in between:
             content = segment.read_bytes()
             flip(segment, len(content.rstrip(b"\0")) - 40)
             proof = ask("prove", action, READ, 1, 1)
             assert (proof.outcome, proof.code) == ("damaged", "backup-corrupt")
             segment.write_bytes(content)
+        reads_the_own_segments_of_a_backup(action, newer, between[-1])
         between[0].unlink()
         assert ask("prove", action, READ, 1, 1).outcome == "passed", "a retention removed it"
 
         last = max(path for path in archive.iterdir() if len(path.name) == 24)
         branch = archive / f"00000002{last.name[8:]}"
         branch.write_bytes(last.read_bytes())
+        give(archive)
+        proof = ask("prove", action, READ, 1, 1)
+        gone = "the file 00000002.history of the archived WAL is missing"
+        assert (proof.outcome, proof.detail) == ("damaged", gone)
+        fork = (int(last.name[16:], 16) << 24) + 0x100
+        (archive / "00000002.history").write_text(f"1\t{int(last.name[8:16], 16):X}/{fork:X}\tby a test\n")
         give(archive)
         assert ask("prove", action, READ, 1, 1).outcome == "passed"
         flip(branch, 60)

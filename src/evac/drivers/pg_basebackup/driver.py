@@ -9,11 +9,14 @@ data: such a store is refused.
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
+from threading import Event
 from typing import Any, Final
 
 from evac.drivers import restored_postgres
@@ -22,10 +25,23 @@ from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, FileSum, Kept
 from evac.drivers.parameters import text
 from evac.drivers.pg_basebackup.segment import stray_byte
+from evac.drivers.pg_basebackup.timelines import (
+    SEGMENT,
+    Fork,
+    Route,
+    forks,
+    history_name,
+    newest_timeline,
+    number_of,
+    route,
+    segment_name,
+    timeline_of,
+    unbroken,
+)
 from evac.drivers.port import Action
-from evac.drivers.restored_postgres import TIMELINE_LETTERS
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import Permanent, Retryable
+from evac.model.records import dataclass
 
 MANIFEST: Final = "backup_manifest"
 MANIFEST_BYTES: Final = 256 << 20
@@ -33,7 +49,12 @@ SEGMENTS_MOST: Final = 64
 """Newest log segments searched for the last transaction."""
 SYSTEM_AT: Final = 24
 """Offset of the system identifier in a segment (`XLogLongPageHeaderData`)."""
-_SEGMENT: Final = re.compile(r"[0-9A-F]{24}")
+SIZES: Final = frozenset(1 << bits for bits in range(20, 31))
+"""Sizes that a log segment may have."""
+BLOCK: Final = 64
+"""Segments that follow one another and are read in the same part of a rotation."""
+HISTORY_BYTES: Final = 1 << 20
+READING: Final = "reading the archived WAL"
 _NO_FILE: Final = re.compile(r'could not (?:find|open) file "(?:[^"]*/)?([0-9A-F]{24})"')
 _ENDS_AT: Final = re.compile(
     r"(?: at |record at )([0-9A-F]+)/([0-9A-F]+): invalid record length at ([0-9A-F]+)/([0-9A-F]+)"
@@ -94,10 +115,13 @@ class PgBasebackupDriver(restored_postgres.RestoredPostgres, CopyFolderDriver, T
             if ended.code:
                 wrong.append(f"{one.report.id}: {' '.join(ended.errors.split())[:200]}")
         if copies:
-            last = copies[-1]
-            wrong += await archive_problems(action, last.content, last.report.source, watch)
-            wrong += await _older_problems(action, copies, watch)
+            wrong += (await _route_from(action, copies[-1].content, watch)).problems
         return wrong
+
+    async def _look_at_log(
+        self, action: Action, copies: Sequence[Kept], part: int, of: int, watch: Stopwatch
+    ) -> list[str]:
+        return await _part_problems(action, copies, part, of, watch) if copies else []
 
     async def _recover(self, into: Filling) -> Filled:
         """Recover with the log in the backup and the archived log; up to a restore point, or to its end."""
@@ -177,7 +201,7 @@ async def _refuse_damaged(into: Filling) -> None:
 
 
 def _segments(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
+    return sorted(path.name for path in folder.iterdir() if SEGMENT.fullmatch(path.name))
 
 
 def _sums(content: Path) -> dict[str, FileSum]:
@@ -196,94 +220,137 @@ def _sums(content: Path) -> dict[str, FileSum]:
 
 
 async def archive_problems(action: Action, content: Path, source: str, watch: Stopwatch) -> list[str]:
-    """Problems of the archive from the last segment of a backup to the archive's last, also on timelines that
-    began later. content: the folder of the backup; source: the system that it states as its origin.
+    """Problems of the archived log that PostgreSQL reads from a backup to the end of the newest timeline.
+    content: the folder of the backup; source: the system that it states as its origin.
     """
+    found = await _route_from(action, content, watch)
+    problems = list(found.problems)
+    for names in [] if problems else unbroken(found.segments, found.size):
+        log = Log(names, names[-1], found.size, source)
+        if problems := await _log_problems(action, Path(text(action.settings, "archive")), log, watch):
+            break
+    return problems
+
+
+async def _route_from(action: Action, content: Path, watch: Stopwatch) -> Route:
+    """The archived log that PostgreSQL reads from a backup to the end of the newest timeline."""
     archive, brought = _archive(action), _segments(content / "pg_wal")
     if archive is None or not brought:
-        return []
-    first = brought[-1]
-    later = [name for name in _segments(archive) if name >= first]
-    mine = [name for name in later if _timeline(name) == _timeline(first)]
-    if mine and mine[0] != first:
-        return [f"the segment {first} of the archived WAL is missing"]
-    for timeline in sorted({*map(_timeline, later)}):
-        runs = _unbroken([name for name in later if _timeline(name) == timeline], archive)
-        if len(runs) > 1:
-            return [f"the segment {_after(runs[0][-1], archive)} of the archived WAL is missing"]
-        if problems := await _log_problems(action, archive, runs[0], source, watch):
-            return problems
-    return []
+        return Route(())
+    size = _size(content, brought)
+    found: Route = await in_time(lambda: _route(archive, brought, size), watch, READING)
+    return found
 
 
-async def _older_problems(action: Action, copies: Sequence[Kept], watch: Stopwatch) -> list[str]:
-    """Damage in the archive between the oldest backup and the newest one. A gap there is not damage: a
-    retention may keep backups longer than the log between them.
+async def _part_problems(
+    action: Action, copies: Sequence[Kept], part: int, of: int, watch: Stopwatch
+) -> list[str]:
+    """Damage in one part of the archive from the oldest backup on. A gap there is not damage: a retention may
+    keep backups longer than the log between them, and PostgreSQL needs no timeline that was left.
     """
     archive = _archive(action)
-    brought = [found[-1] for one in copies if (found := _segments(one.content / "pg_wal"))]
+    brought = [(one, found) for one in copies if (found := _segments(one.content / "pg_wal"))]
     if archive is None or not brought:
         return []
-    between = [name for name in _segments(archive) if min(brought) <= name < brought[-1]]
+    last, size = brought[-1][0], _size(brought[-1][0].content, brought[-1][1])
+    first = min(found[0] for _, found in brought)
+    names: list[str] = await in_time(lambda: _segments(archive), watch, READING)
     wrong: list[str] = []
-    for timeline in sorted({*map(_timeline, between)}):
-        for names in _unbroken([name for name in between if _timeline(name) == timeline], archive):
-            wrong += await _log_problems(action, archive, names, copies[-1].report.source, watch)
+    for run in unbroken([name for name in names if name >= first], size):
+        for block, group in groupby(range(len(run)), lambda at, run=run: number_of(run[at], size) // BLOCK):
+            if block % of == part - 1:
+                at = list(group)
+                ends = run[min(at[-1] + 1, len(run) - 1)]  # a record may end in the next segment
+                log = Log(run[at[0] : at[-1] + 1], ends, size, last.report.source)
+                wrong += await _log_problems(action, archive, log, watch)
     return wrong
 
 
-def _timeline(name: str) -> int:
-    return int(name[:TIMELINE_LETTERS], 16)
+def _size(content: Path, brought: Sequence[str]) -> int:
+    """The size of a segment, by those in a backup. Raises `Permanent` for one that PostgreSQL cannot have."""
+    size = (content / "pg_wal" / brought[-1]).stat().st_size
+    if size not in SIZES:
+        words = f"{content.parent.name}: a segment of its log has {size:,} bytes"
+        raise Permanent("backup-corrupt", words, "prove the backup, or restore an older one")
+    return size
 
 
-def _unbroken(names: Sequence[str], archive: Path) -> list[list[str]]:
-    """Segments of one timeline, cut where one is missing."""
-    runs: list[list[str]] = []
-    for name in names:
-        if runs and _after(runs[-1][-1], archive) == name:
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-    return runs
+def _route(archive: Path, brought: Sequence[str], size: int) -> Route:
+    names = {path.name for path in archive.iterdir()}
+    start = timeline_of(brought[-1])
+    newest, hidden = newest_timeline(start, names)
+    if hidden:
+        return Route((), (f"the file {hidden} of the archived WAL is missing",))
+    before: tuple[Fork, ...] = ()
+    if newest != start:
+        try:
+            with (archive / history_name(newest)).open("rb") as file:
+                before = forks(newest, file.read(HISTORY_BYTES).decode("utf-8", "replace"))
+        except ValueError as error:
+            return Route(
+                (), (f"the file {history_name(newest)} of the archived WAL cannot be read: {error}",)
+            )
+    return route(brought, names, newest, before, size)
 
 
-def _after(name: str, archive: Path) -> str:
-    """The name of the segment that continues another one."""
-    size = max((archive / name).stat().st_size, 1)
-    each = (1 << 32) // size
-    number = int(name[8:16], 16) * each + int(name[16:], 16)
-    return f"{name[:TIMELINE_LETTERS]}{_number((number + 1) * size, size)}"
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Archived segments that follow one another. ends: the one in which their last record may end."""
+
+    names: Sequence[str]
+    ends: str
+    size: int
+    source: str
 
 
-async def _log_problems(
-    action: Action, archive: Path, names: Sequence[str], source: str, watch: Stopwatch
-) -> list[str]:
+async def _log_problems(action: Action, archive: Path, log: Log, watch: Stopwatch) -> list[str]:
     """Problems of segments that follow one another. Records are read by pg_waldump, which knows their
     checksums; all other bytes are compared with what PostgreSQL writes there.
     """
-    for name in names:
-        system = _system(archive / name)
-        if source and source != f"system {system}":
-            return [f"the segment {name} belongs to the system {system}, but the backup to {source}"]
-    first, last = names[0], names[-1]
+    if problems := await _in_thread(lambda stop: _foreign(archive, log, stop), watch):
+        return problems
+    first = log.names[0]
     tool = _at(action, "pg_waldump")
-    ended = await tool.run(
-        "--quiet", "--path", str(archive), first, last, timeout_s=watch.left_s, allowed=(0, 1)
-    )
-    if ended.code and (problem := _ended_early(ended.errors, archive, first, last)):
+    argv = ("--quiet", "--path", str(archive), first, log.ends)
+    ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, 1))
+    if ended.code and (problem := _ended_early(ended.errors, archive, first, log.ends)):
         return [problem]
+    return await _in_thread(lambda stop: _stray(archive, log, stop), watch)
 
-    def around() -> list[str]:
-        for name in names:
-            strange = stray_byte((archive / name).read_bytes(), _timeline(name))
-            if strange is not None:
-                return [
-                    f"the archived WAL is damaged: {name} is wrong at byte {strange}, outside its records"
-                ]
-        return []
 
-    found: list[str] = await in_time(around, watch, "reading the archived WAL")
+async def _in_thread(read: Callable[[Event], list[str]], watch: Stopwatch) -> list[str]:
+    """What a function finds that reads the archive until it is stopped: a thread cannot be cancelled."""
+    stop = Event()
+    try:
+        found: list[str] = await in_time(lambda: read(stop), watch, READING)
+    finally:
+        stop.set()
     return found
+
+
+def _foreign(archive: Path, log: Log, stop: Event) -> list[str]:
+    """The first segment of another size or another system, which pg_waldump does not compare."""
+    for name in log.names:
+        if stop.is_set():
+            break
+        with (archive / name).open("rb") as file:
+            system = int.from_bytes(file.read(SYSTEM_AT + 8)[SYSTEM_AT:], sys.byteorder)
+            found = os.fstat(file.fileno()).st_size
+        if found != log.size:
+            return [f"the archived WAL is damaged: {name} has {found:,} bytes instead of {log.size:,}"]
+        if log.source and log.source != f"system {system}":
+            return [f"the segment {name} belongs to the system {system}, but the backup to {log.source}"]
+    return []
+
+
+def _stray(archive: Path, log: Log, stop: Event) -> list[str]:
+    for name in log.names:
+        if stop.is_set():
+            break
+        strange = stray_byte((archive / name).read_bytes(), timeline_of(name))
+        if strange is not None:
+            return [f"the archived WAL is damaged: {name} is wrong at byte {strange}, outside its records"]
+    return []
 
 
 def _ended_early(said: str, archive: Path, first: str, last: str) -> str:
@@ -294,21 +361,9 @@ def _ended_early(said: str, archive: Path, first: str, last: str) -> str:
     if ends := _ENDS_AT.search(said):
         size = (archive / last).stat().st_size
         position = (int(ends[3], 16) << 32) + int(ends[4], 16)
-        name = f"{first[:TIMELINE_LETTERS]}{_number(position, size)}"
+        name = segment_name(timeline_of(first), position // size, size)
         with (archive / last).open("rb") as file:
             file.seek(position % size)
             if name == last and not any(file.read()):
                 return ""  # the remainder of the last segment was never written
     return f"the archived WAL is damaged: {' '.join(said.split())[-200:]}"
-
-
-def _system(segment: Path) -> int:
-    """The system identifier in a segment's header, which pg_waldump does not check."""
-    with segment.open("rb") as file:
-        return int.from_bytes(file.read(SYSTEM_AT + 8)[SYSTEM_AT:], sys.byteorder)
-
-
-def _number(position: int, size: int) -> str:
-    """The second and third part of the name of the segment that contains a position."""
-    number, each = position // size, (1 << 32) // size
-    return f"{number // each:08X}{number % each:08X}"

@@ -1,0 +1,134 @@
+"""Which archived log PostgreSQL reads when it recovers a backup to the newest timeline.
+
+It counts upwards from the backup's own timeline until a history file is missing. The newest file that it
+finds names the timelines before it, and where each of them ended. A segment with such an end is read on the
+later timeline, which begins with a copy of it. Where a segment is missing, recovery ends without an error,
+and the data is older.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from itertools import takewhile
+from typing import Final
+
+from evac.drivers.restored_postgres import TIMELINE_LETTERS
+from evac.model.records import dataclass
+
+SEGMENT: Final = re.compile(r"[0-9A-F]{24}")
+_HISTORY: Final = re.compile(r"[0-9A-F]{8}\.history")
+_FORK: Final = re.compile(r"\s*(\d{1,10})\s+([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})(?:\s|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Where a timeline was left for the next one: a position in the log."""
+
+    timeline: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Archived segments that PostgreSQL reads, in order, and what is missing among them."""
+
+    segments: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    size: int = 1
+    """Bytes of a segment."""
+
+
+def timeline_of(name: str) -> int:
+    return int(name[:TIMELINE_LETTERS], 16)
+
+
+def number_of(name: str, size: int) -> int:
+    """The number of a segment in the whole log. size: of a segment."""
+    return int(name[8:16], 16) * ((1 << 32) // size) + int(name[16:], 16)
+
+
+def segment_name(timeline: int, number: int, size: int) -> str:
+    each = (1 << 32) // size
+    return f"{timeline:08X}{number // each:08X}{number % each:08X}"
+
+
+def history_name(timeline: int) -> str:
+    return f"{timeline:08X}.history"
+
+
+def unbroken(names: Sequence[str], size: int) -> list[list[str]]:
+    """Sorted segments, cut where one is missing and where a timeline ends."""
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and name == _after(runs[-1][-1], size):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return runs
+
+
+def _after(name: str, size: int) -> str:
+    return segment_name(timeline_of(name), number_of(name, size) + 1, size)
+
+
+def newest_timeline(start: int, names: Collection[str]) -> tuple[int, str]:
+    """The newest timeline that PostgreSQL finds from an earlier one, and the history file whose lack hides
+    later ones from it; empty if none does. names: of all archived files.
+    """
+    found = start
+    while history_name(found + 1) in names:
+        found += 1
+    later = (timeline_of(one) for one in names if SEGMENT.fullmatch(one) or _HISTORY.fullmatch(one))
+    return found, history_name(found + 1) if max(later, default=0) > found else ""
+
+
+def forks(timeline: int, history: str) -> tuple[Fork, ...]:
+    """The timelines before one, by its history file, oldest first. Raises ValueError for other content."""
+    lines = [line for line in history.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    found = [_FORK.match(line) for line in lines]
+    listed = tuple(Fork(int(one[1]), (int(one[2], 16) << 32) + int(one[3], 16)) for one in found if one)
+    ids = [*(one.timeline for one in listed), timeline]
+    positions = [one.position for one in listed]
+    if len(listed) < len(lines) or sorted({*ids}) != ids or sorted(positions) != positions:
+        raise ValueError("it does not list timelines in order")
+    return listed
+
+
+def route(
+    brought: Sequence[str], names: Collection[str], newest: int, before: Sequence[Fork], size: int
+) -> Route:
+    """The way from a backup to the end of the newest timeline. brought: the segments in the backup, of which
+    the last may lack its end. before: the timelines before the newest.
+    """
+    start, at = timeline_of(brought[-1]), number_of(brought[-1], size)
+    legs = [one for one in before if one.timeline >= start]
+    if newest != start and (not legs or legs[0].timeline != start or legs[0].position // size < at):
+        words = f"timeline {newest} of the archived WAL does not continue the backup"
+        return Route((), (f"{words}: see {history_name(newest)}",))
+    read = [name for name in brought[:-1] if name in names]
+    missing: list[str] = []
+    for leg in legs:
+        end = leg.position // size
+        found = _present(leg.timeline, at, end, names, size)
+        read += found
+        if len(found) < end - at:
+            missing.append(segment_name(leg.timeline, at + len(found), size))
+        at = end
+    numbers = [(timeline_of(one), number_of(one, size)) for one in names if SEGMENT.fullmatch(one)]
+    last = max((number for timeline, number in numbers if timeline == newest), default=-1)
+    # Without the newest timeline's own segment, PostgreSQL reads what the earlier one wrote after its end.
+    strays = {one.timeline for one in legs}
+    if last < at and any(timeline in strays and number >= at for timeline, number in numbers):
+        last = at
+    found = _present(newest, at, last + 1, names, size)
+    if last >= at + len(found):
+        missing.append(segment_name(newest, at + len(found), size))
+    problems = tuple(f"the segment {name} of the archived WAL is missing" for name in missing)
+    return Route((*read, *found), problems, size)
+
+
+def _present(timeline: int, at: int, end: int, names: Collection[str], size: int) -> list[str]:
+    """Segments from a number on, up to the first that is missing."""
+    wanted = (segment_name(timeline, number, size) for number in range(at, end))
+    return list(takewhile(lambda name: name in names, wanted))
