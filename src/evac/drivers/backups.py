@@ -412,13 +412,16 @@ class BackupDriver(ABC):
         return done
 
     async def _expected(self, action: Action, watch: Stopwatch) -> Listing:
-        """The copies. Raises `Permanent` if they are in another repository than the one last listed: nothing
-        of what was proven is known of these.
+        """The copies. Raises `Permanent` if they are in another repository than the one last listed, or if
+        its id is unknown: nothing of what was proven is known of these.
         """
         listing = await self._list(action, watch.left_s)
         before = parameters.text(action.parameters, LISTED, "")
-        if before and listing.repository and listing.repository != before:
-            words = f"this is the repository {listing.repository[-36:]}, and {before[-36:]} was listed last"
+        if before and listing.repository != before:
+            this = "the listing names no repository"
+            if listing.repository:
+                this = f"this is the repository {listing.repository[-36:]}"
+            words = f"{this}, and {before[-36:]} was listed last"
             hint = "check `repository`; if this one is right, run evac backup list, and make a new plan"
             raise Permanent("backup-other-repository", words, hint)
         return listing
