@@ -248,11 +248,13 @@ class DriverSpec:
     agent_may: bool = False
     """Whether a site's agent runs its orders unless its file says otherwise; never if it runs programs."""
     agent_verbs: frozenset[Verb] = frozenset()
-    """Verbs that the agent of the site must run, on the machine with the data."""
+    """Verbs that the agent of a site with one runs, on the machine with the data; `rejoin` only with
+    `on_site_with`.
+    """
     on_site_with: str = "data"
-    """The setting of a member without which its rejoin needs no agent: it can only be repointed."""
+    """The setting of a member with which the agent rejoins it. Without it, the member is only repointed."""
     on_site_ms: int = 0
-    """How long one try of such a rejoin may take, if it may replace all data; 0 if that is no concern."""
+    """How long one try of a rejoin by the agent may take, if longer than any rejoin may; else 0."""
     only_with: Mapping[type, str] = field(default_factory=lambda: MappingProxyType({}))
     """Capability -> the setting without which an endpoint does not have it."""
     not_with: Mapping[type, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -12,7 +12,7 @@ from typing import Final
 from evac.derive.domains import site_of
 from evac.derive.stores import loses_confirming, primary_site
 from evac.drivers.port import Action
-from evac.drivers.registry import DRIVERS
+from evac.drivers.registry import DRIVERS, spec_of
 from evac.engine.runs.step_actions import Ground, is_protected_by_us, protect_action
 from evac.model.estate import Store
 from evac.model.records import dataclass
@@ -28,8 +28,8 @@ PROTECT_MS: Final = 1_000
 
 def rejoin_ms(actions: Sequence[Action]) -> int:
     """How long one try of a rejoin may take."""
-    on_site = (DRIVERS[name].on_site_ms for name, at, _ in (a.driver.partition("@") for a in actions) if at)
-    return max(REJOIN_MS, *on_site, 0)
+    specs = (spec_of(action.driver) for action in actions if action.driver not in DRIVERS)
+    return max(REJOIN_MS, *(spec.on_site_ms for spec in specs if spec is not None), 0)
 
 
 @dataclass(frozen=True, slots=True)
