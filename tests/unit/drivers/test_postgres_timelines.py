@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from evac.drivers.pg_basebackup.driver import _route
-from evac.drivers.pg_basebackup.timelines import Fork, forks, newest_timeline, route, unbroken
+from evac.drivers.pg_basebackup.timelines import Fork, blocks, forks, newest_timeline, route, unbroken
 
 SIZE = 1 << 26
 """64 segments for each middle part of a name."""
@@ -167,3 +167,20 @@ def test_any_text_is_a_history_or_is_refused(content: str, timeline: int) -> Non
 def test_segments_are_cut_at_gaps_and_timelines() -> None:
     names = [segment(1, 63), segment(1, 64), segment(1, 66), segment(2, 67)]
     assert unbroken(names, SIZE) == [names[:2], names[2:3], names[3:]]
+
+
+@given(st.integers(0, 300), st.integers(1, 200), st.integers(1, 5), st.integers(0, 99))
+def test_the_parts_of_a_rotation_share_the_archive_also_while_it_grows(
+    first: int, count: int, of: int, more: int
+) -> None:
+    run = [segment(1, first + number) for number in range(count + more)]
+    seen = [
+        name
+        for part in range(of)  # the archive is complete only for the last part
+        for block, names, ends in blocks(run[: count + more * (part + 1) // of], SIZE, 64)
+        for name in names
+        if block % of == part
+        and ends in (segment(1, int(names[-1][8:16], 16) * 64 + int(names[-1][16:], 16) + 1), names[-1])
+    ]
+    assert {*run[:count]} <= {*seen}
+    assert len({*seen}) == len(seen)

@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
@@ -29,10 +28,10 @@ from evac.drivers.pg_basebackup.timelines import (
     SEGMENT,
     Fork,
     Route,
+    blocks,
     forks,
     history_name,
     newest_timeline,
-    number_of,
     route,
     segment_name,
     timeline_of,
@@ -257,11 +256,9 @@ async def _part_problems(
     names: list[str] = await in_time(lambda: _segments(archive), watch, READING)
     wrong: list[str] = []
     for run in unbroken([name for name in names if name >= first], size):
-        for block, group in groupby(range(len(run)), lambda at, run=run: number_of(run[at], size) // BLOCK):
+        for block, segments, ends in blocks(run, size, BLOCK):
             if block % of == part - 1:
-                at = list(group)
-                ends = run[min(at[-1] + 1, len(run) - 1)]  # a record may end in the next segment
-                log = Log(run[at[0] : at[-1] + 1], ends, size, last.report.source)
+                log = Log(segments, ends, size, last.report.source)
                 wrong += await _log_problems(action, archive, log, watch)
     return wrong
 

@@ -9,7 +9,7 @@ and the data is older.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
 from typing import Final
 
@@ -70,6 +70,18 @@ def unbroken(names: Sequence[str], size: int) -> list[list[str]]:
 
 def _after(name: str, size: int) -> str:
     return segment_name(timeline_of(name), number_of(name, size) + 1, size)
+
+
+def blocks(run: Sequence[str], size: int, each: int) -> Iterator[tuple[int, Sequence[str], str]]:
+    """Numbered blocks of segments that follow one another, each with the segment in which its last record may
+    end.
+    """
+    begin = 0
+    while begin < len(run):
+        number = number_of(run[begin], size)
+        end = min(len(run), begin + each - number % each)
+        yield number // each, run[begin:end], run[min(end, len(run) - 1)]
+        begin = end
 
 
 def newest_timeline(start: int, names: Collection[str]) -> tuple[int, str]:
