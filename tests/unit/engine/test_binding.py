@@ -12,8 +12,7 @@ from evac.derive import situation
 from evac.derive.stores import observed
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.binding import Bound, _digest, bind
-from evac.engine.runs.protection import rejoin_ms
-from evac.engine.runs.step_actions import followers, ground_of, rejoin_action
+from evac.engine.runs.step_actions import followers, ground_of
 from evac.engine.stores.guards import as_allowed
 from evac.estate.examples import pangyo
 from evac.model.errors import StalePlan
@@ -419,31 +418,6 @@ def test_a_copy_that_came_back_is_led_to_the_primary_by_the_run_itself(tmp_path:
     assert (step.kind, step.manual, step.deadline_ms >= 60_000) == ("rejoin", False, True)
     by_hand = bound(observed(estate(tmp_path, TRAFFIC), away), Scenario("restore", ("pangyo",)))
     assert next(s for s in by_hand.spec.steps if s.id == step.id).manual
-
-
-@pytest.mark.parametrize(
-    ("settings", "with_agent", "driver", "how", "deadline_ms"),
-    [
-        (", archive: /kept, bin: /usr/bin", True, "mariadb@pangyo", None, 3_600_000),
-        (", archive: /kept, bin: /usr/bin", False, "mariadb", "follow", 60_000),
-        ("", True, "mariadb", "follow", 60_000),
-    ],
-)
-def test_an_agent_rejoins_a_mariadb_that_has_an_archive(
-    tmp_path: Path, settings: str, with_agent: bool, driver: str, how: str | None, deadline_ms: int
-) -> None:
-    """A rebuild may take an hour; a copy that is only repointed does not need the agent."""
-    databases = DATABASES.replace("driver: postgres", "driver: mariadb")
-    databases = databases.replace("name: dc-pangyo", f"name: dc-pangyo{settings}")
-    text = ESTATE.replace("engine: postgresql", "engine: mariadb") + databases
-    (tmp_path / "estate.yaml").write_text(text + (TRAFFIC if with_agent else ""), encoding="utf-8")
-    found = estates.load(tmp_path)
-    by_id = {one.id: one for one in found.endpoints}
-    old, new = by_id["messages-pangyo"], by_id["messages-anyang"]
-    action = rejoin_action(found, old, new)
-    assert (action.verb, action.driver, action.at) == ("rejoin", driver, "pangyo")
-    assert action.parameters["primary_host"] == "127.0.0.2"
-    assert (action.parameters.get("how"), rejoin_ms((action,))) == (how, deadline_ms)
 
 
 def test_routers_of_a_site_that_came_back_send_users_to_where_the_service_runs_now(tmp_path: Path) -> None:
