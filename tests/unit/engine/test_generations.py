@@ -13,8 +13,9 @@ from evac.drivers.port import Action, Order
 from evac.drivers.process.driver import AgentAnchors, AgentGenerations, AgentPermits
 from evac.engine.clock import SystemClock
 from evac.engine.lead.generations import Generations, GuardedDriver
+from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import STREAM, decode
-from evac.model.errors import NotAllowed, Permanent, Retryable, Superseded
+from evac.model.errors import LeaseLost, NotAllowed, Permanent, Retryable, Superseded, Unavailable
 from evac.model.generation import token_in
 from evac.store.generation import Newer, raise_generation, read_newer
 from evac.store.journal import read
@@ -298,24 +299,81 @@ def test_a_leader_stops_when_an_agent_obeys_what_its_store_never_issued(tmp_path
     play(story, World(policy_of("act"), agents={"ansan": agent}))
 
 
-@pytest.mark.parametrize("above", [0, 1], ids=["ours", "of the next leader"])
-def test_a_token_counts_only_while_we_certainly_hold_the_lease(tmp_path: Path, above: int) -> None:
-    """A leader of the same store that took the lease after us has a higher token, and that is as it should
-    be."""
-
+@pytest.mark.parametrize("above", [0, 1], ids=["ours", "of another store"])
+def test_a_token_counts_only_while_we_hold_the_lease(tmp_path: Path, above: int) -> None:
     async def story() -> None:
-        agent = Ledger(tmp_path)
-        agent.kept.obey(7 + above)
-        known = Generations(MemoryStore(), SystemClock(), {"ansan": agent})
+        agent, store = Ledger(tmp_path), MemoryStore()
+        lease = await store.acquire(LEADER, "here", 600_000)
+        agent.kept.obey(lease.stamp + above)
+        known = Generations(store, SystemClock(), {"ansan": agent})
         known.leads_with = lambda: 0
         await known.ask()
         known.check()
-        known.leads_with = lambda: 7  # also for what was asked before the lease was taken
+        known.leads_with = lambda: lease.stamp  # also for what was asked before the lease was taken
+        await known.compare_tokens()
         assert known.ended(0) == bool(above)
         await known.ask()
         assert known.over == bool(above)
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("holder", ["another", "nobody", "unknown"])
+def test_a_leader_that_was_paused_for_longer_than_its_lease_only_ends_its_term(
+    tmp_path: Path, holder: str
+) -> None:
+    """Its own clock stood still, as that of a stopped virtual machine, and the agents obey who leads now."""
+
+    class Silent(MemoryStore):
+        async def holder(self, name: str) -> Lease | None:
+            if holder == "unknown":
+                raise Unavailable("nobody answers")
+            return await super().holder(name)
+
+    async def story() -> None:
+        agent, store, systems, lost = Ledger(tmp_path), Silent(), Systems(), list[str]()
+        ours = await store.acquire(LEADER, "paused", 600_000)
+        await store.release(ours)
+        theirs = await store.acquire(LEADER, "another", 600_000)
+        if holder == "nobody":
+            await store.release(theirs)
+        agent.kept.obey(theirs.stamp)
+        known = Generations(store, SystemClock(), {"ansan": agent})
+        known.leads_with = lambda: ours.stamp
+        known.on_lost = lambda: lost.append("lost")
+        await known.ask()
+        assert lost == ["lost"]
+        with pytest.raises(LeaseLost) as refused:
+            await GuardedDriver(systems, known).execute(ACTION, ORDER)
+        assert refused.value.code == "lease-lost"
+        assert systems.log == []
+        assert not known.over
+        known.leads_with = lambda: 0
+        known.check()  # so that it leads again when it is its turn
+
+    asyncio.run(story())
+
+
+def test_a_controller_leads_again_after_the_agents_obeyed_who_led_during_its_pause(tmp_path: Path) -> None:
+    agent = Ledger(tmp_path)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        paused = world.controllers[world.leader]
+        term, known = paused._term, paused.parts.generations
+        assert term is not None
+        assert known is not None
+        await world.store.release(term.leadership.lease)
+        other = await world.store.acquire(LEADER, "other/1/b", 600)
+        agent.kept.obey(other.stamp)
+        assert paused.leads  # it has not noticed yet
+        await known.ask()
+        assert not known.over
+        await world.until(lambda: paused._term is None, 30)
+        await world.until(lambda: world.leader != "" and _token_of(world) > other.stamp, 30)
+        assert not [words for words in world.words("trouble") if "has obeyed token" in words]
+
+    play(story, World(policy_of("act"), agents={"ansan": agent}))
 
 
 def _token_of(world: World) -> int:

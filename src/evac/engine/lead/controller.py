@@ -167,6 +167,7 @@ class Controller:
         if parts.generations is not None:
             parts.generations.on_ended = self._must_not_act
             parts.generations.on_raised = self._end_term
+            parts.generations.on_lost = self._end_term
             parts.generations.leads_with = self._leads_with
 
     @property
@@ -174,7 +175,7 @@ class Controller:
         return self._term is not None and self._term.leadership.holding
 
     def _leads_with(self) -> int:
-        """The token of the lease that is certainly ours now; 0 without one."""
+        """The token of the lease that is ours now by our own clock; 0 without one."""
         term = self._term
         return term.leadership.token if term is not None and term.leadership.holding else 0
 
@@ -391,6 +392,8 @@ class Controller:
         either was learned while the lease was taken.
         """
         known = self.parts.generations
+        if known is not None:
+            await known.compare_tokens()
         if known is None or not known.ended(term.leadership.lease.generation):
             await term.ending.wait()
         if known is not None:

@@ -12,8 +12,9 @@ the store for good. Two rules make an older generation harmless:
 Drivers of systems that keep tokens need neither: the generation stands in the high bits of each token.
 
 The same agents show that this store is not the one whose leader they obey. A new store is compared with
-what they have obeyed before anyone leads in it. Later, an agent that has obeyed a higher token than the lease
-that we certainly hold has it from another store, because one store issues each token once and in order.
+what they have obeyed before anyone leads in it. Later, an agent that has obeyed a higher token than that of
+the lease that we hold has it from another store, because one store issues each token once and in order.
+Whether we hold the lease is read from the store: our clock may have stood still while someone else took it.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ from typing import Final, Protocol
 
 from evac.drivers.port import Action, Checked, Driver, Evidence, Observed, Order
 from evac.engine.clock import Clock
+from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import Notice
 from evac.model.errors import (
     ActionError,
     EvacError,
+    LeaseLost,
     Retryable,
     StoreError,
     StoreNotObeyed,
     Superseded,
 )
-from evac.model.generation import SUPERSEDED
+from evac.model.generation import SUPERSEDED, token_in
 from evac.store.generation import Generation, Newer, read_generation, read_newer, takes_place_of, write_newer
 from evac.store.port import Store
 
@@ -58,8 +61,9 @@ class Generations:
     """What one controller knows. agents: of every site that has one. strict: whether, by the policy of now,
     the agent of the place must have answered before an effect. compare: raises NotAllowed if the store is new
     and systems have obeyed the leader of another one. on_ended: called once, as soon as it is known that this
-    store's leader must not act; on_raised: when someone made this very store one of another generation.
-    leads_with: the token of a lease that we certainly hold now; 0: none.
+    store's leader must not act; on_raised: when someone made this very store one of another generation;
+    on_lost: when someone else may hold the lease. leads_with: the token of a lease that we hold by our own
+    clock; 0: none.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Generations:
         self._compare = compare
         self.on_ended: Callable[[], None] = lambda: None
         self.on_raised: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[], None] = lambda: None
         self.leads_with: Callable[[], int] = lambda: 0
         self.own = Generation()
         self.newer: Newer | None = None
@@ -141,7 +146,6 @@ class Generations:
 
     def check(self) -> None:
         """Raises `Superseded` if a newer generation is known, `StoreNotObeyed` if another store leads."""
-        self._compare_tokens()
         if self.newer is not None:
             raise Superseded(self.own.number, self.newer.number)
         if self.not_obeyed is not None:
@@ -149,17 +153,19 @@ class Generations:
 
     def ended(self, generation: int) -> bool:
         """Whether a lease taken under this generation of the store is void by now."""
-        self._compare_tokens()
         return self.over or generation != self.own.number
 
     async def may_act(self, at: str) -> None:
-        """Before an effect at a site. Raises as `check` does, and `Retryable` where no one there can say."""
+        """Before an effect at a site. Raises as `check` and `compare_tokens` do, and `Retryable` where no one
+        there can say.
+        """
         self.check()
         if not self._agents:
             return
         if not self._is_fresh(self._asked_ms):
             await self.ask()
-            self.check()
+        await self.compare_tokens()
+        self.check()
         if at in self._agents and not self._is_fresh(self.answered.get(at)) and self._strict():
             raise Retryable(
                 "generation-unknown",
@@ -192,6 +198,8 @@ class Generations:
         began_ms = self._clock.monotonic_ms()
         await asyncio.gather(*(self._ask_one(site, began_ms) for site in self._agents))
         self._asked_ms = began_ms
+        with contextlib.suppress(LeaseLost):  # `on_lost` has ended the term
+            await self.compare_tokens()
         if self.newer is not None:
             await self._write()
 
@@ -209,17 +217,30 @@ class Generations:
             self._learn(newer)
         else:
             self._obeyed[site] = token
-            self._compare_tokens()
 
-    def _compare_tokens(self) -> None:
-        """What agents obeyed before we took our lease is lower if it is from this store, and no one can take
-        the lease while we certainly hold it.
+    async def compare_tokens(self) -> None:
+        """Learns whether an agent has obeyed a token above ours, which is then from another store: this one
+        has issued none above that of who holds its lease. Raises LeaseLost if that is not us, or unknown.
         """
         ours = self.leads_with()
         site = max(self._obeyed, key=lambda one: (self._obeyed[one], one), default="")
-        if site and ours and self._obeyed[site] > ours and self.not_obeyed is None:
-            self.not_obeyed = _is_behind(site, self._obeyed[site], ours, self.own.number + 1)
+        if not site or not ours or self._obeyed[site] <= ours or self.over:
+            return
+        token = self._obeyed[site]
+        if not await self._still_holds(ours):
+            self.on_lost()
+            raise LeaseLost(LEADER)
+        if self.not_obeyed is None:
+            self.not_obeyed = _is_behind(site, token, ours, self.own.number + 1)
             self.on_ended()
+
+    async def _still_holds(self, token: int) -> bool:
+        """Whether the store says that the lease with this token is held now."""
+        try:
+            held = await self._store.holder(LEADER)
+        except StoreError:
+            return False
+        return held is not None and token_in(self.own.number, held.token) == token
 
     def _learn(self, newer: Newer) -> None:
         known = self.newer
