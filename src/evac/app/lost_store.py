@@ -115,11 +115,9 @@ async def check_not_replaced(store: Store, estate: Path, now_ms: int) -> None:
     leader of another one, which may still act: they would refuse every order. So it is if there are agents
     and none says what it has obeyed.
     """
-    if not await _is_unproven(store):
-        return
     drivers = Drivers()
     try:
-        found = await obeyed(load(estate), drivers, now_ms)
+        found = await _obeyed_elsewhere(store, lambda: load(estate), drivers, now_ms)
     finally:
         await drivers.close()
     _must_not_have_obeyed(found, "if it is lost: evac run adopt PLAN ESTATE --incident NAME --reason WHY")
@@ -140,11 +138,21 @@ async def check_may_lead(
     them answers, a controller may lead: the first one often starts before the agents do, and it stops leading
     when an agent reports more than this store has issued.
     """
-    if not await _is_unproven(store):
-        return
-    found = await obeyed(estate(), drivers, now_ms())
+    found = await _obeyed_elsewhere(store, estate, drivers, now_ms())
     number = found.generation + 1
     _must_not_have_obeyed(found, f"if it is lost, start the controllers with --generation {number}")
+
+
+async def _obeyed_elsewhere(
+    store: Store, estate: Callable[[], Estate], drivers: Drivers, now_ms: int
+) -> Obeyed:
+    """What systems have obeyed that is not from this store; nothing unless the store is unproven. It is read
+    again after they have answered: they may have obeyed who took office here meanwhile.
+    """
+    if not await _is_unproven(store):
+        return Obeyed()
+    found = await obeyed(estate(), drivers, now_ms)
+    return found if await _is_unproven(store) else Obeyed()
 
 
 async def _is_unproven(store: Store) -> bool:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from evac.agent.config import AgentConfig
+from evac.app import lost_store
 from evac.app.anchoring import agents_of
 from evac.app.controlling import Composed, Setting, compose
-from evac.app.lost_store import check_may_lead, check_not_replaced, next_generation
+from evac.app.lost_store import Obeyed, check_may_lead, check_not_replaced, next_generation
 from evac.drivers.port import Action, Order
 from evac.drivers.process.driver import AgentGenerations, ProcessDriver
 from evac.drivers.registry import Drivers
@@ -18,6 +19,7 @@ from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import Notice
 from evac.estate import load
 from evac.model.errors import NotAllowed, Permanent
+from evac.model.estate import Estate
 from evac.model.generation import GENERATION_BITS, SET_UP_TOKEN
 from evac.store.generation import raise_generation
 from evac.store.port import MemoryStore, Put
@@ -178,6 +180,43 @@ def test_a_generation_that_an_agent_knows_counts_before_any_order_of_it(tmp_path
                 assert await next_generation(store, load(path), drivers, 0) == 4
         finally:
             await agent.close()
+            await drivers.close()
+
+    asyncio.run(story())
+
+
+def test_who_takes_office_while_the_systems_are_asked_is_not_another_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several controllers start on a new store: one leads, and the agents obey it before another has asked
+    them.
+    """
+    made = agents.config(tmp_path, agents.sleeper())
+    path, ask = estate_of(tmp_path, made), lost_store.obeyed
+
+    async def story() -> None:
+        drivers, driver = Drivers(), ProcessDriver()
+        try:
+            async with agents.running(made):
+                for check in ("lead", "apply"):
+                    store = MemoryStore()
+
+                    async def led_meanwhile(
+                        estate: Estate, drivers: Drivers, now_ms: int, store: MemoryStore = store
+                    ) -> Obeyed:
+                        lease = await store.acquire(LEADER, "anyang/1/a", 600_000)
+                        await driver.execute(action(made), order(lease.token))
+                        found = await ask(estate, drivers, now_ms)
+                        assert found.who == ("the agent at pangyo",)
+                        return found
+
+                    monkeypatch.setattr(lost_store, "obeyed", led_meanwhile)
+                    if check == "lead":
+                        await check_may_lead(store, lambda: load(path), drivers, lambda: 0)
+                    else:
+                        await check_not_replaced(store, path, 0)
+        finally:
+            await driver.close()
             await drivers.close()
 
     asyncio.run(story())
