@@ -58,7 +58,7 @@ from evac.model.units import moment_words
 from evac.run.envelope import outside
 from evac.run.values import RunStep
 from evac.steps.registry import kind_of
-from evac.store.generation import read_generation, read_newer, takes_place_of
+from evac.store.generation import read_behind, read_generation, read_newer, takes_place_of
 from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.views.documents import DryRun, StepChecked, dry_run_of
@@ -231,7 +231,8 @@ async def ensure_controller(
 ) -> str:
     """Ensure a leader; for an embedded store without one, start a detached controller.
 
-    Raises Unavailable if a multi-site store has no leader, or if our controller does not start.
+    Raises Superseded or StoreBehind if the leader of this store must not act, Unavailable if a multi-site
+    store has no leader, or if our controller does not start.
     """
     lease = await store.holder(LEADER)
     if lease is not None:
@@ -239,6 +240,9 @@ async def ensure_controller(
     own, newer = await read_generation(store), await read_newer(store)
     if newer is not None and takes_place_of(newer, own) and generation <= newer.number:
         raise Superseded(own.number, newer.number)
+    behind = await read_behind(store, own)
+    if behind is not None and generation <= own.number:
+        raise behind.error
     if store.quorum:
         raise Unavailable("no controller is leading; start one at each site: evac serve")
     await _check_writable(store)

@@ -20,6 +20,11 @@ class EvacError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def with_hint(self) -> str:
+        """The message, and what to do next if that is known."""
+        return f"{self.message}; next: {self.hint}" if self.hint else self.message
+
 
 class EstateError(EvacError):
     """An estate or policy that cannot be used; carries every diagnostic, not only the first."""
@@ -118,11 +123,26 @@ class Superseded(LeaseLost):
 
 
 class StoreNotObeyed(LeaseLost):
-    """Systems have obeyed the leader of another store, and would refuse the leader of this one."""
+    """No one may lead in this store: systems have obeyed the leader of another one and would refuse its own,
+    or it cannot be found out.
+    """
 
     def __init__(self, code: str, message: str, hint: str) -> None:
         EvacError.__init__(self, code, message, hint)
         self.name = "store"
+
+
+class StoreBehind(StoreNotObeyed):
+    """An agent has obeyed a higher token than that of the leader of this store. own: its generation."""
+
+    def __init__(self, site: str, token: int, ours: int, own: int) -> None:
+        super().__init__(
+            "store-behind",
+            f"the agent at {site} has obeyed token {token}, but the leader of this store has token {ours}: "
+            "another store's leader acts, or this store was restored from an older copy",
+            "name the store whose leader acts with --store; if it is lost, stop the controllers and start "
+            f"them again with --generation {own + 1}",
+        )
 
 
 class Unavailable(StoreError):

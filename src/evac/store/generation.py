@@ -1,7 +1,9 @@
-"""The generation of a store, and whether a newer one replaced it; both are recorded in the store itself.
+"""The generation of a store, and whether its leader must not act; both are recorded in the store itself.
 
     generation    {"number", "opener", "at_ms"}: absent in a store that took no one's place
     superseded    {"number", "opener", "by", "at_ms"}: a newer generation, and who told of it
+    behind        {"number", "site", "token", "ours", "at_ms"}: the own generation, in which the agent of a
+                  site had obeyed a token above ours, which was that of the leader
 
 The stored values apply to every controller, including restarted ones.
 
@@ -20,7 +22,7 @@ from typing import Any, Final
 
 import orjson
 
-from evac.model.errors import Conflict, Corrupt, NotAllowed, StoreError
+from evac.model.errors import Conflict, Corrupt, NotAllowed, StoreBehind, StoreError
 from evac.model.generation import GENERATION_MOST
 from evac.model.records import dataclass
 from evac.store.anchors import decode as segment_of
@@ -29,6 +31,7 @@ from evac.store.sqlite import connect, in_words, prepare
 
 KEY: Final = "generation"
 SUPERSEDED_KEY: Final = "superseded"
+BEHIND_KEY: Final = "behind"
 TRIES: Final = 8
 
 
@@ -49,6 +52,23 @@ class Newer:
     opener: str
     by: str
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """In generation `number` of this store, the agent at `site` had obeyed `token`, above that of the leader,
+    `ours`.
+    """
+
+    number: int
+    site: str
+    token: int
+    ours: int
+    at_ms: int
+
+    @property
+    def error(self) -> StoreBehind:
+        return StoreBehind(self.site, self.token, self.ours, self.number)
 
 
 async def read_generation(store: Store) -> Generation:
@@ -123,6 +143,42 @@ async def write_newer(store: Store, newer: Newer) -> None:
         return
 
 
+async def read_behind(store: Store, own: Generation) -> Behind | None:
+    """Why the leader of this store must not act, as found in its own generation. Raises `Corrupt`."""
+    found = _decode_behind(await store.get(BEHIND_KEY))
+    return found if found is not None and found.number == own.number else None
+
+
+def _decode_behind(entry: Entry | None) -> Behind | None:
+    if entry is None:
+        return None
+    told = _table(entry)
+    counts = _count(entry, told, "token"), _count(entry, told, "ours")
+    return Behind(_number(entry, told), str(told.get("site", "")), *counts, _at(entry, told))
+
+
+async def write_behind(store: Store, behind: Behind) -> None:
+    """Records in the store that its leader must not act in this generation; the first record is kept."""
+    for _ in range(TRIES):
+        entry = await store.get(BEHIND_KEY)
+        known = _decode_behind(entry)
+        if known is not None and known.number >= behind.number:
+            return
+        told = {
+            "number": behind.number,
+            "site": behind.site,
+            "token": behind.token,
+            "ours": behind.ours,
+            "at_ms": behind.at_ms,
+        }
+        compare = Compare(BEHIND_KEY, entry.revision if entry is not None else 0)
+        try:
+            await store.transact((compare,), (Put(BEHIND_KEY, orjson.dumps(told)),))
+        except Conflict:
+            continue
+        return
+
+
 def takes_place_of(newer: Newer | None, own: Generation) -> bool:
     """Whether `newer` replaced `own`: a greater number, or the same number from another opener."""
     if newer is None or newer.number < own.number:
@@ -154,8 +210,15 @@ def _at(entry: Entry, told: dict[str, Any]) -> int:
     return found
 
 
+def _count(entry: Entry, told: dict[str, Any], name: str) -> int:
+    found = told.get(name)
+    if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+        raise Corrupt(f"{entry.key} has no {name}")
+    return found
+
+
 JOURNALS: Final = "journal/"
-LEFT_KEYS: Final = frozenset({"sign", KEY, SUPERSEDED_KEY})
+LEFT_KEYS: Final = frozenset({"sign", KEY, SUPERSEDED_KEY, BEHIND_KEY})
 LEFT: Final = (
     "answer/",
     "answered/",

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from evac.app.applying import ensure_controller
-from evac.model.errors import LockHeld, Unavailable
+from evac.model.errors import LockHeld, StoreBehind, Unavailable
+from evac.store.generation import Behind, raise_generation, write_behind
 from evac.store.port import Lease, MemoryStore, Put
 from evac.store.sqlite import SqliteStore
 
@@ -43,6 +44,30 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert "full" in error.message
     assert "free some space" in error.hint
     assert not log.exists(), "no controller was started"
+
+
+def test_no_controller_is_started_in_a_store_that_is_left_behind(tmp_path: Path) -> None:
+    """It would lead nothing, and each command would start one more. A newer generation ends that."""
+    log = tmp_path / "controller.log"
+
+    class Checked(MemoryStore):
+        async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+            raise Unavailable("it would be started")
+
+    async def story() -> None:
+        store = Checked()
+        await write_behind(store, Behind(0, "ansan", 1_841, 7, 1))
+        with pytest.raises(StoreBehind, match="ansan has obeyed token 1841") as refused:
+            await ensure_controller(store, "", tmp_path, None, log)
+        assert "--generation 1" in refused.value.hint
+        with pytest.raises(Unavailable, match="would be started"):
+            await ensure_controller(store, "", tmp_path, None, log, 1)
+        await raise_generation(store, 1, "a person", 1)
+        with pytest.raises(Unavailable, match="would be started"):
+            await ensure_controller(store, "", tmp_path, None, log)
+
+    asyncio.run(story())
+    assert not log.exists()
 
 
 def test_another_that_starts_one_proves_nothing_of_the_disk(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -147,6 +147,7 @@ class World:
     serving: tuple[str, ...] = ("anyang", "pangyo")
     proof: str = "sync"
     agents: Mapping[str, Asker] = field(default_factory=dict)
+    compare: Callable[[], Awaitable[None]] | None = None
     systems: Systems = field(default_factory=Systems)
     notices: list[Notice] = field(default_factory=list)
     anchors: list[Anchor] = field(default_factory=list)
@@ -184,7 +185,9 @@ class World:
         store, clock = self.stores[site], self.clock
         policies = self.policies[site] = Policies(self.policy)
         guards = Guards(store, clock, self.serving, {"web": ("pangyo",)})
-        generations = Generations(store, clock, self.agents, strict=lambda: policies.asks_generation)
+        generations = Generations(
+            store, clock, self.agents, strict=lambda: policies.asks_generation, compare=self.compare
+        )
         desk = Desk(
             store,
             clock,

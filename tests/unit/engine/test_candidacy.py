@@ -10,7 +10,7 @@ import pytest
 
 from evac.engine.lead.candidacy import SHUT_S, Candidacy
 from evac.engine.lead.leadership import LEADER, SIGN
-from evac.model.errors import Corrupt, Superseded, Unavailable
+from evac.model.errors import Corrupt, StoreBehind, StoreNotObeyed, Superseded, Unavailable
 from evac.store.port import Lease, MemoryStore, Put
 from evac.store.sqlite import SqliteStore
 from tests.unit.engine.small_world import World, play, policy_of
@@ -82,6 +82,46 @@ def test_what_keeps_it_from_both_is_known_until_it_is_over() -> None:
         assert candidacy.why == ""
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("between", ["leads", "follows"])
+def test_the_same_refusal_is_said_again_after_it_led_or_followed(between: str) -> None:
+    async def story() -> None:
+        store, told = MemoryStore(LOOP_MS), list[str]()
+        wrong: list[Exception] = [StoreNotObeyed("store-new", "it is new", "")]
+
+        async def take() -> Lease:
+            if wrong:
+                raise wrong[0]
+            return await store.acquire(LEADER, "north/1/a", 600_000)
+
+        candidacy = Candidacy(store, take, 0.5, lambda error: told.append(error.message))
+        waiting = asyncio.ensure_future(candidacy.wait())
+        await asyncio.sleep(10)
+        assert told == ["it is new"]
+        assert candidacy.why == "it is new"  # nothing is known about what to do next
+        if between == "leads":
+            wrong.clear()
+            lease = await waiting
+        else:
+            lease = await store.acquire(LEADER, "south/2/b", 600_000)
+            wrong.clear()
+            await asyncio.sleep(10)
+        assert candidacy.why == ""
+        wrong.append(StoreNotObeyed("store-new", "it is new", "look"))
+        await store.release(lease)
+        waiting = asyncio.ensure_future(candidacy.wait()) if waiting.done() else waiting
+        await asyncio.sleep(10)
+        assert told == ["it is new", "it is new"]
+        assert candidacy.why == "it is new; next: look"
+        wrong[0] = StoreBehind("ansan", 9, 7, 0)
+        await asyncio.sleep(10)
+        assert "token 9" in candidacy.why
+        assert len(told) == 2  # who finds it says it
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    run_virtually(story())
 
 
 def test_a_file_that_takes_no_more_is_named(tmp_path: Path) -> None:

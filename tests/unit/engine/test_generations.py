@@ -15,7 +15,16 @@ from evac.engine.clock import SystemClock
 from evac.engine.lead.generations import Generations, GuardedDriver
 from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import STREAM, decode
-from evac.model.errors import LeaseLost, NotAllowed, Permanent, Retryable, Superseded, Unavailable
+from evac.model.errors import (
+    EvacError,
+    InvalidInput,
+    LeaseLost,
+    NotAllowed,
+    Permanent,
+    Retryable,
+    Superseded,
+    Unavailable,
+)
 from evac.model.generation import token_in
 from evac.store.generation import Newer, raise_generation, read_newer
 from evac.store.journal import read
@@ -288,10 +297,21 @@ def test_a_leader_stops_when_an_agent_obeys_what_its_store_never_issued(tmp_path
         assert world.systems.log == []
         told = [words for words in world.words("trouble") if f"has obeyed token {first + 1_000}" in words]
         assert told
+        assert [words for words in told if words.startswith("cannot lead")] == []
+        assert len(told) == len(world.sites)  # each controller says it once
         written = [
             decode(record) async for segment in read(world.store, STREAM) for record in segment.records
         ]
         assert written[-1].data == {"code": "store-behind"}
+        agent.dead = True  # the store itself says it to those that are started again
+        world.burnt.clear()
+        for site in world.sites:
+            world.tasks[site].cancel()
+            world.start(site)
+        await asyncio.sleep(20)
+        assert world.leader == ""
+        assert all("has obeyed token" in one.neither for one in world.controllers.values())
+        agent.dead = False
         await raise_generation(world.store, 1, "a person", 1)
         await world.until(lambda: world.leader != "", 30)
         assert _token_of(world) > agent.kept.highest
@@ -374,6 +394,38 @@ def test_a_controller_leads_again_after_the_agents_obeyed_who_led_during_its_pau
         assert not [words for words in world.words("trouble") if "has obeyed token" in words]
 
     play(story, World(policy_of("act"), agents={"ansan": agent}))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotAllowed("store-new", "this store is new, but ansan obeys another", "name that store"),
+        InvalidInput("estate-gone", "the estate cannot be read"),
+        Retryable("agent-odd", "the agent gave an odd answer"),
+    ],
+    ids=lambda error: error.code,
+)
+def test_nobody_leads_a_new_store_until_it_is_compared_without_an_error(error: EvacError) -> None:
+    """Whatever prevents the comparison; and as soon as nothing does, somebody leads."""
+    wrong = [error]
+
+    async def compare() -> None:
+        if wrong:
+            raise wrong[0]
+
+    async def story(world: World) -> None:
+        await asyncio.sleep(25)
+        assert world.leader == ""
+        assert await world.store.holder(LEADER) is None
+        assert [one.neither for one in world.controllers.values()] == [error.with_hint] * len(world.sites)
+        told = [words for words in world.words("trouble") if error.message in words]
+        assert told == [f"cannot lead: {error.with_hint}"] * len(world.sites)
+        assert not error.with_hint.endswith("next: ")
+        wrong.clear()
+        await world.until(lambda: world.leader != "", 30)
+        assert world.controllers[world.leader].neither == ""
+
+    play(story, World(policy_of("act"), compare=compare))
 
 
 def _token_of(world: World) -> int:

@@ -14,7 +14,15 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
 from evac.engine.lead.leadership import LEADER, SIGN
-from evac.model.errors import Corrupt, LockHeld, StoreError, StoreNotObeyed, Superseded, Unavailable
+from evac.model.errors import (
+    Corrupt,
+    LockHeld,
+    StoreBehind,
+    StoreError,
+    StoreNotObeyed,
+    Superseded,
+    Unavailable,
+)
 from evac.store.port import Store
 
 SHUT_S: Final = 10.0
@@ -23,8 +31,8 @@ Term = TypeVar("Term")
 
 class Candidacy(Generic[Term]):
     """take: becomes leader; raises LockHeld while someone else leads, Superseded, StoreNotObeyed, Corrupt,
-    Unavailable. tell: called once each time the store becomes unreadable or must not be led, or is
-    unavailable for longer than an election takes.
+    Unavailable. tell: called once each time the store becomes unreadable or a new one must not be led, or is
+    unavailable for longer than an election takes. Who learns that it is superseded or behind tells that.
     """
 
     def __init__(
@@ -68,15 +76,16 @@ class Candidacy(Generic[Term]):
                 self._say_once(error)
                 return None
             except StoreNotObeyed as error:
-                self.why, self._shut_s = f"{error.message}; next: {error.hint}", None
-                self._say_once(error)
+                self.why, self._shut_s = error.with_hint, None
+                if not isinstance(error, StoreBehind):
+                    self._say_once(error)
                 return None
             except LockHeld as held:
-                self.why, self._shut_s = "", None
+                self.why, self._shut_s, self._said = "", None, ""
                 if not held.ttl_ms:
                     return None
             else:
-                self.why, self._shut_s = "", None
+                self.why, self._shut_s, self._said = "", None, ""
                 return term
             await asyncio.sleep(self._pause_s)
 

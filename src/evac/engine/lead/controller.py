@@ -269,7 +269,7 @@ class Controller:
 
     def _cannot_lead(self, error: StoreError) -> None:
         told, now_ms = {"code": error.code}, self._desk.clock.now_ms()
-        words = f"cannot lead: {error.message}; next: {error.hint}"
+        words = f"cannot lead: {error.with_hint}"
         self._desk.tell(Notice("trouble", now_ms, self.parts.site, words, told))
 
     async def _take_office(self) -> _Term:

@@ -38,7 +38,17 @@ from evac.model.errors import (
     Superseded,
 )
 from evac.model.generation import SUPERSEDED, token_in
-from evac.store.generation import Generation, Newer, read_generation, read_newer, takes_place_of, write_newer
+from evac.store.generation import (
+    Behind,
+    Generation,
+    Newer,
+    read_behind,
+    read_generation,
+    read_newer,
+    takes_place_of,
+    write_behind,
+    write_newer,
+)
 from evac.store.port import Store
 
 PERIOD_S: Final = 2.0
@@ -83,7 +93,9 @@ class Generations:
         self.leads_with: Callable[[], int] = lambda: 0
         self.own = Generation()
         self.newer: Newer | None = None
-        self.not_obeyed: StoreNotObeyed | None = None
+        self.behind: Behind | None = None
+        self._refused: StoreNotObeyed | None = None
+        """Why a new store could not be led when it was last compared."""
         self._compared_ms: int | None = None
         self._obeyed = dict[str, int]()
         """Site -> highest token that its agent has reported."""
@@ -94,15 +106,18 @@ class Generations:
 
     async def begin(self) -> None:
         """Reads the store. Raises `StoreError`: without a known generation nothing may act."""
-        before, self.own = self.own, await read_generation(self._store)
-        newer = await read_newer(self._store)
+        own, newer = await read_generation(self._store), await read_newer(self._store)
+        behind = await read_behind(self._store, own)
+        before, self.own = self.own, own
         if takes_place_of(newer, self.own) and newer is not None:
             self._learn(newer)
         elif self.newer is not None and not takes_place_of(self.newer, self.own):
             self.newer = None  # a person opened a still newer one in this very store
         if self.own != before:
-            self.not_obeyed = None
+            self.behind = self._refused = None
             self.on_raised()
+        if behind is not None:
+            self._learn_behind(behind)
 
     async def compare(self) -> None:
         """Before we lead in a store. Raises `StoreNotObeyed` if it is new and systems have obeyed the leader
@@ -113,11 +128,11 @@ class Generations:
         if self.newer is None and self._compare is not None and is_due:
             try:
                 await self._compare()
-                self._compare = self.not_obeyed = None
+                self._compare = self._refused = None
             except StoreError:
                 raise
             except EvacError as error:  # whatever prevents the comparison: no one leads before it is made
-                self.not_obeyed = StoreNotObeyed(error.code, error.message, error.hint)
+                self._refused = StoreNotObeyed(error.code, error.message, error.hint)
             self._compared_ms = now_ms
         self.check()
 
@@ -132,14 +147,14 @@ class Generations:
     @property
     def over(self) -> bool:
         """Whether it is known that this store's leader must not act."""
-        return self.newer is not None or self.not_obeyed is not None
+        return self.newer is not None or self.behind is not None
 
     def notice(self, site: str) -> Notice:
         """The notice that this store's leader must not act."""
         if self.newer is None:
-            assert self.not_obeyed is not None
-            words = f"stopped leading: {self.not_obeyed.message}; next: {self.not_obeyed.hint}"
-            return Notice("trouble", self._clock.now_ms(), site, words, {"code": self.not_obeyed.code})
+            assert self.behind is not None
+            error = self.behind.error
+            return Notice("trouble", self._clock.now_ms(), site, error.with_hint, {"code": error.code})
         words = f"{Superseded(self.own.number, self.newer.number).message} (reported by {self.newer.by})"
         told = {"code": SUPERSEDED, "generation": self.newer.number}
         return Notice("trouble", self._clock.now_ms(), site, words, told)
@@ -148,8 +163,10 @@ class Generations:
         """Raises `Superseded` if a newer generation is known, `StoreNotObeyed` if another store leads."""
         if self.newer is not None:
             raise Superseded(self.own.number, self.newer.number)
-        if self.not_obeyed is not None:
-            raise StoreNotObeyed(self.not_obeyed.code, self.not_obeyed.message, self.not_obeyed.hint)
+        if self.behind is not None:
+            raise self.behind.error
+        if self._refused is not None:
+            raise StoreNotObeyed(self._refused.code, self._refused.message, self._refused.hint)
 
     def ended(self, generation: int) -> bool:
         """Whether a lease taken under this generation of the store is void by now."""
@@ -200,7 +217,7 @@ class Generations:
         self._asked_ms = began_ms
         with contextlib.suppress(LeaseLost):  # `on_lost` has ended the term
             await self.compare_tokens()
-        if self.newer is not None:
+        if self.over:
             await self._write()
 
     async def _ask_one(self, site: str, began_ms: int) -> None:
@@ -230,9 +247,8 @@ class Generations:
         if not await self._still_holds(ours):
             self.on_lost()
             raise LeaseLost(LEADER)
-        if self.not_obeyed is None:
-            self.not_obeyed = _is_behind(site, token, ours, self.own.number + 1)
-            self.on_ended()
+        self._learn_behind(Behind(self.own.number, site, token, ours, self._clock.now_ms()))
+        await self._write()
 
     async def _still_holds(self, token: int) -> bool:
         """Whether the store says that the lease with this token is held now."""
@@ -249,23 +265,20 @@ class Generations:
         if known is None:
             self.on_ended()
 
+    def _learn_behind(self, behind: Behind) -> None:
+        if self.behind is None:
+            self.behind = behind
+            self.on_ended()
+
     async def _write(self) -> None:
-        """Records the newer generation, so that no controller of this store leads again even if no agent
-        answers it.
+        """Records why the leader must not act, so that no controller of this store leads again even if no
+        agent answers it.
         """
-        if self.newer is not None:
-            with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError):
+            if self.newer is not None:
                 await write_newer(self._store, self.newer)
-
-
-def _is_behind(site: str, token: int, ours: int, number: int) -> StoreNotObeyed:
-    return StoreNotObeyed(
-        "store-behind",
-        f"the agent at {site} has obeyed token {token}, and this store has issued none above {ours}: another "
-        "store's leader acts, or this store was restored from an older copy",
-        "stop this controller and use the store whose leader acts; if it is lost, start the controllers "
-        f"again with --generation {number}",
-    )
+            if self.behind is not None:
+                await write_behind(self._store, self.behind)
 
 
 class GuardedDriver:
