@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from evac.model.errors import (
     InvalidInput,
     LeaseLost,
     NotAllowed,
+    OutcomeUnknown,
     Permanent,
     Retryable,
     Superseded,
@@ -84,6 +86,31 @@ def test_an_agent_obeys_nobody_of_an_older_generation(tmp_path: Path) -> None:
         async with agents.running(made) as again:
             told = AgentGenerations(agents.at(again.config))
             assert await told.ask(0, "", 2) == (1, "laptop", token_in(1, 2))
+            await told.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.enable_socket
+@pytest.mark.servers
+@pytest.mark.parametrize("token", ["seven", True, -1, None, 7.5], ids=str)
+def test_an_agent_that_reports_no_token_still_reports_a_newer_generation(
+    tmp_path: Path, token: object
+) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+
+    async def story() -> None:
+        async with agents.running(made) as agent:
+            told = AgentGenerations(agents.at(agent.config))
+            agent._ledger.heed(1, "laptop")
+            ledger: Any = agent._ledger
+            ledger.highest = token
+            known = Generations(MemoryStore(), SystemClock(), {"ansan": told})
+            await known.ask()
+            with pytest.raises(Superseded):
+                known.check()
+            with pytest.raises(OutcomeUnknown, match="which token it has obeyed"):
+                await told.known(2)
             await told.close()
 
     asyncio.run(story())

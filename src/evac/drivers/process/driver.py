@@ -183,15 +183,16 @@ class AgentGenerations:
         self._agent = agent
         self._client = AgentClient(peer)
 
-    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str, int]:
+    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str, int | None]:
         """(newest generation, who opened it, highest token that the agent has obeyed), after announcing ours.
-        An older agent reports no token, which is 0. Raises `ActionError`.
+        An older agent reports no token, which is 0; None if what it reports is no token: what it says about
+        the generation counts all the same. Raises `ActionError`.
         """
         values = {"generation": generation, "opener": opener}
         answer = await self._client.send(self._agent, GENERATION_PATH, values, timeout_s)
-        token = answer.get("token", 0)
-        if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-            raise OutcomeUnknown("agent-answer", "the agent does not report which token it has obeyed")
+        told = answer.get("token", 0)
+        is_token = isinstance(told, int) and not isinstance(told, bool) and told >= 0
+        token = told if is_token else None
         return _number(answer.get("generation")), str(answer.get("opener", "")), token
 
     async def known(self, timeout_s: float) -> tuple[int, int]:
@@ -199,6 +200,8 @@ class AgentGenerations:
         `ActionError`.
         """
         number, _, token = await self.ask(0, "", timeout_s)
+        if token is None:
+            raise OutcomeUnknown("agent-answer", "the agent does not report which token it has obeyed")
         return number, token
 
     async def close(self) -> None:

@@ -61,10 +61,10 @@ LOOK_AGAIN_MS: Final = 10_000
 
 class Asker(Protocol):
     """The agent of a site: receives our generation, returns (newest generation, who opened it, highest token
-    that it has obeyed).
+    that it has obeyed, or None if it does not say).
     """
 
-    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str, int]: ...
+    async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str, int | None]: ...
 
 
 class Generations:
@@ -232,7 +232,7 @@ class Generations:
         newer = Newer(number, opener, site, self._clock.now_ms())
         if takes_place_of(newer, self.own):
             self._learn(newer)
-        else:
+        elif token is not None:
             self._obeyed[site] = token
 
     async def compare_tokens(self) -> None:
