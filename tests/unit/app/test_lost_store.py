@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from evac.app.lost_store import Obeyed, check_may_lead, check_not_replaced, next
 from evac.drivers.port import Action, Order
 from evac.drivers.process.driver import AgentGenerations, ProcessDriver
 from evac.drivers.registry import Drivers
+from evac.engine.lead import generations
 from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import Notice
 from evac.estate import load
@@ -230,6 +234,23 @@ async def led_or_refused(made: Composed) -> str:
     return made.controller.neither
 
 
+@asynccontextmanager
+async def serving(
+    path: Path, store: str, notices: list[Notice], generation: int = 0
+) -> AsyncIterator[Composed]:
+    """A controller that runs, as `evac serve` starts it."""
+    setting = Setting(path, "pangyo", store, watch=False, drawer=False)
+    composed = await compose(setting, notices.append)
+    await raise_generation(composed.store, generation, "a person", 1)
+    running = asyncio.ensure_future(composed.controller.run())
+    try:
+        yield composed
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await composed.close()
+
+
 def test_a_controller_does_not_lead_a_new_store_while_agents_obey_another(tmp_path: Path) -> None:
     """`evac serve` says why, acts on nothing, leaves the store as new as it was, and leads with a generation
     that every agent obeys.
@@ -238,16 +259,8 @@ def test_a_controller_does_not_lead_a_new_store_while_agents_obey_another(tmp_pa
     path, store = estate_of(tmp_path, made), f"sqlite:{tmp_path / 'new.sqlite'}"
 
     async def served(notices: list[Notice], generation: int = 0) -> str:
-        setting = Setting(path, "pangyo", store, watch=False, drawer=False)
-        composed = await compose(setting, notices.append)
-        await raise_generation(composed.store, generation, "a person", 1)
-        running = asyncio.ensure_future(composed.controller.run())
-        try:
+        async with serving(path, store, notices, generation) as composed:
             return await led_or_refused(composed)
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            await composed.close()
 
     async def story() -> None:
         driver = ProcessDriver()
@@ -273,12 +286,42 @@ def test_a_controller_leads_a_new_store_before_the_first_agent_is_started(tmp_pa
     path = estate_of(tmp_path, made)
 
     async def story() -> None:
-        store, drivers = MemoryStore(), Drivers()
+        notices = list[Notice]()
+        async with serving(path, f"sqlite:{tmp_path / 'new.sqlite'}", notices) as composed:
+            assert await led_or_refused(composed) == ""
+            known = composed.controller.parts.generations
+            assert known is not None
+            async with agents.running(made), asyncio.timeout(30):
+                while not known.answered:
+                    await asyncio.sleep(0.02)
+                assert composed.controller.leads
+        assert not [one for one in notices if one.kind == "trouble"]
+
+    asyncio.run(story())
+
+
+def test_a_controller_leads_a_new_store_once_its_agents_obey_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a test whose agents are installed again."""
+    monkeypatch.setattr(generations, "LOOK_AGAIN_MS", 50)
+    made = agents.config(tmp_path, agents.sleeper())
+    path = estate_of(tmp_path, made)
+
+    async def story() -> None:
+        driver = ProcessDriver()
         try:
-            await check_may_lead(store, lambda: load(path), drivers, lambda: 0)
             async with agents.running(made):
-                await check_may_lead(store, lambda: load(path), drivers, lambda: 0)
+                await driver.execute(action(made), order(1_841))
         finally:
-            await drivers.close()
+            await driver.close()
+        async with serving(path, f"sqlite:{tmp_path / 'new.sqlite'}", []) as composed:
+            async with agents.running(made):
+                assert "the agent at pangyo has obeyed" in await led_or_refused(composed)
+            shutil.rmtree(made.state)
+            async with agents.running(made), asyncio.timeout(30):
+                while not composed.controller.leads:
+                    await asyncio.sleep(0.02)
+        assert composed.controller.neither == ""
 
     asyncio.run(story())
