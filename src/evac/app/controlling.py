@@ -29,7 +29,7 @@ from evac.app.anchoring import (
 from evac.app.backups import scheduler_of
 from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
-from evac.app.lost_store import check_may_lead
+from evac.app.lost_store import MayLead
 from evac.app.observed_stores import SeenEstate
 from evac.app.observing import ServiceHealth, control_of, look_at, probes_of, runs_at
 from evac.app.planner.plans import Mender
@@ -209,7 +209,7 @@ async def compose(
     drivers = Drivers(hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])} | dict(hands or {}))
     tellers = {site: AgentGenerations(*found) for site, found in agents_of(estate).items()}
     seen = SeenEstate(estate, policy, store, drivers, clock)
-    lead = partial(check_may_lead, store, lambda: seen.files, drivers, clock.now_ms)
+    lead = MayLead(store, lambda: seen.files, drivers, clock.now_ms).check
     generations = Generations(store, clock, tellers, strict=lambda: policies.asks_generation, compare=lead)
     worker = PlanningWorker(
         setting.estate, setting.as_of, policy, setting.budget_ms, lambda: seen.observation, len(estate.fleet)

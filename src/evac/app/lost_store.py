@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -19,6 +20,7 @@ from evac.estate import load
 from evac.model.errors import EvacError, NotAllowed
 from evac.model.estate import Estate
 from evac.model.generation import SET_UP_TOKEN, generation_of, token_in
+from evac.model.observation import MemberSeen
 from evac.model.records import dataclass
 from evac.store.generation import read_generation
 from evac.store.port import Store
@@ -31,13 +33,15 @@ ASK_MS: Final = 2_000
 @dataclass(frozen=True, slots=True)
 class Obeyed:
     """who: the systems that have obeyed a leader, or know a generation; generation, token: the newest and the
-    highest that any of them knows. silent: agents that did not answer; answers: whether any agent did.
+    highest that any of them knows. silent: agents that did not answer; unreachable: members that did not;
+    answers: whether any agent did.
     """
 
     who: tuple[str, ...] = ()
     generation: int = 0
     token: int = 0
     silent: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
     answers: bool = False
 
 
@@ -49,7 +53,8 @@ async def is_new(store: Store) -> bool:
 async def obeyed(estate: Estate, drivers: Drivers, now_ms: int) -> Obeyed:
     """What the members of stores and the agents that answer have obeyed."""
     members = (await observe(estate, drivers, now_ms)).members
-    tokens = {f"the member of {one.store} at {one.site}": one.token for one in members}
+    tokens = {_member(one): one.token for one in members}
+    unreachable = tuple(sorted(_member(one) for one in members if one.role == "unreachable"))
     agents = agents_of(estate)
     found = await asyncio.gather(*(_of_agent(reach) for reach in agents.values()))
     known = {f"the agent at {site}": one for site, one in zip(agents, found, strict=True) if one is not None}
@@ -60,7 +65,11 @@ async def obeyed(estate: Estate, drivers: Drivers, now_ms: int) -> Obeyed:
     }
     newest = [*(one for one, _ in known.values()), *map(generation_of, tokens.values())]
     highest = max(tokens.values(), default=0)
-    return Obeyed(tuple(sorted(who)), max(newest, default=0), highest, silent, bool(known))
+    return Obeyed(tuple(sorted(who)), max(newest, default=0), highest, silent, unreachable, bool(known))
+
+
+def _member(seen: MemberSeen) -> str:
+    return f"the member of {seen.store} at {seen.site}"
 
 
 async def _of_agent(reach: AgentReach) -> tuple[int, int] | None:
@@ -131,16 +140,31 @@ async def check_not_replaced(store: Store, estate: Path, now_ms: int) -> None:
         )
 
 
-async def check_may_lead(
-    store: Store, estate: Callable[[], Estate], drivers: Drivers, now_ms: Callable[[], int]
-) -> None:
-    """Raise NotAllowed if the store is new and systems have obeyed the leader of another one. Where none of
-    them answers, a controller may lead: the first one often starts before the agents do, and it stops leading
-    when an agent reports more than this store has issued.
+class MayLead:
+    """Whether a controller may lead in this store. What a system has obeyed counts until it answers again.
+    Where none has answered, a controller may lead: the first one often starts before the agents do, and it
+    stops leading when an agent reports a higher token than its own.
     """
-    found = await _obeyed_elsewhere(store, estate, drivers, now_ms())
-    number = found.generation + 1
-    _must_not_have_obeyed(found, f"if it is lost, start the controllers with --generation {number}")
+
+    def __init__(
+        self, store: Store, estate: Callable[[], Estate], drivers: Drivers, now_ms: Callable[[], int]
+    ) -> None:
+        self._store, self._estate, self._drivers, self._now_ms = store, estate, drivers, now_ms
+        self._known = Obeyed()
+
+    async def check(self) -> None:
+        """Raise NotAllowed if the store is new and systems have obeyed the leader of another one."""
+        found = await _obeyed_elsewhere(self._store, self._estate, self._drivers, self._now_ms())
+        known, self._known = self._known, found
+        if left := {*found.silent, *found.unreachable}.intersection(known.who):
+            self._known = found = replace(
+                found,
+                who=tuple(sorted({*found.who, *left})),
+                generation=max(found.generation, known.generation),
+                token=max(found.token, known.token),
+            )
+        number = found.generation + 1
+        _must_not_have_obeyed(found, f"if it is lost, start the controllers with --generation {number}")
 
 
 async def _obeyed_elsewhere(

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from evac.agent.config import AgentConfig
 from evac.app import lost_store
 from evac.app.anchoring import agents_of
 from evac.app.controlling import Composed, Setting, compose
-from evac.app.lost_store import Obeyed, check_may_lead, check_not_replaced, next_generation
+from evac.app.lost_store import MayLead, Obeyed, check_not_replaced, next_generation
 from evac.drivers.port import Action, Order
 from evac.drivers.process.driver import AgentGenerations, ProcessDriver
 from evac.drivers.registry import Drivers
@@ -25,6 +26,7 @@ from evac.estate import load
 from evac.model.errors import NotAllowed, Permanent
 from evac.model.estate import Estate
 from evac.model.generation import GENERATION_BITS, SET_UP_TOKEN
+from evac.model.observation import MemberSeen, Observation
 from evac.store.generation import raise_generation
 from evac.store.port import MemoryStore, Put
 from evac.store.sqlite import SqliteStore
@@ -216,7 +218,7 @@ def test_who_takes_office_while_the_systems_are_asked_is_not_another_store(
 
                     monkeypatch.setattr(lost_store, "obeyed", led_meanwhile)
                     if check == "lead":
-                        await check_may_lead(store, lambda: load(path), drivers, lambda: 0)
+                        await MayLead(store, lambda: load(path), drivers, lambda: 0).check()
                     else:
                         await check_not_replaced(store, path, 0)
         finally:
@@ -300,6 +302,32 @@ def test_a_controller_leads_a_new_store_before_the_first_agent_is_started(tmp_pa
     asyncio.run(story())
 
 
+def test_what_a_member_has_obeyed_counts_while_it_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = estate_of(tmp_path, agents.config(tmp_path, agents.sleeper()))
+    seen = MemberSeen("orders", "anyang", "primary")
+
+    async def observed(estate: Estate, drivers: Drivers, now_ms: int) -> Observation:
+        return Observation(now_ms, (seen,))
+
+    async def story() -> None:
+        nonlocal seen
+        monkeypatch.setattr(lost_store, "observe", observed)
+        may_lead = MayLead(MemoryStore(), lambda: load(path), Drivers(), lambda: 0)
+        await may_lead.check()
+        for now in (replace(seen, token=(2 << GENERATION_BITS) + 9), replace(seen, role="unreachable")):
+            seen = now
+            for _ in range(2):
+                with pytest.raises(NotAllowed, match="the member of orders at anyang has obeyed") as refused:
+                    await may_lead.check()
+                assert "--generation 3" in refused.value.hint
+        seen = replace(seen, role="primary")
+        await may_lead.check()
+
+    asyncio.run(story())
+
+
 def test_a_controller_leads_a_new_store_once_its_agents_obey_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +346,10 @@ def test_a_controller_leads_a_new_store_once_its_agents_obey_no_other(
         async with serving(path, f"sqlite:{tmp_path / 'new.sqlite'}", []) as composed:
             async with agents.running(made):
                 assert "the agent at pangyo has obeyed" in await led_or_refused(composed)
+            async with asyncio.timeout(30):
+                while "the agent at pangyo did not say" not in composed.controller.neither:
+                    assert not composed.controller.leads  # its silence does not take back what it said
+                    await asyncio.sleep(0.02)
             shutil.rmtree(made.state)
             async with agents.running(made), asyncio.timeout(30):
                 while not composed.controller.leads:
