@@ -295,7 +295,7 @@ def listed(names: Sequence[str]) -> str:
 
 def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> PublicIncident | None:
     """None if users neither noticed it nor read about it. Its internal name is never published."""
-    touched = {names[fate.service] for fate in about.fates if fate.service in names and fate.touched}
+    touched = {names[fate.service] for fate in about.fates if fate.service in names and fate.noticed}
     touched |= {
         note.name for note in dossier.notes if note.kind == "state" and note.name in set(names.values())
     }
@@ -510,7 +510,7 @@ def _felt(fates: Iterable[Fate], names: Mapping[str, str]) -> list[_Felt]:
     """Components in which users noticed something, worst first, then by name."""
     rows: dict[str, list[Fate]] = {}
     for fate in fates:
-        if fate.service in names and fate.touched:
+        if fate.service in names and fate.noticed:
             rows.setdefault(names[fate.service], []).append(fate)
     found = []
     for name, parts in rows.items():

@@ -58,8 +58,13 @@ class Fate:
 
     @property
     def touched(self) -> bool:
-        """Whether it was ever not up, or is not up now."""
-        return self.was_down or self.level != "up"
+        """Whether it was ever not up."""
+        return any(change.level != "up" for change in self.changes)
+
+    @property
+    def noticed(self) -> bool:
+        """Whether its users may have noticed something: a move is announced only while it lasts."""
+        return self.level != "up" or any(change.level in ("down", "degraded") for change in self.changes)
 
     @property
     def down_since_ms(self) -> int | None:

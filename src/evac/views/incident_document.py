@@ -87,16 +87,12 @@ class IncidentCourse:
 
     incident: IncidentShort
     touched: tuple[FateShown, ...]
-    """Services that were not up throughout: those that are down first, then by tier and people."""
-    steady: tuple[FateShown, ...]
-    """Services that its runs concern and that were up throughout, by id."""
+    """Services that were ever not up, up again or not: those that are down first, then by tier and people."""
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentShown(IncidentCourse):
-    """One incident. `touched`: services that were not up throughout, those that are down first; `steady`:
-    services that its runs concern and that were up throughout.
-    """
+    """One incident. `touched`: services that were ever not up; those that are down come first."""
 
     notes: int
     entries: int
@@ -136,36 +132,33 @@ def incident_short(dossier: Dossier, about: Summary) -> IncidentShort:
         people_most=about.people_most,
         people_unstated=about.people_unstated,
         still_down=about.still_down,
-        services=sum(1 for fate in about.fates if fate.touched),
+        services=sum(fate.touched for fate in about.fates),
         run=dossier.runs[0].run if dossier.runs else "",
     )
 
 
 def incident_course(dossier: Dossier, about: Summary) -> IncidentCourse:
-    return IncidentCourse(incident_short(dossier, about), *_fates(about))
+    return IncidentCourse(incident_short(dossier, about), _touched(about))
 
 
 def incident_document(dossier: Dossier, about: Summary, entries: Sequence[Entry]) -> IncidentShown:
     """entries: its whole timeline."""
-    touched, steady = _fates(about)
     return IncidentShown(
         incident_short(dossier, about),
-        touched,
-        steady,
+        _touched(about),
         len(dossier.notes),
         len(entries),
         dossier.runs[0].plan_in_force if dossier.runs else "",
     )
 
 
-def _fates(about: Summary) -> tuple[tuple[FateShown, ...], tuple[FateShown, ...]]:
-    """(affected services, those that are down first, then by tier and people; the others, by id)."""
+def _touched(about: Summary) -> tuple[FateShown, ...]:
+    """Those that are down first, then by tier and people."""
     touched = sorted(
         (fate for fate in about.fates if fate.touched),
         key=lambda f: (_WORST_FIRST[f.level], f.tier, -(f.people or 0), f.service),
     )
-    steady = [fate for fate in about.fates if not fate.touched]
-    return tuple(map(_fate_shown, touched)), tuple(map(_fate_shown, steady))
+    return tuple(map(_fate_shown, touched))
 
 
 def _fate_shown(fate: Fate) -> FateShown:

@@ -73,7 +73,7 @@ def summary_row(course: IncidentCourse) -> dict[str, Any]:
                 "level": fate.level,
                 "changes": [{"at": utc(c.at_ms), "level": c.level, "source": c.source} for c in fate.changes],
             }
-            for fate in sorted((*course.touched, *course.steady), key=lambda one: one.service)
+            for fate in sorted(course.touched, key=lambda one: one.service)
         ],
     }
 

@@ -51,7 +51,7 @@ from evac.views.status_page import (
     summary_words,
 )
 from evac.web import subscribing
-from tests.unit.incident.stories import OUTCOMES, T0, fire, note, plan_of
+from tests.unit.incident.stories import OUTCOMES, T0, fire, note, outcome, plan_of, step
 
 NAMES = {"web": "Chat", "cart": "Chat", "gone": "Reports", "fine": "Mail"}
 HOUR = 3_600_000
@@ -105,6 +105,22 @@ def test_the_next_update_is_promised_as_a_moment() -> None:
     assert seoul.both(due_ms, due_ms) == "01:31 KST (16:31 UTC)"
     assert '"next_by": "2025-11-24 16:31:00 UTC"' in status_json(page)
     assert "Next update by 16:31 UTC." in status_feed(page, "https://status.example/")
+
+
+def test_users_read_of_a_component_that_was_only_degraded_also_after_the_end() -> None:
+    plan = plan_of(steps=[step("start", "web", "top")], outcomes=[outcome("web", "restored", 9, 0, 5_000)])
+    story = fire([PUBLISHED], plan)
+    (shown,) = page_of(story).past
+    assert shown.components == ("Chat",)
+    assert draft(story, summary(story), NAMES, T0 + HOUR).title == "Chat restored"
+
+
+def test_a_move_that_is_over_is_no_problem_for_users() -> None:
+    story = fire(plan=plan_of("evacuate"))
+    assert summary(story).ended_ms is not None
+    page = page_of(story)
+    assert (page.unpublished, page.incidents) == ((), ())
+    assert draft(story, summary(story), NAMES, T0 + HOUR).basis == "nothing"
 
 
 def test_a_day_is_red_from_half_an_hour_of_a_whole_outage_on() -> None:

@@ -12,15 +12,25 @@ from evac.incident.incident import summary
 from evac.incident.records import Note
 from evac.incident.services import Change, Fate, first_down_ms, lasted_ms, restored
 from evac.incident.timeline import timeline
+from evac.model.plan import Plan
 from evac.views.incident_document import incident_course, incident_document
-from tests.unit.incident.stories import T0, fire, note
+from tests.unit.incident.stories import OUTCOMES, STEPS, T0, fire, note, outcome, plan_of, step
 
 RANK = {"down": 0, "degraded": 1, "moving": 2, "up": 3}
 
 
+SLOWER = plan_of(
+    steps=[*STEPS, step("start", "slow", "top")],
+    outcomes=[*OUTCOMES, outcome("slow", "restored", 9, 0, 5_000)],
+)
+"""A fire in which `slow` is degraded and never down."""
+PLANS = [plan_of(), SLOWER, plan_of("evacuate"), plan_of("failback")]
+
+
+@pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("notes", [(), (note("command", 5, value="kim"),)])
-def test_the_command_and_the_api_say_the_same_of_every_service(notes: tuple[Note, ...]) -> None:
-    dossier = fire(notes)
+def test_the_command_and_the_api_say_the_same_of_every_service(notes: tuple[Note, ...], plan: Plan) -> None:
+    dossier = fire(notes, plan)
     about = summary(dossier)
     entries = tuple(timeline(dossier, about))
     document = incident_document(dossier, about, entries)
@@ -28,27 +38,43 @@ def test_the_command_and_the_api_say_the_same_of_every_service(notes: tuple[Note
     command = orjson.loads(str(paper(dossier, about, "summary", "json", T0 + 9_000_000)))
     assert api["touched"], "a fire without an affected service compares nothing"
     assert {row["service"]: row["level"] for row in command["services"]} == {
-        row["service"]: row["level"] for row in (*api["touched"], *api["steady"])
+        row["service"]: row["level"] for row in api["touched"]
     }
     sources = {row["service"]: [c["source"] for c in row["changes"]] for row in command["services"]}
-    assert sources == {
-        row["service"]: [c["source"] for c in row["changes"]] for row in (*api["touched"], *api["steady"])
-    }
+    assert sources == {row["service"]: [c["source"] for c in row["changes"]] for row in api["touched"]}
     for name in ("incident", "title", "state", "commander", "still_down", "begun_by", "ended_by", "sites"):
         assert command[name] == api["incident"][name]
     assert api["entries"] == len(entries)
     assert api["plan"] == dossier.runs[0].spec.plan
 
 
-def test_services_are_listed_once_and_the_worst_first() -> None:
-    dossier = fire()
+@pytest.mark.parametrize("plan", PLANS)
+def test_services_are_listed_once_and_the_worst_first(plan: Plan) -> None:
+    dossier = fire(plan=plan)
     course = incident_course(dossier, summary(dossier))
-    listed = [one.service for one in (*course.touched, *course.steady)]
+    listed = [one.service for one in course.touched]
     assert sorted(listed) == sorted(fate.service for fate in summary(dossier).fates)
     ranks = [(RANK[one.level], one.tier) for one in course.touched]
     assert ranks == sorted(ranks)
-    assert [one.service for one in course.steady] == sorted(one.service for one in course.steady)
     assert course.incident.services == len(course.touched)
+
+
+@pytest.mark.parametrize(
+    ("plan", "service", "levels"),
+    [
+        (SLOWER, "slow", ["degraded", "up"]),
+        (plan_of("evacuate"), "web", ["moving", "up"]),
+        (plan_of("failback"), "web", ["moving", "up"]),
+    ],
+)
+def test_a_service_that_was_degraded_or_moving_is_touched_even_if_it_is_up_again(
+    plan: Plan, service: str, levels: list[str]
+) -> None:
+    dossier = fire(plan=plan)
+    course = incident_course(dossier, summary(dossier))
+    (found,) = (one for one in course.touched if one.service == service)
+    assert [change.level for change in found.changes] == levels
+    assert "fine" not in {one.service for one in course.touched}, "it was up throughout"
 
 
 LEVELS = st.sampled_from(("up", "degraded", "moving", "down"))
