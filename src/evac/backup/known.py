@@ -137,6 +137,8 @@ def after(known: Known, event: BackupEvent) -> Known:
     if event.proof is not None:
         if event.proof in known.proofs or _of_another(known, event.proof):
             return known
+        if counts(event.proof) and event.proof.level >= READ:
+            known = replace(known, copies=_accepted(known, event.copy))
         mine = [one for one in known.proofs if one.copy == event.copy]
         others = tuple(one for one in known.proofs if one.copy != event.copy)
         kept = _kept(sorted([*mine, event.proof], key=lambda one: one.at_ms))
@@ -155,6 +157,7 @@ def _listed(known: Known, seen: CopySeen) -> Known:
         return known
     if before is not None and not seen.repository:  # the next listing is compared with the last stated id
         seen = replace(seen, repository=before.repository)
+    seen = replace(seen, expected=_expected(before, seen))
     found = [
         Alarm(seen.data_set, seen.copy, code, seen.at_ms, words)
         for code, words in sudden_changes(before, seen)
@@ -170,6 +173,19 @@ def _listed(known: Known, seen: CopySeen) -> Known:
         known = replace(known, proofs=proofs, witnesses=witnesses)
     copies = (*(one for one in known.copies if one.copy != seen.copy), seen)
     return replace(known, copies=tuple(sorted(copies, key=lambda one: one.copy)), alarms=(*kept, *found))
+
+
+def _expected(before: CopySeen | None, now: CopySeen) -> str:
+    """`CopySeen.expected` after a listing: a listing alone does not accept another repository."""
+    if before is None:
+        return ""
+    expected = before.expected or (before.repository if is_another(before, now) else "")
+    return "" if expected == now.repository else expected
+
+
+def _accepted(known: Known, copy: str) -> tuple[CopySeen, ...]:
+    """The copies, after a backup in the repository of one of them was proven."""
+    return tuple(replace(one, expected="") if one.copy == copy else one for one in known.copies)
 
 
 def _of_another(known: Known, proof: ProofRecord) -> bool:

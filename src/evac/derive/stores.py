@@ -219,7 +219,7 @@ _LAG_STEPS_MS: Final = (
 
 
 def observed(estate: Estate, observation: Observation) -> Estate:
-    """The estate with observed roles, restore durations from tests, and the repositories last listed. The
+    """The estate with observed roles, restore durations from tests, and the repositories to restore from. The
     same object if nothing differs.
 
     A store with two observed primaries keeps the roles in the files: that is for people to resolve.
@@ -229,22 +229,22 @@ def observed(estate: Estate, observation: Observation) -> Estate:
         seen.setdefault(member.store, {})[member.site] = member
     top = topology(estate)
     measured = {(data_set, copy): takes_ms for data_set, copy, takes_ms in observation.restores}
-    listed = {(data_set, copy): id_ for data_set, copy, id_ in observation.repositories}
+    expected = {(data_set, copy): id_ for data_set, copy, id_ in observation.repositories}
     stores = tuple(
-        _backed_up(_store(store, seen.get(store.id, {}), top), measured, listed) for store in estate.stores
+        _backed_up(_store(store, seen.get(store.id, {}), top), measured, expected) for store in estate.stores
     )
     return estate if stores == estate.stores else replace(estate, stores=stores)
 
 
 def _backed_up(
-    store: Store, measured: Mapping[tuple[str, str], int], listed: Mapping[tuple[str, str], str]
+    store: Store, measured: Mapping[tuple[str, str], int], expected: Mapping[tuple[str, str], str]
 ) -> Store:
     """With the restore duration and the repository of each of its backups."""
     backups = tuple(
         replace(
             one,
             restore_ms=measured.get((store.id, one.name), one.restore_ms),
-            repository=listed.get((store.id, one.name), one.repository),
+            repository=expected.get((store.id, one.name), one.repository),
         )
         for one in store.backups
     )

@@ -21,7 +21,7 @@ from typing import Any, Final
 import orjson
 
 from evac.drivers import parameters
-from evac.drivers.capabilities import LISTED, CopyReport, Listing, Proof, ProofOutcome, Restored, Taken
+from evac.drivers.capabilities import EXPECTED, CopyReport, Listing, Proof, ProofOutcome, Restored, Taken
 from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.programs import Ended, Takes, environment, run_program
@@ -412,17 +412,20 @@ class BackupDriver(ABC):
         return done
 
     async def _expected(self, action: Action, watch: Stopwatch) -> Listing:
-        """The copies. Raises `Permanent` if they are in another repository than the one last listed, or if
-        its id is unknown: nothing of what was proven is known of these.
+        """The copies. Raises `Permanent` if they are in another repository than the expected one, or if its
+        id is unknown: none of its backups has been proven.
         """
         listing = await self._list(action, watch.left_s)
-        before = parameters.text(action.parameters, LISTED, "")
-        if before and listing.repository != before:
-            this = "the listing names no repository"
+        expected = parameters.text(action.parameters, EXPECTED, "")
+        if expected and listing.repository != expected:
+            words = f"the listing names no repository, and {expected[-36:]} is expected"
             if listing.repository:
-                this = f"this is the repository {listing.repository[-36:]}"
-            words = f"{this}, and {before[-36:]} was listed last"
-            hint = "check `repository`; if this one is right, run evac backup list, and make a new plan"
+                ids = f"{listing.repository[-36:]}, not {expected[-36:]}"
+                words = f"this is the repository {ids}, and none of its backups has been proven"
+            hint = (
+                "check the setting `repository`; if this repository is the right one: "
+                f"evac backup prove ESTATE {action.target} --anyway, then plan again"
+            )
             raise Permanent("backup-other-repository", words, hint)
         return listing
 

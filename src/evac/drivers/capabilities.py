@@ -25,8 +25,8 @@ Subject = Literal["store", "service", "site", "feed", "backup"]
 """What an endpoint can be for; `backup`: a data set that is not a store, such as the volumes of a tool."""
 
 
-LISTED: Final = "listed"
-"""Parameter of a restore: the id of the repository as last listed. A driver refuses another one."""
+EXPECTED: Final = "expected"
+"""Parameter of a restore: the id of the repository to restore from. A driver refuses another one."""
 ANY_COPY: Final = "any copy"
 """What a primary waits for if any copy may confirm its commits."""
 

@@ -88,6 +88,8 @@ class CopySeen:
     """How `deletable` was determined, or why it could not be. If it is set, declarations in the estate are
     ignored.
     """
+    expected: str = ""
+    """In `Known`, the id of an earlier repository while no backup of this one has been proven; else empty."""
 
 
 AlarmCode = Literal[
@@ -194,9 +196,15 @@ def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
     return tuple(found)
 
 
-def listed_repositories(facts: BackupFacts) -> tuple[tuple[str, str, str], ...]:
-    """(data set, backup, id of its repository), sorted, for every backup whose listing stated one."""
-    return tuple(sorted((one.data_set, one.copy, one.repository) for one in facts.copies if one.repository))
+def expected_repositories(facts: BackupFacts) -> tuple[tuple[str, str, str], ...]:
+    """(data set, backup, id of the repository that a run may restore it from), sorted, for every backup whose
+    listing stated one. Another repository counts from the first check that proves a backup in it.
+    """
+    return tuple(
+        sorted(
+            (one.data_set, one.copy, one.expected or one.repository) for one in facts.copies if one.repository
+        )
+    )
 
 
 State = Literal["met", "missed", "unknown"]

@@ -307,7 +307,7 @@ class Backup:
     """The endpoint of the copy that it is made from; None if it is taken from the source."""
     restore_ms: int | None = None
     """Duration of its last restore test; None if there was none. Never stated in files."""
-    repository: str = ""  # its id in the last listing that stated one; never stated in files
+    repository: str = ""  # its id, as listed and proven; never stated in files
 
     @property
     def name(self) -> str:

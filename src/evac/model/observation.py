@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
-from evac.model.backup import NOTHING_SEEN, BackupFacts, listed_repositories, measured_restores
+from evac.model.backup import NOTHING_SEEN, BackupFacts, expected_repositories, measured_restores
 from evac.model.estate import Estate
 from evac.model.records import dataclass
 from evac.model.situation import Effects, Rivals, Silent
@@ -111,7 +111,7 @@ class Observation:
     restores: tuple[tuple[str, str, int], ...] = ()
     """(data set, backup, milliseconds), sorted: how long a restore takes, as measured by restore tests."""
     repositories: tuple[tuple[str, str, str], ...] = ()
-    """(data set, backup, id of its repository), sorted, as last listed."""
+    """(data set, backup, id of its repository), sorted: the one that a run may restore from."""
     silent: tuple[Silent, ...] = ()
     """Stores whose primary has been silent long enough to be considered lost."""
 
@@ -121,8 +121,8 @@ class Observation:
         return sorted({one.id for one in estate.stores if one.members} - answered)
 
     def with_backups(self, facts: BackupFacts) -> Observation:
-        """What plans and runs need of backups, as measured and listed."""
-        return replace(self, restores=measured_restores(facts), repositories=listed_repositories(facts))
+        """What plans and runs need of backups, as measured, listed and proven."""
+        return replace(self, restores=measured_restores(facts), repositories=expected_repositories(facts))
 
     @property
     def facts(self) -> tuple[object, ...]:

@@ -21,7 +21,7 @@ import pytest
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
 from evac.backup.known import Job
-from evac.drivers.capabilities import LISTED, READ, RestoresData, TakesBackups
+from evac.drivers.capabilities import EXPECTED, READ, RestoresData, TakesBackups
 from evac.drivers.port import Action, Order
 from evac.drivers.registry import Drivers, can
 from evac.engine.clock import SystemClock
@@ -229,8 +229,8 @@ def test_a_full_disk_is_named_and_a_larger_one_is_gone_on_with(
 
 
 @asking(RestoresData, real=True)
-def test_a_run_restores_from_the_repository_that_was_listed_last(asked: AskedRestore) -> None:
-    """Another one may have been mounted or configured since: nothing of what was proven is known of it."""
+def test_a_run_restores_only_from_the_expected_repository(asked: AskedRestore) -> None:
+    """Another one may have been mounted or configured since: none of its backups has been proven."""
     place = str(asked.place)
 
     async def story() -> None:
@@ -239,14 +239,15 @@ def test_a_run_restores_from_the_repository_that_was_listed_last(asked: AskedRes
         order = Order("r", "restore", 1, 1, 1, "a test", LONG_S, "k")
         settings = {**asked.action.settings, "place": place}
         before = await asked.left()
-        other = replace(asked.action, settings=settings, parameters={LISTED: "another"})
+        other = replace(asked.action, settings=settings, parameters={EXPECTED: "another"})
         checked = await asked.driver.check(other, order)
         assert checked.error is not None
         assert checked.error.code == "backup-other-repository"
+        assert "evac backup prove ESTATE" in checked.error.hint
         with pytest.raises(Permanent) as refused:
             await asked.driver.execute(other, order)
         assert (refused.value.code, await asked.left()) == ("backup-other-repository", before)
-        same = replace(other, parameters={LISTED: listing.repository})
+        same = replace(other, parameters={EXPECTED: listing.repository})
         assert (await asked.driver.check(same, order)).problems == ()
 
     asked.run(story())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evac.backup.evidence import SEEN, STREAM, Evidence
 from evac.backup.known import ALARM_MS, Known, after, sudden_changes
-from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord
+from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord, expected_repositories
 from evac.store.journal import head_of, read
 from evac.store.port import MemoryStore
 from tests.unit.derive.test_backups import DAY, GOOD, NOW, POLICY, PROOFS, judged
@@ -175,6 +175,29 @@ def test_a_listing_without_an_id_or_a_late_proof_does_not_hide_another_repositor
     assert (known.proofs, [one.code for one in known.alarms]) == ((), ["repository-changed"])
     known = after(after(known, old), new)
     assert known.proofs == (new.proof,), "the old one is of the other repository, whenever its event comes"
+
+
+FAILED_OR_READ = st.sampled_from([("passed", 2, 5), ("passed", 3, 5), ("passed", 1, 0), ("damaged", 2, 5)])
+
+
+@given(st.lists(st.sampled_from("abc") | FAILED_OR_READ, max_size=12))
+def test_only_a_proof_makes_runs_restore_from_another_repository(
+    rows: list[str | tuple[str, int, int]],
+) -> None:
+    """evac lists by itself every hour, so a listing decides nothing after the first one."""
+    known, at, accepted = Known("db"), "", ""
+    for at_ms, row in enumerate(rows, 1):
+        if isinstance(row, str):
+            at = row
+            accepted = accepted or row
+            seen = CopySeen("db", "ansan", at_ms, at_ms, 100, 9, repository=row)
+            known = after(known, BackupEvent("listed", at_ms, "db", "ansan", seen=seen))
+            continue
+        outcome, level, read_bytes = row
+        accepted = at if at and outcome == "passed" and level >= 2 else accepted
+        known = after(known, proven(ProofRecord("db", "ansan", level, outcome, at_ms, read_bytes)))  # type: ignore[arg-type]
+    expected = [("db", "ansan", accepted)] if accepted else []
+    assert list(expected_repositories(BackupFacts(known.copies))) == expected
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))

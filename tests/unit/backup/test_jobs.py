@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,16 @@ from evac.backup.known import Known
 from evac.derive.backups import verdicts
 from evac.derive.domains import topology
 from evac.drivers.capabilities import CopyReport
-from evac.model.backup import COMPARED, READ, RESTORED, BackupEvent, CopyState, ProofOutcome
+from evac.model.backup import (
+    COMPARED,
+    READ,
+    RESTORED,
+    BackupEvent,
+    BackupFacts,
+    CopyState,
+    ProofOutcome,
+    expected_repositories,
+)
 from evac.model.errors import LockHeld, OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import BackupPolicy
 from tests.unit.backup.world import Repository, endpoint, estate_of, task, world_of
@@ -130,6 +140,28 @@ def test_what_was_proven_stops_counting_once_any_job_meets_another_repository(
     assert all(proof.at_ms >= swapped_ms for proof in known.proofs)
     made = {"prove": {READ}, "restore-test": {RESTORED}}.get(job, set())
     assert {proof.level for proof in known.proofs} == made, "the witness saw the other one's data"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [(["list", "list"], "r1"), (["take"], "r1"), (["list", "prove"], "r2"), (["restore-test"], "r2")],
+)
+def test_a_run_restores_from_a_swapped_repository_only_after_a_proof(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, jobs: list[str], expected: str
+) -> None:
+    async def story() -> Known:
+        repository = Repository()
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": repository})
+        for one in ("take", "prove", "list"):
+            await world.worker.do(task(one))
+        repository.id, repository.copies = "r2", [CopyReport("c0", 0, 1_000)]
+        for one in jobs:
+            await asyncio.sleep(1)
+            await world.worker.do(task(one))
+        return await world.evidence.known("wiki")
+
+    known = run_virtually(story())
+    assert [id_ for *_, id_ in expected_repositories(BackupFacts(known.copies))] == [expected]
 
 
 def test_a_source_that_changes_during_the_backup_has_no_witness(do: Any) -> None:

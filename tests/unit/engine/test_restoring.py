@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evac.derive.stores import observed
-from evac.drivers.capabilities import LISTED
+from evac.drivers.capabilities import EXPECTED
 from evac.drivers.port import Action
 from evac.engine.runs.binding import bind
 from evac.estate.loading import load
@@ -65,15 +65,18 @@ def test_the_endpoint_that_a_backup_names_is_the_one(tmp_path: Path) -> None:
     assert action.settings["place"] == "/srv/2"
 
 
-def test_a_restore_names_the_repository_that_was_listed_last(tmp_path: Path) -> None:
+def test_a_restore_names_the_repository_that_was_listed_and_not_one_that_replaced_it(tmp_path: Path) -> None:
     (tmp_path / "estate.yaml").write_text(
         ESTATE.replace("restore: 1 Gbit/s", "restore: 1 Gbit/s, endpoint: others") + NAMED
     )
     estate = load(tmp_path)
-    assert LISTED not in restore_of(estate)[1].parameters
+    assert EXPECTED not in restore_of(estate)[1].parameters
     facts = BackupFacts((CopySeen("db", "others", 5, 4, repository="b" * 64), CopySeen("db", "copies", 5, 4)))
     seen = observed(estate, Observation(6).with_backups(facts))
-    assert restore_of(seen)[1].parameters[LISTED] == "b" * 64
+    assert restore_of(seen)[1].parameters[EXPECTED] == "b" * 64
+    swapped = BackupFacts((CopySeen("db", "others", 7, 4, repository="c" * 64, expected="b" * 64),))
+    again = observed(estate, Observation(8).with_backups(swapped))
+    assert restore_of(again)[1].parameters[EXPECTED] == "b" * 64
     assert estate_digest(seen) != estate_digest(estate), "a plan of another repository is stale"
     assert observed(seen, Observation(7)) is seen
 

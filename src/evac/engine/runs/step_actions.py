@@ -15,7 +15,7 @@ from evac.derive.serving import Serving
 from evac.derive.stores import confirms_by_hand, primary_site
 from evac.drivers import manual
 from evac.drivers.capabilities import (
-    LISTED,
+    EXPECTED,
     Follows,
     Promotes,
     Protects,
@@ -282,8 +282,8 @@ def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
     old_end = _first(ground, store.id, primary_site(ground.top, store), Promotes)
     moment_s = dict(ground.plan.scenario.moments).get(store.id)
     asked: dict[str, Value] = {} if moment_s is None else {"until": moment_s}
-    if listed := next((one.repository for one in store.backups if one.endpoint == end.id), ""):
-        asked[LISTED] = listed
+    if repository := next((one.repository for one in store.backups if one.endpoint == end.id), ""):
+        asked[EXPECTED] = repository
     action = _act("restore", end, candidate=site, synchronous=(), **asked, **_peer("old", old_end))
     if agent_of(ground.estate, site) is not None and "restore" in DRIVERS[end.driver].agent_verbs:
         action = replace(action, driver=f"{end.driver}@{site}")
