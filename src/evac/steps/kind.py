@@ -184,7 +184,7 @@ class StepKind:
             (self.makes_primary, "promote"),
             (self.powers, "boot"),
             (self.checks or self.releases, "verify"),
-            (self.moves_traffic, "shift"),
+            (self.performed_by is Capability.ROUTES_TRAFFIC, "shift"),
         )
         return next((colour for applies, colour in by_effect if applies), "other")
 

@@ -42,4 +42,5 @@ def test_kinds_that_do_the_same_have_the_same_colour_and_the_legend_names_it() -
         kind_of(name).colour for name in ("promote", "restore", "elect", "unprotect", "force-quorum")
     } == {"promote"}
     assert kind_of("stop").colour == kind_of("shed").colour == "shed"
+    assert kind_of("redirect").colour == kind_of("shift").colour == "shift"
     assert {colour for colour, _ in LEGEND} <= set(get_args(Colour))
