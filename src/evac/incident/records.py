@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, get_args
 from evac.model.errors import InvalidInput
 from evac.model.plan import Plan
 from evac.model.records import dataclass
+from evac.run.state import plans_of
 from evac.run.values import Event, RunSpec
 
 NoteKind = Literal["note", "command", "draft", "update", "state", "fact", "resolved", "reopened"]
@@ -233,8 +234,7 @@ class RunRecord:
     @property
     def plan_in_force(self) -> str:
         """The digest of its latest plan."""
-        replaced = (event for event in reversed(self.events) if event.kind == "plan_replaced")
-        return str(next((event.data["plan"] for event in replaced), self.spec.plan))
+        return (self.spec.plan, *plans_of(self.events))[-1]
 
 
 @dataclass(frozen=True, slots=True)

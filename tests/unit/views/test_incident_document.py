@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.app.incidents import paper
-from evac.incident.incident import summary
-from evac.incident.records import Note
+from evac.incident.incident import Dossier, summary
+from evac.incident.records import Note, RunRecord
 from evac.incident.services import Change, Fate, first_down_ms, lasted_ms, restored
 from evac.incident.timeline import timeline
 from evac.model.plan import Plan
+from evac.run.state import replay
+from evac.run.values import Event, RunSpec, RunStep
 from evac.views.incident_document import incident_course, incident_document
 from tests.unit.incident.stories import OUTCOMES, STEPS, T0, fire, note, outcome, plan_of, step
 
@@ -75,6 +77,26 @@ def test_a_service_that_was_degraded_or_moving_is_touched_even_if_it_is_up_again
     (found,) = (one for one in course.touched if one.service == service)
     assert [change.level for change in found.changes] == levels
     assert "fine" not in {one.service for one in course.touched}, "it was up throughout"
+
+
+REPLACING = ("p2", "p3")
+
+
+@pytest.mark.parametrize("replaced", [0, 1, 2])
+def test_the_plan_in_force_is_the_one_that_the_run_carries_out(replaced: int) -> None:
+    specs = [
+        RunSpec("run-1", "fire-1", plan, (RunStep("shift:w", "shift", "w", 0, 10, site="anyang", act=plan),))
+        for plan in ("p1", *REPLACING)
+    ]
+    given = {"why": "loss", "lost": ["pangyo"], "approvals": 0}
+    events = [
+        Event("run_created", 0, data={"plan": "p1"}),
+        Event("run_started", 1, data={"token": 1}),
+        *(Event("plan_replaced", 2 + i, data={"plan": plan, **given}) for i, plan in enumerate(REPLACING)),
+    ][: 2 + replaced]
+    dossier = Dossier("fire-1", (RunRecord(specs[0], events, tuple(specs[1:])),))
+    document = incident_document(dossier, summary(dossier), ())
+    assert document.plan == replay(specs[0], events, specs[1:]).plans[-1] == ("p1", *REPLACING)[replaced]
 
 
 LEVELS = st.sampled_from(("up", "degraded", "moving", "down"))
