@@ -27,7 +27,9 @@ PROTECT_MS: Final = 1_000
 
 
 def rejoin_ms(actions: Sequence[Action]) -> int:
-    """How long one try of a rejoin may take."""
+    """How long one try of a rejoin may take. Only the agent knows whether a member has to be rebuilt, so any
+    rejoin through it has the time of a rebuild, also if the agent falls silent.
+    """
     specs = (spec_of(action.driver) for action in actions if action.driver not in DRIVERS)
     return max(REJOIN_MS, *(spec.on_site_ms for spec in specs if spec is not None), 0)
 
