@@ -36,6 +36,8 @@ from tests.contract.capabilities.suites import Adapter, Asked, AskedProbe, Asked
 from tests.contract.ports import free_port
 
 PASSWORD = "quiet-harbour-419"
+SERVICE = "shop"
+"""An account of a service: it may not write to a server that is read-only."""
 SITES = {"dc-pangyo": "pangyo", "dc-anyang": "anyang", "dc-ansan": "ansan"}
 
 
@@ -106,6 +108,10 @@ def data_set(
                 template=empty,
                 password=PASSWORD,
                 confirms=name != "dc-ansan",
+                accounts=(
+                    f"CREATE USER IF NOT EXISTS {SERVICE}@'%' IDENTIFIED BY '{PASSWORD}'",
+                    f"GRANT SELECT, INSERT ON app.* TO {SERVICE}@'%'",
+                ),
             )
         for server in world.members.values():
             server.process.start()

@@ -14,13 +14,14 @@ from evac.drivers.mariadb.driver import MariadbDriver
 from evac.drivers.mariadb.link import covers, linked, member_of, stop_receiving
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac_lab.servers.mariadb import MariadbServer
-from tests.contract.adapters.mariadb import PASSWORD, SITES, ask, data_set
+from tests.contract.adapters.mariadb import PASSWORD, SERVICE, SITES, ask, data_set
 from tests.contract.capabilities.story import order, until_stopped
 
 _CONFIRM = (
     "VARIABLE_VALUE FROM information_schema.global_status "
     "WHERE VARIABLE_NAME = 'Rpl_semi_sync_master_clients'"
 )
+_WAITING = f"COUNT(*) FROM information_schema.processlist WHERE user = '{SERVICE}' AND command = 'Query'"
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 
 
@@ -204,6 +205,53 @@ def test_of_two_copies_none_is_sure_and_a_demotion_confirms_nothing(server_folde
             await writers
             assert len(ledger.acknowledged) == acknowledged, "a commit that no copy has was confirmed"
             assert evidence["proof"] == "demote"
+
+        asyncio.run(story())
+
+
+def test_a_demotion_confirms_no_commit_however_many_wait_and_begin_meanwhile(server_folder: Path) -> None:
+    """MariaDB commits in groups: a session that ends while it waits releases the others of its group."""
+    with data_set(server_folder) as world:
+        pangyo, acknowledged, stopped = world.pangyo, list[int](), asyncio.Event()
+        world.anyang.sql("STOP SLAVE IO_THREAD")
+
+        async def write(number: int) -> None:
+            with suppress(Exception):
+                async with asyncio.timeout(2.0):
+                    line = await asyncmy.connect(
+                        host=pangyo.host, port=pangyo.port, user=SERVICE, password=PASSWORD, autocommit=True
+                    )
+                    try:
+                        async with line.cursor() as cursor:
+                            await cursor.execute(f"INSERT INTO app.orders VALUES ({number})")
+                        acknowledged.append(number)
+                    finally:
+                        line.close()
+
+        async def write_on(began: list[asyncio.Task[None]]) -> None:
+            while not stopped.is_set():
+                began.append(asyncio.create_task(write(len(began))))
+                await asyncio.sleep(0.004)
+
+        async def story() -> None:
+            for _ in range(5):
+                began: list[asyncio.Task[None]] = []
+                stream = asyncio.create_task(write_on(began))
+                async with asyncio.timeout(10):
+                    while int(await asyncio.to_thread(ask, pangyo, _WAITING)) < 20:
+                        await asyncio.sleep(0.01)
+                evidence = await MariadbDriver().execute(world.action("demote", "dc-pangyo"), order())
+                stopped.set()
+                await asyncio.gather(stream, *began)
+                stopped.clear()
+                assert evidence["proof"] == "demote"
+                assert acknowledged == [], f"{len(acknowledged)} commits that no copy has were confirmed"
+                pangyo.sql(
+                    "SET GLOBAL rpl_semi_sync_master_enabled = OFF",
+                    "SET GLOBAL read_only = OFF",
+                    "DELETE FROM app.orders",
+                    "SET GLOBAL rpl_semi_sync_master_enabled = ON",
+                )
 
         asyncio.run(story())
 

@@ -39,7 +39,6 @@ _RIGHTS: Final = frozenset({1044, 1045, 1142, 1227, 1370, 1698})
 """Errors for missing privileges."""
 _NO_RECORD: Final = frozenset({1049, 1146})
 """Errors for a table or database that does not exist yet."""
-LOCK_TIMEOUT: Final = 1205
 _VARIABLES: Final = (
     "gtid_binlog_pos",
     "gtid_binlog_state",
@@ -69,10 +68,19 @@ _TABLE: Final = (
 )
 
 _CLIENTS: Final = (
-    "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND user <> 'system user' "
-    "AND command NOT IN ('Binlog Dump', 'Daemon') AND command NOT LIKE 'Slave%'"
+    "SELECT id FROM information_schema.processlist WHERE id NOT IN (CONNECTION_ID(), %s) "
+    "AND user <> 'system user' AND command NOT IN ('Binlog Dump', 'Daemon', 'Killed') "
+    "AND command NOT LIKE 'Slave%%' ORDER BY state <=> 'Waiting for semi-sync ACK from slave', id"
 )
 """Client sessions, whatever they do."""
+_WAITS_TO_CLOSE: Final = (
+    "SELECT COUNT(*) AS waits FROM information_schema.processlist "
+    "WHERE id = %s AND state = 'Waiting for backup lock'"
+)
+CLOSING_S: Final = 1.0
+"""After this time, a connection waits for its lock for certain, whatever this version calls that."""
+_TOO_MANY: Final = 1040
+"""Error for a server that has no free connection."""
 _GONE: Final = 1094
 """Error for a session that ended before it was killed."""
 _REBUILDING: Final = 2
@@ -436,8 +444,7 @@ async def read_authority(link: MariadbLink) -> MariadbAuthority:
     try:
         rows = await link.rows(statement)
     except Retryable as error:
-        cause = error.__cause__
-        if isinstance(cause, MySQLError) and cause.args and cause.args[0] in _NO_RECORD:
+        if _number(error) in _NO_RECORD:
             return MariadbAuthority()
         raise
     try:
@@ -488,29 +495,63 @@ async def obey(link: MariadbLink, seen: MariadbAuthority, order: Order, **change
 
 
 async def end_writes(link: MariadbLink) -> int:
-    """Make it read-only and end client sessions; return how many. A commit waiting for a copy blocks this."""
-    await link.change("SET SESSION lock_wait_timeout = 1")
+    """Make it read-only and end client sessions; return how many. No commit that waits for a copy is
+    confirmed by that. MariaDB commits in groups, and a session that is ended while it waits releases its
+    whole group. So no other session may begin to write meanwhile, and the one that waits ends last.
+    """
     ended = 0
     while True:
-        ended += await _end_sessions(link)
         try:
-            await link.change("SET GLOBAL read_only = ON")
+            async with linked(link.member, link.left_s()) as other:
+                ended += await _close(link, other)
+            return ended + await _end_sessions(link)
         except Retryable as error:
-            cause = error.__cause__
-            if not (isinstance(cause, MySQLError) and cause.args and cause.args[0] == LOCK_TIMEOUT):
+            if _number(error) != _TOO_MANY:
                 raise
+        ended += await _end_sessions(link)  # no one else can connect either
+        await link.pause()
+
+
+async def _close(link: MariadbLink, other: MariadbLink) -> int:
+    """End client sessions while another connection waits to make the server read-only: from when it waits,
+    no statement that changes data begins.
+    """
+    (row,) = await other.rows("SELECT CONNECTION_ID() AS id")
+    own, end_s = int(row["id"]), link.left_s() - CLOSING_S
+    other.call_s = link.left_s()
+    await other.change("SET SESSION lock_wait_timeout = %s", max(1, int(link.left_s() / 2)))
+    closing = asyncio.create_task(other.change("SET GLOBAL read_only = ON"))
+    ended = 0
+    try:
+        while not closing.done() and link.left_s() > end_s:
+            (row,) = await link.rows(_WAITS_TO_CLOSE, own)
+            if row["waits"]:
+                break
             await link.pause()
-            continue
-        return ended + await _end_sessions(link)
+        while not closing.done():
+            ended += await _end_sessions(link, own)
+            await link.pause()
+        await closing
+    finally:
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+    return ended
 
 
-async def _end_sessions(link: MariadbLink) -> int:
-    rows = await link.rows(_CLIENTS)
+async def _end_sessions(link: MariadbLink, but: int = 0) -> int:
+    """End all client sessions except one, those that wait for a copy last."""
+    rows = await link.rows(_CLIENTS, but)
     for row in rows:
         try:
             await link.change(f"KILL CONNECTION {int(row['id'])}")
         except Retryable as error:
-            cause = error.__cause__
-            if not (isinstance(cause, MySQLError) and cause.args and cause.args[0] == _GONE):
+            if _number(error) != _GONE:
                 raise
     return len(rows)
+
+
+def _number(error: ActionError) -> int:
+    """MariaDB's number of an error; 0 if it has none."""
+    cause = error.__cause__
+    number = cause.args[0] if isinstance(cause, MySQLError) and cause.args else 0
+    return number if isinstance(number, int) else 0
