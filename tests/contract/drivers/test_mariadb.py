@@ -10,8 +10,10 @@ from pathlib import Path
 import asyncmy
 import pytest
 
+from evac.drivers.mariadb import rejoin as rejoining
 from evac.drivers.mariadb.driver import MariadbDriver
-from evac.drivers.mariadb.link import covers, linked, member_of, stop_receiving
+from evac.drivers.mariadb.link import MariadbFacts, covers, linked, member_of, stop_receiving
+from evac.drivers.port import Action, Order
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac_lab.servers.mariadb import MariadbServer
 from tests.contract.adapters.mariadb import PASSWORD, SERVICE, SITES, ask, data_set
@@ -21,6 +23,7 @@ _CONFIRM = (
     "VARIABLE_VALUE FROM information_schema.global_status "
     "WHERE VARIABLE_NAME = 'Rpl_semi_sync_master_clients'"
 )
+_HANGING = "Rpl_semi_sync_master_wait_sessions"
 _WAITING = f"COUNT(*) FROM information_schema.processlist WHERE user = '{SERVICE}' AND command = 'Query'"
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 
@@ -160,6 +163,44 @@ def test_an_old_primary_with_transactions_of_its_own_takes_no_more_and_is_else_l
             with pytest.raises(Retryable, match="does not answer"):
                 await driver.execute(rejoin, given)
             assert ask(pangyo, "@@read_only") == "0", "without another primary it stays what it is"
+
+        asyncio.run(story())
+
+
+def test_a_commit_that_begins_to_wait_during_a_rejoin_is_seen_before_the_server_follows(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ending its session leaves it in this log only: the server would follow with a row of its own."""
+    with data_set(server_folder) as world:
+        pangyo, anyang, ledger = world.pangyo, world.anyang, Ledger(sent=100)
+        writers: list[asyncio.Task[None]] = []
+        asked = rejoining._rejoin_refused
+
+        async def asked_and_written(action: Action, given: Order, facts: MariadbFacts) -> ActionError | None:
+            refused = await asked(action, given, facts)
+            if not writers:
+                assert refused is None
+                writers.append(asyncio.create_task(write_until_it_ends(pangyo, ledger, writers=1)))
+                hanging = "VARIABLE_VALUE FROM information_schema.global_status WHERE VARIABLE_NAME = "
+                async with asyncio.timeout(10):
+                    while await asyncio.to_thread(ask, pangyo, f"{hanging}'{_HANGING}'") != "1":
+                        await asyncio.sleep(0.02)
+            return refused
+
+        async def story() -> None:
+            driver, given = MariadbDriver(), order()
+            anyang.sql("STOP SLAVE IO_THREAD")
+            pangyo.sql("SET GLOBAL read_only = ON")
+            attested = replace(world.action("promote", "dc-anyang"), parameters={"proof": "attest"})
+            await driver.execute(attested, given)
+            pangyo.sql("SET GLOBAL read_only = OFF")
+            monkeypatch.setattr(rejoining, "_rejoin_refused", asked_and_written)
+            with pytest.raises(Permanent, match="holds transactions that"):
+                await driver.execute(world.rejoin("dc-pangyo", "dc-anyang"), given)
+            await writers[0]
+            assert ledger.acknowledged == []
+            assert ask(pangyo, "@@read_only") == "1"
+            assert pangyo.sql("SHOW ALL SLAVES STATUS") == "", "it follows no one"
 
         asyncio.run(story())
 

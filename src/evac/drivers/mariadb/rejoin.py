@@ -18,7 +18,13 @@ from evac.drivers.mariadb.link import (
     read_facts,
     stop_receiving,
 )
-from evac.drivers.mariadb.rebuild import only_here, problems_of, range_words, rebuild, workshop_of
+from evac.drivers.mariadb.rebuild import (
+    only_here,
+    problems_of,
+    range_words,
+    rebuild,
+    workshop_of,
+)
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action, Checked, Evidence, Order
 from evac.model.errors import ActionError, Permanent, Retryable
@@ -92,9 +98,13 @@ async def rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
         return {**facts.evidence(), "already": True}
     refused = await _rejoin_refused(action, order, facts)
     shop = workshop_of(action, link.member)
-    if isinstance(refused, Permanent) and (facts.writable or (shop is not None and not facts.read_only)):
+    diverged = isinstance(refused, Permanent)
+    ends_writes = facts.writable or (diverged and shop is not None and not facts.read_only)
+    if ends_writes and (refused is None or diverged):
         await obey(link, facts.seen, order, demoted=max(1, order.epoch), confirms=())
         await end_writes(link)
+        # What waited for a copy is in its log now, and may be nowhere else.
+        refused = await _rejoin_refused(action, order, await read_facts(link))
     kept: Evidence = {}
     if isinstance(refused, Permanent) and shop is not None:
         kept = await rebuild(link, shop, primary, action, order)
@@ -102,8 +112,6 @@ async def rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
         raise refused
     facts = await read_facts(link)
     await obey(link, facts.seen, order, confirms=())
-    if facts.writable:
-        await end_writes(link)
     await link.change("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
     try:
         after = await _follow(link, primary, facts)
