@@ -308,6 +308,35 @@ def test_a_copy_whose_log_is_gone_from_its_primary_is_rebuilt(server_folder: Pat
         assert content(world, "dc-anyang") == content(world, "dc-pangyo")
 
 
+def test_data_without_a_position_is_kept_and_replaced_or_left_to_a_person(server_folder: Path) -> None:
+    """It would get the primary's whole log a second time."""
+    with data_set(server_folder, replicas=("dc-anyang",)) as world:
+        archive, programs = server_folder / "archive", server_folder / "bin"
+        archive.mkdir()
+        programs.mkdir()
+        made = Parted(world, archive, programs)
+        made.mend_programs()
+        protect = world.action("protect", "dc-pangyo", synchronous=())
+        asyncio.run(MariadbDriver().execute(protect, order()))
+        world.pangyo.sql("INSERT INTO app.orders VALUES (1)")
+        until_equal(world)
+        world.anyang.sql("STOP SLAVE", "RESET SLAVE ALL", "RESET MASTER", "SET GLOBAL gtid_slave_pos = ''")
+        world.anyang.sql("SET sql_log_bin = 0", "INSERT INTO app.orders VALUES (2)")
+        plain = world.rejoin("dc-anyang", "dc-pangyo")
+        checked = asyncio.run(MariadbDriver().check(plain, order()))
+        assert "has data, but no GTID that says which" in checked.problems[0]
+        with pytest.raises(Permanent, match="it would get everything again") as raised:
+            asyncio.run(MariadbDriver().execute(plain, order()))
+        assert raised.value.code == "mariadb-without-position"
+        assert world.anyang.sql("SHOW ALL SLAVES STATUS") == "", "it follows no one"
+        action = replace(plain, settings={**made.rejoin().settings, **plain.settings})
+        evidence = asyncio.run(MariadbDriver().execute(action, order_of(60.0)))
+        assert evidence.get("how") == "rebuild", evidence
+        with gzip.open(Path(str(evidence["archive"])) / "databases.sql.gz", "rt") as file:
+            assert "(2)" in file.read(), "what it had is kept"
+        assert content(world, "dc-anyang") == content(world, "dc-pangyo")
+
+
 def test_ranges_name_only_what_is_known() -> None:
     known = {(0, 1): (57, 59), (0, 2): (7, 7), (1, 3): (1, 9)}
     assert range_words(known) == "0-1-57 to 0-1-59, 0-2-7, up to 1-3-9"

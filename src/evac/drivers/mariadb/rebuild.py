@@ -60,6 +60,10 @@ _PLAIN: Final = (
     "SELECT CONCAT(table_schema, '.', table_name) AS name FROM information_schema.tables "
     "WHERE table_type = 'BASE TABLE' AND engine <> 'InnoDB' AND table_schema NOT IN ({}) ORDER BY 1 LIMIT 1"
 ).format(", ".join(f"'{name}'" for name in SYSTEM))
+_TABLES: Final = (
+    "SELECT COUNT(*) AS tables FROM information_schema.innodb_sys_tables "
+    "WHERE name LIKE '%/%' AND SUBSTRING_INDEX(name, '/', 1) NOT IN ({})"
+).format(", ".join(f"'{name}'" for name in SYSTEM))
 _BYTES: Final = "SELECT COALESCE(SUM(data_length + index_length), 0) AS bytes FROM information_schema.tables"
 _LOG: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}")
 
@@ -114,6 +118,17 @@ def only_here(ours: MariadbFacts, theirs: MariadbFacts) -> dict[tuple[int, int],
     }
 
 
+async def has_data_without_position(member: MariadbMember, facts: MariadbFacts, order: Order) -> bool:
+    """Whether a server has tables although its position is that of an empty one: following would replicate
+    from the beginning of the primary's log, into data that is already there.
+    """
+    if facts.held or facts.written:
+        return False
+    async with linked(member, order.timeout_s) as link:
+        (row,) = await link.rows(_TABLES)
+    return int(row["tables"]) > 0
+
+
 def range_words(errant: dict[tuple[int, int], tuple[int, int]]) -> str:
     """The GTIDs, such as `0-1-57 to 0-1-59`. Of a server that the other one never heard of, only the last."""
     words = []
@@ -163,9 +178,10 @@ async def _rebuilt(
     seen = facts.seen
     if seen.rebuilding:
         evidence["archive"] = seen.rebuilding
-    elif errant := only_here(facts, theirs):
+    elif (errant := only_here(facts, theirs)) or await has_data_without_position(link.member, facts, order):
         folder, kept = await _keep(own, shop, action, facts, theirs)
-        evidence |= {"archive": str(folder), "gtids": range_words(errant), "diverged_transactions": kept}
+        gtids = {"gtids": range_words(errant), "diverged_transactions": kept} if errant else {}
+        evidence |= {"archive": str(folder), **gtids}
     incoming = shop.archive / f".{_name(action)}.incoming.sql.gz"
     try:
         await _dump(upstream, shop, incoming)
@@ -202,8 +218,10 @@ async def _keep(
     if shutil.disk_usage(shop.archive).free < 2 * size:
         words = f"{shop.archive} has less than twice the {size} bytes that this server and its log may need"
         raise Permanent("archive-full", words, "make space there, then retry this step")
-    last = max(only_here(facts, theirs).items(), key=lambda one: one[1][1])
-    folder = free_name(shop.archive / f"{_name(action)}-{last[0][0]}-{last[0][1]}-{last[1][1]}")
+    errant = [(number, key) for key, (_, number) in only_here(facts, theirs).items()]
+    (number, (domain, server)) = max(errant, default=(0, (0, 0)))
+    last = f"{domain}-{server}-{number}" if errant else "no-gtid"
+    folder = free_name(shop.archive / f"{_name(action)}-{last}")
     partial = folder.with_name(f"{folder.name}.partial")
     await asyncio.to_thread(shutil.rmtree, partial, True)
     (partial / "log").mkdir(parents=True)

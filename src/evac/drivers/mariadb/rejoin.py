@@ -19,6 +19,7 @@ from evac.drivers.mariadb.link import (
     stop_receiving,
 )
 from evac.drivers.mariadb.rebuild import (
+    has_data_without_position,
     only_here,
     problems_of,
     range_words,
@@ -74,6 +75,10 @@ async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> 
         elif facts.seen.rebuilding:
             said = f"the data of {member_of(action).address} is only partly replaced"
             return Permanent("mariadb-diverged", f"{said}; {_BY_AGENT}")
+        elif theirs.written and await has_data_without_position(member_of(action), facts, order):
+            said = f"{member_of(action).address} has data, but no GTID that says which"
+            why = f"from {primary.address} it would get everything again"
+            return Permanent("mariadb-without-position", f"{said}: {why}; {_BY_AGENT}")
         elif errant := only_here(facts, theirs):
             own = member_of(action).address
             said = f"{own} holds transactions that {primary.address} never had: {range_words(errant)}"
