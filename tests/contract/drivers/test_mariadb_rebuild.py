@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from evac.drivers.mariadb.driver import MariadbDriver
-from evac.drivers.mariadb.rebuild import range_words
+from evac.drivers.mariadb.rebuild import _listed, range_words
 from evac.drivers.port import Action, Evidence, Order
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac_lab.process import find_program
@@ -148,6 +148,44 @@ def test_what_only_the_old_primary_had_is_kept_before_it_is_rebuilt(server_folde
         _check_archive(Path(str(evidence["archive"])), lost)
         assert [one.name for one in made.archive.iterdir()] == [Path(str(evidence["archive"])).name]
         asyncio.run(_moved_home(made))
+
+
+def test_a_log_is_kept_from_where_the_two_parted_however_far_the_new_primary_went(
+    server_folder: Path,
+) -> None:
+    """GTID numbers of two servers cannot be compared: the successor's are higher than all of the old one's."""
+    with parted(server_folder) as made:
+        pangyo, anyang = made.world.pangyo, made.world.anyang
+        pangyo.sql("FLUSH BINARY LOGS", "CREATE TABLE app.plain (id INT) ENGINE=MyISAM")
+        pangyo.sql("INSERT INTO app.plain VALUES (1)")
+        pangyo.process.stop(60.0)
+        pangyo.start(60.0)
+        anyang.sql(*(f"INSERT INTO app.orders VALUES ({number})" for number in range(100, 120)))
+        lost = ask(pangyo, "@@gtid_binlog_pos")
+        evidence = made.run()
+        assert evidence["diverged_transactions"] == 5
+        listed = (Path(str(evidence["archive"])) / "transactions.txt").read_text().split()
+        assert (len(listed), listed[-1]) == (5, lost)
+
+
+def test_one_without_its_log_since_the_two_parted_is_not_rebuilt(server_folder: Path) -> None:
+    with parted(server_folder) as made:
+        until_purged(made.world)
+        before = state(made)
+        with pytest.raises(Permanent, match="no longer has all of its log") as raised:
+            made.run()
+        assert raised.value.code == "rebuild-impossible"
+        assert state(made) == before
+
+
+def test_a_log_without_the_last_transaction_of_a_server_is_not_enough(tmp_path: Path) -> None:
+    log, into = tmp_path / "log.sql", tmp_path / "transactions.txt"
+    log.write_bytes(b"#1 \tGTID 0-1-57 trans\n#2 \tGTID 0-1-58\n#3 \tGTID 0-2-99 trans\n")
+    assert _listed(log, into, {(0, 1): (57, 58)}) == 2
+    assert into.read_text() == "0-1-57\n0-1-58\n"
+    for missing in ({(0, 1): (57, 59)}, {(0, 1): (57, 58), (0, 3): (1, 4)}):
+        with pytest.raises(Permanent, match="is not in the binary log"):
+            _listed(log, into, missing)
 
 
 async def _moved_home(made: Parted) -> None:

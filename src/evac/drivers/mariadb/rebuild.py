@@ -18,7 +18,7 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,6 @@ from evac.drivers.mariadb.link import (
     MariadbFacts,
     MariadbLink,
     MariadbMember,
-    covers,
     linked,
     obey,
     positions,
@@ -55,7 +54,7 @@ LISTED_MOST: Final = 1_000_000
 _POSITION: Final = re.compile(
     rb"^-- CHANGE MASTER TO MASTER_LOG_FILE='([^'\\]{1,512})', MASTER_LOG_POS=(\d{1,19});", re.MULTILINE
 )
-_GTID: Final = re.compile(rb"^#.{0,120}\tGTID (\d{1,10})-(\d{1,10})-(\d{1,20}) ")
+_GTID: Final = re.compile(rb"^#.{0,120}\tGTID (\d{1,10})-(\d{1,10})-(\d{1,20})\b")
 _PLAIN: Final = (
     "SELECT CONCAT(table_schema, '.', table_name) AS name FROM information_schema.tables "
     "WHERE table_type = 'BASE TABLE' AND engine <> 'InnoDB' AND table_schema NOT IN ({}) ORDER BY 1 LIMIT 1"
@@ -65,6 +64,7 @@ _TABLES: Final = (
     "WHERE name LIKE '%/%' AND SUBSTRING_INDEX(name, '/', 1) NOT IN ({})"
 ).format(", ".join(f"'{name}'" for name in SYSTEM))
 _BYTES: Final = "SELECT COALESCE(SUM(data_length + index_length), 0) AS bytes FROM information_schema.tables"
+_BY_HAND: Final = "copy what you need from it, rebuild it with mariadb-backup, then retry this step"
 _LOG: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}")
 
 
@@ -218,8 +218,8 @@ async def _keep(
     if shutil.disk_usage(shop.archive).free < 2 * size:
         words = f"{shop.archive} has less than twice the {size} bytes that this server and its log may need"
         raise Permanent("archive-full", words, "make space there, then retry this step")
-    errant = [(number, key) for key, (_, number) in only_here(facts, theirs).items()]
-    (number, (domain, server)) = max(errant, default=(0, (0, 0)))
+    errant = only_here(facts, theirs)
+    (number, (domain, server)) = max(((last, key) for key, (_, last) in errant.items()), default=(0, (0, 0)))
     last = f"{domain}-{server}-{number}" if errant else "no-gtid"
     folder = free_name(shop.archive / f"{_name(action)}-{last}")
     partial = folder.with_name(f"{folder.name}.partial")
@@ -232,36 +232,59 @@ async def _keep(
     listing = partial / "log.sql"
     decode = (str(shop.bin / "mariadb-binlog"), "--no-defaults", "--verbose", *files)
     await _run(own, [decode], into=listing)
-    kept = await asyncio.to_thread(_listed, listing, partial / "transactions.txt", positions(theirs.written))
+    kept = await asyncio.to_thread(_listed, listing, partial / "transactions.txt", errant)
     await _dump(own, shop, partial / "databases.sql.gz")
-    about = {"gtids": range_words(only_here(facts, theirs)), "held": facts.held, "transactions": kept}
+    about = {"gtids": range_words(errant), "held": facts.held, "transactions": kept}
     await asyncio.to_thread(complete, partial, folder, about)
     return folder, kept
 
 
 async def _first_log(own: MariadbLink, logs: Sequence[str], theirs: MariadbFacts) -> str:
-    """The last log before whose beginning the other server has everything; the oldest, if it lacks more."""
+    """The last log before whose beginning the other server has everything. Numbers of different servers say
+    nothing about each other: a successor's may be higher. Raises `Permanent` if there is none.
+    """
     if not logs:
         raise Permanent("rebuild-impossible", f"{own.member.address} has no binary log", "set log_bin")
+    written = positions(theirs.written)
     for name in reversed(logs):
-        (row,) = await own.rows("SELECT BINLOG_GTID_POS(%s, 4) AS at", name)
-        if row["at"] is not None and covers(theirs.held, str(row["at"])):
+        before = await _before(own, name)
+        if before is not None and all(number <= written.get(key, 0) for key, number in before.items()):
             return name
-    return logs[0]
+    words = f"{own.member.address} no longer has all of its log since the two parted: {logs[0]} is the oldest"
+    raise Permanent("rebuild-impossible", words, _BY_HAND)
 
 
-def _listed(listing: Path, into: Path, written: dict[tuple[int, int], int]) -> int:
-    """Write the GTIDs in a decoded log that the other server does not have; return how many."""
-    found = 0
+async def _before(own: MariadbLink, log: str) -> dict[tuple[int, int], int] | None:
+    """The last GTID number of each domain and server before a log begins, as it says itself; None if not."""
+    for row in await own.rows("SHOW BINLOG EVENTS IN %s LIMIT 5", log):
+        if row["Event_type"] == "Gtid_list":
+            try:
+                return positions(str(row["Info"]).strip("[] "))
+            except ValueError:
+                return None
+    return None
+
+
+def _listed(listing: Path, into: Path, errant: Mapping[tuple[int, int], tuple[int, int]]) -> int:
+    """Write the GTIDs in a decoded log that the other server does not have; return how many. Raises
+    `Permanent` if the last of any domain and server is not among them.
+    """
+    found, newest = 0, dict.fromkeys(errant, 0)
     with listing.open("rb") as lines, into.open("w", encoding="ascii") as file:
         for line in lines:
             if (match := _GTID.match(line)) is None:
                 continue
             domain, server, number = (int(part) for part in match.groups())
-            if number > written.get((domain, server), 0):
+            first, _ = errant.get((domain, server), (number + 1, 0))
+            if number >= first:
                 found += 1
+                newest[domain, server] = max(number, newest[domain, server])
                 if found <= LISTED_MOST:
                     file.write(f"{domain}-{server}-{number}\n")
+    for (domain, server), (_, last) in errant.items():
+        if newest[domain, server] < last:
+            words = f"{domain}-{server}-{last} is not in the binary log of the server that has it"
+            raise Permanent("rebuild-impossible", words, _BY_HAND)
     return found
 
 
