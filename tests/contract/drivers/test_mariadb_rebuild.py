@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from evac.drivers.mariadb.driver import MariadbDriver
-from evac.drivers.mariadb.rebuild import _listed, range_words
+from evac.drivers.mariadb.rebuild import SEES, _listed, range_words
 from evac.drivers.port import Action, Evidence, Order
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac_lab.process import find_program
-from tests.contract.adapters.mariadb import DataSet, ask, data_set
+from tests.contract.adapters.mariadb import PASSWORD, DataSet, ask, data_set
 from tests.contract.capabilities.story import order
 from tests.contract.drivers.test_mariadb import Ledger, write_until_it_ends
 
@@ -153,7 +153,7 @@ def test_what_only_the_old_primary_had_is_kept_before_it_is_rebuilt(server_folde
 def test_a_log_is_kept_from_where_the_two_parted_however_far_the_new_primary_went(
     server_folder: Path,
 ) -> None:
-    """GTID numbers of two servers cannot be compared: the successor's are higher than all of the old one's."""
+    """GTID numbers of two servers cannot be compared: the successor's are higher than all others."""
     with parted(server_folder) as made:
         pangyo, anyang = made.world.pangyo, made.world.anyang
         pangyo.sql("FLUSH BINARY LOGS", "CREATE TABLE app.plain (id INT) ENGINE=MyISAM")
@@ -306,6 +306,33 @@ def test_tables_that_a_dump_cannot_freeze_are_left_to_a_person(server_folder: Pa
         with pytest.raises(Permanent, match=r"not InnoDB, such as app\.old"):
             made.run()
         assert state(made) == before
+
+
+@pytest.mark.parametrize(
+    ("narrow", "missing"), [("dc-pangyo", "BINLOG ADMIN, CREATE"), ("dc-anyang", "EVENT, TRIGGER")]
+)
+def test_an_account_that_does_not_see_everything_rebuilds_nothing(
+    server_folder: Path, narrow: str, missing: str
+) -> None:
+    """A dump leaves out what its account does not see, and ends well."""
+    with parted(server_folder) as made:
+        for name, server in made.world.members.items():
+            rights = ", ".join(SEES if name == narrow else ("ALL",))
+            sees_less = "REVOKE EVENT, TRIGGER ON *.* FROM"
+            without = sees_less if missing.startswith("EVENT") else "GRANT ALL ON app.* TO"
+            server.sql(
+                "SET sql_log_bin = 0",
+                f"CREATE USER narrow@'%' IDENTIFIED BY '{PASSWORD}'",
+                f"GRANT {rights} ON *.* TO narrow@'%'",
+                *((f"{without} narrow@'%'",) if name == narrow else ()),
+            )
+        before, plain = state(made), made.rejoin()
+        action = replace(plain, settings={**plain.settings, "rebuild_user": "narrow"})
+        with pytest.raises(Permanent, match=f"narrow@% lacks on .*: .*{missing}") as raised:
+            asyncio.run(MariadbDriver().execute(action, order_of(60.0)))
+        assert raised.value.code == "rebuild-impossible"
+        assert state(made) == before
+        assert not list(made.archive.iterdir())
 
 
 def test_without_a_program_or_a_folder_nothing_begins(server_folder: Path) -> None:

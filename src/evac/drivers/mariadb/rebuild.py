@@ -64,6 +64,37 @@ _TABLES: Final = (
     "WHERE name LIKE '%/%' AND SUBSTRING_INDEX(name, '/', 1) NOT IN ({})"
 ).format(", ".join(f"'{name}'" for name in SYSTEM))
 _BYTES: Final = "SELECT COALESCE(SUM(data_length + index_length), 0) AS bytes FROM information_schema.tables"
+SEES: Final = (
+    "BINLOG MONITOR",
+    "EVENT",
+    "LOCK TABLES",
+    "PROCESS",
+    "RELOAD",
+    "SELECT",
+    "SHOW DATABASES",
+    "SHOW VIEW",
+    "TRIGGER",
+)
+"""What an account needs to see everything. With less, a dump lacks the rest, and nothing says so."""
+REPLACES: Final = (
+    "ALTER",
+    "ALTER ROUTINE",
+    "BINLOG ADMIN",
+    "CREATE",
+    "CREATE ROUTINE",
+    "CREATE VIEW",
+    "DELETE",
+    "DROP",
+    "INDEX",
+    "INSERT",
+    "READ_ONLY ADMIN",
+    "REFERENCES",
+    "REPLICATION SLAVE",
+    "SET USER",
+    "SUPER",
+    "UPDATE",
+)
+"""What it also needs to read the log of a server and to replace its data."""
 _BY_HAND: Final = "copy what you need from it, rebuild it with mariadb-backup, then retry this step"
 _LOG: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}")
 
@@ -167,6 +198,8 @@ async def _rebuilt(
     order: Order,
 ) -> Evidence:
     """link: as evac, with the lock of this server. own, upstream: as the account for rebuilds."""
+    await _refuse_narrow(own, (*SEES, *REPLACES))
+    await _refuse_narrow(upstream, SEES)
     if rows := await upstream.rows(_PLAIN):
         words = f"{upstream.member.address} has tables that are not InnoDB, such as {rows[0]['name']}"
         raise Permanent("rebuild-impossible", words, "rebuild it with mariadb-backup, then retry this step")
@@ -197,6 +230,19 @@ async def _rebuilt(
     await link.change("SET GLOBAL gtid_slave_pos = %s", position)
     await obey(link, seen, order, rebuilding="")
     return evidence
+
+
+async def _refuse_narrow(link: MariadbLink, needed: Sequence[str]) -> None:
+    """Raise `Permanent` if an account lacks a privilege on all databases. A role's do not count."""
+    (row,) = await link.rows("SELECT CURRENT_USER() AS me")
+    user, _, host = str(row["me"]).rpartition("@")
+    asked = "SELECT privilege_type AS name FROM information_schema.user_privileges WHERE grantee = %s"
+    has = {str(found["name"]).upper() for found in await link.rows(asked, f"'{user}'@'{host}'")}
+    if missing := sorted(set(needed) - has):
+        words = f"{user}@{host} lacks on {link.member.address}: {', '.join(missing)}"
+        raise Permanent(
+            "rebuild-impossible", words, "grant it all privileges ON *.* on every member"
+        )
 
 
 def _name(action: Action) -> str:
