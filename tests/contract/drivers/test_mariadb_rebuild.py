@@ -289,6 +289,7 @@ def test_one_whose_data_is_partly_replaced_is_never_promoted_and_is_loaded_again
             asyncio.run(driver.execute(attested, order()))
         world.pangyo.kill()
         world.pangyo.start(60.0)
+        _nothing_takes_it_for_a_primary(world)
         world.anyang.sql("SET GLOBAL read_only = OFF")
         with pytest.raises(Permanent, match="only partly replaced"):
             made.run(how="follow")
@@ -297,6 +298,24 @@ def test_one_whose_data_is_partly_replaced_is_never_promoted_and_is_loaded_again
         assert (Path(str(evidence["archive"])) / "manifest.json").exists(), "the first archive is the one"
         assert len(list(made.archive.iterdir())) == 1
         assert content(world, "dc-pangyo") == content(world, "dc-anyang")
+
+
+def _nothing_takes_it_for_a_primary(world: DataSet) -> None:
+    """Its configuration lets it accept writes, or a person did."""
+    driver = MariadbDriver()
+    world.pangyo.sql("SET GLOBAL read_only = OFF")
+    assert asyncio.run(driver.report_role(world.action("verify", "dc-pangyo"), 5.0)).role == "none"
+    attested = replace(world.action("promote", "dc-pangyo"), parameters={"proof": "attest"})
+    assert asyncio.run(driver.observe(attested, order())).outcome == "absent"
+    for action in (attested, world.action("protect", "dc-pangyo", synchronous=())):
+        assert any("incomplete" in one for one in asyncio.run(driver.check(action, order())).problems)
+        with pytest.raises(ActionError, match="its data is incomplete"):
+            asyncio.run(driver.execute(action, order()))
+    with pytest.raises(ActionError, match="not as expected"):
+        asyncio.run(driver.execute(world.action("verify", "dc-pangyo"), order()))
+    back = world.rejoin("dc-anyang", "dc-pangyo")
+    with pytest.raises(ActionError, match="has incomplete data itself"):
+        asyncio.run(driver.execute(back, order()))
 
 
 def test_tables_that_a_dump_cannot_freeze_are_left_to_a_person(server_folder: Path) -> None:

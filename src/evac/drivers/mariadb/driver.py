@@ -158,7 +158,7 @@ def _is_done(action: Action, facts: MariadbFacts) -> bool:
         case "unfence":
             return bool(facts.upstream) and not facts.is_cut and not facts.seen.fence
         case "promote":
-            return facts.writable
+            return facts.serves
         case "demote":
             return bool(facts.upstream) or facts.read_only
         case "protect":
@@ -167,7 +167,7 @@ def _is_done(action: Action, facts: MariadbFacts) -> bool:
             return is_rejoined(action, facts)
         case _:
             expect = text(action.parameters, "expect", "primary")
-            return facts.follows if expect == "standby" else facts.writable
+            return facts.follows if expect == "standby" else facts.serves
 
 
 async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[str]:
@@ -267,6 +267,8 @@ def _least(action: Action) -> str:
 async def _promote(link: MariadbLink, action: Action, order: Order) -> Evidence:
     """Apply everything received, then enable writes. Which copies confirm is set before that."""
     facts = await alone(link, order)
+    if facts.seen.rebuilding:
+        raise Permanent("promote-refused", f"{link.member.address}: {_INCOMPLETE}", "let it rejoin")
     if facts.writable:
         await obey(link, facts.seen, order)
         return {**facts.evidence(), "epoch": order.epoch, "already": True}
@@ -368,7 +370,7 @@ async def _undo_demote(link: MariadbLink, action: Action, order: Order) -> Evide
 
 
 def _protected(facts: MariadbFacts, names: Sequence[str]) -> bool:
-    if not facts.writable:
+    if not facts.serves:
         return False
     if not names:
         return any(one.startswith("rpl_semi_sync_master_enabled") for one in facts.wait_problems)
@@ -377,6 +379,8 @@ def _protected(facts: MariadbFacts, names: Sequence[str]) -> bool:
 
 def _protect_problems(facts: MariadbFacts, names: Sequence[str]) -> list[str]:
     """Why commits cannot wait for these copies without hanging."""
+    if facts.seen.rebuilding:
+        return [_INCOMPLETE]
     if not facts.writable:
         return ["it is not a primary that accepts writes"]
     if len(names) > 1:

@@ -204,6 +204,11 @@ class MariadbFacts:
         return not self.upstream and not self.read_only
 
     @property
+    def serves(self) -> bool:
+        """Whether it is a primary with complete data."""
+        return self.writable and not self.seen.rebuilding
+
+    @property
     def follows(self) -> bool:
         return bool(self.upstream) and self.receives and self.is_fed and self.applies
 
@@ -217,9 +222,10 @@ class MariadbFacts:
         token, epoch = self.seen.token, self.seen.epoch
         role: MemberRole
         if self.upstream:
-            role = "replica" if self.follows else "detached"
-            return RoleReport(role, self.lag_ms if self.follows else None, token=token, epoch=epoch)
-        if self.read_only:
+            whole = self.follows and not self.seen.rebuilding
+            role = "replica" if whole else "detached"
+            return RoleReport(role, self.lag_ms if whole else None, token=token, epoch=epoch)
+        if not self.serves:
             return RoleReport("none", None, token=token, epoch=epoch)
         return RoleReport("primary", 0, self.surely_confirms, self.waits_for, token=token, epoch=epoch)
 

@@ -240,9 +240,7 @@ async def _refuse_narrow(link: MariadbLink, needed: Sequence[str]) -> None:
     has = {str(found["name"]).upper() for found in await link.rows(asked, f"'{user}'@'{host}'")}
     if missing := sorted(set(needed) - has):
         words = f"{user}@{host} lacks on {link.member.address}: {', '.join(missing)}"
-        raise Permanent(
-            "rebuild-impossible", words, "grant it all privileges ON *.* on every member"
-        )
+        raise Permanent("rebuild-impossible", words, "grant it all privileges ON *.* on every member")
 
 
 def _name(action: Action) -> str:

@@ -70,6 +70,8 @@ async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> 
     else:
         if not theirs.writable:
             problem = "is not a primary that accepts writes"
+        elif theirs.seen.rebuilding:
+            problem = "has incomplete data itself: a rejoin that replaces it did not finish"
         elif not theirs.keeps_log:
             problem = "has no complete binary log: set log_bin and log_slave_updates"
         elif facts.seen.rebuilding:
