@@ -35,7 +35,9 @@ REFUSED: Final = "mariadb-refused"
 FOR_EVER_MS: Final = 2**64 - 1
 """`rpl_semi_sync_master_timeout` of a primary that waits for its copy without a limit."""
 A_YEAR_MS: Final = 31_536_000_000
-_RIGHTS: Final = frozenset({1044, 1045, 1142, 1227, 1370, 1698})
+WORDS_MOST: Final = 300
+"""How much of a server's own words about an error is passed on."""
+RIGHTS: Final = frozenset({1044, 1045, 1142, 1227, 1370, 1698})
 """Errors for missing privileges."""
 _NO_RECORD: Final = frozenset({1049, 1146})
 """Errors for a table or database that does not exist yet."""
@@ -176,7 +178,9 @@ class MariadbFacts:
     """Whether it has a configured primary and will not connect to it."""
     applies: bool
     apply_error: int
+    apply_words: str
     receive_error: int
+    receive_words: str
     received: str
     """GTIDs in its relay log."""
     lag_ms: int | None
@@ -305,7 +309,7 @@ class MariadbLink:
         number = number if isinstance(number, int) else 0
         said = scrub(str(error.args[-1] if error.args else type(error).__name__), self.secrets)[:200]
         message = f"{self.member.address}: {said}"
-        if number in _RIGHTS:
+        if number in RIGHTS:
             return Permanent(REFUSED, message, "check the password and permissions of the endpoint")
         if 1_000 <= number < 2_000:
             return Retryable("mariadb-error", message, after_ms=500)
@@ -409,7 +413,9 @@ def _facts(
         is_cut=bool(source) and source["Slave_IO_Running"] == "No",
         applies=source.get("Slave_SQL_Running") == "Yes",
         apply_error=int(source.get("Last_SQL_Errno") or 0),
+        apply_words=str(source.get("Last_SQL_Error") or "")[:WORDS_MOST],
         receive_error=int(source.get("Last_IO_Errno") or 0),
+        receive_words=str(source.get("Last_IO_Error") or "")[:WORDS_MOST],
         received=str(source.get("Gtid_IO_Pos") or ""),
         lag_ms=None if lag is None else int(lag) * 1_000,
         held=variables["gtid_current_pos"],

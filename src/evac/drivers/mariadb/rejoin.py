@@ -6,7 +6,10 @@ from typing import Final
 
 from evac.drivers import store_driver
 from evac.drivers.mariadb.link import (
+    POLL_S,
     PORT,
+    REFUSED,
+    RIGHTS,
     MariadbFacts,
     MariadbLink,
     MariadbMember,
@@ -28,8 +31,8 @@ from evac.drivers.mariadb.rebuild import (
 )
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action, Checked, Evidence, Order
-from evac.model.errors import ActionError, Permanent, Retryable
-from evac.net.secrets import resolve
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net.secrets import resolve, scrub
 
 _NO_LONGER_KEPT: Final = frozenset({1236})
 """Error of a copy that needs log that its primary no longer has, or never had."""
@@ -131,6 +134,8 @@ async def rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
     return {**after.evidence(), **kept, "epoch": order.epoch}
 
 
+FOLLOW_S: Final = 60.0
+"""How long a server may take until it follows; a rebuild before that has its own, longer limit."""
 LOG_GONE: Final = "mariadb-log-gone"
 """The code of a copy that needs log that its primary no longer has."""
 
@@ -154,10 +159,33 @@ async def _follow(link: MariadbLink, primary: MariadbMember, facts: MariadbFacts
             secret.reveal() if secret is not None else "",
         )
     await link.change("START SLAVE")
+    end_s = link.left_s() - FOLLOW_S
     while not (after := await read_facts(link)).follows:
         if after.receive_error in _NO_LONGER_KEPT:
             message = f"{primary.address} no longer has the log that {link.member.address} needs"
             hint = "set archive on its endpoint, or rebuild it with mariadb-backup"
             raise Permanent(LOG_GONE, message, hint)
+        if after.receive_error in RIGHTS and not facts.upstream:
+            await stop_receiving(link, "STOP SLAVE")
+            await link.change("RESET SLAVE ALL")  # so that the next try sends the account again
+        _refuse_broken(link, primary, after, has_ended=link.left_s() < max(end_s, 2 * POLL_S))
         await link.pause()
     return after
+
+
+def _refuse_broken(
+    link: MariadbLink, primary: MariadbMember, after: MariadbFacts, *, has_ended: bool
+) -> None:
+    """Raise if a server that should follow does not apply, may not log in, or took too long."""
+    own, received = link.member.address, after.receive_error
+    said = f"{own} does not receive from {primary.address}: error {received}: "
+    said += scrub(after.receive_words, link.secrets)
+    if after.apply_error and not after.applies:
+        words = f"{own} stopped applying what it received: error {after.apply_error}: {after.apply_words}"
+        raise Permanent("mariadb-not-applied", words, "run SHOW ALL SLAVES STATUS there")
+    if received in RIGHTS:
+        hint = "check replication_user, replication_password and the permissions of that account"
+        raise Permanent(REFUSED, said, hint)
+    if has_ended:
+        words = said if received else f"{own} does not follow {primary.address} after {FOLLOW_S:.0f} s"
+        raise OutcomeUnknown("mariadb-slow", words)
