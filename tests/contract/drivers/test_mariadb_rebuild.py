@@ -318,6 +318,26 @@ def _nothing_takes_it_for_a_primary(world: DataSet) -> None:
         asyncio.run(driver.execute(back, order()))
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_event_runs_while_the_data_is_replaced(server_folder: Path, fails: bool) -> None:
+    """An event of the primary would write to this server as soon as it is loaded."""
+    with parted(server_folder) as made:
+        pangyo, real = made.world.pangyo, find_program("mariadb", "mariadb-client")
+        pangyo.sql("SET GLOBAL event_scheduler = ON")
+        seen = made.world.folder / "seen"
+        asks = f'{real} "$@" --skip-column-names --execute="SELECT @@event_scheduler" </dev/null >{seen}'
+        load = f'{real} "$@"; {asks}; exit 1' if fails else f'{asks}; exec {real} "$@"'
+        made.break_program("mariadb", f'case "$*" in *--execute*) exec {real} "$@";; esac; {load}')
+        if fails:
+            with pytest.raises(Permanent, match="mariadb ended with 1"):
+                made.run()
+        else:
+            made.run()
+        assert seen.read_text().strip() == "OFF"
+        assert ask(pangyo, "status FROM information_schema.events") == "SLAVESIDE_DISABLED"
+        assert ask(pangyo, "@@event_scheduler") == "ON", "it is as before"
+
+
 def test_tables_that_a_dump_cannot_freeze_are_left_to_a_person(server_folder: Path) -> None:
     with parted(server_folder) as made:
         before = state(made)

@@ -18,7 +18,8 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -37,7 +38,7 @@ from evac.drivers.mariadb.link import (
 from evac.drivers.parameters import text
 from evac.drivers.port import Action, Evidence, Order
 from evac.drivers.programs import environment
-from evac.model.errors import OutcomeUnknown, Permanent
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac.model.records import dataclass
 from evac.net.secrets import resolve, scrub
 
@@ -221,10 +222,10 @@ async def _rebuilt(
         position = await _position(upstream, incoming)
         databases = await own.rows("SELECT schema_name AS name FROM information_schema.schemata")
         seen = await obey(link, seen, order, rebuilding=str(evidence.get("archive", shop.archive)))
-        await _replace(own, shop, [str(row["name"]) for row in databases], incoming)
+        async with _without_events(own):
+            await _replace(own, shop, [str(row["name"]) for row in databases], incoming)
     finally:
         incoming.unlink(missing_ok=True)
-    await _settle_events(own)
     await link.change("RESET MASTER")
     await link.change("SET GLOBAL gtid_binlog_state = %s", _history(theirs.written, position))
     await link.change("SET GLOBAL gtid_slave_pos = %s", position)
@@ -393,6 +394,29 @@ async def _replace(own: MariadbLink, shop: Workshop, databases: Sequence[str], d
 def _quoted(name: str) -> str:
     doubled = name.replace("`", "``")
     return f"`{doubled}`"
+
+
+@asynccontextmanager
+async def _without_events(own: MariadbLink) -> AsyncIterator[None]:
+    """No event runs meanwhile; afterwards none is enabled, whether the data is complete or not."""
+    (found,) = await own.rows("SELECT @@GLOBAL.event_scheduler AS now")
+    runs = str(found["now"]) == "ON"
+    if runs:
+        await own.change("SET GLOBAL event_scheduler = OFF")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(ActionError):  # this connection may be lost
+            await _settle_events(own)
+            await _run_events(own, runs)
+        raise
+    await _settle_events(own)
+    await _run_events(own, runs)
+
+
+async def _run_events(own: MariadbLink, runs: bool) -> None:
+    if runs:
+        await own.change("SET GLOBAL event_scheduler = ON")
 
 
 async def _settle_events(own: MariadbLink) -> None:
