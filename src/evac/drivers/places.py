@@ -30,6 +30,8 @@ from evac.drivers.port import Order
 from evac.model.errors import Permanent, Retryable
 from evac.model.records import dataclass
 
+LOCKED: Final = "restore-under-way"
+"""The code of a place that another process, or a program of it, is filling."""
 RECORD_BYTES: Final = 65_536
 HASH_BYTES: Final = 1 << 20
 LARGE_BYTES: Final = HASH_BYTES // 8
@@ -126,7 +128,7 @@ class RestorePlace:
         except OSError as error:
             os.close(handle)
             words = f"another restore, or a program that it left running, is writing to {self.path}"
-            raise Retryable("restore-under-way", words, "wait for it to finish", 1_000) from error
+            raise Retryable(LOCKED, words, "wait for it to finish", 1_000) from error
         if _same(handle, self.lock):
             return handle
         os.close(handle)

@@ -6,8 +6,11 @@ import asyncio
 import gzip
 import hashlib
 import json
+import os
 import shutil
+import signal
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +22,7 @@ import pytest
 from evac.drivers.mariadb.driver import MariadbDriver
 from evac.drivers.mariadb.rebuild import SEES, _listed, range_words
 from evac.drivers.port import Action, Evidence, Order
-from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac_lab.process import find_program
 from tests.contract.adapters.mariadb import PASSWORD, DataSet, ask, data_set
 from tests.contract.capabilities.story import order
@@ -170,6 +173,7 @@ def test_a_log_is_kept_from_where_the_two_parted_however_far_the_new_primary_wen
 
 def test_one_without_its_log_since_the_two_parted_is_not_rebuilt(server_folder: Path) -> None:
     with parted(server_folder) as made:
+        made.world.pangyo.sql("FLUSH BINARY LOGS")
         until_purged(made.world)
         before = state(made)
         with pytest.raises(Permanent, match="no longer has all of its log") as raised:
@@ -338,6 +342,71 @@ def test_no_event_runs_while_the_data_is_replaced(server_folder: Path, fails: bo
         assert ask(pangyo, "@@event_scheduler") == "ON", "it is as before"
 
 
+def test_a_program_that_its_agent_left_running_is_waited_for(server_folder: Path) -> None:
+    """An agent that is killed leaves its loader running: a second one would load the same data beside it."""
+    with parted(server_folder) as made:
+        left = made.world.folder / "left"
+        child = f"setsid sleep 600 >/dev/null 2>&1 </dev/null & echo $! >{left}; exit 1"
+        real = find_program("mariadb", "mariadb-client")
+        made.break_program("mariadb", f'case "$*" in *--execute*) exec {real} "$@";; esac; {child}')
+        with pytest.raises(Permanent, match="mariadb ended with 1"):
+            made.run()
+        made.mend_programs()
+        try:
+            with pytest.raises(Retryable) as raised:
+                made.run()
+            assert raised.value.code == "rebuild-under-way"
+            assert ask(made.world.pangyo, "COUNT(*) FROM evac.authority WHERE id = 2") == "1"
+        finally:
+            os.kill(int(left.read_text()), signal.SIGKILL)
+        deadline = time.monotonic() + 20.0
+        while (again := _tried(made)) is None:
+            assert time.monotonic() < deadline
+        assert again["how"] == "rebuild"
+        assert len(list(made.archive.iterdir())) == 1
+
+
+def _tried(made: Parted) -> Evidence | None:
+    try:
+        return made.run()
+    except Retryable:
+        return None
+
+
+def test_sessions_that_a_program_left_open_are_ended_before_a_copy_is_rebuilt(server_folder: Path) -> None:
+    with a_late_copy(server_folder) as (made, action):
+        anyang = made.world.anyang
+        where = (f"--host={anyang.host}", f"--port={anyang.port}", "--protocol=tcp", "--skip-ssl")
+        client = (find_program("mariadb", "mariadb-client"), "--no-defaults", *where)
+        held = subprocess.Popen(
+            (*client, "--user=admin", "--execute=SELECT SLEEP(600)"),
+            env={"MYSQL_PWD": PASSWORD},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            sleeping = "COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'"
+            deadline = time.monotonic() + 20.0
+            while ask(anyang, sleeping) == "0":
+                assert time.monotonic() < deadline
+            evidence = asyncio.run(MariadbDriver().execute(action, order_of(60.0)))
+            assert evidence["how"] == "rebuild"
+            assert held.wait(20) != 0
+        finally:
+            held.kill()
+            held.wait()
+
+
+def test_connections_that_wait_for_a_program_are_kept(server_folder: Path) -> None:
+    """The server would end them after its wait_timeout: a dump of large data takes longer."""
+    with parted(server_folder) as made:
+        real = find_program("mariadb-dump", "mariadb-client")
+        made.break_program("mariadb-dump", f'sleep 5; exec {real} "$@"')
+        for server in made.world.members.values():
+            server.sql("SET GLOBAL wait_timeout = 4")
+        assert made.run()["diverged_transactions"] == 3
+
+
 def test_tables_that_a_dump_cannot_freeze_are_left_to_a_person(server_folder: Path) -> None:
     with parted(server_folder) as made:
         before = state(made)
@@ -390,9 +459,11 @@ def test_without_a_program_or_a_folder_nothing_begins(server_folder: Path) -> No
         assert state(made) == before
 
 
-def test_a_copy_whose_log_is_gone_from_its_primary_is_rebuilt(server_folder: Path) -> None:
-    with data_set(server_folder, replicas=("dc-anyang",)) as world:
-        archive, programs = server_folder / "archive", server_folder / "bin"
+@contextmanager
+def a_late_copy(folder: Path) -> Iterator[tuple[Parted, Action]]:
+    """anyang needs log that pangyo no longer has. The action rejoins it, and may rebuild it."""
+    with data_set(folder, replicas=("dc-anyang",)) as world:
+        archive, programs = folder / "archive", folder / "bin"
         archive.mkdir()
         programs.mkdir()
         made = Parted(world, archive, programs)
@@ -403,9 +474,14 @@ def test_a_copy_whose_log_is_gone_from_its_primary_is_rebuilt(server_folder: Pat
         world.pangyo.sql("INSERT INTO app.orders VALUES (1)", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
         until_purged(world)
         plain = world.rejoin("dc-anyang", "dc-pangyo")
+        yield made, replace(plain, settings={**made.rejoin().settings, **plain.settings})
+
+
+def test_a_copy_whose_log_is_gone_from_its_primary_is_rebuilt(server_folder: Path) -> None:
+    with a_late_copy(server_folder) as (made, action):
+        world = made.world
         with pytest.raises(Permanent, match="no longer has the log"):
-            asyncio.run(MariadbDriver().execute(plain, order()))
-        action = replace(plain, settings={**made.rejoin().settings, **plain.settings})
+            asyncio.run(MariadbDriver().execute(world.rejoin("dc-anyang", "dc-pangyo"), order()))
         evidence = asyncio.run(MariadbDriver().execute(action, order_of(60.0)))
         assert evidence.get("how") == "rebuild", (evidence, world.anyang.sql("SHOW ALL SLAVES STATUS"))
         assert "archive" not in evidence, "it had nothing of its own"

@@ -18,8 +18,8 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from evac.drivers.mariadb.link import (
     MariadbFacts,
     MariadbLink,
     MariadbMember,
+    end_writes,
     linked,
     obey,
     positions,
@@ -36,9 +37,10 @@ from evac.drivers.mariadb.link import (
     stop_receiving,
 )
 from evac.drivers.parameters import text
+from evac.drivers.places import LOCKED, RestorePlace
 from evac.drivers.port import Action, Evidence, Order
 from evac.drivers.programs import environment
-from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.net.secrets import resolve, scrub
 
@@ -48,6 +50,8 @@ SYSTEM: Final = ("information_schema", "mysql", "performance_schema", *OWN)
 HEAD_BYTES: Final = 65_536
 """The beginning of a dump, which says where its primary's log was."""
 SAID_BYTES: Final = 4_096
+PATIENT_S: Final = 86_400
+"""How long a server keeps a connection that waits for a program."""
 STATEMENT_S: Final = 60.0
 """For statements that read or remove many files."""
 LISTED_MOST: Final = 1_000_000
@@ -110,6 +114,8 @@ class Workshop:
     bin: Path
     user: str
     password: str
+    lock: int | None = None
+    """An open file that programs inherit: no other rebuild begins while any part of them lives."""
 
     def on(self, member: MariadbMember) -> MariadbMember:
         return replace(member, user=self.user, password=self.password)
@@ -178,16 +184,37 @@ async def rebuild(
     """
     if problems := problems_of(shop):
         raise Permanent("rebuild-impossible", problems[0], "fix it on the machine of the site's agent")
+    before, link.call_s = link.call_s, STATEMENT_S
     try:
-        async with (
-            linked(shop.on(link.member), order.timeout_s) as own,
-            linked(shop.on(primary), order.timeout_s) as upstream,
-        ):
-            own.call_s = upstream.call_s = STATEMENT_S
-            return await _rebuilt(link, own, upstream, shop, action, order)
+        await end_writes(link)  # also those of a program that an ended agent left running
+        with _alone(shop, action) as lock:
+            shop = replace(shop, lock=lock)
+            async with (
+                linked(shop.on(link.member), order.timeout_s) as own,
+                linked(shop.on(primary), order.timeout_s) as upstream,
+            ):
+                for one in (link, own, upstream):
+                    one.call_s = STATEMENT_S
+                    await one.rows(f"SET SESSION wait_timeout = {PATIENT_S}")
+                return await _rebuilt(link, own, upstream, shop, action, order)
     except OSError as error:
         words = f"the archive in {shop.archive} could not be written: {error.strerror or error}"
         raise Permanent("files-refused", words, "make space, or correct its permissions") from error
+    finally:
+        link.call_s = before
+
+
+@contextmanager
+def _alone(shop: Workshop, action: Action) -> Iterator[int]:
+    """Lock the rebuild of one server on this machine; yields the open lock. Raises `Retryable`, OSError."""
+    try:
+        with RestorePlace(shop.archive / _name(action)).held() as lock:
+            yield lock
+    except Retryable as error:
+        if error.code != LOCKED:
+            raise
+        words = f"another rebuild, or a program that it left running, is using {shop.archive}"
+        raise error.said_as("rebuild-under-way", words) from error
 
 
 async def _rebuilt(
@@ -272,11 +299,11 @@ async def _keep(
     (partial / "log").mkdir(parents=True)
     partial.chmod(0o700)
     raw = ("--read-from-remote-server", "--raw", "--to-last-log", f"--result-file={partial}/log/", first)
-    await _run(own, [_program(shop, own, "mariadb-binlog", *raw)])
+    await _run(shop, own, [_program(shop, own, "mariadb-binlog", *raw)])
     files = sorted(str(path) for path in (partial / "log").iterdir())
     listing = partial / "log.sql"
     decode = (str(shop.bin / "mariadb-binlog"), "--no-defaults", "--verbose", *files)
-    await _run(own, [decode], into=listing)
+    await _run(shop, own, [decode], into=listing)
     kept = await asyncio.to_thread(_listed, listing, partial / "transactions.txt", errant)
     await _dump(own, shop, partial / "databases.sql.gz")
     about = {"gtids": range_words(errant), "held": facts.held, "transactions": kept}
@@ -345,7 +372,7 @@ async def _dump(source: MariadbLink, shop: Workshop, into: Path) -> None:
         *("--ignore-table=mysql.gtid_slave_pos", "--single-transaction", "--master-data=2"),
         *("--routines", "--events", "--triggers", "--hex-blob", "--flush-privileges"),
     )
-    await _run(source, [argv, ("gzip", "-1")], into=into)
+    await _run(shop, source, [argv, ("gzip", "-1")], into=into)
 
 
 async def _position(upstream: MariadbLink, dump: Path) -> str:
@@ -386,9 +413,9 @@ async def _replace(own: MariadbLink, shop: Workshop, databases: Sequence[str], d
     dropped = [f"DROP DATABASE IF EXISTS {_quoted(name)}" for name in databases if name not in SYSTEM]
     unlogged = "SET SESSION sql_log_bin = 0, foreign_key_checks = 0"
     for statement in dropped:
-        await _run(own, [_program(shop, own, "mariadb", f"--execute={unlogged}; {statement}")])
+        await _run(shop, own, [_program(shop, own, "mariadb", f"--execute={unlogged}; {statement}")])
     load = _program(shop, own, "mariadb", f"--init-command={unlogged}", "--max-allowed-packet=1G")
-    await _run(own, [("gzip", "-dc", str(dump)), load])
+    await _run(shop, own, [("gzip", "-dc", str(dump)), load])
 
 
 def _quoted(name: str) -> str:
@@ -436,7 +463,9 @@ def _program(shop: Workshop, link: MariadbLink, name: str, *argv: str) -> tuple[
     return (str(shop.bin / name), "--no-defaults", *where, *secured, *argv)
 
 
-async def _run(link: MariadbLink, chain: Sequence[Sequence[str]], into: Path | None = None) -> None:
+async def _run(
+    shop: Workshop, link: MariadbLink, chain: Sequence[Sequence[str]], into: Path | None = None
+) -> None:
     """Run programs, each reading what the one before writes, with the password of a link in their
     environment. into: gets the output of the last. Raises `Permanent` if any fails, `OutcomeUnknown` if they
     take too long.
@@ -462,6 +491,7 @@ async def _run(link: MariadbLink, chain: Sequence[Sequence[str]], into: Path | N
                         env=env,
                         cwd="/",
                         start_new_session=True,
+                        pass_fds=() if shop.lock is None else (shop.lock,),
                     )
                     begun.append(made)
                 finally:
