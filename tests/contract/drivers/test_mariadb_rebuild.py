@@ -284,8 +284,15 @@ def test_one_whose_data_is_partly_replaced_is_never_promoted_and_is_loaded_again
         world, driver = made.world, MariadbDriver()
         real = find_program("mariadb", "mariadb-client")
         made.break_program("mariadb", f'case "$*" in *--execute*) exec {real} "$@";; esac; exit 1')
-        with pytest.raises(Permanent, match="mariadb ended with 1"):
+        with pytest.raises(Permanent, match="mariadb ended with 1") as raised:
             made.run()
+        kept = Path(raised.value.message.rpartition(" is kept: ")[2])
+        dump = kept.read_bytes()
+        assert b"CREATE TABLE `orders`" in gzip.decompress(dump)
+        made.break_program("mariadb-dump", "exit 3")
+        with pytest.raises(Permanent, match="mariadb-dump ended with 3"):
+            made.run()
+        assert kept.read_bytes() == dump, "if the primary is lost now, it is the only one"
         assert "app" not in ask(world.pangyo, "GROUP_CONCAT(schema_name) FROM information_schema.schemata")
         attested = replace(world.action("promote", "dc-pangyo"), parameters={"proof": "attest"})
         world.anyang.sql("SET GLOBAL read_only = ON")

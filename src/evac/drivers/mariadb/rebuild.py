@@ -244,20 +244,35 @@ async def _rebuilt(
         gtids = {"gtids": range_words(errant), "diverged_transactions": kept} if errant else {}
         evidence |= {"archive": str(folder), **gtids}
     incoming = shop.archive / f".{_name(action)}.incoming.sql.gz"
+    databases = await own.rows("SELECT schema_name AS name FROM information_schema.schemata")
+    position = await _received(upstream, shop, incoming)
+    seen = await obey(link, seen, order, rebuilding=str(evidence.get("archive", shop.archive)))
     try:
-        await _dump(upstream, shop, incoming)
-        position = await _position(upstream, incoming)
-        databases = await own.rows("SELECT schema_name AS name FROM information_schema.schemata")
-        seen = await obey(link, seen, order, rebuilding=str(evidence.get("archive", shop.archive)))
         async with _without_events(own):
             await _replace(own, shop, [str(row["name"]) for row in databases], incoming)
-    finally:
-        incoming.unlink(missing_ok=True)
+    except ActionError as error:
+        words = f"{error.message}; the dump of {upstream.member.address} is kept: {incoming}"
+        raise error.said_as(error.code, words) from error
     await link.change("RESET MASTER")
     await link.change("SET GLOBAL gtid_binlog_state = %s", _history(theirs.written, position))
     await link.change("SET GLOBAL gtid_slave_pos = %s", position)
     await obey(link, seen, order, rebuilding="")
+    incoming.unlink()
     return evidence
+
+
+async def _received(upstream: MariadbLink, shop: Workshop, into: Path) -> str:
+    """Dump the primary to a file; return the GTIDs in it. An earlier dump is kept until this one is complete:
+    once data was replaced, it may be the only copy.
+    """
+    new = into.with_name(f"{into.name}.new")
+    try:
+        await _dump(upstream, shop, new)
+        position = await _position(upstream, new)
+        new.replace(into)
+    finally:
+        new.unlink(missing_ok=True)
+    return position
 
 
 async def _refuse_narrow(link: MariadbLink, needed: Sequence[str]) -> None:
