@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from evac.drivers.mariadb.driver import MariadbDriver
-from evac.drivers.mariadb.rebuild import SEES, _listed, range_words
+from evac.drivers.mariadb.rebuild import SEES, _listed, range_words, series
 from evac.drivers.port import Action, Evidence, Order
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac_lab.process import find_program
@@ -180,6 +180,46 @@ def test_one_without_its_log_since_the_two_parted_is_not_rebuilt(server_folder: 
             made.run()
         assert raised.value.code == "rebuild-impossible"
         assert state(made) == before
+
+
+def test_another_version_is_another_series() -> None:
+    assert series("10.11.8-MariaDB-log") == series("10.11.14-MariaDB") != series("11.8.9-MariaDB")
+    assert series("10.11.8-MariaDB") != series("10.6.8-MariaDB")
+
+
+def test_without_gzip_or_space_nothing_begins(server_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with parted(server_folder) as made:
+        before = state(made)
+        sized = "SUM(data_length + index_length) FROM information_schema.tables"
+        theirs = int(ask(made.world.anyang, sized))
+        usage = shutil.disk_usage(made.archive)
+        with monkeypatch.context() as small:
+            small.setattr(shutil, "disk_usage", lambda _: usage._replace(free=theirs))
+            with pytest.raises(Permanent) as raised:
+                made.run()
+        assert raised.value.code == "archive-full", "what it has itself needs space too"
+        assert state(made) == before
+        with monkeypatch.context() as bare:
+            bare.setenv("PATH", str(made.bin))
+            with pytest.raises(Permanent, match="gzip is not installed"):
+                made.run()
+        with pytest.raises(Permanent, match="let the agent of its site do this step"):
+            made.run(how="follow")
+        assert state(made) == before
+
+
+def test_a_copy_is_not_dumped_into_a_full_archive(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_late_copy(server_folder) as (made, action):
+        before = content(made.world, "dc-anyang")
+        usage = shutil.disk_usage(made.archive)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
+        with pytest.raises(Permanent) as raised:
+            asyncio.run(MariadbDriver().execute(action, order_of(60.0)))
+        assert raised.value.code == "archive-full"
+        assert content(made.world, "dc-anyang") == before
+        assert not list(made.archive.iterdir())
 
 
 def test_a_log_without_the_last_transaction_of_a_server_is_not_enough(tmp_path: Path) -> None:
@@ -454,10 +494,13 @@ def test_without_a_program_or_a_folder_nothing_begins(server_folder: Path) -> No
     with parted(server_folder) as made:
         before = state(made)
         (made.bin / "mariadb-dump").unlink()
+        made.break_program("mariadb-binlog", "exit 0")
+        (made.bin / "mariadb-binlog").chmod(0o644)
         shutil.rmtree(made.archive)
         checked = asyncio.run(MariadbDriver().check(made.rejoin(), order()))
         assert [problem.partition(" is not ")[0] for problem in checked.problems] == [
             "mariadb-dump",
+            f"evac has no permission to run {made.bin}/mariadb-binlog",
             str(made.archive),
         ]
         with pytest.raises(ActionError) as raised:

@@ -138,8 +138,14 @@ def workshop_of(action: Action, member: MariadbMember) -> Workshop | None:
 
 def problems_of(shop: Workshop) -> list[str]:
     """What is missing on this machine."""
-    names = ("mariadb", "mariadb-dump", "mariadb-binlog")
-    found = [f"{name} is not in {shop.bin}" for name in names if not (shop.bin / name).is_file()]
+    found = []
+    for name in ("mariadb", "mariadb-dump", "mariadb-binlog"):
+        if not (shop.bin / name).is_file():
+            found.append(f"{name} is not in {shop.bin}")
+        elif not os.access(shop.bin / name, os.X_OK):
+            found.append(f"evac has no permission to run {shop.bin / name}")
+    if shutil.which("gzip") is None:
+        found.append("gzip is not installed on this machine")
     if not shop.archive.is_dir():
         found.append(f"{shop.archive} is not a folder on this machine")
     return found
@@ -232,6 +238,11 @@ async def _rebuilt(
         words = f"{upstream.member.address} has tables that are not InnoDB, such as {rows[0]['name']}"
         raise Permanent("rebuild-impossible", words, "rebuild it with mariadb-backup, then retry this step")
     facts, theirs = await read_facts(link), await read_facts(upstream)
+    if series(facts.version) != series(theirs.version):
+        words = f"{link.member.address} is MariaDB {facts.version[:40]}, its primary {theirs.version[:40]}"
+        raise Permanent("rebuild-impossible", words, "upgrade one of them, then retry this step")
+    incoming_bytes = int((await upstream.rows(_BYTES))[0]["bytes"])
+    _refuse_full(shop, incoming_bytes)
     evidence: dict[str, str | int | bool] = {"how": "rebuild"}
     if facts.upstream:
         await stop_receiving(link, "STOP SLAVE")
@@ -240,7 +251,7 @@ async def _rebuilt(
     if seen.rebuilding:
         evidence["archive"] = seen.rebuilding
     elif (errant := only_here(facts, theirs)) or await has_data_without_position(link.member, facts, order):
-        folder, kept = await _keep(own, shop, action, facts, theirs)
+        folder, kept = await _keep(own, shop, action, facts, theirs, incoming_bytes)
         gtids = {"gtids": range_words(errant), "diverged_transactions": kept} if errant else {}
         evidence |= {"archive": str(folder), **gtids}
     incoming = shop.archive / f".{_name(action)}.incoming.sql.gz"
@@ -275,6 +286,17 @@ async def _received(upstream: MariadbLink, shop: Workshop, into: Path) -> str:
     return position
 
 
+def series(version: str) -> tuple[str, ...]:
+    """Major and minor version: the system tables of another one are not loaded into a server."""
+    return tuple(version.split(".")[:2])
+
+
+def _refuse_full(shop: Workshop, needed: int) -> None:
+    if shutil.disk_usage(shop.archive).free < needed:
+        words = f"{shop.archive} has less than the {needed} bytes that the archive and the dumps may need"
+        raise Permanent("archive-full", words, "make space there, then retry this step")
+
+
 async def _refuse_narrow(link: MariadbLink, needed: Sequence[str]) -> None:
     """Raise `Permanent` if an account lacks a privilege on all databases. A role's do not count."""
     (row,) = await link.rows("SELECT CURRENT_USER() AS me")
@@ -291,9 +313,16 @@ def _name(action: Action) -> str:
 
 
 async def _keep(
-    own: MariadbLink, shop: Workshop, action: Action, facts: MariadbFacts, theirs: MariadbFacts
+    own: MariadbLink,
+    shop: Workshop,
+    action: Action,
+    facts: MariadbFacts,
+    theirs: MariadbFacts,
+    incoming_bytes: int,
 ) -> tuple[Path, int]:
-    """The archive of this server, and how many transactions only it has."""
+    """The archive of this server, and how many transactions only it has. incoming_bytes: what the dump of the
+    primary needs beside it.
+    """
     size = int((await own.rows(_BYTES))[0]["bytes"])
     logs = [
         (str(row["Log_name"]), int(row["File_size"]))
@@ -302,9 +331,7 @@ async def _keep(
     ]
     first = await _first_log(own, [name for name, _ in logs], theirs)
     size += sum(bytes_ for name, bytes_ in logs if name >= first)
-    if shutil.disk_usage(shop.archive).free < 2 * size:
-        words = f"{shop.archive} has less than twice the {size} bytes that this server and its log may need"
-        raise Permanent("archive-full", words, "make space there, then retry this step")
+    _refuse_full(shop, 2 * size + incoming_bytes)
     errant = only_here(facts, theirs)
     (number, (domain, server)) = max(((last, key) for key, (_, last) in errant.items()), default=(0, (0, 0)))
     last = f"{domain}-{server}-{number}" if errant else "no-gtid"

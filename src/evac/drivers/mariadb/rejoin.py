@@ -79,22 +79,25 @@ async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> 
             problem = "has no complete binary log: set log_bin and log_slave_updates"
         elif facts.seen.rebuilding:
             said = f"the data of {member_of(action).address} is only partly replaced"
-            return Permanent("mariadb-diverged", f"{said}; {_BY_AGENT}")
+            return Permanent("mariadb-diverged", f"{said}; {_by_agent(action)}")
         elif theirs.written and await has_data_without_position(member_of(action), facts, order):
             said = f"{member_of(action).address} has data, but no GTID that says which"
             why = f"from {primary.address} it would get everything again"
-            return Permanent("mariadb-without-position", f"{said}: {why}; {_BY_AGENT}")
+            return Permanent("mariadb-without-position", f"{said}: {why}; {_by_agent(action)}")
         elif errant := only_here(facts, theirs):
             own = member_of(action).address
             said = f"{own} holds transactions that {primary.address} never had: {range_words(errant)}"
-            return Permanent("mariadb-diverged", f"{said}; {_BY_AGENT}")
+            return Permanent("mariadb-diverged", f"{said}; {_by_agent(action)}")
     return Retryable("mariadb-not-ready", f"{primary.address} {problem}", after_ms=500) if problem else None
 
 
-_BY_AGENT: Final = (
-    "set archive on its endpoint, so that the agent of its site keeps them and rebuilds it; "
-    "or copy what you need from it, rebuild it with mariadb-backup, then retry this step"
-)
+def _by_agent(action: Action) -> str:
+    """What lets its data be replaced."""
+    agent = "let the agent of its site do this step, so that it"
+    if not text(action.settings, "archive", ""):
+        agent = "set archive on its endpoint, so that the agent of its site"
+    by_hand = "or copy what you need from it, rebuild it with mariadb-backup, then retry this step"
+    return f"{agent} keeps them and rebuilds it; {by_hand}"
 
 
 async def rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
