@@ -24,6 +24,7 @@ from evac.drivers.mariadb.rebuild import SEES, _listed, range_words, series
 from evac.drivers.port import Action, Evidence, Order
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac_lab.process import find_program
+from evac_lab.servers.mariadb import MariadbServer
 from tests.contract.adapters.mariadb import PASSWORD, DataSet, ask, data_set
 from tests.contract.capabilities.story import order
 from tests.contract.drivers.test_mariadb import Ledger, write_until_it_ends
@@ -78,15 +79,19 @@ def content(world: DataSet, name: str) -> str:
     )
 
 
+def workshop(world: DataSet) -> Parted:
+    made = Parted(world, world.folder / "archive", world.folder / "bin")
+    made.archive.mkdir()
+    made.bin.mkdir()
+    made.mend_programs()
+    return made
+
+
 @contextmanager
 def parted(folder: Path) -> Iterator[Parted]:
     with data_set(folder, synchronous=()) as world:
         pangyo, anyang = world.pangyo, world.anyang
-        archive, programs = folder / "archive", folder / "bin"
-        archive.mkdir()
-        programs.mkdir()
-        made = Parted(world, archive, programs)
-        made.mend_programs()
+        made = workshop(world)
         pangyo.sql(
             "CREATE PROCEDURE app.report() SELECT 1",
             "CREATE EVENT app.nightly ON SCHEDULE EVERY 1 DAY DO DELETE FROM app.orders WHERE id < 0",
@@ -390,7 +395,7 @@ def test_no_event_runs_while_the_data_is_replaced(server_folder: Path, fails: bo
 
 
 def test_a_program_that_its_agent_left_running_is_waited_for(server_folder: Path) -> None:
-    """An agent that is killed leaves its loader running: a second one would load the same data beside it."""
+    """A killed agent leaves its loader running: a second one would load the same data at the same time."""
     with parted(server_folder) as made:
         left = made.world.folder / "left"
         child = f"setsid sleep 600 >/dev/null 2>&1 </dev/null & echo $! >{left}; exit 1"
@@ -463,6 +468,13 @@ def test_tables_that_a_dump_cannot_freeze_are_left_to_a_person(server_folder: Pa
         assert state(made) == before
 
 
+def as_root(server: MariadbServer, *statements: str) -> None:
+    """With an account that may grant."""
+    client = (find_program("mariadb", "mariadb-client"), "--no-defaults", "--user=root")
+    argv = (*client, f"--socket={server.folder / 'socket'}", f"--execute={'; '.join(statements)}")
+    subprocess.run(argv, check=True, capture_output=True, timeout=30)
+
+
 @pytest.mark.parametrize(
     ("narrow", "missing"), [("dc-pangyo", "BINLOG ADMIN, CREATE"), ("dc-anyang", "EVENT, TRIGGER")]
 )
@@ -475,7 +487,8 @@ def test_an_account_that_does_not_see_everything_rebuilds_nothing(
             rights = ", ".join(SEES if name == narrow else ("ALL",))
             sees_less = "REVOKE EVENT, TRIGGER ON *.* FROM"
             without = sees_less if missing.startswith("EVENT") else "GRANT ALL ON app.* TO"
-            server.sql(
+            as_root(
+                server,
                 "SET sql_log_bin = 0",
                 f"CREATE USER narrow@'%' IDENTIFIED BY '{PASSWORD}'",
                 f"GRANT {rights} ON *.* TO narrow@'%'",
@@ -513,11 +526,7 @@ def test_without_a_program_or_a_folder_nothing_begins(server_folder: Path) -> No
 def a_late_copy(folder: Path) -> Iterator[tuple[Parted, Action]]:
     """anyang needs log that pangyo no longer has. The action rejoins it, and may rebuild it."""
     with data_set(folder, replicas=("dc-anyang",)) as world:
-        archive, programs = folder / "archive", folder / "bin"
-        archive.mkdir()
-        programs.mkdir()
-        made = Parted(world, archive, programs)
-        made.mend_programs()
+        made = workshop(world)
         protect = world.action("protect", "dc-pangyo", synchronous=())
         asyncio.run(MariadbDriver().execute(protect, order()))
         world.anyang.sql("STOP SLAVE IO_THREAD")
@@ -541,11 +550,7 @@ def test_a_copy_whose_log_is_gone_from_its_primary_is_rebuilt(server_folder: Pat
 def test_data_without_a_position_is_kept_and_replaced_or_left_to_a_person(server_folder: Path) -> None:
     """It would get the primary's whole log a second time."""
     with data_set(server_folder, replicas=("dc-anyang",)) as world:
-        archive, programs = server_folder / "archive", server_folder / "bin"
-        archive.mkdir()
-        programs.mkdir()
-        made = Parted(world, archive, programs)
-        made.mend_programs()
+        made = workshop(world)
         protect = world.action("protect", "dc-pangyo", synchronous=())
         asyncio.run(MariadbDriver().execute(protect, order()))
         world.pangyo.sql("INSERT INTO app.orders VALUES (1)")

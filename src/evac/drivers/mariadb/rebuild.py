@@ -252,8 +252,9 @@ async def _rebuilt(
         evidence["archive"] = seen.rebuilding
     elif (errant := only_here(facts, theirs)) or await has_data_without_position(link.member, facts, order):
         folder, kept = await _keep(own, shop, action, facts, theirs, incoming_bytes)
-        gtids = {"gtids": range_words(errant), "diverged_transactions": kept} if errant else {}
-        evidence |= {"archive": str(folder), **gtids}
+        evidence["archive"] = str(folder)
+        if errant:
+            evidence |= {"gtids": range_words(errant), "diverged_transactions": kept}
     incoming = shop.archive / f".{_name(action)}.incoming.sql.gz"
     databases = await own.rows("SELECT schema_name AS name FROM information_schema.schemata")
     position = await _received(upstream, shop, incoming)
@@ -321,7 +322,7 @@ async def _keep(
     incoming_bytes: int,
 ) -> tuple[Path, int]:
     """The archive of this server, and how many transactions only it has. incoming_bytes: what the dump of the
-    primary needs beside it.
+    primary needs in addition.
     """
     size = int((await own.rows(_BYTES))[0]["bytes"])
     logs = [
