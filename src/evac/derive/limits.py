@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from evac.derive.domains import Topology, resolve
+from evac.derive.hidden_power import hidden_draws, unplaced_servers
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, Rate, ServerClass
-from evac.model.fleet import BoolColumn, Fleet, IndexColumn, IntColumn, np
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn, np
 from evac.model.instance import Limit, Use
 from evac.model.records import dataclass
 from evac.model.scenario import Scenario
@@ -172,6 +173,10 @@ class PowerTable:
     """
     of_site: IndexColumn
     """(sites,) number of its budget."""
+    kinds: IndexColumn
+    """(budgets,) kind of its domain, numbered as in `BUDGETED`."""
+    sites: IndexColumn
+    """(budgets,) site of its domain."""
 
     def of_servers(self, rack: IndexColumn, site: IndexColumn) -> IndexColumn:
         """(V, C) numbers of the budgets of servers."""
@@ -188,24 +193,40 @@ class PowerTable:
         return load
 
 
-def unknown_loads(
-    budgets: PowerTable, fleet: Fleet, on: BoolColumn, servers: IndexColumn
-) -> tuple[IntColumn, IndexColumn]:
-    """(budgets,) how many servers of unknown power draw from each; and (N,) for some dark servers the number
-    of a budget that may not be able to power them, -1 if there is none.
+@dataclass(frozen=True, slots=True, eq=False)
+class UnknownLoads:
+    """Budgets of which it is unknown what they still carry. counts: (budgets,) servers of unknown power that
+    draw from each, or may once they are booted. doubted: (budgets,). first: (N,) for each server to be booted
+    the number of a budget that may not be able to power it, -1 if there is none.
     """
-    hidden = on & ~fleet.watts_known
-    index = budgets.of_servers(fleet.rack[hidden], fleet.site[hidden])
+
+    counts: IntColumn
+    doubted: BoolColumn
+    first: IndexColumn
+
+
+def unknown_loads(top: Topology, budgets: PowerTable, on: BoolColumn, boots: IndexColumn) -> UnknownLoads:
+    """What is unknown about budgets if some servers are on, and others (N,) may be booted in any order."""
+    fleet = top.estate.fleet
+    on = on.copy()
+    on[boots] = True
+    unknown = on & ~fleet.watts_known
+    index = budgets.of_servers(fleet.rack[unknown], fleet.site[unknown])
     counts = budgets.sums(index, np.ones(len(index), np.int64))
-    found = np.full(len(servers), -1, np.int32)
-    for column in budgets.of_servers(fleet.rack[servers], fleet.site[servers]).T:
-        unsure = (
-            (column >= 0) & ((counts[column] > 0) | ~fleet.watts_known[servers])
-            if len(counts)
-            else column >= 0
-        )
-        found = np.where((found < 0) & unsure, column, found).astype(np.int32)
-    return counts, found
+    doubted = counts > 0
+    for kind, sites in hidden_draws(top, on).items():
+        doubted |= (budgets.kinds == BUDGETED.index(kind)) & sites[budgets.sites]
+    first = np.full(len(boots), -1, np.int32)
+    columns = [*budgets.of_servers(fleet.rack[boots], fleet.site[boots]).T]
+    for kind, loose in unplaced_servers(top).items():
+        some = np.full(len(top.estate.sites), -1, np.int32)
+        rows = np.flatnonzero(budgets.kinds == BUDGETED.index(kind))[::-1]
+        some[budgets.sites[rows]] = rows
+        columns.append(np.where(loose[boots], some[fleet.site[boots]], -1))
+    for column in columns:
+        known = np.flatnonzero((first < 0) & (column >= 0))
+        first[known] = np.where(doubted[column[known]], column[known], -1)
+    return UnknownLoads(counts, doubted, first)
 
 
 def power_table(top: Topology, scenario: Scenario) -> PowerTable:
@@ -223,6 +244,7 @@ def power_table(top: Topology, scenario: Scenario) -> PowerTable:
 def _table(top: Topology, budgets: dict[str, int]) -> PowerTable:
     margin = top.estate.limits.power_margin_permille
     names = tuple(budgets)
+    found = [resolve(top, name) for name in names]
     index = {name: row for row, name in enumerate(names)}
     feeds = max((len(rack.feeds) for rack in top.estate.racks), default=0)
     of_rack = np.full((len(top.estate.racks) + 1, feeds + 3), -1, np.int32)
@@ -235,6 +257,8 @@ def _table(top: Topology, budgets: dict[str, int]) -> PowerTable:
         tuple(less_margin(watts, margin) for watts in budgets.values()),
         of_rack,
         np.array([*(index.get(site.id, -1) for site in top.estate.sites), -1], np.int32),
+        np.array([BUDGETED.index(one.kind) for one in found], np.int32),
+        np.array([top.site_index[one.site or ""] for one in found], np.int32),
     )
 
 

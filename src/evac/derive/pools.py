@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members
 from evac.derive.domains import Loss, Topology, is_lost, lost_now, topology
+from evac.derive.hidden_power import hidden_power, pools_with_servers
 from evac.derive.stores import is_down, store_is_lost
 from evac.derive.tripping import tripped
 from evac.model.estate import Estate
@@ -62,13 +63,6 @@ def pool_members(top: Topology) -> Mapping[int, IntColumn]:
         return {int(pool): rows[fleet.pool[rows] == pool] for pool in np.unique(fleet.pool[rows])}
 
     return top.once("pool members", work)
-
-
-def pools_with_servers(top: Topology) -> BoolColumn:
-    """(P,) pools with some known servers."""
-    fleet = top.estate.fleet
-    known = (fleet.pool >= 0) & (fleet.state != CONDEMNED)
-    return np.bincount(fleet.pool[known], minlength=len(top.estate.pools)) > 0
 
 
 def member_sizes(top: Topology, members: IntColumn) -> IntColumn:
@@ -201,24 +195,6 @@ def unplaced(top: Topology) -> BoolColumn:
         return found
 
     return top.once("unplaced", work)
-
-
-def hidden_power(top: Topology) -> BoolColumn:
-    """(sites,) where something may run behind feeds that the files do not name: on a server without a rack,
-    in a rack without feeds, in a pool whose servers are unknown, or where no server is known.
-    """
-
-    def work() -> BoolColumn:
-        fleet, count = top.estate.fleet, len(top.estate.sites)
-        on = fleet.state != CONDEMNED
-        fed = np.zeros(len(top.rack_feed_count) + 1, np.bool_)
-        fed[:-1] = top.rack_feed_count > 0
-        hidden: BoolColumn = np.bincount(fleet.site[on], minlength=count) == 0
-        hidden[fleet.site[on & ~fed[fleet.rack]]] = True
-        hidden[top.pool_site[~pools_with_servers(top)]] = True
-        return hidden
-
-    return top.once("hidden power", work)
 
 
 def sites_in_part(top: Topology, lost: Loss, feeds: BoolColumn) -> tuple[BoolColumn, BoolColumn]:

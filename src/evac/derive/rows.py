@@ -442,14 +442,14 @@ def _unsure_power(
 ) -> dict[int, str]:
     """Dark row -> path of the load without which it is unknown whether a budget can power its server."""
     fleet = top.estate.fleet
-    if fleet.watts_known.all() or not budgets.names:
+    if not budgets.names or not bare.dark.any():
         return {}
     on = np.isin(fleet.state, (SERVING, SPARE))
     if scenario.kind != "failback":
         on = on & ~lost.servers
     on |= energy.by_itself | seen_on
     dark = np.flatnonzero(bare.dark)
-    _, number = unknown_loads(budgets, fleet, on, bare.chosen[dark])
+    number = unknown_loads(top, budgets, on, bare.chosen[dark]).first
     found = zip(dark.tolist(), number.tolist(), strict=True)
     return {row: load_of_budget(top, budgets.names[n]) for row, n in found if n >= 0}
 

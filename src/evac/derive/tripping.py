@@ -9,6 +9,7 @@ server behind a feed is unknown, nobody knows whether the feed carries more.
 from __future__ import annotations
 
 from evac.derive.domains import Loss, Topology, loss, lost_now, racks_without_feed, resolve
+from evac.derive.hidden_power import hidden_draws
 from evac.model.fleet import SERVING, SPARE, BoolColumn, IntColumn, np
 from evac.model.reason import LOAD
 from evac.model.records import dataclass
@@ -72,13 +73,15 @@ def _unknown_rises(
     top: Topology, feeds: BoolColumn, racks: BoolColumn, servers: BoolColumn, now: Loss
 ) -> BoolColumn:
     """(feeds,) that carry more when these feeds, racks and servers are gone, next to servers of unknown power
-    or for some of them.
+    or for some of them, or at a site where some power is behind no known feed.
     """
     fleet, count = top.estate.fleet, len(top.estate.racks)
-    on = np.isin(fleet.state, (SERVING, SPARE)) & (fleet.rack >= 0) & ~servers
+    on = np.isin(fleet.state, (SERVING, SPARE)) & ~servers
+    hidden = hidden_draws(top, on)["feed"]
+    on = on & (fleet.rack >= 0)
     loaded = np.bincount(fleet.rack[on], minlength=count) > 0
     unknown = np.bincount(fleet.rack[on & ~fleet.watts_known], minlength=count) > 0
-    if not unknown.any():
+    if not (unknown.any() or hidden.any()):
         return np.zeros(len(feeds), np.bool_)
     live, before = (
         ~gone[top.feed_rows] & ~dead[top.feed_racks]
@@ -91,7 +94,7 @@ def _unknown_rises(
         np.bincount(top.feed_rows[live], flags[top.feed_racks[live]], len(feeds)) > 0
         for flags in (fewer & loaded, unknown)
     )
-    return np.asarray(more & some, np.bool_)
+    return np.asarray(more & (some | hidden[top.feed_site]), np.bool_)
 
 
 def _loads(top: Topology, feeds: BoolColumn, racks: BoolColumn, servers: BoolColumn) -> IntColumn:

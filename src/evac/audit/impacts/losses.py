@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.domains import Domain, Topology, domains, loss, resolve, resolve_each, server_row
+from evac.derive.hidden_power import hidden_power, pools_with_servers
 from evac.derive.objectives import OF_KIND, loss_class
 from evac.derive.pools import (
-    hidden_power,
     part_of,
-    pools_with_servers,
     replicas_lost,
     replicas_off,
     replicas_running,

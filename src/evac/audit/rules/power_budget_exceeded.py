@@ -1,4 +1,4 @@
-"""EV112: servers that would be needed cannot be powered within the budgets."""
+"""EV112: power budgets that are exceeded, keep needed servers off, or carry an unknown load."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.free_capacity import load_of, power_of
-from evac.derive.limits import power_table, unknown_loads
+from evac.derive.hidden_power import pools_with_servers, unplaced_servers
+from evac.derive.limits import BUDGETED, power_table, unknown_loads
 from evac.model.diagnostic import Severity
-from evac.model.fleet import SERVING, SPARE
+from evac.model.fleet import CONDEMNED, DARK, SERVING, SPARE
 from evac.model.scenario import lose
 
 
@@ -72,26 +73,40 @@ def _overloaded(context: Context) -> Iterator[Finding]:
 
 
 def _unknown(context: Context) -> Iterator[Finding]:
-    """Budgets that may not carry today's load, because servers state no power."""
+    """Budgets of a site of which it is unknown what they still carry, with and without its dark servers."""
     top, fleet = context.impacts.top, context.estate.fleet
     table, on = power_table(top, lose()), np.isin(fleet.state, (SERVING, SPARE))
-    hidden, _ = unknown_loads(table, fleet, on, np.empty(0, np.int32))
-    index = table.of_servers(fleet.rack[on], fleet.site[on])
-    every = table.sums(index, np.ones(len(index), np.int64))
-    known = table.sums(index, np.where(fleet.watts_known, fleet.watts, 0)[on])
-    for row in np.flatnonzero(hidden).tolist():
-        name, budget = table.names[row], table.watts[row]
-        if int(known[row]) > budget:
-            continue
-        servers = f"{int(hidden[row]):,} of {counted(int(every[row]), 'server')}"
+    dark = np.flatnonzero(fleet.state == DARK).astype(np.int32)
+    index = table.of_servers(fleet.rack, fleet.site)
+    known = table.sums(index[on], np.where(fleet.watts_known, fleet.watts, 0)[on])
+    doubted = unknown_loads(top, table, on, dark).doubted & (known <= np.array(table.watts, np.int64))
+    behind = (np.append(doubted, False)[index] & (index >= 0)).any(axis=1)
+    behind &= on | (fleet.state == DARK)
+    open_pools, count = top.pool_site[~pools_with_servers(top)], len(context.estate.sites)
+    for site in np.unique(table.sites[doubted]).tolist():
+        rows = np.flatnonzero(doubted & (table.sites == site)).tolist()
+        here = fleet.site == site
+        silent = int((behind & here & ~fleet.watts_known).sum())
+        kinds = {BUDGETED[int(table.kinds[row])] for row in rows}
+        loose = np.zeros(len(fleet), np.bool_)
+        for kind, mask in unplaced_servers(top).items():
+            loose |= mask & (kind in kinds)
+        loose &= here & (fleet.state != CONDEMNED)
+        why, names = [], [table.names[row] for row in rows]
+        if silent:
+            why.append(f"{silent:,} of {counted(int((behind & here).sum()), 'server')} state no watts")
+        if pools := int(np.bincount(open_pools, minlength=count)[site]):
+            why.append(f"the servers of {counted(pools, 'pool')} are not stated")
+        if loose.any():
+            why.append(f"{counted(int(loose.sum()), 'server')} may be in any hall or rack, or on any feed")
         yield RULE.finding(
             context,
             "warning",
-            name,
-            f"whether {name} carries more than its budget of {budget:,} W is unknown: the power of {servers}"
-            f" is not stated, and the others draw {int(known[row]):,} W",
-            "State the watts of these servers or of their class.",
-            paths=_paths(context, name),
+            context.estate.sites[site].id,
+            f"what {listed(names)} can still carry is unknown: {'; '.join(why)}",
+            "State the watts of every server or class, the rack of every server, the hall and feeds of every"
+            " rack, and the servers of every pool.",
+            paths=[path for name in names[:3] for path in _paths(context, name)],
         )
 
 
@@ -107,7 +122,7 @@ def _paths(context: Context, name: str) -> tuple[str, ...]:
 RULE = Rule(
     "power-budget-exceeded",
     "EV112",
-    "Starting the needed servers exceeds a power budget",
+    "A power budget is exceeded, or what it still carries is unknown",
     check,
     False,
 )
