@@ -21,10 +21,11 @@ from evac.audit.impacts.stores import NEVER, Outcome
 from evac.audit.reasons import Chain, Reason, ReasonKind, duration
 from evac.derive.backups import day_ms, verdicts
 from evac.derive.domains import sites_of
+from evac.derive.pools import replicas_off
 from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict, ProofRecord
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
-from evac.model.fleet import BoolColumn
+from evac.model.fleet import ON_SERVER, BoolColumn
 from evac.model.records import dataclass
 
 
@@ -328,11 +329,24 @@ def _why_hit(context: Context, service: int, number: int) -> Reason:
             return _why_store(context, family, number)
     left = impacts.left(number, service)
     if impacts.lost[number, service] and left < impacts.presence.m[service]:
+        if impacts.lost[number, service] == impacts.presence.off[service]:
+            return _why_off(context, service, number)
         if not impacts.presence.counted[service]:
             return Reason("single-place", loss)
         n, m = int(impacts.presence.n[service]), int(impacts.presence.m[service])
         return Reason("too-few-replicas", loss, replicas=left, of=n, needed=m)
     return Reason("traffic", loss)
+
+
+def _why_off(context: Context, service: int, number: int) -> Reason:
+    """Why replicas of a service are down of which a loss takes none: their servers are off."""
+    estate, loss = context.estate, context.impacts.losses.ids[number]
+    replicas = estate.replicas
+    off = (replicas_off(context.impacts.top) > 0) & (replicas.service == service)
+    servers = np.unique(replicas.target[off & (replicas.kind == ON_SERVER)]).astype(np.int32)
+    names = listed(estate.fleet.server_names(servers[:3]), count=len(servers))
+    left, n = context.impacts.left(number, service), int(context.impacts.presence.n[service])
+    return Reason("servers-off", loss, replicas=left, of=n, servers=names)
 
 
 def _why_store(context: Context, family: str, number: int) -> Reason:
@@ -381,6 +395,8 @@ def why_degraded(context: Context, service: int, number: int) -> Chain:
     impacts, name = context.impacts, context.estate.services[service].id
     if impacts.lost[number, service]:
         left, n = impacts.left(number, service), int(impacts.presence.n[service])
+        if impacts.lost[number, service] == impacts.presence.off[service]:
+            return Chain((name,), _why_off(context, service, number))
         return Chain((name,), Reason("fewer-replicas", impacts.losses.ids[number], replicas=left, of=n))
     for other in impacts.graph.soft[service]:
         if impacts.down[number, other]:

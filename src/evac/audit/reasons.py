@@ -33,6 +33,7 @@ ReasonKind = Literal[
     "too-few-replicas",
     "traffic",
     "fewer-replicas",
+    "servers-off",
     "no-copy",
     "provider",
     "majority-lost",
@@ -60,6 +61,8 @@ class Reason:
     """Replicas before the loss."""
     needed: int = 0
     """Replicas needed to serve."""
+    servers: str = ""
+    """Of `servers-off`: those that are off."""
     planned: str = ""
     """Of `by-plan`: the reason that the plan gives."""
     source: str = ""
@@ -80,6 +83,9 @@ class Reason:
                 return f"its traffic is routed to {self.loss}"
             case "fewer-replicas":
                 return f"{self.replicas:,} of {self.of:,} replicas left"
+            case "servers-off":
+                run = f"{self.replicas:,} of {self.of:,} replicas run"
+                return f"{run}, the others are on servers that are off: {self.servers}"
             case "no-headroom":
                 return f"no capacity for {self.replicas:,} of the replicas it needs"
             case "provider":

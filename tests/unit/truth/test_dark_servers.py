@@ -11,7 +11,8 @@ import pytest
 from bench.contradictions import contradictions
 from bench.random_estates import strange_estate
 from evac.audit import audit
-from evac.audit.impacts.all_losses import FATES
+from evac.audit.context import Context, why_degraded, why_down
+from evac.audit.impacts.all_losses import DEGRADED, FATES
 from evac.estate import check as check_estate
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, ON_SERVER
@@ -86,6 +87,54 @@ def test_the_check_of_the_files_names_the_server(tmp_path: Path) -> None:
     (found,) = [d for d in check_estate(tmp_path).diagnostics if d.code == "replicas-on-dark-server"]
     assert (found.severity, found.place.file, found.place.line) == ("warning", "replicas.csv", 3)
     assert found.message == "'s2' is not on, so the replicas placed on it count as down"
+
+
+def reason(estate: Estate, loss: str) -> str:
+    """Why a loss leaves the first service without all its replicas, as the audit says it."""
+    context = Context(estate, audit(estate).impacts)
+    number = context.impacts.losses.index[loss]
+    degraded = context.impacts.fate[number, 0] == DEGRADED
+    found = (why_degraded if degraded else why_down)(context, 0, number).reason
+    return "" if found is None else found.words
+
+
+def test_what_a_server_that_is_off_keeps_down_is_not_said_of_a_loss(tmp_path: Path) -> None:
+    off = "1 of 2 replicas run, the others are on servers that are off: s2"
+    dark = estate_of(tmp_path, "dark", "condemned")
+    assert reason(dark, "c") == reason(estate_of(tmp_path, "condemned", "condemned"), "c") == off
+    assert reason(dark, "a").startswith("0 of 2 replicas left")
+    whole = ESTATE.replace("share: 50 %", "share: 100 %")
+    rows = servers("s1,a,,web,serving,", "s2,b,,web,condemned,", "s3,c,,web,condemned,")
+    none = written(tmp_path, whole, servers=rows, replicas="service,target,count\nshop,s2,1\n")
+    assert reason(none, "c").endswith("on servers that are off: s2")
+
+
+ROOM = """
+name: room
+sites: {a: {}, b: {}}
+halls: {a/h: {}}
+racks: {a/h/r1: {}, a/h/r2: {}, a/h/r3: {}}
+classes: {web: {cpu: 8 cores, memory: 32 GiB, watts: 400 W, boot: 3 min, boot_odds: 100 %}}
+services:
+  shop: {people: 10, rto: 2 min, share: 25 %, spread: {per_site: 50 %}, start: 10 s,
+         demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize("state", ["serving", "condemned"])
+def test_a_replica_on_a_server_that_is_off_leaves_no_room_below_a_cap_at_another_site(
+    tmp_path: Path, state: str
+) -> None:
+    racks = "server,site,rack,class,state\ns1,a,a/h/r1,web,serving\n"
+    racks += "s2,a,a/h/r2,web,serving\ns5,a,a/h/r3,web,serving\n"
+    estate = written(
+        tmp_path,
+        ROOM,
+        servers=f"{racks}s3,b,,web,{state}\ns4,b,,web,{state}\n",
+        replicas="service,target,count\nshop,s1,1\nshop,s2,1\nshop,s3,1\nshop,s4,1\n",
+    )
+    impacts = audit(estate).impacts
+    assert impacts.capacity.placed[impacts.losses.index["a/h/r1"]] == 1
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3, 4])

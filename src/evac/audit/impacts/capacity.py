@@ -302,8 +302,8 @@ def _surviving_at_site(question: _Question, number: int) -> IntColumn:
     site, whole = int(losses.site[number]), losses.sites[number]
     left[whole] = 0
     if site >= 0:
-        # Everything taken was at that one site.
-        left[site] -= 0 if whole[site] else question.lost[number]
+        # Everything taken was at that one site, and what is off is not counted anywhere.
+        left[site] -= 0 if whole[site] else question.lost[number] - presence.off
         return left
     rows = losses.rows_of(number)
     for site in np.unique(losses.rows.site[rows[~whole[losses.rows.site[rows]]]]).tolist():
