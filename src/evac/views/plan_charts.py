@@ -136,6 +136,8 @@ def _power(estate: Estate, plan: Plan, rows: Ints, start: Ints, upto: float) -> 
         else:
             series.append(Series("budget minus margin", "allowed", ((0.0, float(budget)),)))
             words += f", of the {number(budget)} W that {name} may draw."
+        if silent := int((~estate.fleet.watts_known[rows[here]]).sum()):
+            words += f" {number(silent)} of {plural(len(watts), 'server')} state no watts and count as 0 W."
         title = f"Power of {name} over time"
         highest = float(max(most, budget or 0)) * 1.05
         found.append(

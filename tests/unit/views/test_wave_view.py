@@ -1,8 +1,10 @@
 """Cold starts on a terminal and on a page: the same numbers as in the plan, and charts that reach them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evac.model.estate import Estate
@@ -44,6 +46,20 @@ def test_the_charts_end_where_the_plan_does(company: tuple[Estate, Plan]) -> Non
     drawn, budget = re.findall(r"([\d,]+) W", power["words"])
     assert int(drawn.replace(",", "")) <= int(budget.replace(",", "")) == 2_970
     assert sum(int(row["count"]) for row in found["off"]) == 16 - made.wave.servers  # type: ignore[union-attr]
+
+
+def test_the_chart_of_power_says_how_many_servers_state_no_watts(company: tuple[Estate, Plan]) -> None:
+    estate, made = company
+    known = estate.fleet.watts_known.copy()
+    booted = [step.target for step in made.steps if step.kind == "boot"]
+    known[np.isin(estate.fleet.name, [name.encode() for name in booted[:3]])] = False
+    said = []
+    for one in (estate, replace(estate, fleet=replace(estate.fleet, watts_known=known))):
+        found = wave_context(one, made)
+        assert found is not None
+        said.append("state no watts" in found["power"][0]["words"])
+    assert said == [False, True]
+    assert f" 3 of {len(booted)} servers state no watts and count as 0 W." in found["power"][0]["words"]
 
 
 def test_the_page_has_the_section_and_other_plans_do_not(company: tuple[Estate, Plan]) -> None:
