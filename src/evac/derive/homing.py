@@ -6,7 +6,7 @@ from collections import Counter
 
 from evac.derive.affected import counts_by_service, sites_left
 from evac.derive.domains import Loss, Topology, lost_now, server_row, site_of_replicas
-from evac.derive.pools import replicas_lost
+from evac.derive.pools import replicas_lost, replicas_running
 from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
 from evac.model.records import dataclass
@@ -35,8 +35,9 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
         here = replicas_lost(top, lost)
         missing, total = counts_by_service(now, here, services), counts_by_service(now, now.count, services)
         return WayHome(missing, total, sites_left(top, here), ())
+    now = replicas_running(top)  # what is placed on a server that is off is neither there nor elsewhere
     belongs = counts_by_service(home, replicas_lost(top, lost, replicas=home), services)
-    here = replicas_lost(top, lost)
+    here = replicas_lost(top, lost, replicas=now)
     there = counts_by_service(now, here, services)
     short = _short_of_home(top, now, home)
     missing = np.minimum(np.maximum(0, belongs - there), short)

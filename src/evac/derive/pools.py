@@ -26,6 +26,8 @@ from evac.model.fleet import (
     SERVING,
     SPARE,
     BoolColumn,
+    CodeColumn,
+    Fleet,
     IndexColumn,
     IntColumn,
     Replicas,
@@ -149,11 +151,19 @@ def replicas_off(top: Topology) -> IntColumn:
 
     def work() -> IntColumn:
         replicas = top.estate.replicas
-        off = replicas.kind == ON_SERVER
-        off[off] = np.isin(top.estate.fleet.state[replicas.target[off]], (DARK, CONDEMNED))
+        off = places_off(top, top.estate.fleet, replicas.kind, replicas.target)
         return np.where(off, replicas.count, 0).astype(np.int64)
 
     return top.once("replicas off", work)
+
+
+def places_off(top: Topology, fleet: Fleet, kind: CodeColumn, target: IndexColumn) -> BoolColumn:
+    """(K,) places where nothing runs, because their server is dark or condemned. fleet: the servers of the
+    estate, in a state that may differ from its own.
+    """
+    off: BoolColumn = kind == ON_SERVER
+    off[off] = np.isin(fleet.state[target[off]], (DARK, CONDEMNED))
+    return off
 
 
 def replicas_running(top: Topology) -> Replicas:

@@ -13,14 +13,14 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_in, resolve, site_of, topology
-from evac.derive.homing import place_name, pool_of_server
+from evac.derive.homing import pool_of_server
+from evac.derive.placed import PlaceCounts, PlacedOff, known_places, running_of
 from evac.derive.pools import pool_shares, replicas_lost
 from evac.derive.serving import Serving
 from evac.derive.stores import confirms_by_hand, observed, without_primary
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, ReplicationMode, Store, StoreMember
 from evac.model.fleet import (
-    AT_SITE,
     CONDEMNED,
     DARK,
     ON_POOL,
@@ -89,7 +89,7 @@ def of(estate: Estate, seen: Observation) -> Situation:
             home=estate.replicas if effects.moved or gone or placed else None,
             lost=gone,
             traffic=MappingProxyType(traffic),
-            surplus=_surplus(top, placed, causes),
+            surplus=_surplus(top, running_of(top, fleet, placed), causes),
         )
     now = observed(now, seen)
     fires = {one.domain: one for one in lost if one.domain in gone and one.run}
@@ -119,7 +119,7 @@ def _placed(
                 placed[service] = dict(counts)
                 step, at_ms = one.steps.get(service, ("", one.ended_ms))
                 causes[service] = Cause("run", one.run, step, at_ms)
-    declared = _Counts(top)
+    declared = PlaceCounts(top)
     for seen in units:
         if seen.service not in names or seen.site not in top.site_index:
             continue
@@ -135,10 +135,11 @@ def _placed(
 def _surplus(
     top: Topology, placed: Mapping[str, Mapping[str, int]], causes: Mapping[str, Cause]
 ) -> tuple[str, ...]:
-    """Services with more replicas than declared: left by a run that was cut short, or seen at a site where
-    none are declared. What is seen at a declared site may be scaled by someone else, and is theirs.
+    """Services of which more replicas run than are declared: left by a run that was cut short, or seen where
+    none are declared. What is seen at a declared site may be scaled by someone else, and is theirs. placed:
+    what runs.
     """
-    declared, found = _Counts(top), []
+    declared, found = PlaceCounts(top), []
     for service, counts in sorted(placed.items()):
         home = declared.of(service)
         if sum(counts.values()) > sum(home.values()):
@@ -153,58 +154,11 @@ def services_at(estate: Estate, seen: Observation, site: str) -> frozenset[str]:
     """Services with replicas at a site, and those that no one moved. estate: as its files declare it."""
     top = topology(estate)
     placed, _ = _placed(top, (seen.effects or Effects()).moved, seen.units)
-    counts = _Counts(top)
+    counts = PlaceCounts(top)
     here = {
         name for name, rows in placed.items() if any(n and counts.site(at) == site for at, n in rows.items())
     }
     return frozenset({service.id for service in estate.services} - placed.keys() | here)
-
-
-class _Counts:
-    """Replicas by place in a table, and the sites of places."""
-
-    def __init__(self, top: Topology) -> None:
-        self._top = top
-        self._row = {service.id: row for row, service in enumerate(top.estate.services)}
-        replicas = top.estate.replicas
-        self._begin = np.searchsorted(replicas.service, np.arange(len(self._row) + 1))
-
-    def of(self, service: str) -> dict[str, int]:
-        """Counts of a service; empty if the estate does not have it."""
-        row, replicas = self._row.get(service, -1), self._top.estate.replicas
-        if row < 0:
-            return {}
-        found: dict[str, int] = {}
-        for i in range(int(self._begin[row]), int(self._begin[row + 1])):
-            name = place_name(self._top, int(replicas.kind[i]), int(replicas.target[i]))
-            found[name] = found.get(name, 0) + int(replicas.count[i])
-        return found
-
-    def site(self, place: str) -> str:
-        """The site of a server, a pool or `site:` and a site; empty if it no longer exists."""
-        top = self._top
-        if place.startswith("site:"):
-            return place.removeprefix("site:")
-        if place in top.pool_index:
-            return top.estate.pools[top.pool_index[place]].site
-        try:
-            return site_of(top, place) or ""
-        except UnknownDomain:
-            return ""
-
-    def spread(self, service: str, site: str, there: Mapping[str, int], wanted: int) -> dict[str, int]:
-        """Spread this many replicas over a site: on their known places, first by name; additional ones in the
-        pool there, or somewhere at the site.
-        """
-        found: dict[str, int] = {}
-        for place, count in sorted(there.items()):
-            found[place] = min(count, wanted)
-            wanted -= found[place]
-        if wanted > 0:
-            pools = [pool.id for pool in self._top.estate.pools if pool.site == site]
-            place = next((p for p in found if p in pools), pools[0] if len(pools) == 1 else f"site:{site}")
-            found[place] = found.get(place, 0) + wanted
-        return {place: count for place, count in found.items() if count}
 
 
 def _traffic(
@@ -241,7 +195,7 @@ def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]]) -> Replica
         for place, count in counts.items()
         if count > 0
     ]
-    places = _places(top, [place for _, place, _ in found])
+    places = known_places(top, [place for _, place, _ in found])
     known = [(row, *place, count) for (row, _, count), place in zip(found, places, strict=True) if place]
     new = np.array(known, np.int64).reshape(-1, 4)
     was = np.stack([c.astype(np.int64) for c in (old.service, old.kind, old.target, old.count)], axis=1)
@@ -257,24 +211,6 @@ def _summed(table: IntColumn) -> Replicas:
     return Replicas(
         unique[:, 0].astype(np.int32), unique[:, 1].astype(np.uint8), unique[:, 2].astype(np.int32), total
     )
-
-
-def _places(top: Topology, names: list[str]) -> list[tuple[int, int] | None]:
-    """(kind, target) of servers, pools and whole sites by their step names; None if the estate does not have
-    it. If a pool owns the server, the pool places the replica.
-    """
-    estate = top.estate
-    pools = {pool.id: (ON_POOL, row) for row, pool in enumerate(estate.pools)}
-    known = pools | {f"site:{site.id}": (AT_SITE, row) for row, site in enumerate(estate.sites)}
-    bare = sorted({name for name in names if name not in known})
-    keys, fleet = np.array([name.encode() for name in bare], "S"), estate.fleet
-    rows = np.searchsorted(fleet.name, keys)
-    servers: dict[str, tuple[int, int]] = {}
-    for name, key, row in zip(bare, keys, rows.tolist(), strict=True):
-        if row < len(fleet) and fleet.name[row] == key:
-            pool = int(fleet.pool[row])
-            servers[name] = (ON_SERVER, row) if pool < 0 else (ON_POOL, pool)
-    return [known.get(name) or servers.get(name) for name in names]
 
 
 def _fleet(
@@ -337,7 +273,7 @@ def _away(
     """
     turns = {one.run: turn for turn, one in enumerate(moved)}
     leaving = {one.run for one in moved if one.scenario in _LEAVES}
-    home, there, found = _Counts(top), _Counts(topology(now)), []
+    home, there, found = PlaceCounts(top), PlaceCounts(topology(now)), []
     for service in sorted({*causes, *sent}):
         declared, placed = _per_site(home, service), _per_site(there, service)
         present = tuple((site, count) for site, count in placed if site not in now.lost)
@@ -354,7 +290,7 @@ def _away(
     return tuple(found)
 
 
-def _per_site(counts: _Counts, service: str) -> Counts:
+def _per_site(counts: PlaceCounts, service: str) -> Counts:
     found: dict[str, int] = {}
     for place, count in counts.of(service).items():
         site = counts.site(place)
@@ -405,9 +341,10 @@ def moved(
     has to start them; shed ones wait there too.
     """
     top, leaves = topology(estate), scenario.kind in _LEAVES
-    lost, counts = lost_in(top, scenario), _Counts(top)
+    lost, counts = lost_in(top, scenario), PlaceCounts(top)
     inside, steps = _Inside(top, lost), dict[str, tuple[str, int]]()
-    draft = Draft(counts.of, inside, lambda place: pool_of_server(top, place), estate.traffic)
+    off = PlacedOff(top, counts)
+    draft = Draft(counts.running, inside, lambda place: pool_of_server(top, place), estate.traffic)
     if scenario.kind == "restore" and (found := tuple(done)):
         done = found
         for row in np.unique(estate.replicas.service[replicas_lost(top, lost) > 0]).tolist():
@@ -415,6 +352,9 @@ def moved(
     for one in done:
         kind_of(one.step.kind).after(draft, one.step, one.to)
         steps[one.step.target] = (one.step.id, one.at_ms)
+        if kind_of(one.step.kind).replicas > 0:
+            draft.servers |= dict.fromkeys(off.servers(place for place, _ in one.step.servers), True)
+    off.stay(draft.placed, draft.servers)
     if scenario.kind in _LEAVES and (scenario.kind == "lose" or phase in SUCCEEDED):
         in_part = _of_pools_in_part(top, lost)
         for service, placed in draft.placed.items():

@@ -13,6 +13,7 @@ from bench.random_estates import strange_estate
 from evac.audit import audit
 from evac.audit.context import Context, why_degraded, why_down
 from evac.audit.impacts.all_losses import DEGRADED, FATES
+from evac.derive.situation import estate_after
 from evac.estate import check as check_estate
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, ON_SERVER
@@ -152,3 +153,32 @@ def test_no_loss_leaves_a_replica_on_a_server_that_is_off(seed: int) -> None:
         affected = {outcome.service for outcome in foresee(darker, lose(site.id)).outcomes}
         assert down <= affected
     assert list(contradictions(darker)) == []
+
+
+@pytest.mark.parametrize("domain", ["a", "b"])
+def test_a_failback_does_not_stop_the_only_running_replica(tmp_path: Path, domain: str) -> None:
+    """Home is on a server that is off: the replica elsewhere is all that runs, until one runs at home."""
+    rows = servers("s1,a,,web,serving,", "s2,b,,web,dark,", "s3,c,,web,spare,")
+    estate = written(tmp_path, ESTATE, servers=rows, replicas="service,target,count\nshop,s2,1\n")
+    now = replace(estate_after(estate, plan(estate, lose("a"))), lost=())
+    assert now.surplus == ()
+    made = plan(now, Scenario("failback", (domain,)))
+    assert check(now, made).holds
+    work = [(step.kind, step.servers) for step in made.steps if step.kind in ("start", "stop")]
+    assert work == ([] if domain == "a" else [("start", (("s2", 1),)), ("stop", (("s3", 1),))])
+    after = estate_after(now, made)
+    assert (_placed(after), after.surplus) == ([("s3" if domain == "a" else "s2", 1)], ())
+    again = plan(after, Scenario("failback", ("b",)))
+    assert (again.steps == ()) == (domain == "b")
+
+
+def _placed(estate: Estate) -> list[tuple[str, int]]:
+    replicas = estate.replicas
+    rows = zip(replicas.target.tolist(), replicas.count.tolist(), strict=True)
+    return [(estate.fleet.server_name(row), count) for row, count in rows]
+
+
+def test_a_run_counts_no_replica_twice_that_it_starts_where_one_is_down(tmp_path: Path) -> None:
+    estate = estate_of(tmp_path, "dark", "condemned")
+    now = estate_after(estate, plan(estate, lose("a")))
+    assert (_placed(now), now.surplus) == ([("s1", 1), ("s2", 1)], ())
