@@ -6,7 +6,7 @@ from collections import Counter
 
 from evac.derive.affected import counts_by_service, sites_left
 from evac.derive.domains import Loss, Topology, lost_now, server_row, site_of_replicas
-from evac.derive.pools import replicas_lost, replicas_running
+from evac.derive.pools import replicas_lost, replicas_off, replicas_running
 from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
 from evac.model.records import dataclass
@@ -49,6 +49,14 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     stops = leaves | (((belongs > 0) | ((gone == 0) & ~elsewhere)) & (short == 0) & over)
     surplus = counts_by_service(now, now.count, services) + missing - total
     return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, stops, surplus))
+
+
+def runs_there(top: Topology, lost: Loss) -> frozenset[int]:
+    """Services with replicas that run in some domains: not on servers that are off, nor in what was lost
+    before.
+    """
+    before = np.maximum(replicas_lost(top, lost_now(top)), replicas_off(top))
+    return frozenset(top.estate.replicas.service[replicas_lost(top, lost) > before].tolist())
 
 
 def without_surplus(top: Topology, n: IntColumn, surviving: IntColumn) -> IntColumn:

@@ -28,7 +28,7 @@ from evac.derive.affected import (
 from evac.derive.alternatives import Standing, chosen, counted_on, in_common, without
 from evac.derive.circles import without_circles
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
-from evac.derive.homing import WayHome, way_home, without_surplus
+from evac.derive.homing import WayHome, runs_there, way_home, without_surplus
 from evac.derive.limits import LimitTable, limits_of
 from evac.derive.lost_stores import kept_for_restores, lost_stores_of, reprotects_of, with_restore_needs
 from evac.derive.moving import with_movable
@@ -189,6 +189,7 @@ def derive(
         estimated=_estimated(top, lost, scenario),
         stuck=stuck,
         leaving=() if homing is None else homing.leaving,
+        evacuated=runs_there(top, lost) if scenario.kind == "evacuate" else frozenset(),
     )
     return cut_to_horizon(instance)
 

@@ -399,6 +399,8 @@ class Instance:
     """Services that wait for themselves; services that wait for them are blocked with them."""
     leaving: tuple[Leaving, ...] = ()
     """For a failback: what stops elsewhere, by service."""
+    evacuated: frozenset[int] = frozenset()
+    """For an evacuation: services with replicas that run in what it leaves. They stop there."""
 
     @property
     def to_boot(self) -> BoolColumn:

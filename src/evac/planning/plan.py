@@ -228,7 +228,7 @@ def plan_instance(
     base, top = drafts.outages(instance, times)
     objective = drafts.price(instance, base, top)
     draft = draft_steps(instance, board)
-    add_stops(draft, times, asked.kind == "evacuate")
+    add_stops(draft, times)
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from evac.model.plan import FROM_LOSS_MS
 from evac.model.step_id import FENCE_RUNGS
 from evac.steps.kind import Need
@@ -307,11 +305,11 @@ def check_stops(reading: Reading, times: Milestones) -> None:
         _check_stops_away(reading, times)
         return
     s = reading.instance.services
-    stands = s.surviving < s.n if reading.plan.scenario.kind == "evacuate" else np.zeros(len(s), np.bool_)
+    stands = reading.instance.evacuated
     stopped: set[int] = set()
     for timed in reading.of_kind("stop"):
         service, name = timed.service, timed.step.id
-        if not stands[service]:
+        if service not in stands:
             reading.complain("F25", name, "stops something that is not being evacuated")
             continue
         if service in stopped:
@@ -324,7 +322,7 @@ def check_stops(reading: Reading, times: Milestones) -> None:
             reading.complain(
                 "F25", name, "stops something that is still serving before its replacement serves"
             )
-    for service in np.flatnonzero(stands).tolist():
+    for service in sorted(stands):
         if service not in stopped:
             reading.complain("F25", s.id[service], "runs at an evacuated site, and no step stops it")
 

@@ -182,3 +182,20 @@ def test_a_run_counts_no_replica_twice_that_it_starts_where_one_is_down(tmp_path
     estate = estate_of(tmp_path, "dark", "condemned")
     now = estate_after(estate, plan(estate, lose("a")))
     assert (_placed(now), now.surplus) == ([("s1", 1), ("s2", 1)], ())
+
+
+def test_an_evacuation_stops_nothing_that_does_not_run_there(tmp_path: Path) -> None:
+    """What is down elsewhere is no reason to stop what runs."""
+    estate = estate_of(tmp_path, "dark")
+    made = plan(estate, Scenario("evacuate", ("c",)))
+    assert check(estate, made).holds
+    assert {step.kind for step in made.steps} == {"boot", "start", "verify"}
+    stop = plan(estate, Scenario("evacuate", ("a",)))
+    (step,) = [step for step in stop.steps if step.kind == "stop"]
+    more = replace(made, steps=(*made.steps, replace(step, after=())))
+    assert ("F25", "stops something that is not being evacuated") in {
+        (one.rule, one.message) for one in check(estate, more).violations
+    }
+    without = replace(stop, steps=tuple(one for one in stop.steps if one.kind != "stop"))
+    assert "F25" in {one.rule for one in check(estate, without).violations}
+    assert "stop" not in {step.kind for step in plan(estate, Scenario("evacuate", ("b",))).steps}

@@ -390,17 +390,13 @@ def _add_stops_away(draft: Draft, times: Times) -> None:
         )
 
 
-def add_stops(draft: Draft, times: Times, leaves: bool) -> None:
+def add_stops(draft: Draft, times: Times) -> None:
     """One stop for each service at an evacuated site, after it moved or just before the deadline; and for
-    what returned home. leaves: whether a site is evacuated.
+    what returned home.
     """
     _add_stops_away(draft, times)
-    if not leaves:
-        return
     instance, s = draft.instance, draft.instance.services
-    for service in range(len(s)):
-        if s.surviving[service] >= s.n[service]:
-            continue
+    for service in sorted(instance.evacuated):
         length = int(s.shed[service])
         moved = times.base_at[service] + length <= instance.grace
         at = int(times.base_at[service]) if moved else max(0, instance.grace - length)
