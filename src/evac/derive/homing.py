@@ -46,7 +46,9 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     total = counts_by_service(home, home.count, services)
     over = np.array([service.id in estate.surplus for service in estate.services], np.bool_)
     gone = counts_by_service(home, replicas_lost(top, lost_now(top), replicas=home), services)
-    stops = leaves | (((belongs > 0) | ((gone == 0) & ~elsewhere)) & (short == 0) & over)
+    unsure = np.array([service.id in estate.unsure for service in estate.services], np.bool_)
+    known = (gone == 0) & ~elsewhere & ~unsure  # nobody asks about sites that the failback does not name
+    stops = leaves | (((belongs > 0) | known) & (short == 0) & over)
     surplus = counts_by_service(now, now.count, services) + missing - total
     return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, stops, surplus))
 

@@ -12,7 +12,17 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from evac.derive.domains import Loss, Topology, is_lost, loss, lost_in, resolve, site_of, topology
+from evac.derive.domains import (
+    Loss,
+    Topology,
+    is_lost,
+    loss,
+    lost_in,
+    resolve,
+    site_of,
+    site_of_replicas,
+    topology,
+)
 from evac.derive.homing import pool_of_server
 from evac.derive.placed import PlaceCounts, PlacedOff, known_places, running_of
 from evac.derive.pools import pool_shares, replicas_lost
@@ -79,6 +89,7 @@ def of(estate: Estate, seen: Observation) -> Situation:
     replicas = _replicas(top, placed)
     fleet = _fleet(estate.fleet, top, effects.moved, lost, replicas)
     stores = tuple(_by_runs(store, effects.moved) for store in estate.stores)
+    surplus = _surplus(top, running_of(top, fleet, placed), causes)
     now = estate
     if effects.moved or gone or placed or traffic or stores != estate.stores or fleet is not estate.fleet:
         now = replace(
@@ -89,7 +100,8 @@ def of(estate: Estate, seen: Observation) -> Situation:
             home=estate.replicas if effects.moved or gone or placed else None,
             lost=gone,
             traffic=MappingProxyType(traffic),
-            surplus=_surplus(top, running_of(top, fleet, placed), causes),
+            surplus=surplus,
+            unsure=_unsure(top, surplus, lost, seen),
         )
     now = observed(now, seen)
     fires = {one.domain: one for one in lost if one.domain in gone and one.run}
@@ -148,6 +160,27 @@ def _surplus(
             if causes[service].source == "run" or any(strays):
                 found.append(service)
     return tuple(found)
+
+
+def _unsure(
+    top: Topology, surplus: Sequence[str], lost: Sequence[LostNow], seen: Observation
+) -> tuple[str, ...]:
+    """Services with a surplus that may not run at a site of home, because that site is being evacuated or
+    nothing there answers, and no driver sees the service there.
+    """
+    if not surplus:
+        return ()
+    silent = {one.site for one in seen.silent if not one.answers}
+    silent |= {one.site for one in seen.members if one.role == "unreachable"}
+    leaves = [one.domain for one in lost if one.state == "evacuating"]
+    rows = np.flatnonzero(replicas_lost(top, loss(top, [*leaves, *sorted(silent & top.site_index.keys())])))
+    sites, runs = (
+        site_of_replicas(top)[rows].tolist(),
+        {(u.service, u.site) for u in seen.units if u.replicas},
+    )
+    pairs = zip(top.estate.replicas.service[rows].tolist(), sites, strict=True)
+    named = {(top.estate.services[row].id, top.estate.sites[site].id) for row, site in pairs}
+    return tuple(sorted({service for service, _ in named - runs} & {*surplus}))
 
 
 def services_at(estate: Estate, seen: Observation, site: str) -> frozenset[str]:
@@ -511,6 +544,7 @@ def situation_after(estate: Estate, plan: Plan) -> Situation:
         situation.estate,
         home=home,
         surplus=tuple(sorted(surplus)),
+        unsure=tuple(sorted(surplus & {*estate.unsure, *situation.estate.unsure})),
         traffic=MappingProxyType({**traffic, **situation.estate.traffic}),
     )
     return replace(situation, estate=now)

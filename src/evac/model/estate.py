@@ -531,17 +531,16 @@ class Lead:
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
 
-    `lost`, `home`, `traffic`, `surplus`: as it is now (`model.situation`). `tools`: role of `TOOL_ROLES` ->
-    services that fill it (all are needed; one of a tuple, preferred one first). `places`: path of a fact ->
-    where it was read; no part of the digest. `changed`: by someone. `intervals`: facts within bounds."""
+    `lost` and below: as it is now (`model.situation`). `tools`: role of `TOOL_ROLES` -> services that fill it
+    (all are needed; one of a tuple, preferred one first). `places`: path of a fact -> where it was read; no
+    part of the digest. `changed`: by someone. `intervals`: facts within bounds."""
 
     name: str
     as_of: date | None = None
     changed: date | None = None
     horizon_ms: int = 86_400_000
     detection_ms: int | None = None
-    approval_ms: int | None = None
-    """As stated; code that adds up times uses `lead`."""
+    approval_ms: int | None = None  # as stated; code that adds up times uses `lead`
     waits_for_people: bool = False
     """Whether the policy lets no plan run before a person has approved it."""
     tier_weights: tuple[int, ...] = (8, 4, 2, 1)
@@ -577,6 +576,7 @@ class Estate:
     traffic: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> sites that its users are sent to, if a run or a driver reports it."""
     surplus: tuple[str, ...] = ()  # services with more replicas than declared, by a run or where none are
+    unsure: tuple[str, ...] = ()  # those of them whose home may not run: it is being evacuated, or silent
 
     @property
     def lead(self) -> Lead:

@@ -129,4 +129,6 @@ class Observation:
         """Everything that determines the estate as it is now: equal facts give the same estate."""
         units = tuple((one.service, one.site, one.replicas) for one in self.units)
         traffic = tuple((one.service, one.sites) for one in self.traffic)
-        return self.members, units, traffic, self.effects or Effects(), self.restores, self.repositories
+        silent = tuple(sorted({one.site for one in self.silent if not one.answers}))
+        effects = self.effects or Effects()
+        return self.members, units, traffic, effects, self.restores, self.repositories, silent

@@ -11,11 +11,12 @@ from evac.audit import audit
 from evac.audit.impacts import planned
 from evac.derive.planning_instance import derive
 from evac.derive.situation import Done, estate_after, moved, of
+from evac.model.digest import estate_digest
 from evac.model.estate import Estate
-from evac.model.observation import Observation
+from evac.model.observation import MemberSeen, Observation, UnitsSeen
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
-from evac.model.situation import Effects
+from evac.model.situation import Effects, LostNow, Silent
 from evac.planning.plan import plan
 from evac.verify import check
 from tests.unit.truth.written import servers, written
@@ -164,6 +165,32 @@ def test_a_failback_stops_what_a_cut_move_left_twice(tmp_path: Path, lost: tuple
     assert check(now, made).violations == ()
     after = estate_after(now, made)
     assert after.surplus == (("wiki",) if lost else ())
+
+
+@pytest.mark.parametrize("why", ["evacuating", "silent", "no store", "seen"])
+def test_a_failback_elsewhere_stops_nothing_if_home_may_not_run(tmp_path: Path, why: str) -> None:
+    """The files alone do not show that home serves, if it is being left or nothing there answers."""
+    estate = pools(tmp_path)
+    made = plan(estate, lose("a"))
+    end = min(step.start_ms for step in made.steps if step.kind == "shed")
+    done = [Done(step, step.end_ms) for step in made.steps if step.end_ms <= end and step.kind != "shed"]
+    left = moved(estate, made.scenario, done, run="r", ended_ms=9)
+    lost = (LostNow("b", "evacuating"),) if why in ("evacuating", "seen") else ()
+    seen = Observation(
+        at_ms=10,
+        effects=Effects(lost, (left,)),
+        silent=(Silent("db", "b", "b"),) if why == "silent" else (),
+        members=(MemberSeen("db", "b", "unreachable"),) if why == "no store" else (),
+        units=(UnitsSeen("wiki", "b", 2, "k8s"),) if why == "seen" else (),
+    )
+    assert (seen.facts == replace(seen, silent=()).facts) == (why != "silent")
+    now = of(estate, seen).estate
+    assert (now.surplus, now.unsure) == (("wiki",), () if why == "seen" else ("wiki",))
+    home = plan(now, Scenario("failback", ("a",)))
+    assert [step.target for step in home.steps if step.kind == "stop"] == ["wiki"] * (why == "seen")
+    assert check(now, home).violations == ()
+    assert estate_after(now, home).unsure == now.unsure
+    assert estate_digest(now) != estate_digest(replace(now, unsure=("blog",)))
 
 
 HALLS = POOLS.replace(
