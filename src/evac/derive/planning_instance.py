@@ -130,10 +130,9 @@ def derive(
     rows: RowSet | None = None,
     good: bool = False,
 ) -> Instance:
-    """The planning instance of a scenario. Raises UnknownDomain.
-
-    `top` avoids building the topology again; rows: of this scenario, or `no_rows` if only the rest is needed.
-    good: pool losses are rounded in our favour; of alternatives, only what all of them need is waited for.
+    """The planning instance of a scenario. Raises UnknownDomain. `top` avoids building the topology again;
+    rows: of this scenario, or `no_rows` if only the rest is needed. good: pool losses are rounded in our
+    favour; of alternatives, only what all of them need is waited for.
     """
     top = top or topology(estate)
     plain = top.once("graph", lambda: service_graph(estate))
