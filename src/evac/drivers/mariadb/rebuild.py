@@ -476,9 +476,11 @@ async def _without_events(own: MariadbLink) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(ActionError):  # this connection may be lost
-            await _settle_events(own)
-            await _run_events(own, runs)
+        with contextlib.suppress(ActionError):  # this connection may be lost, and its time be over
+            async with linked(own.member, STATEMENT_S) as after:
+                with contextlib.suppress(ActionError):
+                    await _settle_events(after)
+                await _run_events(after, runs)
         raise
     await _settle_events(own)
     await _run_events(own, runs)
