@@ -572,27 +572,6 @@ def test_data_without_a_position_is_kept_and_replaced_or_left_to_a_person(server
         assert content(world, "dc-anyang") == content(world, "dc-pangyo")
 
 
-def test_one_that_cannot_follow_is_reported_with_the_servers_own_words(server_folder: Path) -> None:
-    """It would wait for as long as a rebuild may take."""
-    with data_set(server_folder, synchronous=()) as world:
-        pangyo, anyang, driver = world.pangyo, world.anyang, MariadbDriver()
-        until_equal(world)
-        anyang.sql("STOP SLAVE", "RESET SLAVE ALL")
-        plain = world.rejoin("dc-anyang", "dc-pangyo")
-        wrong = {**plain.settings, "replication_user": "nobody"}
-        with pytest.raises(Permanent, match=r"error 1045: .*nobody") as raised:
-            asyncio.run(driver.execute(replace(plain, settings=wrong), order_of(600.0)))
-        assert raised.value.code == "mariadb-refused"
-        assert "replication_password" in raised.value.hint
-        anyang.sql("SET SESSION sql_log_bin = 0", "INSERT INTO app.orders VALUES (5)")
-        pangyo.sql("INSERT INTO app.orders VALUES (5)")
-        with pytest.raises(Permanent, match=r"error 1062: .*Duplicate entry '5'") as raised:
-            asyncio.run(driver.execute(plain, order_of(600.0)))
-        assert raised.value.code == "mariadb-not-applied"
-        anyang.sql("SET SESSION sql_log_bin = 0", "DELETE FROM app.orders WHERE id = 5")
-        assert asyncio.run(driver.execute(plain, order()))["role"] == "replica"
-
-
 def test_ranges_name_only_what_is_known() -> None:
     known = {(0, 1): (57, 59), (0, 2): (7, 7), (1, 3): (1, 9)}
     assert range_words(known) == "0-1-57 to 0-1-59, 0-2-7, up to 1-3-9"
