@@ -14,7 +14,7 @@ from evac.engine.runs import requests
 from evac.engine.runs.admitting import Admitted, Doing
 from evac.engine.runs.execution import Hooks
 from evac.engine.runs.reading import events_of
-from evac.engine.runs.requests import Request
+from evac.engine.runs.requests import Request, RequestVerb
 from evac.engine.stores.guards import Permit
 from evac.model.errors import LeaseLost, NotAllowed, Retryable, RunError, Unavailable
 from evac.run.values import Event, RunLimit, RunStep
@@ -168,24 +168,31 @@ def test_who_is_not_let_in_waits_in_writing_and_comes_again() -> None:
     run_virtually(story())
 
 
+async def stops_and_is_settled(
+    store: MemoryStore, door: Door, said: tuple[str, str], verb: RequestVerb
+) -> None:
+    """The run pauses at the fence with this failure; a person's request ends it."""
+    ground = Ground(stores(1), store=store)
+    leading = await ground.lead()
+    execution = await ground.begin(leading, admission=door)
+    task = asyncio.create_task(execution.run())
+    while execution.view.phase != "paused":
+        await asyncio.sleep(0.005)
+    assert execution.view.step("fence/s0").failure == said
+    request = Request("r1", verb, "mina", "done by hand", step="fence/s0")
+    await store.transact((), (Put(requests.key_of("run-1", "r1"), requests.encode(request)),))
+    assert await task == "succeeded_with_exceptions"
+    await leading.release()
+
+
 def test_a_result_that_cannot_stand_is_a_failure_that_asks_a_person() -> None:
     async def story() -> None:
         store = MemoryStore(LOOP_MS)
-        ground, door = Ground(stores(1), store=store), Door(store, forbids="step_succeeded")
-        leading = await ground.lead()
-        execution = await ground.begin(leading, admission=door)
-        task = asyncio.create_task(execution.run())
-        while execution.view.phase != "paused":
-            await asyncio.sleep(0.005)
         said = ("proof-refused", "policy does not take this proof; next: attest it")
-        assert execution.view.step("fence/s0").failure == said
-        request = Request("r1", "attest", "mina", "unplugged it", step="fence/s0")
-        await store.transact((), (Put(requests.key_of("run-1", "r1"), requests.encode(request)),))
-        assert await task == "succeeded_with_exceptions"
+        await stops_and_is_settled(store, Door(store, forbids="step_succeeded"), said, "attest")
         entry = await store.get("epoch/s0")
         assert entry is not None
         assert entry.value == b"step_attested"
-        await leading.release()
 
     run_virtually(story())
 
@@ -194,18 +201,8 @@ def test_a_step_that_a_guard_refuses_says_what_to_do() -> None:
     async def story() -> None:
         store = MemoryStore(LOOP_MS)
         refused = NotAllowed("site-left", "ansan is lost", "restore the site first")
-        ground, door = Ground(stores(1), store=store), Door(store, [refused])
-        leading = await ground.lead()
-        execution = await ground.begin(leading, admission=door)
-        task = asyncio.create_task(execution.run())
-        while execution.view.phase != "paused":
-            await asyncio.sleep(0.005)
         said = ("site-left", "ansan is lost; next: restore the site first")
-        assert execution.view.step("fence/s0").failure == said
-        request = Request("r1", "skip", "mina", "by hand", step="fence/s0")
-        await store.transact((), (Put(requests.key_of("run-1", "r1"), requests.encode(request)),))
-        assert await task == "succeeded_with_exceptions"
-        await leading.release()
+        await stops_and_is_settled(store, Door(store, [refused]), said, "skip")
 
     run_virtually(story())
 
