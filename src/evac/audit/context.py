@@ -339,7 +339,7 @@ def _why_hit(context: Context, service: int, number: int) -> Reason:
 
 
 def _why_off(context: Context, service: int, number: int) -> Reason:
-    """Why replicas of a service are down of which a loss takes none: their servers are off."""
+    """Why replicas are down although the loss takes none of them: their servers are off."""
     estate, loss = context.estate, context.impacts.losses.ids[number]
     replicas = estate.replicas
     off = (replicas_off(context.impacts.top) > 0) & (replicas.service == service)

@@ -195,8 +195,8 @@ class PowerTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnknownLoads:
-    """Budgets of which it is unknown what they still carry. counts: (budgets,) servers of unknown power that
-    draw from each, or may once they are booted. doubted: (budgets,). first: (N,) for each server to be booted
+    """Budgets whose load is not fully known. counts: (budgets,) servers of unknown power that draw from each,
+    or may once they are booted. doubted: (budgets,). first: (N,) for each server to be booted
     the number of a budget that may not be able to power it, -1 if there is none.
     """
 

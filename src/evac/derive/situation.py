@@ -147,7 +147,7 @@ def _placed(
 def _surplus(
     top: Topology, placed: Mapping[str, Mapping[str, int]], causes: Mapping[str, Cause]
 ) -> tuple[str, ...]:
-    """Services of which more replicas run than are declared: left by a run that was cut short, or seen where
+    """Services that run more replicas than are declared: left by a run that was cut short, or seen where
     none are declared. What is seen at a declared site may be scaled by someone else, and is theirs. placed:
     what runs.
     """

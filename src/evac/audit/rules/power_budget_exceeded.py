@@ -73,7 +73,7 @@ def _overloaded(context: Context) -> Iterator[Finding]:
 
 
 def _unknown(context: Context) -> Iterator[Finding]:
-    """Budgets of a site of which it is unknown what they still carry, with and without its dark servers."""
+    """One finding for each site with budgets whose load is not fully known. Dark servers count, too."""
     top, fleet = context.impacts.top, context.estate.fleet
     table, on = power_table(top, lose()), np.isin(fleet.state, (SERVING, SPARE))
     dark = np.flatnonzero(fleet.state == DARK).astype(np.int32)

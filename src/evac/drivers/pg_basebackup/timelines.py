@@ -110,7 +110,7 @@ def forks(timeline: int, history: str) -> tuple[Fork, ...]:
 def route(
     brought: Sequence[str], names: Collection[str], newest: int, before: Sequence[Fork], size: int
 ) -> Route:
-    """The way from a backup to the end of the newest timeline. brought: the segments in the backup, of which
+    """The segments that lead from a backup to the end of the newest timeline. brought: those in the backup;
     the last may lack its end. before: the timelines before the newest.
     """
     start, at = timeline_of(brought[-1]), number_of(brought[-1], size)
