@@ -21,6 +21,11 @@ from tests.contract.ports import free_port
 PASSWORD = "quiet-harbour-421"
 VARIABLE = "EVAC_TEST_MARIABACKUP"
 ROWS = 500
+RESTORED = """[mariadbd]
+ssl = OFF
+innodb_data_file_path = ibdata1:4M:autoextend
+innodb_undo_tablespaces = 0
+"""
 
 
 class MariadbSource(Source):
@@ -41,6 +46,7 @@ class MariadbSource(Source):
         self.server = mariadb(
             self.folder / "server", "127.0.0.1", free_port(), "pangyo", 1, template=empty, password=PASSWORD
         )
+        (self.folder / "restored.cnf").write_text(RESTORED)
         self.server.start()
         self.server.sql(
             "SET GLOBAL read_only = OFF",
@@ -63,6 +69,7 @@ class MariadbSource(Source):
             "password": f"env:{VARIABLE}",
             "facts": ("rows=SELECT COUNT(*) FROM app.orders", "last=SELECT MAX(words) FROM app.orders"),
             "served_port": served,
+            "configuration": str(self.folder / "restored.cnf"),
         }
 
     def holds(self, place: Path, served: int) -> bool:

@@ -36,6 +36,14 @@ _REASONS: Final = (
         "missing required privilege",
         Permanent("backup-forbidden", "this user lacks a permission in MariaDB", "see the driver reference"),
     ),
+    (
+        "SSL is required",
+        Permanent(
+            "setting-wrong",
+            "mariadb-backup requires TLS, which this MariaDB does not offer",
+            "write `skip-ssl` below `[mariadb-backup]` in the file that `defaults` names",
+        ),
+    ),
     ("no space left", Permanent("backup-full", "no space is left", "free some space in the repository")),
     ("Can't connect", Retryable("backup-silent", "MariaDB does not answer", "start it")),
     ("Failed to connect", Retryable("backup-silent", "MariaDB does not answer", "start it")),
@@ -91,13 +99,14 @@ class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
             argv = (
                 *_argv(action, folder, str(folder / OWN_CONFIGURATION)),
                 *("--skip-networking", "--skip-grant-tables", "--skip-log-bin", f"--socket={socket}"),
+                "--skip-ssl",  # no one connects from outside; MariaDB would make an RSA key at every start
             )
             client = Tool(
                 text(action.settings, "client_program", "mariadb"),
                 {},
                 (),
                 _REASONS,
-                first=("--no-defaults", f"--socket={socket}", "--batch", "--skip-column-names"),
+                first=("--no-defaults", f"--socket={socket}", "--skip-ssl", "--batch", "--skip-column-names"),
             )
             await server.start(*argv, answers=lambda: _answers(client), watch=watch, log=place / "log")
             facts = await _facts(client, action, watch)

@@ -221,6 +221,22 @@ def _member(values: Mapping[str, Value]) -> Member:
     )
 
 
+class Connection(asyncpg.Connection):
+    """A connection that is closed at once when its server greets with nonsense: asyncpg raises, but leaves it
+    open, and Python reports an error whenever it collects one.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *given: Any) -> None:
+        self._source_traceback = None
+        try:
+            super().__init__(protocol, transport, *given)
+        except BaseException:
+            protocol.abort()
+            raise
+
+
 class Link:
     """An open connection. `rows` and `value` query. After a change, a missing response means that the outcome
     is unknown. locked: its session holds a lock that ends with it.
@@ -339,6 +355,7 @@ async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
             password=secret.reveal() if secret else None,
             timeout=max(limit, ATTEMPT_S),
             statement_cache_size=16,
+            connection_class=Connection,
             server_settings={"application_name": "evac"},
         )
     )
