@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +90,24 @@ def test_a_dead_first_address_of_a_server_does_not_make_it_silent(monkeypatch: p
         with full("127.0.0.2", port):
             where = f"rest:http://repository.example:{port}/wiki"
             asyncio.run(repository.refuse_silent(action(where), Stopwatch(HOUR_S)))
+
+
+@pytest.mark.enable_socket
+@pytest.mark.filterwarnings("always::ResourceWarning")
+def test_a_call_that_is_given_up_leaves_no_connection_open(recwarn: pytest.WarningsRecorder) -> None:
+    async def story(port: int) -> None:
+        where = action(f"rest:http://127.0.0.1:{port}/wiki")
+        for turn in range(300):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(turn * 4e-6):
+                    await repository.refuse_silent(where, Stopwatch(HOUR_S))
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(512)
+        asyncio.run(story(server.getsockname()[1]))
+    gc.collect()
+    assert [str(one.message) for one in recwarn] == []
 
 
 async def _asked(**more: Value) -> tuple[object, str, object, int]:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from socket import SOCK_STREAM
 from typing import Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -31,8 +32,6 @@ CONFIG_BYTES: Final = 65_536
 CONNECT_S: Final = 10.0
 SHOWN_S: Final = 30.0
 """How long to wait for what restic would also say."""
-ATTEMPT_S: Final = 0.25
-"""How long to wait for one address of a host before the next one is tried as well."""
 _PORTS: Final = {"http": 80, "https": 443}
 NAME: Final = re.compile(r"[0-9a-f]{64}")
 _LIST: Final = {"Accept": "application/vnd.x.restic.rest.v2"}
@@ -83,14 +82,33 @@ async def refuse_silent(action: Action, watch: Stopwatch) -> None:
     if not port or not url.hostname:
         return
     try:
-        async with asyncio.timeout(min(CONNECT_S, max(watch.left_s, 0.1))):
-            _, writer = await asyncio.open_connection(url.hostname, port, happy_eyeballs_delay=ATTEMPT_S)
-        writer.transport.abort()
+        await _reach(url.hostname, port, min(CONNECT_S, max(watch.left_s, 0.1)))
     except ValueError as error:  # no name of a host
         raise _wrong_url() from error
     except OSError as error:  # also a timeout
         words = f"restic: the repository does not answer at {url.hostname}:{port}"
         raise Retryable("backup-silent", words, "start its server") from error
+
+
+async def _reach(host: str, port: int, limit_s: float) -> None:
+    """Connect to one address of the host after the other, each for its share of the time. Raises `OSError`.
+
+    asyncio can try them side by side, but leaves connections open when it is cancelled while it does.
+    """
+    async with asyncio.timeout(limit_s):
+        loop = asyncio.get_running_loop()
+        addresses = {str(found[4][0]): None for found in await loop.getaddrinfo(host, port, type=SOCK_STREAM)}
+        refused: OSError = OSError("no address")
+        for address in addresses:
+            try:
+                async with asyncio.timeout(limit_s / len(addresses)):
+                    _, writer = await asyncio.open_connection(address, port)
+            except OSError as error:  # also a timeout
+                refused = error
+            else:
+                writer.transport.abort()
+                return
+        raise refused
 
 
 async def packs_of(action: Action, watch: Stopwatch) -> dict[str, int]:
