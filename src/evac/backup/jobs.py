@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote
 
 from evac.backup.evidence import Evidence
-from evac.backup.known import Job, Witnessed
+from evac.backup.known import Job, LastRun, Witnessed
 from evac.drivers.capabilities import CopyReport, Listing, Restored, RestoresData, Taken, TakesBackups
 from evac.drivers.port import Action
 from evac.drivers.registry import Drivers, can
@@ -79,6 +79,8 @@ class Task:
     """For a restore to keep: the tool's id of the backup; empty for the newest."""
     until_s: int | None = None
     """For a restore to keep: the restore point, in seconds since 1970."""
+    failed: LastRun | None = None
+    """For a copy: the last run that should have made what it copies, if that run failed."""
 
 
 class Worker:
@@ -221,6 +223,8 @@ class Worker:
             detail = f"not in the backup: {', '.join(taken.missing[:10])}"
         elif bad:
             detail = "the tool reports that it failed, whatever its exit status"
+        elif older := _older(task, taken.copy):
+            code, detail = "copied-older", older
         return self._event(
             task,
             outcome="failed" if bad else "done",
@@ -473,6 +477,17 @@ def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple
     if missing:
         return RESTORED, "passed", f"not compared: {', '.join(missing[:5])}"
     return COMPARED, "passed", ""
+
+
+def _older(task: Task, copy: CopyReport) -> str:
+    """What was copied instead of the backup that failed; empty if none did, or if a newer one was copied."""
+    failed = task.failed
+    if failed is None or copy.taken_at * 1_000 >= failed.at_ms:
+        return ""
+    return (
+        f"this is a copy of the backup of {moment_words(copy.taken_at)}: "
+        f"the one at {failed.copy} failed at {moment_words(failed.at_ms // 1_000)}"
+    )
 
 
 def _one_of(listing: Listing | None, copy: str) -> CopyReport | None:

@@ -15,6 +15,8 @@ from evac.model.records import dataclass
 
 Job = Literal["list", "take", "copy", "prove", "restore-test", "restore"]
 """What a job does with one copy. restore: into a person's folder, where it stays."""
+MAKING: Final[tuple[Job, ...]] = ("take", "copy")
+"""The jobs that make a copy."""
 WITNESSES_KEPT: Final = 8
 """Number of newest backups of a copy whose witness is kept; older ones are in the journal."""
 
@@ -60,6 +62,15 @@ class Known:
 
     def run(self, copy: str, job: Job) -> LastRun | None:
         return next((one for one in self.runs if (one.copy, one.job) == (copy, job)), None)
+
+    def failed(self, copies: Iterable[str]) -> LastRun | None:
+        """The newest of the last runs that should have made these copies and failed."""
+        last = [self._made(copy) for copy in copies]
+        return max((one for one in last if one and one.failures), key=lambda one: one.at_ms, default=None)
+
+    def _made(self, copy: str) -> LastRun | None:
+        runs = (one for one in self.runs if one.copy == copy and one.job in MAKING)
+        return max(runs, key=lambda one: one.at_ms, default=None)
 
     def witness(self, copies: Iterable[str], snapshot: str) -> Witnessed | None:
         """The witness of a backup, or of the one that it was copied from."""

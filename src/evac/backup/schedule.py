@@ -12,7 +12,7 @@ from typing import Final
 from cronsim import CronSim
 
 from evac.backup.jobs import SMALL_BYTES, Task
-from evac.backup.known import Job, Known
+from evac.backup.known import MAKING, Job, Known
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.registry import can
 from evac.model.backup import COMPARED, READ
@@ -36,10 +36,17 @@ class Entry:
     cron: str = ""
     """Empty for listings, which have no expression of their own."""
     origin: Endpoint | None = None
+    origins: tuple[str, ...] = ()
+    """For a copy: the copies that it is made from, the nearest first."""
     parts: int = 1
     rpo_ms: int | None = None
     rto_ms: int | None = None
     compare: bool = False
+
+    @property
+    def after(self) -> int:
+        """The number of copies that must be made before this one."""
+        return len(self.origins) if self.job in MAKING else 0
 
     @property
     def offset_ms(self) -> int:
@@ -90,6 +97,7 @@ class Entry:
             self.rto_ms,
             compare=self.compare,
             who=who,
+            failed=known.failed(self.origins),
         )
 
 
@@ -156,11 +164,23 @@ def _line(
         endpoint,
         cron,
         origin,
+        _origins(data, backup),
         policy.parts,
         policy.rpo_ms,
         rto_ms,
         policy.level >= COMPARED,
     )
+
+
+def _origins(data: Store | DataSet, backup: Backup) -> tuple[str, ...]:
+    """The copies that a backup is made from, the nearest first."""
+    origin = {one.endpoint: one.copied_from for one in data.backups}
+    found: list[str] = []
+    above = backup.copied_from
+    while above is not None and above not in found:
+        found.append(above)
+        above = origin.get(above)
+    return tuple(found)
 
 
 def _strictest(estate: Estate) -> dict[str, int]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
-from evac.backup.known import Known
+from evac.backup.known import MAKING, Known
 from evac.backup.schedule import RANK, Entry
 from evac.engine.clock import Clock
 from evac.model.backup import BackupEvent
@@ -48,9 +48,10 @@ class _Waiting:
     code: str = ""
     words: str = ""
 
-    def order(self, served: Mapping[str, int]) -> tuple[int, int, int, str, str]:
+    def order(self, served: Mapping[str, int]) -> tuple[int, int, int, int, str, str]:
         entry = self.entry
-        return self.due_ms, RANK[entry.job], served.get(entry.data_set, 0), entry.data_set, entry.copy
+        last = served.get(entry.data_set, 0)
+        return self.due_ms, RANK[entry.job], entry.after, last, entry.data_set, entry.copy
 
 
 @dataclass(slots=True)
@@ -277,6 +278,6 @@ def _last_ms(entry: Entry, known: Known | None, now_ms: int) -> int | None:
         return None
     last, seen = known.run(entry.copy, entry.job), known.seen(entry.copy)
     moments = [] if last is None else [last.at_ms]
-    if seen is not None and seen.taken_at_ms is not None and entry.job in ("take", "copy"):
+    if seen is not None and seen.taken_at_ms is not None and entry.job in MAKING:
         moments.append(seen.taken_at_ms)
     return max((one for one in moments if one <= now_ms + JUMP_MS), default=None)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.backup.known import Known
+from evac.backup.schedule import entry_for
 from evac.derive.backups import verdicts
 from evac.derive.domains import topology
 from evac.drivers.capabilities import CopyReport
@@ -27,8 +28,9 @@ from evac.model.backup import (
     expected_repositories,
 )
 from evac.model.errors import LockHeld, OutcomeUnknown, Permanent, Retryable
-from evac.model.estate import BackupPolicy
-from tests.unit.backup.world import Repository, endpoint, estate_of, task, world_of
+from evac.model.estate import Backup, BackupPolicy
+from evac.model.units import moment_words
+from tests.unit.backup.world import Repository, World, endpoint, estate_of, task, world_of
 from tests.unit.virtual_time import LoopClock, run_virtually
 
 
@@ -230,6 +232,56 @@ def test_a_copy_keeps_the_witness_of_what_it_was_copied_from(
         assert (proof.level, proof.outcome) == (COMPARED, "passed")
 
     run_virtually(story())
+
+
+CHAIN = (
+    Backup("sejong", endpoint="third", copied_from="far"),
+    Backup("pangyo", endpoint="far", copied_from="r-wiki"),
+    Backup("anyang", endpoint="r-wiki"),
+)
+TAKES = st.sampled_from(["good", "good", "refused", "incomplete"])
+
+
+async def _one_round(world: World, ends: str) -> tuple[dict[str, BackupEvent], CopyReport | None]:
+    """A backup that ends in this way and the copies made after it; and the backup, if it is a good one."""
+    source = world.repositories["r-wiki"]
+    source.error = Retryable("source-unread", "the source does not answer") if ends == "refused" else None
+    source.missing = ("/srv/missing",) if ends == "incomplete" else ()
+    entries = [entry_for(estate_of(BackupPolicy(), CHAIN), "wiki", one.name, "copy") for one in CHAIN[:2]]
+    events = {"r-wiki": await world.worker.do(task("take"))}
+    source.error = None
+    if source.missing:  # its tool marks it, so it is never copied
+        source.copies.pop()
+    for entry in sorted(filter(None, entries), key=lambda entry: entry.after):
+        await asyncio.sleep(1)
+        events[entry.copy] = await world.worker.do(entry.task(0, await world.evidence.known("wiki")))
+    return events, source.copies[-1] if ends == "good" else None
+
+
+@given(st.lists(TAKES, min_size=1, max_size=5))
+def test_a_copy_of_an_older_backup_says_so(rounds: list[str]) -> None:
+    """A copy that says nothing is one of the backup that was just taken, however long the chain."""
+
+    async def story(folder: Path, patch: pytest.MonkeyPatch) -> None:
+        first = CopyReport("c0", 0, 5)
+        repositories = {name: Repository([first]) for name in ("r-wiki", "far", "third")}
+        world = world_of(patch, folder, repositories)
+        for ends in rounds:
+            await asyncio.sleep(60)
+            events, made = await _one_round(world, ends)
+            for name in ("far", "third"):
+                event, copied = events[name], world.repositories[name].copies[-1]
+                assert event.outcome == "done"
+                assert (event.code == "") == (made is not None and copied.taken_at == made.taken_at)
+                assert event.code in ("", "copied-older")
+                if event.code:
+                    assert f"copy of the backup of {moment_words(copied.taken_at)}: " in event.detail
+                    assert f"the one at r-wiki failed at {moment_words(events['r-wiki'].at_ms // 1_000)}" in (
+                        event.detail
+                    )
+
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        run_virtually(story(Path(folder), patch), 3_600)
 
 
 def test_one_copy_is_worked_on_by_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from evac.engine.stores.guards import HOLD_KEY
 from evac.estate import load
 from evac.model.backup import BackupEvent, CopySeen, ProofRecord
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed
-from evac.model.estate import BackupPolicy
+from evac.model.estate import Backup, BackupPolicy, Site
 from evac.model.run_policy import RunPolicy, Window
 from evac.store.opening import open_store
 from evac.store.port import Compare, Put
@@ -282,6 +282,49 @@ def test_a_backup_that_another_process_works_on_stops_only_itself(estate: str, u
     assert asyncio.run(held("far")) == [free[0], "lock-held"]
     with pytest.raises(LockHeld):
         asyncio.run(held("near", "far"))
+
+
+def test_a_copy_after_a_backup_that_failed_is_said_to_be_an_older_one(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """The backup fails, or another process works on it; copies are made in the order of their origins."""
+    monkeypatch.setattr(registry, "DRIVERS", {**registry.DRIVERS, "vault": SPEC})
+    names = ("third", "far", "r-wiki")
+    repositories = {name: Repository([CopyReport("c0", 0, 1_000)], takes_s=0.0) for name in names}
+    monkeypatch.setattr("evac.app.backups.Drivers", lambda: Drivers({"vault": lambda: Vault(repositories)}))
+    backups = (
+        Backup("sejong", endpoint="third", copied_from="far"),
+        Backup("pangyo", endpoint="far", copied_from="r-wiki"),
+        Backup("anyang", endpoint="r-wiki"),
+    )
+    estate = replace(
+        estate_of(BackupPolicy(), backups), sites=(Site("anyang"), Site("pangyo"), Site("sejong"))
+    )
+
+    def made() -> list[tuple[str, str, str]]:
+        found = asyncio.run(perform(url, estate, RunPolicy(), "take", "wiki", "", "lee", True, print))
+        sheet = history_sheet(history_document("wiki", reversed(found)), is_report=True)
+        shown.append(" ".join(sheet_text(sheet, 300, False).split()))
+        return [(event.copy, event.outcome, event.code) for event in found]
+
+    async def while_another_works() -> list[tuple[str, str, str]]:
+        store = open_store(url)
+        lease = await store.acquire("backup/r-wiki", "park/7", 60_000)
+        try:
+            return await asyncio.to_thread(made)
+        finally:
+            await store.release(lease)
+            await store.close()
+
+    shown: list[str] = []
+    older = [("far", "done", "copied-older"), ("third", "done", "copied-older")]
+    repositories["r-wiki"].missing = ("/srv/missing",)
+    assert made() == [("r-wiki", "failed", "backup-incomplete"), *older]
+    assert asyncio.run(while_another_works()) == [("r-wiki", "failed", "lock-held"), *older]
+    for words in shown:
+        assert (
+            len(re.findall("a copy of the backup of [-: 0-9]+ UTC: the one at r-wiki failed at ", words)) == 2
+        )
 
 
 def test_the_first_check_of_a_repository_knows_its_size(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
