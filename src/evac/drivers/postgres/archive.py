@@ -33,7 +33,7 @@ from evac.drivers.parameters import many, text
 from evac.drivers.places import everything_below
 from evac.drivers.port import Action
 from evac.drivers.postgres.facts import Commit, Control, lsn_text, parse_commit, parse_control, segment_name
-from evac.drivers.postgres.link import FAILURES, Connection, Member, member_of, translate
+from evac.drivers.postgres.link import FAILURES, Member, PostgresConnection, member_of, translate
 from evac.drivers.postgres.own_files import keep
 from evac.model.errors import OutcomeUnknown, Permanent
 from evac.model.records import dataclass
@@ -357,7 +357,7 @@ async def _dump_rows(
             database=member.dbname,
             timeout=10,
             statement_cache_size=0,
-            connection_class=Connection,
+            connection_class=PostgresConnection,
         )
         try:
             names = await _tables(connection, tables)

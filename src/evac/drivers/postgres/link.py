@@ -221,7 +221,7 @@ def _member(values: Mapping[str, Value]) -> Member:
     )
 
 
-class Connection(asyncpg.Connection):
+class PostgresConnection(asyncpg.Connection):
     """A connection that is closed at once when its server greets with nonsense: asyncpg raises, but leaves it
     open, and Python reports an error whenever it collects one.
     """
@@ -355,7 +355,7 @@ async def _connected(member: Member, timeout_s: float, connect_s: float) -> Any:
             password=secret.reveal() if secret else None,
             timeout=max(limit, ATTEMPT_S),
             statement_cache_size=16,
-            connection_class=Connection,
+            connection_class=PostgresConnection,
             server_settings={"application_name": "evac"},
         )
     )
