@@ -46,15 +46,18 @@ def test_rows_are_compared_and_what_is_not_complete_is_no_copy(server_folder: Pa
         assert not place.exists()
         assert len(made.copies) == 1
 
-        data = made.source.server.folder / "data"
-        (made.folder / "plain.cnf").write_text(f"[mariadbd]\ndatadir = {data}\n")
-        error = ask("take", made.action(defaults=str(made.folder / "plain.cnf")))
-        assert error.code == "setting-wrong", "MariaDB may be set up without TLS"
-        assert "skip-ssl" in error.hint
-
         (made.folder / "wrong").write_text("another password")
         (made.folder / "wrong").chmod(0o600)
         for question in ("take", "witness"):
             error = ask(question, made.action(password=f"file:{made.folder}/wrong"))
             assert error.code == "backup-password", question
             assert PASSWORD not in f"{error!r}"
+
+        server = made.source.server
+        server.stop()
+        settings = [line for line in (server.folder / "my.cnf").read_text().splitlines() if "ssl" not in line]
+        (server.folder / "my.cnf").write_text("\n".join([*settings, "ssl = OFF", ""]))
+        server.start()
+        error = ask("take", made.action())
+        assert error.code == "setting-wrong", "MariaDB may be set up without TLS"
+        assert "skip-ssl" in error.hint
