@@ -93,7 +93,7 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
         "degraded",
         "people",
         "last back",
-        "miss RTO",
+        "too late",
     )
     page.table(heads, rows, right=range(2, 8), optional=(7, 4))
     worst = next((row for row in shown if row.verdict == "loss"), None)
@@ -382,7 +382,7 @@ def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
         Card(
             "bring services back too late",
             number(late),
-            "loss misses an RTO" if late == 1 else "losses miss an RTO",
+            f"of {number(len(report.rows))} losses tried",
             "warning" if late else "ok",
         ),
         Card(
