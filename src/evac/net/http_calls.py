@@ -11,7 +11,7 @@ import contextlib
 import email.utils
 import errno
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -40,9 +40,10 @@ class Prober:
         import aiohttp
 
         try:
-            async with self._opened().get(
-                url, allow_redirects=False, ssl=True if line is None else line
-            ) as response:
+            async with (
+                _session_for(url, self._opened, limit=0, dns_cache=False) as session,
+                session.get(url, allow_redirects=False, ssl=True if line is None else line) as response,
+            ):
                 return response.status, await response.content.read(PROBE_MOST_BYTES)
         except aiohttp.ClientSSLError:
             raise  # an expired certificate is not a loss of a site: the witness takes it as unknown
@@ -65,7 +66,7 @@ class Prober:
             return ""
         return f"{url}: {'a proxy' if status in PROXY_STATUS else 'the application'} answers {status}"
 
-    def _opened(self) -> aiohttp.ClientSession:
+    async def _opened(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._session.closed or self._loop is not loop:
             self._session = open_session(limit=0, force_close=True, dns_cache=False)
@@ -164,6 +165,20 @@ def open_session(
     )
 
 
+@contextlib.asynccontextmanager
+async def _session_for(
+    url: str, shared: Callable[[], Awaitable[aiohttp.ClientSession]], **more: Any
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """The shared session. A TLS connection gets its own session, which closes it at once: left to a shared
+    session, it would send its close message after the event loop has ended. more: of `open_session`.
+    """
+    if not url.startswith("https:"):
+        yield await shared()
+        return
+    async with open_session(**more) as session:
+        yield session
+
+
 class Caller:
     """Makes HTTP calls, each on its own connection: a kept one may already be dead, and then it is unknown
     whether the request arrived.
@@ -207,7 +222,7 @@ class Caller:
         self, method: str, url: str, body: bytes, headers: Mapping[str, str], line: ssl.SSLContext | None
     ) -> Answer:
         async with (
-            self._session_for(url) as session,
+            _session_for(url, self._opened, per_host=16) as session,
             session.request(
                 method,
                 url,
@@ -224,17 +239,6 @@ class Caller:
                     raise NotAnswered(f"{_shown(url)} returned more than {MAX_ANSWER_BYTES} bytes")
             found = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, found, bytes(parts))
-
-    @contextlib.asynccontextmanager
-    async def _session_for(self, url: str) -> AsyncIterator[aiohttp.ClientSession]:
-        """This caller's session. A TLS connection gets its own session, which closes it at once: left to a
-        shared session, it would send its close message after the event loop has ended.
-        """
-        if not url.startswith("https:"):
-            yield await self._opened()
-            return
-        async with open_session(per_host=16) as session:
-            yield session
 
     async def _opened(self) -> aiohttp.ClientSession:
         """A session of the running loop; one of an ended loop cannot be used any more."""
