@@ -126,8 +126,10 @@ ROLLED_BACK: Final = 14
 ROLL_BACK_FAILED: Final = 15
 UNKNOWN: Final = 16
 TWO_PRIMARIES: Final = 17
-NOT_COMPARED: Final = 18
 """Exit code for a store with two writable primaries, the most urgent of all."""
+NOT_COMPARED: Final = 18
+PARTIAL: Final = 19
+"""Exit code for an import that left out a part of its source."""
 INTERRUPTED: Final = 130
 
 

@@ -94,7 +94,8 @@ def import_(
     wikimedia. SOURCE is a file or folder, or - for the standard input; for netbox and prometheus, also the
     address of a server. evac import kubernetes --context NAME queries a running cluster. Add facts that the
     source does not contain in overlay.yaml, which the first import creates. Importing again keeps it and
-    shows what changed. Exit 2: evac check does not accept the folder after the import.
+    shows what changed. Exit 2: evac check does not accept the folder after the import. Exit 19: part of the
+    source cannot be used; it is named, and everything else is imported.
     """
     options = Options(site=site, namespaces=namespaces)
     if contexts and (kind != "kubernetes" or source is not None):
@@ -123,7 +124,9 @@ def import_(
                 path = _source(kind, source or "", Path(folder), token)
                 found = import_estate(kind, path, target, overlay=overlay, options=options, strict=strict)
     _show_import(found, into, output, quiet)
-    return console.USAGE if any(d.severity == "error" for d in found.diagnostics) else console.DONE
+    if any(d.severity == "error" for d in found.diagnostics):
+        return console.USAGE
+    return console.PARTIAL if found.partial else console.DONE
 
 
 def _source(kind: str, source: str, folder: Path, token: str | None) -> Path:
@@ -186,6 +189,7 @@ def _show_import(found: ImportResult, into: Path, output: str, quiet: bool) -> N
             "worth": [{"what": what, "count": count, "why": why} for what, count, why in found.worth],
             "diagnostics": alert_rows(of_diagnostics(found.diagnostics)),
             "diff": found.diff,
+            "partial": found.partial,
         }
         click.echo(document("evac-import", plain(body)), nl=False)
     else:
@@ -215,4 +219,6 @@ def tell_import(found: ImportResult, target: Path, quiet: bool) -> None:
         say(f"error: the folder has {plural(errors, 'error')}, named above [import-not-whole]")
         say(f"next: fix these lines, then run evac check {target}")
         return
+    if found.partial:
+        say("partial: what the source says in the places above cannot be used; the rest is imported", quiet)
     say(f"next: fill in {target / 'overlay.yaml'}, then evac audit {target}", quiet)

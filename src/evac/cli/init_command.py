@@ -234,10 +234,11 @@ def _finish(context: click.Context, folder: Path, answers: _Answers, no_audit: b
     tell_import(found, into, False)
     if any(one.severity == "error" for one in found.diagnostics):
         return console.USAGE
+    done = console.PARTIAL if found.partial else console.DONE
     if no_audit or not (found.services and _has_sites(into)):
-        return console.DONE
+        return done
     context.invoke(audit, estate=into, fail_on="never")
-    return console.DONE
+    return done
 
 
 def _has_sites(into: Path) -> bool:

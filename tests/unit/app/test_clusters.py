@@ -159,7 +159,7 @@ def test_what_the_account_may_not_list_is_named_and_the_rest_is_imported(
     assert strict.exit_code == 2
     assert not (tmp_path / "estate").exists()
     done = invoke("kubernetes", "--context", "prod-fra", *flags)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 19, done.output
     assert "may not list pods, clusters.postgresql.cnpg.io, so they are missing" in done.output
     assert "--verb=list --resource=pods,clusters.postgresql.cnpg.io; then bind" in done.output
     assert [site.id for site in load(tmp_path / "estate").sites] == ["fra"]

@@ -467,5 +467,8 @@ def _fact(meaning: str, unit: str, text: str, node: Node, problems: Problems) ->
             problems.add("import-word-unknown", error.message, node.place, error.hint)
             return None
     name = "-".join(text.split())
-    scratch = Problems()
-    return name if is_id(name, node.place, scratch) and ("/" not in name or meaning == "rack") else None
+    if is_id(name, node.place, Problems()) and ("/" not in name or meaning == "rack"):
+        return name
+    message = f"{shown(text)} is not a valid {meaning} name; it stays unknown"
+    problems.add("import-name", message, node.place, "letters, digits and . _ - : @")
+    return None

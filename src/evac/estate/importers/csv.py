@@ -1,7 +1,7 @@
 """Turns a host list, the table that every company has, into sites, racks, classes, servers and replicas.
 
 Columns are recognised by name (`host_words`). A host on several rows is one host with several
-services, unless the rows contradict each other.
+services. A fact that a cell does not state validly, or on which rows contradict each other, stays unknown.
 
 Names are compared in lower case without blanks, dashes, dots and underscores. A unit may be in the column
 name (`memory_gb`, `RAM (GiB)`) or in each cell.
@@ -180,6 +180,8 @@ class _Reading:
     """Unknown state, in comparison form -> its rows."""
     decimal_signs: dict[str, str] = field(default_factory=dict)
     """Column by meaning -> its decimal separator, if its cells settle that."""
+    unread: set[tuple[str, str]] = field(default_factory=set)
+    """Host and meaning of every fact that a cell states, but that is not known."""
 
     def note(self, code: str, message: str, row: Row, meaning: str, hint: str = "") -> None:
         """Notes a problem of a cell; per code and column the first twenty, then only the number."""
@@ -223,9 +225,14 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     reading.decimal_signs = _decimal_signs(table, columns)
     for row in table.rows:
         _read_row(row, reading)
+    if not reading.hosts and (table.rows or table.left_out):
+        message = f"no row of {source.name} can be used"
+        problems.add("import-shape", message, table.header.place(), "correct the rows named here")
+        return imported
     if options.site is not None:
-        for host in reading.hosts.values():
-            host.facts.setdefault("site", options.site)
+        for name, host in reading.hosts.items():
+            if (name, "site") not in reading.unread:
+                host.facts.setdefault("site", options.site)
     _report_nowhere(reading)
     _note_rest(reading)
     _add_services(reading, imported)
@@ -263,13 +270,17 @@ def _read_row(row: Row, reading: _Reading) -> None:
     name = _cell(row, "host", reading)
     if name is None:
         reading.note(
-            "import-cell", "a row without a host name", row, "host", "add the name, or remove the row"
+            "import-cell",
+            "a row without a host name is left out",
+            row,
+            "host",
+            "add the name, or remove the row",
         )
         return
     if len(name) > ID_MAX or not _NAME.fullmatch(name):
         reading.note(
             "import-name",
-            f"{shown(name)} is not a valid host name",
+            f"{shown(name)} is not a valid host name; the row is left out",
             row,
             "host",
             "letters, digits and . _ - : @",
@@ -280,6 +291,8 @@ def _read_row(row: Row, reading: _Reading) -> None:
         value = _fact(row, meaning, reading)
         if value is not None:
             facts[meaning] = value
+        elif meaning != "state" and _cell(row, meaning, reading) is not None:
+            reading.unread.add((name, meaning))
     host = reading.hosts.setdefault(name, _Host(facts, row=row))
     if host.row is not row:
         _same_host(name, host, facts, row, reading)
@@ -287,12 +300,21 @@ def _read_row(row: Row, reading: _Reading) -> None:
 
 
 def _same_host(name: str, host: _Host, facts: dict[str, str], row: Row, reading: _Reading) -> None:
-    """Takes what a further row adds to a host, and notes contradictions."""
+    """Takes what a further row adds to a host. What it contradicts is not known; a server whose state is not
+    known is no capacity.
+    """
     for meaning, value in facts.items():
+        if (name, meaning) in reading.unread:
+            continue
         known = host.facts.setdefault(meaning, value)
         if known != value:
             message = f"{meaning} of {shown(name)} is {value} here, but {known} on line {host.row.line}"
-            reading.note("import-host-twice", message, row, meaning, "correct one of the two")
+            hint = "correct one of the two; until then neither is used"
+            reading.note("import-host-twice", message, row, meaning, hint)
+            reading.unread.add((name, meaning))
+            del host.facts[meaning]
+            if meaning == "state":
+                host.facts[meaning] = "condemned"
 
 
 def _cell(row: Row, meaning: str, reading: _Reading) -> str | None:
@@ -401,9 +423,10 @@ def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     """A name as an id: blanks become dashes, and a name's first spelling counts."""
     name = "-".join(text.split())
     if len(name) > ID_MAX or not ID.fullmatch(name) or ("/" in name and meaning not in ("rack", "hall")):
+        rest = "is left out" if meaning == "services" else "stays unknown"
         reading.note(
             "import-name",
-            f"{shown(text)} is not a valid {meaning} name",
+            f"{shown(text)} is not a valid {meaning} name; it {rest}",
             row,
             meaning,
             "letters, digits and . _ - : @",
@@ -426,7 +449,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     if match is None:
         reading.note(
             "import-cell",
-            f"{shown(text)} is not an amount of {meaning}",
+            f"{shown(text)} is not an amount of {meaning}; it stays unknown",
             row,
             meaning,
             "use a value like 350 W or 350" if meaning == "watts" else "use a value like 64 GiB or 32",
@@ -438,18 +461,20 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
         message = f"{shown(text)} is ambiguous" if two else f"{shown(text)} is not an amount of {meaning}"
         plain, fraction = re.sub("[.,]", "", match[1]), match[1].replace(",", ".")
         hint = f"write {plain} or {fraction}" if two else "use a value like 1024 or 7.68"
-        reading.note("import-cell", message, row, meaning, hint)
+        reading.note("import-cell", f"{message}; it stays unknown", row, meaning, hint)
         return None
     unit = _unit(match[2], meaning, reading)
     if unit is None and meaning in _MEASURED:
         example = "power_w" if meaning == "watts" else f"{meaning.replace(' ', '_')}_gib"
         hint = f"put the unit in the header, such as {example}"
-        reading.note("import-unit-missing", f"{shown(text)} has no unit", row, meaning, hint)
+        reading.note(
+            "import-unit-missing", f"{shown(text)} has no unit; it stays unknown", row, meaning, hint
+        )
         return None
     try:
         return str(q.parse(_QUANTITIES[meaning], f"{number} {unit}" if unit else number))
     except QuantityError as error:
-        reading.note("import-cell", error.message, row, meaning, error.hint)
+        reading.note("import-cell", f"{error.message}; it stays unknown", row, meaning, error.hint)
         return None
 
 
@@ -513,27 +538,32 @@ def _report_nowhere(reading: _Reading) -> None:
 
 
 def _add_services(reading: _Reading, imported: Imported) -> None:
-    """Facts about services: owners, and demand per replica. The highest demand of a service counts; an owner
-    only if all rows agree.
+    """Facts about services: owners, and demand per replica. The highest demand of a service counts, unless
+    a stated one is not known; an owner only if all rows agree.
     """
     owners: dict[str, set[str]] = {}
     needed: dict[tuple[str, str], int] = {}
-    for host in reading.hosts.values():
+    doubtful: set[tuple[str, str]] = set()
+    for name, host in reading.hosts.items():
         for service in host.services:
             if "owner" in host.facts:
                 owners.setdefault(service, set()).add(host.facts["owner"])
+            elif (name, "owner") in reading.unread:
+                owners.setdefault(service, set()).add("")
             for resource in ("cpu", "memory"):
+                if (name, f"{resource} demand") in reading.unread:
+                    doubtful.add((service, resource))
                 amount = host.facts.get(f"{resource} demand")
                 if amount is not None:
                     needed[service, resource] = max(int(amount), needed.get((service, resource), 0))
     for service in sorted({name for host in reading.hosts.values() for name in host.services}):
         values: dict[str, Value] = {}
-        if len(owners.get(service, ())) == 1:
+        if len(owners.get(service, ())) == 1 and "" not in owners[service]:
             values["owner"] = next(iter(owners[service]))
         demand: dict[str, Value] = {
             resource: q.show(_QUANTITIES[f"{resource} demand"], needed[service, resource])
             for resource in ("cpu", "memory")
-            if (service, resource) in needed
+            if (service, resource) in needed and (service, resource) not in doubtful
         }
         if demand:
             values["demand"] = demand

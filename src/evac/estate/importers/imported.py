@@ -49,6 +49,8 @@ class ImportResult:
     diff: tuple[str, ...]
     worth: tuple[tuple[str, int, str], ...] = ()
     """What is most worth adding, best first: what, how many, and what cannot be answered without it."""
+    partial: bool = False
+    """Whether something in the source was left out, or could not be used as stated."""
 
 
 class SourceError(EstateError):

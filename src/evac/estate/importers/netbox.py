@@ -456,6 +456,10 @@ def _facts(device: Node, dump: _Dump) -> dict[str, str]:
         "pool": word(device, "cluster", "name"),
     }
     facts = {meaning: name for meaning, text in stated.items() if (name := _as_id(text, device))}
+    for meaning, text in stated.items():
+        if text and meaning not in facts:
+            message = f"{shown(text)} is not a valid {meaning} name; it stays unknown"
+            problems.add("import-name", message, device.place, "letters, digits and . _ - : @")
     state = word(device, "status", "value") or word(device, "status")
     if state is not None:
         known = STATES.get(bare(state))

@@ -15,7 +15,7 @@ from typing import Final
 
 from evac.estate.format import quantities as q
 from evac.estate.format.document import MAP, Node
-from evac.estate.format.problems import Problems
+from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.imported import Imported, Options, Sign, Value
 from evac.estate.importers.services import Catalogue, Need, service_examples
 from evac.estate.importers.source_files import at, is_id, items_in, read_values, texts_of, word
@@ -145,7 +145,11 @@ def _take_demand(
     workload: str, key: str, amount: Fraction, place: Place, catalogue: Catalogue, problems: Problems
 ) -> None:
     """Takes the highest peak of a workload's pods, rounded up."""
-    if not is_id(workload, place, Problems()) or amount > QUANTITY_LIMIT:
+    if not is_id(workload, place, problems):
+        return
+    if amount > QUANTITY_LIMIT:
+        message = f"the peak {key} of {shown(workload)} is too large; it stays unknown"
+        problems.add("import-cell", message, place, "check the query in Prometheus")
         return
     if workload not in catalogue.services:
         catalogue.take("services", workload, place, problems)

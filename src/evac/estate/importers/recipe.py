@@ -109,7 +109,7 @@ def read_recipe(path: Path, kinds: tuple[str, ...], problems: Problems) -> Recip
     ]
     for mapping in names.values():
         for new in mapping.values():
-            is_id(new, tree.place, problems)
+            is_id(new, tree.place, problems, "error")
     into = path.parent / (word(tree, "into") or "estate")
     return None if problems.has_errors else Recipe(path, into, tuple(sources))
 
@@ -172,7 +172,7 @@ def _source(
                 f"use a value like {like}",
             )
     site = word(node, "site")
-    if site is not None and not is_id(site, (at(node, "site") or node).place, problems):
+    if site is not None and not is_id(site, (at(node, "site") or node).place, problems, "error"):
         return None
     options = Options(site=site, namespaces=words(node, "namespaces"))
     path = folder if where is None or live is not None else folder / where

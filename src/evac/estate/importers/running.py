@@ -383,8 +383,14 @@ def _cut(value: str) -> str:
     return value if len(value) <= _SHOWN_MAX else value[: _SHOWN_MAX - 3] + "..."
 
 
-_LEFT_OUT: Final = frozenset(("import-forbidden", "import-skipped", "import-twice"))
-"""Codes of skipped objects."""
+_LEFT_OUT: Final = frozenset(
+    {
+        *("import-forbidden", "import-skipped", "import-twice"),
+        *("import-cell", "import-unit-missing", "import-row-length", "import-name", "import-host-twice"),
+        "import-host-nowhere",
+    }
+)
+"""Codes of objects that are skipped, and of facts that are stated but cannot be used."""
 
 
 def import_estate(
@@ -547,7 +553,8 @@ def _result(
     missing = checked.coverage.missing if checked.coverage is not None else ()
     worth = tuple((one.what, one.count, one.why) for one in missing[:_WORTH_MAX])
     unknown = (*imported.unknown, *still_open)
-    return ImportResult(written, services, stores, servers, unknown, tuple(found), diff, worth)
+    partial = any(one.code in _LEFT_OUT for one in problems.all())
+    return ImportResult(written, services, stores, servers, unknown, tuple(found), diff, worth, partial)
 
 
 _WORTH_MAX: Final = 10

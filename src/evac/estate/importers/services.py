@@ -100,7 +100,7 @@ class Catalogue:
             return None
         if need.name in self.services:
             return {"service": need.name}
-        if not is_id(need.name, need.place, Problems()):
+        if not is_id(need.name, need.place, Problems() if need.kind == "store" else problems):
             return None
         outside.add(need.name)
         hint = problems.suggest(need.name, [*self.services, *self.stores]) or hint_undescribed(

@@ -27,7 +27,7 @@ from evac.estate.format.document import (
 )
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, more_rows, shown
-from evac.model.diagnostic import Place
+from evac.model.diagnostic import Place, Severity
 from evac.model.records import dataclass
 
 FILES_MAX: Final = 5_000
@@ -136,6 +136,8 @@ class Cells:
     header: Row
     rows: tuple[Row, ...]
     delimiter: str
+    left_out: int = 0
+    """Rows that could not be read."""
 
 
 def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
@@ -143,7 +145,7 @@ def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
     Excel writes it, says what stands between cells.
 
     None, with diagnostics, where it has no header, too many rows or columns, or an open quote.
-    Rows with another number of cells than the header are noted and left out.
+    Rows with another number of cells than the header, or with too long a cell, are noted and left out.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     first = next((n for n, line in enumerate(lines) if _counts(line)), None)
@@ -164,7 +166,8 @@ def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
             "import-shape", f"{len(header.cells):,} columns; at most {COLUMNS_MAX} are read", header.place()
         )
         return None
-    return Cells(header, _checked(header, body, delimiter, problems), delimiter)
+    good = _checked(header, body, delimiter, problems)
+    return Cells(header, good, delimiter, len(body) - len(good))
 
 
 def header_of(text: str, file: str) -> tuple[str, ...]:
@@ -261,10 +264,10 @@ def _checked(header: Row, body: list[Row], delimiter: str, problems: Problems) -
             continue
         if longest > CELL_MAX:
             position = next(i for i, cell in enumerate(row.cells) if len(cell) > CELL_MAX)
-            message = f"a cell of {longest:,} characters; at most {CELL_MAX:,} are read"
+            message = f"a cell of {longest:,} characters; at most {CELL_MAX:,} are read; the row is left out"
             problems.add("import-cell", message, row.place(position, delimiter), "shorten it")
         else:
-            message = f"cells in this row: {len(row.cells)}; in the header: {wanted}"
+            message = f"cells in this row: {len(row.cells)}; in the header: {wanted}; the row is left out"
             problems.add(
                 "import-row-length", message, row.place(), "one cell for every column; empty means unknown"
             )
@@ -432,10 +435,10 @@ def entries(node: Node | None, *keys: str) -> list[tuple[str, Node, Node]]:
     return [(name, key, value) for name, (key, value) in found.fields.items()]
 
 
-def is_id(name: str, place: Place, problems: Problems) -> bool:
-    """Whether a name is a valid estate id; notes it if not."""
+def is_id(name: str, place: Place, problems: Problems, severity: Severity | None = None) -> bool:
+    """Whether a name is a valid estate id; notes it if not. severity: if it is not a name of one object."""
     if len(name) <= ID_MAX and ID.fullmatch(name) and "," not in name:
         return True
     hint = "IDs start with a letter or digit and contain letters, digits and . _ - : @ /"
-    problems.add("import-name", f"{shown(name)} is not a valid name in an estate", place, hint)
+    problems.add("import-name", f"{shown(name)} is not a valid name in an estate", place, hint, severity)
     return False

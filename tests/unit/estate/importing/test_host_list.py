@@ -87,15 +87,15 @@ def test_a_number_is_read_as_its_column_writes_it(
 
 
 @pytest.mark.parametrize("cells", [("1,024",), ("1.024",), ("1,024", "512"), ("1,024", "2,5", "2.5")])
-def test_a_number_with_two_readings_is_refused_with_both(tmp_path: Path, cells: tuple[str, ...]) -> None:
+def test_a_number_with_two_readings_is_unknown_and_reported_with_both(
+    tmp_path: Path, cells: tuple[str, ...]
+) -> None:
     rows = "".join(f"h{n};x;{cell}\n" for n, cell in enumerate(cells))
-    source = tmp_path / "hosts.csv"
-    source.write_text(f"host;site;disk (GiB)\n{rows}")
-    with pytest.raises(SourceError) as caught:
-        import_estate("csv", source, tmp_path / "estate")
-    (found,) = (one for one in caught.value.diagnostics if one.code == "import-cell")
+    estate, result = imported(tmp_path, f"host;site;disk (GiB)\n{rows}")
+    (found,) = (one for one in result.diagnostics if one.code == "import-cell")
     assert found.place.line == 2
     assert found.hint == "write 1024 or 1.024"
+    assert estate.fleet.capacity_known[:, 2].tolist() == [False, *[True] * (len(cells) - 1)]
 
 
 def test_other_columns_say_what_a_comma_is_and_headers_may_be_german_or_korean(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_french_headers_and_indian_numbers_are_read(tmp_path: Path) -> None:
 
 
 def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:
-    problems = refused(
+    estate, result = imported(
         tmp_path,
         "host,site,memory,cpu,power_w\n"
         "h1,x,64,4,1\n"
@@ -273,15 +273,98 @@ def test_every_problem_at_once_with_its_place(tmp_path: Path) -> None:
         ",x,64 GiB,4,1\n"
         "h7,a/b,99999999999999999999 PiB,4,1\n"
         "h8,x,1 GiB,4,1\n"
-        "h8,y,1 GiB,4,1\n",
+        "h8,y,1 GiB,4,1\n"
+        "h9,x,1 GiB,4,1\n",
     )
+    problems: dict[str, list[str]] = {}
+    for one in result.diagnostics:
+        problems.setdefault(one.code, []).append(str(one.place).removeprefix("hosts.csv:"))
     assert problems == {
         "import-unit-missing": ["2:6"],
         "import-cell": ["3:6", "5:13", "5:17", "6:13", "6:16", "8:1", "9:8"],
         "import-name": ["4:1", "9:4"],
         "import-row-length": ["7:1"],
         "import-host-twice": ["11:4"],
+        "import-host-nowhere": ["9:4", "10:4"],
     }
+    assert {one.severity for one in result.diagnostics} == {"warning"}
+    assert result.partial
+    assert estate.fleet.name.tolist() == [b"h1", b"h2", b"h4", b"h5", b"h9"]
+    assert estate.fleet.capacity_known[:, :2].tolist() == [
+        [True, False],
+        [True, False],
+        [False, True],
+        [False, True],
+        [True, True],
+    ]
+    assert estate.fleet.watts_known.tolist() == [True, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("rows", "unknown"),
+    [
+        ("a,x,4,on,shop,joe,1,2 GiB\n", ()),
+        ("a,x,lots,on,shop,joe,1,2 GiB\n", ("cpu",)),
+        ("a,x,4,on,shop,joe,many,2 GiB\n", ("cpu demand",)),
+        ("a,x,4,on,shop,joe,1,2 GiB\na,x,8,on,shop,joe,1,2 GiB\na,x,4,on,shop,joe,1,2 GiB\n", ("cpu",)),
+        ("a,x,4,on,shop,joe,1,2 GiB\na,x,4,on,shop,joe,1,3 GiB\n", ("memory demand",)),
+        ("a,x,4,on,shop,joe,1,2 GiB\na,x,4,on,shop,ann,1,2 GiB\n", ("owner",)),
+        ("a,x,4,on,shop,joe,1,2 GiB\na,x,4,spare,shop,joe,1,2 GiB\n", ("state",)),
+        ("a,x,4,on,shop,joe,1,2 GiB\na,y,4,on,shop,joe,1,2 GiB\n", ("site",)),
+        ("a,x,4,on,shop,joe,1,2 GiB\na,y,4,on,shop,joe,1,2 GiB\na,x,4,on,shop,joe,1,2 GiB\n", ("site",)),
+    ],
+)
+def test_a_fact_that_cannot_be_used_is_unknown_and_never_the_better_one(
+    tmp_path: Path, rows: str, unknown: tuple[str, ...]
+) -> None:
+    """A second server of the same service is listed before and after, with smaller demands."""
+    header = "host,site,cpu,state,role,owner,cpu demand,memory demand\n"
+    other = "b,y,4,on,shop,joe,0.5,1 GiB\n"
+    for text in (header + other + rows, header + rows + other):
+        estate, result = imported(tmp_path, text)
+        names = estate.fleet.name.tolist()
+        assert (b"a" in names) == ("site" not in unknown)
+        if b"a" in names:
+            row = names.index(b"a")
+            assert estate.fleet.capacity_known[row, 0] == ("cpu" not in unknown)
+            wanted = "condemned" if "state" in unknown else "serving"
+            assert SERVER_STATES[estate.fleet.state[row]] == wanted
+        (shop,) = estate.services
+        assert shop.demand[0] == (None if "cpu demand" in unknown else 1_000)
+        assert shop.demand[1] == (None if "memory demand" in unknown else 2_048)
+        assert shop.owner == (None if "owner" in unknown else "joe")
+        assert result.partial == bool(unknown)
+
+
+def test_a_host_whose_site_cannot_be_used_is_not_put_at_the_site_of_the_others(tmp_path: Path) -> None:
+    source = tmp_path / "hosts.csv"
+    source.write_text("host,site\na,x/y\nb,\nc,fra\n")
+    result = import_estate("csv", source, tmp_path / "estate", options=Options(site="muc"))
+    assert (tmp_path / "estate" / "servers.csv").read_text().splitlines()[1:] == [
+        "b,muc",
+        "c,fra",
+    ]
+    assert [(one.code, str(one.place)) for one in result.diagnostics] == [
+        ("import-host-nowhere", "hosts.csv:2:3"),
+        ("import-name", "hosts.csv:2:3"),
+    ]
+
+
+@pytest.mark.parametrize("rows", ["h1\nh2\n", "a b,x\n", ",x\n"])
+def test_a_list_of_which_no_row_can_be_used_is_refused(tmp_path: Path, rows: str) -> None:
+    assert refused(tmp_path, f"host,site\n{rows}") == {"import-shape": ["1:1"]}
+
+
+def test_with_strict_a_row_that_cannot_be_used_refuses_the_list(tmp_path: Path) -> None:
+    source = tmp_path / "hosts.csv"
+    source.write_text("host,site,cores\na,x,4\nb,x,lots\nc,x\n")
+    with pytest.raises(SourceError) as caught:
+        import_estate("csv", source, tmp_path / "estate", strict=True)
+    assert not (tmp_path / "estate").exists()
+    assert [(d.code, str(d.place)) for d in caught.value.diagnostics] == [
+        ("import-cell", "hosts.csv:3:5"),
+        ("import-row-length", "hosts.csv:4:1"),
+    ]
 
 
 def test_lists_without_hosts_or_sites(tmp_path: Path) -> None:

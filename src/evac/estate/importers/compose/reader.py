@@ -76,7 +76,8 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
 def _is_service(name: str, node: Node, problems: Problems) -> bool:
     if node.kind == MAP:
         return True
-    problems.add("import-shape", f"the service {shown(name)} is not a mapping", node.place, "it is left out")
+    message = f"the service {shown(name)} is skipped: it is not a mapping"
+    problems.add("import-skipped", message, node.place, "write its settings below its name")
     return False
 
 

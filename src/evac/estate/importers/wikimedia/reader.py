@@ -179,7 +179,7 @@ def _add_sites(found: WikimediaSource, imported: Imported, problems: Problems) -
     named = {site: entry.place for entry in found.catalogue.values() for site in entry.sites}
     for site in sorted({*named, *found.node_sites, *found.sections}):
         full = site in found.sections
-        is_id(site, named.get(site) or next(iter(found.catalogue.values())).place, problems)
+        is_id(site, named.get(site) or next(iter(found.catalogue.values())).place, problems, "error")
         imported.add("sites", site, {} if full else {"role": "edge"})
     if not found.sections:
         place = next(iter(found.catalogue.values())).place

@@ -185,18 +185,25 @@ def _read_conftool(folder: Path, root: Path, found: WikimediaSource, problems: P
 
 
 def _read_nodes(root: Node | None, found: WikimediaSource, problems: Problems) -> None:
-    """{site: {cluster: {host: [services]}}}; a host may be in several clusters of one site."""
+    """{site: {cluster: {host: [services]}}}; a host may be in several clusters of one site. One that is at
+    several sites is left out.
+    """
+    torn: set[str] = set()
     for site, site_key, clusters in entries(root):
         found.node_sites[site] = None
         for cluster, _, hosts in entries(clusters):
             for host, key, _node in entries(hosts):
                 known = found.hosts.setdefault(host, (site, cluster, key.place))
                 if known[0] != site:
-                    message = f"host {host} is at {site}, but also at {known[0]} ({known[2]})"
+                    message = f"host {host} is at {site}, but also at {known[0]} ({known[2]}); it is left out"
                     problems.add("import-host-twice", message, key.place, "correct one of the two")
+                    torn.add(host)
                 found.bindings.extend(Binding(site, cluster, host, name) for name in words(hosts, host))
         if not entries(clusters):
             problems.add("import-ignored", f"no hosts at {site}", site_key.place)
+    for host in torn:
+        del found.hosts[host]
+    found.bindings[:] = [binding for binding in found.bindings if binding.host not in torn]
 
 
 def _read_edges(

@@ -1,0 +1,171 @@
+"""One bad object never stops the rest: it is named with its place, everything else is imported, and the
+result says that it is partial.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.cli import console
+from evac.cli.main import run
+from evac.estate import load
+from evac.estate.importers import KINDS, SourceError, import_estate
+
+DEVICE = {"device_type": {"slug": "r640"}, "site": {"slug": "fra"}, "role": {"slug": "shop"}}
+RESOURCE = {"mode": "managed", "type": "aws_instance"}
+POD = {"spec": {"containers": [{"name": "a"}]}}
+
+
+def deployment(name: str, containers: Any) -> str:
+    spec = {"replicas": 2, "template": {"spec": {"containers": containers}}}
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+    return json.dumps(body)
+
+
+def sample(pod: str, value: str) -> dict[str, Any]:
+    return {"metric": {"namespace": "prod", "pod": pod}, "value": [1, value]}
+
+
+def component(name: str) -> str:
+    return f"apiVersion: backstage.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{}}\n"
+
+
+SOURCES: dict[str, dict[str, str]] = {
+    "ansible": {
+        "inventory.json": json.dumps(
+            {
+                "_meta": {
+                    "hostvars": {
+                        "good": {"dc": "fra", "rack": "r1", "cpus": 4},
+                        "odd": {"dc": "fra", "rack": "r(1)", "cpus": 8},
+                        "a/b": {"dc": "fra"},
+                    }
+                },
+                "shop": {"hosts": ["good", "odd"]},
+            }
+        )
+    },
+    "backstage": {
+        "a.yaml": component("good"),
+        "b.yaml": "kind: [Component\n",
+        "c.yaml": component("'a b'"),
+    },
+    "catalogue": {
+        "services.yaml": "services:\n  good: {tier: 1, needs: ['a b', login]}\n  odd: 5\n  login: {}\n"
+    },
+    "compose": {"compose.yaml": "services:\n  good: {image: nginx}\n  odd: 5\n"},
+    "csv": {"hosts.csv": "host,site,cores,role\ngood,fra,4,good\nodd,fra,lots,good\nlost,fra\n"},
+    "kubernetes": {
+        "a.json": deployment("good", [{"name": "a"}]),
+        "b.json": deployment("odd", {"name": "a"}),
+    },
+    "netbox": {
+        "devices.json": json.dumps(
+            {
+                "results": [
+                    {**DEVICE, "name": "good", "rack": {"name": "r1"}},
+                    {**DEVICE, "name": "odd", "rack": {"name": "r(1)"}},
+                    {**DEVICE, "name": "a/b"},
+                ]
+            }
+        )
+    },
+    "prometheus": {
+        "answers.json": json.dumps(
+            {
+                "cpu": {"data": {"result": [sample("good-7d9f8b6c5d-x2x4z", "0.5"), sample("a b", "0.5")]}},
+                "calls": {"data": {"result": []}},
+            }
+        )
+    },
+    "terraform": {
+        "show.json": json.dumps(
+            {
+                "values": {
+                    "root_module": {
+                        "resources": [
+                            {
+                                **RESOURCE,
+                                "address": "aws_instance.good",
+                                "values": {"availability_zone": "eu-1a", "tags": {"Name": "good"}},
+                            },
+                            {**RESOURCE, "address": "aws_instance.odd", "values": {"tags": {"Name": "odd"}}},
+                        ]
+                    }
+                }
+            }
+        )
+    },
+    "wikimedia": {
+        "puppet/service.yaml": (
+            "service::catalog:\n"
+            "  good: {description: x, sites: [fra], ip: {fra: {default: 10.0.0.1}}, state: production,\n"
+            "    lvs: {conftool: {cluster: web, service: good}}}\n"
+        ),
+        "puppet/conftool-data/node/fra.yaml": "fra:\n  web:\n    good1: [good]\n    odd1: [good]\n",
+        "puppet/conftool-data/node/muc.yaml": "muc:\n  web:\n    odd1: [good]\n    good2: [good]\n",
+        "puppet/conftool-data/dbconfig-section/sections.yaml": "fra: [s1]\nmuc: [s1]\n",
+    },
+}
+"""Kind -> files of a source, with one thing or more that cannot be used."""
+
+NAMED = {
+    "ansible": {"r(1)": "inventory.json:1:", "a/b": "inventory.json:1:"},
+    "backstage": {"b.yaml": "b.yaml:", "a b": "c.yaml:"},
+    "catalogue": {"a b": "services.yaml:2:", "odd": "services.yaml:3:"},
+    "compose": {"odd": "compose.yaml:3:"},
+    "csv": {"lots": "hosts.csv:3:9", "cells in this row": "hosts.csv:4:1"},
+    "kubernetes": {"odd": "b.json:1:"},
+    "netbox": {"r(1)": "devices.json:1:", "a/b": "devices.json:1:"},
+    "prometheus": {"a b": "answers.json:1:"},
+    "terraform": {"odd": "show.json:1:"},
+    "wikimedia": {"odd1": "muc.yaml:3:"},
+}
+"""Kind -> what a message names, and the place that it gives."""
+
+
+def written(kind: str, folder: Path) -> Path:
+    files = SOURCES[kind]
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder / next(iter(files)) if len(files) == 1 else folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_bad_object_is_named_and_the_rest_is_imported(kind: str, tmp_path: Path) -> None:
+    source = written(kind, tmp_path / "source")
+    result = import_estate(kind, source, tmp_path / "estate")
+    estate = load(tmp_path / "estate")
+    names = {service.id for service in estate.services} | {name.decode() for name in estate.fleet.name}
+    assert any(name.startswith("good") for name in names)
+    assert not names & {"a/b", "a b", "odd1", "lost"}
+    assert result.partial
+    for what, place in NAMED[kind].items():
+        found = [one for one in result.diagnostics if what in one.message]
+        assert any(str(one.place).startswith(place) and one.hint for one in found), what
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_strict_one_bad_object_refuses_the_source(kind: str, tmp_path: Path) -> None:
+    source = written(kind, tmp_path / "source")
+    with pytest.raises(SourceError):
+        import_estate(kind, source, tmp_path / "estate", strict=True)
+    assert not (tmp_path / "estate").exists()
+
+
+def test_the_exit_code_says_that_an_import_is_partial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts = written("csv", tmp_path)
+    words = ["import", "csv", str(hosts), "-o", str(tmp_path / "estate")]
+    assert run(words) == console.PARTIAL
+    assert "hosts.csv:3:9: warning: 'lots' is not an amount of cpu" in capsys.readouterr().err
+    assert run([*words, "--output", "json"]) == console.PARTIAL
+    assert json.loads(capsys.readouterr().out)["partial"] is True
+    hosts.write_text("host,site,cores,role\ngood,fra,4,good\n")
+    assert run([*words, "--output", "json"]) == console.DONE
+    assert json.loads(capsys.readouterr().out)["partial"] is False
