@@ -17,7 +17,7 @@ from evac.estate.format.document import LIST, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import containers
 from evac.estate.importers.kubernetes.objects import Object
-from evac.estate.importers.kubernetes.operators import has_secret, hosts_of
+from evac.estate.importers.kubernetes.operators import has_secret, hosts_of, is_selected
 from evac.estate.importers.kubernetes.source import KNATIVE, Manifests, Workload, texts
 from evac.estate.importers.source_files import Growth, at, entries, items_in, word, words
 from evac.model.records import dataclass
@@ -80,6 +80,7 @@ class _Given:
     """Whether it is certainly an address; otherwise it counts only if a Service with that name is known."""
 
 
+_POOLER: Final = "cnpg.io/poolerName"
 _VISIBILITY: Final = "networking.knative.dev/visibility"
 _DNS_NAME: Final = "external-dns.alpha.kubernetes.io/hostname"
 
@@ -139,10 +140,23 @@ def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Name
         for host in hosts_of(database):
             if not behind.get((database.namespace, host)):
                 behind[database.namespace, host] = [("store", store)]
+    poolers: dict[tuple[str, str], list[Target]] = {}
     for pooler in manifests.of("Pooler"):
         found = stores.get((pooler.namespace, word(pooler.node, "spec", "cluster", "name") or ""))
         if found is not None:
-            behind[pooler.namespace, pooler.name] = [("store", found)]
+            poolers[pooler.namespace, pooler.name] = [("store", found)]
+    behind |= poolers
+    databases: dict[str, list[tuple[Object, str]]] = {}
+    for database, store in _databases(manifests, stores):
+        databases.setdefault(database.namespace, []).append((database, store))
+    for service in manifests.of("Service"):
+        # The pods of an operator have no template in the source.
+        if behind.get((service.namespace, service.name)) == []:
+            selector = texts(at(service.node, "spec", "selector"))
+            known = databases.get(service.namespace, ()) if selector else ()
+            behind[service.namespace, service.name] = [
+                ("store", store) for database, store in known if is_selected(database, selector)
+            ] or poolers.get((service.namespace, selector.get(_POOLER, "")), [])
     namespaces = {workload.namespace for workload in manifests.workloads}
     namespaces |= {namespace for namespace, _ in (*behind, *aliases)}
     return _Names(behind, aliases, addresses, frozenset(namespaces))

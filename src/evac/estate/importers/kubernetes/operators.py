@@ -8,6 +8,7 @@ them promote a replica by themselves when a primary is lost, within one cluster.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from evac.estate.format.document import LIST, Node
@@ -17,6 +18,15 @@ from evac.model.records import dataclass
 
 if TYPE_CHECKING:
     from evac.estate.importers.kubernetes.source import Manifests
+
+_NAME: Final = "app.kubernetes.io/name"
+_INSTANCE: Final = "app.kubernetes.io/instance"
+_COMPONENT: Final = "app.kubernetes.io/component"
+_PART_OF: Final = "app.kubernetes.io/part-of"
+_BY: Final = "app.kubernetes.io/managed-by"
+_SHARED: Final = frozenset({"app", _NAME, _INSTANCE, _COMPONENT, _PART_OF, _BY})
+"""Labels that pods of any program have."""
+_NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,8 @@ class Operator:
     """Names of Services through which clients reach it."""
     secrets: tuple[str, ...] = ()
     """Secrets with its address: `{name}` is the object's name, `*` anything."""
+    labels: Mapping[str, str] = _NO_LABELS
+    """Labels of its pods by which a Service may select them; one at least has the object's name."""
 
 
 _CNPG: Final = Operator(
@@ -40,6 +52,7 @@ _CNPG: Final = Operator(
     (("spec", "instances"),),
     ("{name}-rw", "{name}-ro", "{name}-r"),
     ("{name}-app", "{name}-superuser"),
+    {"cnpg.io/cluster": "{name}", "postgresql": "{name}"},
 )
 _PERCONA_MYSQL: Final = ("{name}-haproxy", "{name}-haproxy-replicas", "{name}-pxc", "{name}-proxysql")
 _REDIS: Final = ("{name}", "{name}-master", "{name}-replica", "{name}-leader", "{name}-follower")
@@ -52,6 +65,7 @@ _TABLE: Final[Mapping[tuple[str, str], Operator]] = {
         (("spec", "numberOfInstances"),),
         ("{name}", "{name}-repl", "{name}-pooler", "{name}-pooler-repl"),
         ("*.{name}.credentials", "*.{name}.credentials.postgresql.acid.zalan.do"),
+        {"cluster-name": "{name}", "application": "spilo"},
     ),
     ("postgres-operator.crunchydata.com", "PostgresCluster"): Operator(
         "Crunchy",
@@ -59,6 +73,7 @@ _TABLE: Final[Mapping[tuple[str, str], Operator]] = {
         (("spec", "instances", "*", "replicas"),),
         ("{name}-primary", "{name}-replicas", "{name}-ha", "{name}-pgbouncer"),
         ("{name}-pguser-*",),
+        {"postgres-operator.crunchydata.com/cluster": "{name}"},
     ),
     ("pgv2.percona.com", "PerconaPGCluster"): Operator(
         "Percona",
@@ -66,40 +81,67 @@ _TABLE: Final[Mapping[tuple[str, str], Operator]] = {
         (("spec", "instances", "*", "replicas"),),
         ("{name}-primary", "{name}-replicas", "{name}-ha", "{name}-pgbouncer"),
         ("{name}-pguser-*",),
+        {"postgres-operator.crunchydata.com/cluster": "{name}"},
     ),
     ("pxc.percona.com", "PerconaXtraDBCluster"): Operator(
-        "Percona", "mysql", (("spec", "pxc", "size"),), _PERCONA_MYSQL
+        "Percona",
+        "mysql",
+        (("spec", "pxc", "size"),),
+        _PERCONA_MYSQL,
+        labels={_INSTANCE: "{name}", _NAME: "percona-xtradb-cluster"},
     ),
     ("ps.percona.com", "PerconaServerMySQL"): Operator(
         "Percona",
         "mysql",
         (("spec", "mysql", "size"),),
         ("{name}-haproxy", "{name}-mysql", "{name}-mysql-primary", "{name}-router"),
+        labels={_INSTANCE: "{name}", _NAME: "percona-server"},
     ),
     ("psmdb.percona.com", "PerconaServerMongoDB"): Operator(
         "Percona",
         "mongodb",
         (("spec", "replsets", "*", "size"),),
         ("{name}-mongos", "{name}-rs0", "{name}-cfg"),
+        labels={_INSTANCE: "{name}", _NAME: "percona-server-mongodb"},
     ),
     ("mysql.oracle.com", "InnoDBCluster"): Operator(
-        "MySQL", "mysql", (("spec", "instances"),), ("{name}", "{name}-instances")
+        "MySQL",
+        "mysql",
+        (("spec", "instances"),),
+        ("{name}", "{name}-instances"),
+        labels={"mysql.oracle.com/cluster": "{name}"},
     ),
     ("k8s.mariadb.com", "MariaDB"): Operator(
         "MariaDB",
         "mariadb",
         (("spec", "replicas"),),
         ("{name}", "{name}-primary", "{name}-secondary", "{name}-internal"),
+        labels={_INSTANCE: "{name}", _NAME: "mariadb"},
     ),
     ("mongodbcommunity.mongodb.com", "MongoDBCommunity"): Operator(
-        "MongoDB", "mongodb", (("spec", "members"),), ("{name}-svc",), ("{name}-*",)
+        "MongoDB",
+        "mongodb",
+        (("spec", "members"),),
+        ("{name}-svc",),
+        ("{name}-*",),
+        labels={"app": "{name}-svc"},
     ),
-    ("mongodb.com", "MongoDB"): Operator("MongoDB", "mongodb", (("spec", "members"),), ("{name}-svc",)),
+    ("mongodb.com", "MongoDB"): Operator(
+        "MongoDB", "mongodb", (("spec", "members"),), ("{name}-svc",), labels={"app": "{name}-svc"}
+    ),
     ("kafka.strimzi.io", "Kafka"): Operator(
         "Strimzi",
         "kafka",
         (("spec", "kafka", "replicas"),),
         ("{name}-kafka-bootstrap", "{name}-kafka-brokers"),
+        labels={
+            "strimzi.io/cluster": "{name}",
+            "strimzi.io/kind": "Kafka",
+            _INSTANCE: "{name}",
+            _NAME: "kafka",
+            _PART_OF: "strimzi-{name}",
+            _BY: "strimzi-cluster-operator",
+        },
     ),
     ("rabbitmq.com", "RabbitmqCluster"): Operator(
         "RabbitMQ",
@@ -107,6 +149,7 @@ _TABLE: Final[Mapping[tuple[str, str], Operator]] = {
         (("spec", "replicas"),),
         ("{name}", "{name}-nodes"),
         ("{name}-default-user",),
+        {_NAME: "{name}", _COMPONENT: "rabbitmq", _PART_OF: "rabbitmq"},
     ),
     ("elasticsearch.k8s.elastic.co", "Elasticsearch"): Operator(
         "Elastic",
@@ -114,64 +157,134 @@ _TABLE: Final[Mapping[tuple[str, str], Operator]] = {
         (("spec", "nodeSets", "*", "count"),),
         ("{name}-es-http", "{name}-es-internal-http", "{name}-es-transport"),
         ("{name}-es-*",),
+        {
+            "elasticsearch.k8s.elastic.co/cluster-name": "{name}",
+            "common.k8s.elastic.co/type": "elasticsearch",
+        },
     ),
     ("opensearch.opster.io", "OpenSearchCluster"): Operator(
-        "OpenSearch", "opensearch", (("spec", "nodePools", "*", "replicas"),), ("{name}",)
+        "OpenSearch",
+        "opensearch",
+        (("spec", "nodePools", "*", "replicas"),),
+        ("{name}",),
+        labels={"opster.io/opensearch-cluster": "{name}"},
     ),
     ("databases.spotahome.com", "RedisFailover"): Operator(
-        "Spotahome", "redis", (("spec", "redis", "replicas"),), ("rfs-{name}", "rfrm-{name}", "rfrs-{name}")
+        "Spotahome",
+        "redis",
+        (("spec", "redis", "replicas"),),
+        ("rfs-{name}", "rfrm-{name}", "rfrs-{name}"),
+        labels={
+            "redisfailovers.databases.spotahome.com/name": "{name}",
+            _NAME: "{name}",
+            _PART_OF: "redis-failover",
+            _COMPONENT: "redis",
+        },
     ),
     **{
-        ("redis.redis.opstreelabs.in", kind): Operator("OpsTree", "redis", (("spec", "clusterSize"),), _REDIS)
+        ("redis.redis.opstreelabs.in", kind): Operator(
+            "OpsTree", "redis", (("spec", "clusterSize"),), _REDIS, labels={"app": "{name}"}
+        )
         for kind in ("Redis", "RedisCluster", "RedisReplication")
     },
-    ("app.redislabs.com", "RedisEnterpriseCluster"): Operator("Redis", "redis", (("spec", "nodes"),)),
+    ("app.redislabs.com", "RedisEnterpriseCluster"): Operator(
+        "Redis",
+        "redis",
+        (("spec", "nodes"),),
+        labels={"redis.io/cluster": "{name}", "app": "redis-enterprise"},
+    ),
     ("cassandra.datastax.com", "CassandraDatacenter"): Operator(
-        "K8ssandra", "cassandra", (("spec", "size"),), ("{name}-service",)
+        "K8ssandra",
+        "cassandra",
+        (("spec", "size"),),
+        ("{name}-service",),
+        labels={"cassandra.datastax.com/datacenter": "{name}"},
     ),
     ("clickhouse.altinity.com", "ClickHouseInstallation"): Operator(
-        "Altinity", "clickhouse", (), ("clickhouse-{name}",)
+        "Altinity",
+        "clickhouse",
+        (),
+        ("clickhouse-{name}",),
+        labels={"clickhouse.altinity.com/chi": "{name}"},
     ),
-    ("asdb.aerospike.com", "AerospikeCluster"): Operator("Aerospike", "aerospike", (("spec", "size"),)),
+    ("asdb.aerospike.com", "AerospikeCluster"): Operator(
+        "Aerospike", "aerospike", (("spec", "size"),), labels={"aerospike.com/cr": "{name}"}
+    ),
     ("cluster.redpanda.com", "Redpanda"): Operator(
         "Redpanda", "kafka", (("spec", "clusterSpec", "statefulset", "replicas"),)
     ),
     ("couchbase.com", "CouchbaseCluster"): Operator(
-        "Couchbase", "couchbase", (("spec", "servers", "*", "size"),), ("{name}", "{name}-srv", "{name}-ui")
+        "Couchbase",
+        "couchbase",
+        (("spec", "servers", "*", "size"),),
+        ("{name}", "{name}-srv", "{name}-ui"),
+        labels={"couchbase_cluster": "{name}", "app": "couchbase"},
     ),
     ("crdb.cockroachlabs.com", "CrdbCluster"): Operator(
-        "CockroachDB", "cockroachdb", (("spec", "nodes"),), ("{name}", "{name}-public")
+        "CockroachDB",
+        "cockroachdb",
+        (("spec", "nodes"),),
+        ("{name}", "{name}-public"),
+        labels={_INSTANCE: "{name}", _NAME: "cockroachdb"},
     ),
-    ("dragonflydb.io", "Dragonfly"): Operator("Dragonfly", "redis", (("spec", "replicas"),)),
+    ("dragonflydb.io", "Dragonfly"): Operator(
+        "Dragonfly",
+        "redis",
+        (("spec", "replicas"),),
+        ("{name}",),
+        labels={"app": "{name}", _NAME: "dragonfly", _INSTANCE: "{name}"},
+    ),
     ("moco.cybozu.com", "MySQLCluster"): Operator(
         "MOCO",
         "mysql",
         (("spec", "replicas"),),
         ("moco-{name}", "moco-{name}-primary", "moco-{name}-replica"),
+        labels={_INSTANCE: "{name}", _NAME: "mysql"},
     ),
     ("mysql.presslabs.org", "MysqlCluster"): Operator(
-        "Bitpoke", "mysql", (("spec", "replicas"),), ("{name}-mysql", "{name}-mysql-master")
+        "Bitpoke",
+        "mysql",
+        (("spec", "replicas"),),
+        ("{name}-mysql", "{name}-mysql-master"),
+        labels={"mysql.presslabs.org/cluster": "{name}"},
     ),
     ("pingcap.com", "TidbCluster"): Operator(
-        "TiDB", "tidb", (("spec", "tikv", "replicas"),), ("{name}-tidb", "{name}-pd")
+        "TiDB",
+        "tidb",
+        (("spec", "tikv", "replicas"),),
+        ("{name}-tidb", "{name}-pd"),
+        labels={_INSTANCE: "{name}", _NAME: "tidb-cluster", _BY: "tidb-operator"},
     ),
     ("scylla.scylladb.com", "ScyllaCluster"): Operator(
-        "Scylla", "scylla", (("spec", "datacenter", "racks", "*", "members"),), ("{name}-client",)
+        "Scylla",
+        "scylla",
+        (("spec", "datacenter", "racks", "*", "members"),),
+        ("{name}-client",),
+        labels={"scylla/cluster": "{name}"},
     ),
     ("solr.apache.org", "SolrCloud"): Operator(
-        "Solr", "solr", (("spec", "replicas"),), ("{name}-solrcloud-common", "{name}-solrcloud-headless")
+        "Solr",
+        "solr",
+        (("spec", "replicas"),),
+        ("{name}-solrcloud-common", "{name}-solrcloud-headless"),
+        labels={"solr-cloud": "{name}"},
     ),
     ("stackgres.io", "SGCluster"): Operator(
         "StackGres",
         "postgresql",
         (("spec", "instances"),),
         ("{name}", "{name}-primary", "{name}-replicas"),
+        labels={"stackgres.io/cluster-name": "{name}"},
     ),
     ("zookeeper.pravega.io", "ZookeeperCluster"): Operator(
         "Pravega", "zookeeper", (("spec", "replicas"),), ("{name}-client", "{name}-headless")
     ),
     ("minio.min.io", "Tenant"): Operator(
-        "MinIO", "minio", (("spec", "pools", "*", "servers"),), ("minio", "{name}-hl")
+        "MinIO",
+        "minio",
+        (("spec", "pools", "*", "servers"),),
+        ("minio", "{name}-hl"),
+        labels={"v1.min.io/tenant": "{name}"},
     ),
 }
 
@@ -234,6 +347,19 @@ def has_secret(item: Object, secret: str) -> bool:
         if secret == head if not star else secret.startswith(head) and secret.endswith(tail):
             return True
     return False
+
+
+def is_selected(item: Object, selector: Mapping[str, str]) -> bool:
+    """Whether a Service with this selector leads to the pods of a database, even if none of them is known.
+
+    One label of the selector has to name the database. The labels that any program's pods have count only
+    if the operator sets them; of all others, such as roles, the operator may set some.
+    """
+    own = {key: text.format(name=item.name) for key, text in operator_of(item).labels.items()}
+    naming = {key for key, text in operator_of(item).labels.items() if "{name}" in text}
+    return bool(naming & selector.keys()) and all(
+        own[key] == text if key in own else key not in _SHARED for key, text in selector.items()
+    )
 
 
 def spans_clusters(item: Object) -> bool:
