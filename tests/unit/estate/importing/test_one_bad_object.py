@@ -60,6 +60,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "kubernetes": {
         "a.json": deployment("good", [{"name": "a"}]),
         "b.json": deployment("odd", {"name": "a"}),
+        "c.json": deployment("a b", [{"name": "a"}]),
     },
     "netbox": {
         "devices.json": json.dumps(
@@ -117,7 +118,7 @@ NAMED = {
     "catalogue": {"a b": "services.yaml:2:", "odd": "services.yaml:3:"},
     "compose": {"odd": "compose.yaml:3:"},
     "csv": {"lots": "hosts.csv:3:9", "cells in this row": "hosts.csv:4:1"},
-    "kubernetes": {"odd": "b.json:1:"},
+    "kubernetes": {"odd": "b.json:1:", "a b": "c.json:1:"},
     "netbox": {"r(1)": "devices.json:1:", "a/b": "devices.json:1:"},
     "prometheus": {"a b": "answers.json:1:"},
     "terraform": {"odd": "show.json:1:"},

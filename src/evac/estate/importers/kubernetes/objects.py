@@ -92,8 +92,9 @@ class Skipped:
         self._found: list[tuple[str, Diagnostic]] = []
 
     def take(self, what: str, scratch: Problems) -> None:
-        """Records an object as skipped, with its first problem, if any."""
-        first = next((one for one in scratch.all() if one.severity == "error"), None)
+        """Records an object as skipped, with its first problem, an error if there is one."""
+        found = sorted(scratch.all(), key=lambda one: one.severity != "error")
+        first = next(iter(found), None)
         if first is not None:
             self._found.append((what, first))
 
