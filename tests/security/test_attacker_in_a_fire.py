@@ -148,7 +148,15 @@ class Fire:
         await asyncio.gather(self.world.tasks["ansan"], return_exceptions=True)
         self.world.start("ansan")
 
+    async def hold_writes(self) -> None:
+        """No controller reaches the store, and none of their writes is on its way to it."""
+        for one in self.world.stores.values():
+            one.cut = True
+        await until(lambda: not any(one.under_way for one in self.world.stores.values()))
+
     async def kill_leader(self) -> None:
+        """It writes no more; the other controller does again."""
+        self.world.stores["ansan"].cut = False
         self.world.tasks["anyang"].cancel()
         await asyncio.gather(self.world.tasks["anyang"], return_exceptions=True)
         self.systems.done_with.set()
@@ -210,6 +218,7 @@ def test_what_they_change_while_a_site_burns_stops_the_run_at_worst(
     async def story(world: World) -> None:
         run = await fire.burn()
         (register,) = [one for one in await fire.raw.list("sites") if one.key == "sites"]
+        await fire.hold_writes()
         journal = await journal_of(fire.raw, run)
         await attacked(fire, run)
         await fire.kill_leader()

@@ -84,12 +84,13 @@ class Systems:
 
 
 class SiteStore:
-    """The store as one site reaches it. When its network is cut it answers nothing."""
+    """The store as one site reaches it. When its network is cut, only what is under way is answered."""
 
     name = "site"
 
     def __init__(self, shared: Store) -> None:
         self._shared, self.cut, self.quorum = shared, False, shared.quorum
+        self.under_way = 0
 
     def _reach(self) -> Store:
         if self.cut:
@@ -105,7 +106,11 @@ class SiteStore:
     async def transact(
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
     ) -> int:
-        return await self._reach().transact(compares, changes, guard)
+        self.under_way += 1
+        try:
+            return await self._reach().transact(compares, changes, guard)
+        finally:
+            self.under_way -= 1
 
     async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
         return await self._reach().acquire(name, owner, ttl_ms)
