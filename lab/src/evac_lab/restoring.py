@@ -429,11 +429,16 @@ async def _patiently(work: Callable[[], Awaitable[str]]) -> str:
 
 
 async def _followed(store: Store, run: str) -> RunView:
-    """Follows it to its end. A pause by evac may end by itself when what it waits for returns."""
-    deadline = time.monotonic() + RUN_SECONDS
+    """Follows it to its end, or until no further step has succeeded for `RUN_SECONDS`. A pause by evac may
+    end by itself when what it waits for returns.
+    """
+    loop, done = asyncio.get_running_loop(), -1
+    deadline = loop.time()
     while True:
         view = await runs.view_of(store, run)
-        if view.phase in ENDED or time.monotonic() > deadline:
+        if (now_done := view.phases.count("succeeded")) > done:
+            done, deadline = now_done, loop.time() + RUN_SECONDS
+        if view.phase in ENDED or loop.time() > deadline:
             return view
         await asyncio.sleep(_PAUSE_SECONDS)
 
