@@ -12,7 +12,6 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now
-from evac.derive.stores import restoration
 from evac.model.backup import (
     READ,
     RESTORED,
@@ -30,6 +29,7 @@ from evac.model.backup import (
 )
 from evac.model.estate import Backup, BackupPolicy, DataSet, Store
 from evac.model.records import dataclass
+from evac.steps.restore import restoration
 
 ASKED_OF_ALL: Final = BackupPolicy()
 """Requirements for the copies of data without a policy."""

@@ -14,15 +14,13 @@ from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of
 from evac.derive.limits import LimitTable
 from evac.derive.objectives import judged_as, loss_class
 from evac.derive.stores import (
-    Way,
     commits_wait,
     fence_is_unknown,
     has_majority,
     is_fenced,
-    missing_time,
-    people_take,
+    offered_ways,
+    people_times,
     promotion,
-    restoration,
     store_is_lost,
     surviving_ways,
     within_rpo,
@@ -32,6 +30,7 @@ from evac.model.fleet import BoolColumn
 from evac.model.instance import Candidate, LostStore, Reprotect, Services
 from evac.model.scenario import Policy, Scenario
 from evac.model.units import ticks_up
+from evac.steps.kind import Left, Unstated, Way
 from evac.steps.registry import kind_of
 
 _LEAVES: Final = ("lose", "evacuate")
@@ -120,25 +119,25 @@ def _candidates(
     scenario: Scenario,
     unknown: set[str],
 ) -> tuple[Candidate, ...]:
-    """Copies first, then backups; places are unique and sorted within each kind. If the members elect a
-    primary by themselves, that is the only way; if a restore point is requested, only backups are: a copy
-    contains what was written after it.
+    """Copies first, then other ways such as backups; places are unique and sorted within each kind. If the
+    members elect a primary by themselves, that is the only way; if a restore point is requested, only
+    backups are: a copy contains what was written after it.
     """
     moment_s = dict(scenario.moments).get(store.id)
     waived = store.id in policy.waivers or moment_s is not None
     found: dict[tuple[str, str], Candidate] = {}
     copies = tuple(_copies(top, lost, store, scenario)) if moment_s is None else ()
-    backups = () if any(way.by_itself for way in copies) else tuple(_backups(top, lost, store, unknown))
+    others = () if any(way.by_itself for way in copies) else tuple(_others(top, lost, store, unknown))
     if moment_s is not None:
         loss_ms = max(0, scenario.asked_s - moment_s) * 1_000
-        backups = tuple(replace(way, loss_ms=loss_ms) for way in backups)
-    for way in (*copies, *backups):
+        others = tuple(replace(way, loss_ms=loss_ms) for way in others if kind_of(way.kind).restores)
+    for way in (*copies, *others):
         within = within_rpo(store, way.loss_ms) and not way.only_waived
         site = site_of(top, way.at) or ""
         if store.data_in is not None and site not in sites_of(top.estate, store.data_in):
             continue
         if way.duration_ms is None:
-            unknown.add(missing_time(store, way.kind))
+            unknown.add(kind_of(way.kind).way_fact(store))
         ticks = ticks_up(way.duration_ms or 0, tick_ms)
         own = way.from_loss and scenario.kind == "lose"
         candidate = Candidate(
@@ -169,7 +168,7 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
     if scenario.kind in _LEAVES:
         orderly = scenario.kind == "evacuate"
         detached = {member.at for member in store.members if member.detached}
-        for way in surviving_ways(store, _out_of_reach(top, lost, store), people_take(top.estate)):
+        for way in surviving_ways(store, _out_of_reach(top, lost, store), people_times(top.estate)):
             follows = orderly and way.at not in detached
             yield replace(way, loss_ms=0, confirms=True) if follows else way
         return
@@ -181,14 +180,13 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
             yield promotion(store, member, loses=not home)
 
 
-def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[Way]:
-    """Backups outside the loss with known size and restore rate."""
-    for backup in store.backups:
-        if is_lost(top, lost, backup.at) or is_lost(top, lost_now(top), backup.at):
-            continue
-        way = restoration(backup)
-        if way is None:
-            unknown.add(f"stores/{store.id}/backups")
+def _others(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[Way]:
+    """Ways outside the loss that need no member; facts that one lacks are added to `unknown`."""
+    gone = tuple(is_lost(top, lost, one.at) or is_lost(top, lost_now(top), one.at) for one in store.backups)
+    left = Left(store, _out_of_reach(top, lost, store), gone, people_times(top.estate))
+    for way in offered_ways(left):
+        if isinstance(way, Unstated):
+            unknown.add(way.fact)
         else:
             yield way
 

@@ -13,46 +13,20 @@ it by name. A witness votes and has no data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 from evac.derive.domains import Topology, site_of, topology
-from evac.model.estate import NO_TIMEOUT_MS, Backup, Estate, ReplicationMode, Store, StoreMember
+from evac.model.estate import NO_TIMEOUT_MS, Estate, ReplicationMode, Store, StoreMember
 from evac.model.instance import Candidate
 from evac.model.observation import MemberSeen, Observation
-from evac.model.records import dataclass
-
-ELECTION_MS: Final = 30_000
-"""Duration of an election if the estate does not state it."""
-MBIT_PER_GIB: Final = 8_590
-"""Megabits in a GiB, rounded up: predicted restore times are never too short."""
-
-WayKind = Literal["elect", "promote", "force-quorum", "restore", "unprotect"]
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to get a primary back: where, how long after a fence, and the data loss."""
-
-    kind: WayKind
-    at: str
-    duration_ms: int | None
-    """None if not stated."""
-    loss_ms: int | None
-    """None if unknown, which exceeds any stated RPO."""
-    by_itself: bool = False
-    """Whether the store recovers without evac, and nothing is fenced."""
-    from_loss: bool = False
-    """Whether it begins with the loss, without waiting for detection or approval."""
-    only_waived: bool = False
-    """Whether it is used only if someone waives the data by name, whatever the RPO."""
-    confirms: bool = False
-    """Whether every commit needed it: a copy reported to be 0 s behind is not the same."""
-    untimed: bool = False
-    """Whether its lag, and so its time to replay, is not stated."""
-    waived: bool = False
-
+from evac.steps.elect import Elect
+from evac.steps.force_quorum import ForceQuorum
+from evac.steps.kind import Left, PeopleTimes, Unstated, Way
+from evac.steps.promote import Promote
+from evac.steps.registry import PLANNED, kind_of
+from evac.steps.unprotect import Unprotect
 
 Fresh = TypeVar("Fresh", bound="Candidate | Way")
 
@@ -111,25 +85,14 @@ def commits_wait(store: Store, gone: tuple[bool, ...]) -> bool:
     return loses_confirming(store, gone) and not store.quorum and store.sync_timeout_ms != 0
 
 
-def commits_wait_ms(store: Store, by_hand: Mapping[str, int | None]) -> int | None:
-    """How long they then wait; None if not stated. by_hand: see `people_take`."""
-    return by_hand["unprotect"] if store.sync_timeout_ms == NO_TIMEOUT_MS else store.sync_timeout_ms
-
-
 def is_down(store: Store, gone: tuple[bool, ...]) -> bool:
     """Whether a store accepts no writes after a loss: it is lost, or its commits wait."""
     return store_is_lost(store, gone) or commits_wait(store, gone)
 
 
-def people_take(estate: Estate) -> dict[str, int | None]:
-    """How long people take for ways that only they have; None if not stated.
-
-    Letting a primary continue without its copies needs a separate approval, after that of the plan. If a
-    policy acts automatically, a person's time is unknown.
-    """
-    stated = estate.limits.manual_ms
-    approved = estate.lead.approval_ms or None
-    return {"force-quorum": stated.get("force-quorum"), "unprotect": stated.get("unprotect", approved)}
+def people_times(estate: Estate) -> PeopleTimes:
+    """How long people take, as far as the estate states it."""
+    return PeopleTimes(estate.limits.manual_ms, estate.lead.approval_ms or None)
 
 
 def is_fenced(store: Store, gone: tuple[bool, ...]) -> bool:
@@ -144,13 +107,6 @@ def fence_is_unknown(store: Store, rung: str) -> bool:
     return store.fence_ms is None and rung != "none"
 
 
-def missing_time(store: Store, kind: WayKind) -> str:
-    """Path of the fact that states how long a way takes."""
-    if kind == "force-quorum" or (kind == "unprotect" and store.sync_timeout_ms == NO_TIMEOUT_MS):
-        return f"limits/manual/{kind}"
-    return f"stores/{store.id}/{'sync_timeout' if kind == 'unprotect' else 'promote'}"
-
-
 def within_rpo(store: Store, loss_ms: int | None) -> bool:
     """Whether a loss is within the RPO: an unknown loss exceeds any stated RPO; a store without one accepts
     every loss.
@@ -158,27 +114,24 @@ def within_rpo(store: Store, loss_ms: int | None) -> bool:
     return store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)
 
 
-def surviving_ways(
-    store: Store, gone: tuple[bool, ...], by_hand: Mapping[str, int | None]
-) -> tuple[Way, ...]:
-    """Ways through copies that a loss leaves, in the order of the members. by_hand: `people_take`."""
+def surviving_ways(store: Store, gone: tuple[bool, ...], people: PeopleTimes) -> tuple[Way, ...]:
+    """Ways through copies that a loss leaves, in the order of the members."""
     if commits_wait(store, gone) and store.primary is not None:
-        takes_ms = commits_wait_ms(store, by_hand)
-        own = store.sync_timeout_ms != NO_TIMEOUT_MS
-        way = Way("unprotect", store.primary.at, takes_ms, 0, by_itself=True, from_loss=own, confirms=True)
-        return (way,)
+        takes_ms = kind_of(Unprotect.name).way_ms(store, people)
+        own, at = store.sync_timeout_ms != NO_TIMEOUT_MS, store.primary.at
+        return (Way(Unprotect.name, at, takes_ms, 0, by_itself=True, from_loss=own, confirms=True),)
     left = [m for m, dead in zip(store.members, gone, strict=True) if not dead and m.mode != "none"]
     if store.quorum and not has_majority(store, gone):
-        force_ms = by_hand["force-quorum"]
-        return tuple(Way("force-quorum", m.at, force_ms, m.lag_ms, only_waived=True) for m in left)
+        force_ms = kind_of(ForceQuorum.name).way_ms(store, people)
+        return tuple(Way(ForceQuorum.name, m.at, force_ms, m.lag_ms, only_waived=True) for m in left)
     ways = tuple(promotion(store, m) for m in left)
     if store.quorum and store.automatic:
         voters = {m.at for m in left if m.votes > 0}
         within = [w for w in ways if w.at in voters and within_rpo(store, w.loss_ms)]
         best = min(within, key=lambda w: (-1 if w.loss_ms is None else w.loss_ms, w.at), default=None)
         if best is not None:
-            elect_ms = ELECTION_MS if store.elect_ms is None else store.elect_ms
-            return (Way("elect", best.at, elect_ms, best.loss_ms, by_itself=True, from_loss=True),)
+            elect_ms = kind_of(Elect.name).way_ms(store, people)
+            return (Way(Elect.name, best.at, elect_ms, best.loss_ms, by_itself=True, from_loss=True),)
     return ways
 
 
@@ -188,19 +141,13 @@ def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
     live = not loses or member.mode in ("sync", "primary")
     untimed = member.mode == "async" and member.lag_ms is None and not member.detached
     loss_ms = 0 if live else member.lag_ms
-    return Way("promote", member.at, duration, loss_ms, confirms=live, untimed=untimed)
+    return Way(Promote.name, member.at, duration, loss_ms, confirms=live, untimed=untimed)
 
 
-def restoration(backup: Backup) -> Way | None:
-    """The way through a backup: the duration of its restore test, else from the files; None if its size or
-    the restore rate is unknown.
-    """
-    if backup.restore_ms is not None:
-        return Way("restore", backup.at, backup.restore_ms, backup.age_ms)
-    if backup.size_gib is None or not backup.restore_mbps:
-        return None
-    duration = -(-backup.size_gib * MBIT_PER_GIB * 1_000 // backup.restore_mbps)
-    return Way("restore", backup.at, duration, backup.age_ms)
+def offered_ways(left: Left) -> Iterator[Way | Unstated]:
+    """Ways that need no surviving member, such as a restore from a backup: what the kinds of steps offer."""
+    for kind in PLANNED.values():
+        yield from kind.ways(left)
 
 
 _LAG_STEPS_MS: Final = (

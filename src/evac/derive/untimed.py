@@ -17,10 +17,11 @@ import numpy as np
 
 from evac.derive.circles import tool_needs
 from evac.derive.domains import Topology
-from evac.derive.stores import commits_wait_ms, fence_is_unknown, freshest, missing_time, people_take
+from evac.derive.stores import fence_is_unknown, freshest, people_times
 from evac.model.estate import Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import WHOLE, Instance, Limit, LostStore, Services, ToolNeed
+from evac.steps.registry import kind_of
 
 
 def untimed(
@@ -198,8 +199,5 @@ def _of_store(estate: Estate, store: LostStore) -> str:
         return f"stores/{store.id}/fence"
     if store.allowed and store.backup is not None and stated.backup_time_ms is None:
         return f"stores/{store.id}/backup_time"
-    by_hand = people_take(estate)
-    takes_ms = {"promote": stated.promote_ms, "restore": stated.promote_ms, "elect": 0} | by_hand
-    takes_ms["unprotect"] = commits_wait_ms(stated, by_hand)
-    open_ = (way.kind for way in store.allowed if takes_ms[way.kind] is None)
-    return next((missing_time(stated, kind) for kind in open_), "")
+    people, kinds = people_times(estate), (kind_of(way.kind) for way in store.allowed)
+    return next((kind.way_fact(stated) for kind in kinds if kind.way_ms(stated, people) is None), "")

@@ -116,7 +116,8 @@ class Candidate:
 
     id: str
     site: str
-    kind: Literal["elect", "promote", "force-quorum", "restore", "unprotect"]
+    kind: str
+    """The kind of step that does it."""
     duration: int
     uses: tuple[Use, ...]
     loss_ms: int | None

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from evac.steps.kind import Colour, Entry, Uncertainty
+from typing import Final
+
+from evac.model.estate import Store
+from evac.steps.kind import Colour, Entry, PeopleTimes, Uncertainty
 from evac.steps.promote import Promote
+
+ELECTION_MS: Final = 30_000
+"""Duration of an election if the estate does not state it."""
 
 
 class Elect(Promote):
@@ -30,6 +36,9 @@ class Elect(Promote):
     def colour(self) -> Colour:
         """As a promotion: commits go on afterwards."""
         return "promote"
+
+    def way_ms(self, store: Store, people: PeopleTimes) -> int | None:
+        return ELECTION_MS if store.elect_ms is None else store.elect_ms
 
     def approval(self, target: str, loss: str | None) -> str:
         """Needs no approval."""

@@ -21,8 +21,7 @@ class ForceQuorum(Promote):
     precheck = "the lost members are fenced and cannot rejoin on their own"
     gate = "the new cluster accepts writes"
     undo = "none: the lost members have to join the new cluster"
-    planner_code = -1
-    bound_code = -1
+    takes_people = True
     performed_by = None
 
     def approval(self, target: str, loss: str | None) -> str:

@@ -6,9 +6,11 @@ field or a method here; planner, checker, engine, views and audit use these and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import ClassVar, Literal, NamedTuple
 
+from evac.model.estate import Store
 from evac.model.instance import Instance, Use
 from evac.model.plan import Step
 from evac.model.records import dataclass
@@ -73,6 +75,56 @@ class Uncertainty:
     """Odds that one attempt fails."""
     slow: float = 1.0
     """Fixed factor."""
+
+
+class PeopleTimes(NamedTuple):
+    """What an estate states about how long people take."""
+
+    manual_ms: Mapping[str, int]
+    """Kind of step -> duration without tools."""
+    approval_ms: int | None
+    """Of a plan; None if it is not stated, or if no person approves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to get a primary back: where, how long after a fence, and the data loss."""
+
+    kind: str
+    at: str
+    duration_ms: int | None
+    """None if not stated."""
+    loss_ms: int | None
+    """None if unknown, which exceeds any stated RPO."""
+    by_itself: bool = False
+    """Whether the store recovers without evac, and nothing is fenced."""
+    from_loss: bool = False
+    """Whether it begins with the loss, without waiting for detection or approval."""
+    only_waived: bool = False
+    """Whether it is used only if someone waives the data by name, whatever the RPO."""
+    confirms: bool = False
+    """Whether every commit needed it: a copy reported to be 0 s behind is not the same."""
+    untimed: bool = False
+    """Whether its lag, and so its time to replay, is not stated."""
+    waived: bool = False
+
+
+class Unstated(NamedTuple):
+    """A way that no plan can use, because the estate does not state a fact."""
+
+    fact: str
+    """Its path."""
+
+
+class Left(NamedTuple):
+    """What a loss leaves of a store."""
+
+    store: Store
+    members: tuple[bool, ...]
+    """Whether each member is gone."""
+    backups: tuple[bool, ...]
+    """Whether each backup is gone."""
+    people: PeopleTimes
 
 
 class Entry(NamedTuple):
@@ -140,6 +192,8 @@ class StepKind:
     """Its code in the bound's compiled kernels; -1: not used there."""
     is_audited: ClassVar[bool] = False
     """Whether the audit's chains wait for its tools."""
+    takes_people: ClassVar[bool] = False
+    """Whether an estate states how long people take for it, even if it shares another kind's tools."""
     is_timed: ClassVar[bool] = False
     """Whether the instance gives its duration and uses."""
     uncertainty: ClassVar[Uncertainty | None] = None
@@ -197,6 +251,25 @@ class StepKind:
     def like(self) -> str:
         """The name under which instance, estate and planner know this kind."""
         return self.planned_as or self.name
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a proof of the bound may count on its tools. If it is planned as another kind, a step may
+        not need them.
+        """
+        return self.bound_code >= 0 and self.like == self.name
+
+    def ways(self, left: Left) -> Iterator[Way | Unstated]:
+        """The ways of this kind to restore a store, next to those by its surviving members."""
+        yield from ()
+
+    def way_ms(self, store: Store, people: PeopleTimes) -> int | None:
+        """How long a way of this kind takes, apart from what depends on its place; None if not stated."""
+        return people.manual_ms.get(self.name)
+
+    def way_fact(self, store: Store) -> str:
+        """Path of the fact that states `way_ms`."""
+        return f"limits/manual/{self.name}"
 
     def first(self, step: Step) -> str:
         """What the step does first, in words; empty if nothing."""

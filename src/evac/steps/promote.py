@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from evac.model.estate import Store
 from evac.model.instance import Candidate, Instance, Use
 from evac.model.plan import Step
 from evac.model.situation import Draft
-from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
+from evac.steps.kind import Capability, Condition, Entry, Need, PeopleTimes, Place, StepKind, Uncertainty
 
 
 class Promote(StepKind):
@@ -40,6 +41,12 @@ class Promote(StepKind):
             return f"{self.doing} {target} loses an unknown part of its newest writes"
         most = f", up to {loss}" if loss else ""
         return f"{self.doing} {target} may lose its newest writes{most}"
+
+    def way_ms(self, store: Store, people: PeopleTimes) -> int | None:
+        return super().way_ms(store, people) if self.takes_people else store.promote_ms
+
+    def way_fact(self, store: Store) -> str:
+        return super().way_fact(store) if self.takes_people else f"stores/{store.id}/promote"
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
         found = self.candidate(instance, at)

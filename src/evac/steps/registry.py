@@ -59,13 +59,18 @@ STATED_KINDS: Final[tuple[str, ...]] = tuple(k.name for k in PLANNED.values() if
 """The kinds that an estate may name: manual durations, and what an automation undoes."""
 START_CYCLE: Final = "start-cycle"
 """What people may also do: break a circle of services that need each other to start."""
-MANUAL_KINDS: Final[tuple[str, ...]] = (*STATED_KINDS, ForceQuorum.name, START_CYCLE)
+MANUAL_KINDS: Final[tuple[str, ...]] = (
+    *STATED_KINDS,
+    *(k.name for k in PLANNED.values() if k.takes_people and k.name not in STATED_KINDS),
+    START_CYCLE,
+)
 """What an estate may give a manual duration."""
 
 
 def planned_in_order(code: Callable[[StepKind], int]) -> tuple[str, ...]:
     """Names of the kinds with a code in a planner's kernels, in the order of these codes."""
-    return tuple(kind.name for kind in sorted(PLANNED.values(), key=code) if code(kind) >= 0)
+    stated = (PLANNED[name] for name in STATED_KINDS)
+    return tuple(kind.name for kind in sorted(stated, key=code) if code(kind) >= 0)
 
 
 def kind_of(name: str) -> StepKind:

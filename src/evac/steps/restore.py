@@ -6,11 +6,18 @@ and attest it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
+from evac.model.estate import Backup
 from evac.model.plan import Step
 from evac.model.situation import Draft
 from evac.model.units import moment_words
-from evac.steps.kind import Capability, Entry
+from evac.steps.kind import Capability, Entry, Left, Unstated, Way
 from evac.steps.promote import Promote
+
+MBIT_PER_GIB: Final = 8_590
+"""Megabits in a GiB, rounded up: predicted restore times are never too short."""
 
 
 class Restore(Promote):
@@ -21,11 +28,15 @@ class Restore(Promote):
     sentence = "restore {target}{where} from its backup"
     entry = Entry("restored", "{target} was restored from its backup{where} and accepts writes", "main")
     precheck = "the old primary is fenced; the backup is readable; the target is empty"
-    planner_code = -1
-    bound_code = -1
     performed_by = Capability.RESTORES_DATA
     restores = True
     doing = "restoring"
+
+    def ways(self, left: Left) -> Iterator[Way | Unstated]:
+        """By backups outside the loss with a known size and restore rate."""
+        for backup, gone in zip(left.store.backups, left.backups, strict=True):
+            if not gone:
+                yield restoration(backup) or Unstated(f"stores/{left.store.id}/backups")
 
     def approval_to(self, target: str, moment_s: int) -> str:
         """What a person must approve first if the store is restored to a requested point in time."""
@@ -33,3 +44,15 @@ class Restore(Promote):
 
     def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
         """Its candidate is the place of a backup, which is no member's place."""
+
+
+def restoration(backup: Backup) -> Way | None:
+    """The way through a backup: the duration of its restore test, else from the files; None if its size or
+    the restore rate is unknown.
+    """
+    if backup.restore_ms is not None:
+        return Way(Restore.name, backup.at, backup.restore_ms, backup.age_ms)
+    if backup.size_gib is None or not backup.restore_mbps:
+        return None
+    duration = -(-backup.size_gib * MBIT_PER_GIB * 1_000 // backup.restore_mbps)
+    return Way(Restore.name, backup.at, duration, backup.age_ms)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.records import dataclass
+from evac.steps.registry import kind_of
 from evac.verify.bound_capacity import NEVER, Capacity
 
 Ints = NDArray[np.int64]
@@ -214,7 +215,7 @@ def _stores(heads: Heads) -> None:
     for row, store in enumerate(heads.instance.stores):
         fenced = 0 if store.elects else heads.finish("fence", store.backup or 0, store.fence)
         ends = [
-            heads.finish("promote", fenced, c.duration) if c.kind == "promote" else fenced + c.duration
+            heads.finish(c.kind, fenced, c.duration) if kind_of(c.kind).is_bounded else fenced + c.duration
             for c in store.allowed
         ]
         heads.fenced.append(fenced)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import CapacityRow, PlacementRows, SupplyRow
+from evac.steps.promote import Promote
+from evac.steps.registry import kind_of
 from evac.verify.bound_capacity import NEVER, BootGroup
 from evac.verify.bound_heads import Heads, start_uses, wave
 
@@ -132,8 +134,8 @@ def _store_arcs(heads: Heads, store: int, add: _Add) -> None:
     least = min(c.duration for c in lost.allowed)
     for tool in heads.tools("fence"):
         add(("primary", store), ("base", tool), lost.fence + least)
-    if all(c.kind == "promote" for c in lost.allowed):
-        for tool in heads.tools("promote"):
+    if all(kind_of(c.kind).is_bounded for c in lost.allowed):
+        for tool in heads.tools(Promote.name):
             add(("primary", store), ("base", tool), least)
 
 

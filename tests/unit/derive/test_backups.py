@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from evac.derive.backups import day_ms, verdicts
 from evac.derive.domains import topology
-from evac.derive.stores import observed, restoration
+from evac.derive.stores import observed
 from evac.model.backup import (
     COMPARED,
     EXISTS,
@@ -41,6 +41,7 @@ from evac.model.estate import (
     StoreMember,
 )
 from evac.model.observation import Observation
+from evac.steps.restore import restoration
 
 NOW = day_ms(date(2026, 11, 25))
 HOUR, DAY = 3_600_000, 86_400_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,6 @@ from evac.steps.kind import Capability
 from evac.steps.registry import KINDS
 
 NAMES = {kind.name for kind in KINDS}
-ALLOWED = {"planning": 2, "verify": 2}
-"""Comparisons that are left, by room: the bound of each side tells a promotion from a restore, whose tools no
-proof can count on. They may become fewer."""
 FILES_OF_A_KIND = 8
 
 
@@ -36,29 +32,23 @@ def of_scenario(kind: ast.Attribute) -> bool:
     return "scenario" in (getattr(owner, "attr", ""), getattr(owner, "id", ""))
 
 
-def sources(project_root: Path) -> Iterator[tuple[str, str, ast.AST]]:
+def sources(project_root: Path) -> Iterator[tuple[str, ast.AST]]:
     base = project_root / "src" / "evac"
     for path in sorted(base.rglob("*.py")):
         name = path.relative_to(base).as_posix()
         if not name.startswith("steps/"):
-            yield name.partition("/")[0], name, ast.parse(path.read_text())
+            yield name, ast.parse(path.read_text())
 
 
 def test_nobody_compares_with_the_name_of_a_kind(project_root: Path) -> None:
-    found: Counter[str] = Counter()
-    lines = []
-    for room, name, tree in sources(project_root):
-        for line in compared(tree):
-            found[room] += 1
-            lines.append(f"{name}:{line}")
-    assert {room: n for room, n in found.items() if n > ALLOWED.get(room, 0)} == {}, lines
+    assert [f"{name}:{line}" for name, tree in sources(project_root) for line in compared(tree)] == []
 
 
 def test_a_kind_is_known_by_name_in_few_files(project_root: Path) -> None:
     """Of `reprotect`, which is not a verb and no question too, so that every mention is one of the kind."""
     naming = [
         name
-        for _, name, tree in sources(project_root)
+        for name, tree in sources(project_root)
         if any(isinstance(n, ast.Constant) and n.value == "reprotect" for n in ast.walk(tree))
     ]
     assert len(naming) + len(("its module", "the registry")) <= FILES_OF_A_KIND, naming

@@ -57,6 +57,15 @@ def test_kernels_have_the_codes_of_the_registry() -> None:
     assert [bound[name] for name in heads.KINDS] == list(range(len(heads.KINDS)))
 
 
+@EVERY
+def test_no_proof_counts_on_the_tools_of_a_kind_that_is_planned_as_another(kind: StepKind) -> None:
+    """Even if it inherits the codes of the kind that it resembles."""
+    if kind.planned_as:
+        assert not kind.is_bounded
+        assert kind.name not in (*board.KINDS, *heads.KINDS)
+    assert kind.is_bounded == (kind.name in heads.KINDS)
+
+
 def test_the_base_of_a_service_needs_a_check_at_least_and_more_by_what_was_lost() -> None:
     assert [k.name for k in base_kinds(starts=False, shifts=False, stores=False)] == ["verify"]
     every = base_kinds(starts=True, shifts=True, stores=True)

@@ -7,7 +7,7 @@ definitions are those of `model.affected`, evaluated here for all losses at once
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,14 +17,13 @@ from evac.derive.affected import ServiceGraph, lost_members
 from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
 from evac.derive.objectives import judged_as
 from evac.derive.stores import (
-    Way,
     commits_wait,
     freshest,
     has_majority,
     is_down,
     is_fenced,
-    people_take,
-    restoration,
+    offered_ways,
+    people_times,
     surviving_ways,
     within_rpo,
 )
@@ -32,6 +31,7 @@ from evac.model.estate import Store
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn, IntColumn
 from evac.model.objectives import LOSS_CLASSES
 from evac.model.records import dataclass
+from evac.steps.kind import Left, PeopleTimes, Way
 
 NEVER: Final = 2**31 - 1
 """Milliseconds that mean 'does not come back' or 'nothing is left'."""
@@ -204,24 +204,24 @@ def store_hits(top: Topology, losses: Losses) -> StoreHits:
 def _part(positions: _Positions, top: Topology, losses: Losses, store: Store) -> StorePart:
     gone = _gone(positions, [m.at for m in store.members] + [b.at for b in store.backups], len(losses))
     numbers = np.flatnonzero(gone.any(axis=0)).astype(np.int32)
-    inverse, outcomes = _patterns(store, gone[:, numbers], losses.classes[numbers], people_take(top.estate))
+    inverse, outcomes = _patterns(store, gone[:, numbers], losses.classes[numbers], people_times(top.estate))
     which = inverse.reshape(-1).astype(np.int32)
     lost = np.array([o.lost for o in outcomes], np.bool_)[which]
     return StorePart(store, numbers, which, outcomes, lost, _maybe_lost(top, losses, store, gone))
 
 
 def _patterns(
-    store: Store, gone: BoolColumn, classes: IndexColumn, by_hand: Mapping[str, int | None]
+    store: Store, gone: BoolColumn, classes: IndexColumn, people: PeopleTimes
 ) -> tuple[IntColumn, tuple[Outcome, ...]]:
     """Which outcome each loss leads to. classes: of each loss, which decide what may be lost."""
     if store.objectives is None:
         patterns, inverse = np.unique(gone, axis=1, return_inverse=True)
-        return inverse, tuple(outcome_of(store, tuple(column), by_hand) for column in patterns.T.tolist())
+        return inverse, tuple(outcome_of(store, tuple(column), people) for column in patterns.T.tolist())
     patterns, inverse = np.unique(np.vstack([gone, classes[None, :]]), axis=1, return_inverse=True)
     outcomes = []
     for *lost, number in patterns.T.tolist():
         judged = judged_as(store, LOSS_CLASSES[number])
-        outcomes.append(outcome_of(judged, tuple(bool(one) for one in lost), by_hand))
+        outcomes.append(outcome_of(judged, tuple(bool(one) for one in lost), people))
     return inverse, tuple(outcomes)
 
 
@@ -259,13 +259,14 @@ def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -
     return flags[which.reshape(-1)]
 
 
-def outcome_of(store: Store, gone: tuple[bool, ...], by_hand: Mapping[str, int | None]) -> Outcome:
+def outcome_of(store: Store, gone: tuple[bool, ...], people: PeopleTimes) -> Outcome:
     """What is left of a store when some of its members, then some of its backups, are gone."""
     members = len(store.members)
     lost = is_down(store, gone[:members])
-    ways = surviving_ways(store, gone[:members], by_hand)
+    ways = surviving_ways(store, gone[:members], people)
     elects = lost and any(way.by_itself for way in ways)
-    ways += () if elects else _restorable(store, gone[members:])
+    left = Left(store, gone[:members], gone[members:], people)
+    ways += () if elects else tuple(way for way in offered_ways(left) if isinstance(way, Way))
     copies = tuple(Copy(way.at, way.kind, way.duration_ms or 0, way.loss_ms) for way in ways)
     usable = [w for w in ways if within_rpo(store, w.loss_ms) and not w.only_waived]
     first = freshest(usable)
@@ -290,11 +291,6 @@ def outcome_of(store: Store, gone: tuple[bool, ...], by_hand: Mapping[str, int |
         votes=sum(m.votes for m in store.members),
         keeps_primary=commits_wait(store, gone[:members]),
     )
-
-
-def _restorable(store: Store, gone: tuple[bool, ...]) -> tuple[Way, ...]:
-    found = (restoration(b) for b, dead in zip(store.backups, gone, strict=True) if not dead)
-    return tuple(way for way in found if way is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,6 +17,8 @@ from evac.model.plan import PlacementRows
 from evac.model.records import dataclass
 from evac.planning.bound.capacity import Capacity, Needs, Sweep, needs_of
 from evac.planning.bound.heads import Heads, by_hand, heads_of, needs_tools, pools_of
+from evac.steps.promote import Promote
+from evac.steps.registry import kind_of
 
 Factors = tuple[tuple[int, int], ...]
 """Limit and factor of a supply row, sorted."""
@@ -246,5 +248,5 @@ class _Arcs:
             return
         least = min(c.duration for c in allowed)
         self._add_tools(primary, "fence", store.fence + least)
-        if all(c.kind == "promote" for c in allowed):
-            self._add_tools(primary, "promote", least)
+        if all(kind_of(c.kind).is_bounded for c in allowed):
+            self._add_tools(primary, Promote.name, least)

@@ -22,7 +22,7 @@ from evac.planning.compiled import fill, inner, kernel
 from evac.steps.boot import Boot
 from evac.steps.fence import Fence
 from evac.steps.promote import Promote
-from evac.steps.registry import planned_in_order
+from evac.steps.registry import kind_of, planned_in_order
 from evac.steps.shift import Shift
 from evac.steps.start import Start
 from evac.steps.verify import Verify
@@ -159,7 +159,7 @@ def _tables(instance: Instance, needs: Needs, capacity: Capacity, heads: Heads) 
         *_columns(s.soft),
         option_first,
         _column(c.duration for c in options),
-        np.array([c.kind == "promote" for c in options], np.bool_),
+        np.array([kind_of(c.kind).is_bounded for c in options], np.bool_),
         *_columns([need.services for need in tools]),
         manual=_column(-1 if need.manual is None else need.manual for need in tools),
         place=_column(kinds.index(kind) if kind in kinds else -1 for kind in KINDS),
