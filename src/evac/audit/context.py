@@ -34,11 +34,6 @@ def back(ms: int) -> str:
     return f"is back after {duration(ms)}" if ms < NEVER else "has no known recovery time"
 
 
-def bandwidth(mbps: int) -> str:
-    """`20 Gbit/s` or `150 Mbit/s`."""
-    return f"{mbps / 1_000:,.1f} Gbit/s" if mbps >= 10_000 else f"{mbps:,} Mbit/s"
-
-
 def listed(names: Sequence[str], most: int = 3, count: int | None = None) -> str:
     """`a, b, c and 5 more`; count: the total, if only the first items are given."""
     shown = ", ".join(names[:most])

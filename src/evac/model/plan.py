@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import field
 from datetime import date
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from evac.model.estate import Lead
 from evac.model.instance import LeftOff
@@ -21,6 +21,7 @@ from evac.model.reason import PLACEMENT, Reason
 from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario
 from evac.model.step_id import MOVED
+from evac.model.units import traffic
 
 SCALE: Final = 2**20
 ServiceState = Literal["restored", "degraded", "shed", "unplaced", "unknown", "running"]
@@ -164,6 +165,8 @@ class Outcome:
     """IDs of the steps that determine `base_ms`, first to last."""
     why: Reason | None = None
     """Why it is shed, is unplaced or cannot be judged; None otherwise."""
+    congested: bool = False
+    """Whether its traffic comes through a link or ingress that is too small, or whose limit is not known."""
 
     @property
     def reason(self) -> str:
@@ -188,12 +191,49 @@ class Outcome:
 
     @property
     def meets_rto(self) -> bool | None:
-        """None if no objective is stated, or if the service is restored at an unknown time."""
+        """None if no objective is stated, if the service is restored at an unknown time, or if it is on time
+        but its traffic may not get through.
+        """
         if self.rto_ms is None:
             return None
         if self.recovery_ms is None:
             return False if self.state in ("shed", "unplaced") else None
-        return self.recovery_ms <= self.rto_ms
+        is_on_time = self.recovery_ms <= self.rto_ms
+        return None if is_on_time and self.congested else is_on_time
+
+
+Measure = Literal["bandwidth", "connections"]
+MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
+
+
+@dataclass(frozen=True, slots=True)
+class Congestion:
+    """A link or the ingress of a site that carries less than the traffic after the loss, or whose limit is
+    not known while the limits of others are.
+    """
+
+    at: tuple[str, ...]
+    """The site of the ingress, or the two ends of the link."""
+    measure: Measure
+    arriving: int
+    """Mbit/s or connections at peak, as far as the peaks are known."""
+    limit: int | None
+    """None: not known."""
+    services: tuple[str, ...]
+    """Those whose traffic comes through it, sorted."""
+
+    @property
+    def name(self) -> str:
+        """`the ingress of anyang` or `the link anyang - gasan`."""
+        return f"the link {' - '.join(self.at)}" if len(self.at) > 1 else f"the ingress of {self.at[0]}"
+
+    @property
+    def words(self) -> str:
+        """`45 Gbit/s would come through the ingress of anyang, which can carry 30 Gbit/s`."""
+        comes = f"{traffic(self.measure, self.arriving)} would come through {self.name}"
+        if self.limit is None:
+            return f"{comes}, and its limit is not known"
+        return f"{comes}, which can carry {traffic(self.measure, self.limit)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +338,8 @@ class Plan:
     """For a restored domain: what stays off, and why."""
     passed_over: tuple[str, ...] = ()
     """Services that are not restored, so that the services that need them rely on an alternative."""
+    congestion: tuple[Congestion, ...] = ()
+    """Links and ingress that carry too little after the loss, or may."""
 
     @property
     def policy(self) -> Policy:

@@ -60,3 +60,10 @@ def measured(resource: str, value: int) -> tuple[str, str]:
     if unit and (value >= 10 * size or value % size == 0):
         return f"{-(-value // size):,}", unit.removesuffix("s") if value == size else unit
     return f"{value:,}", _RESOURCE_UNITS.get(resource, resource)
+
+
+def traffic(measure: str, value: int) -> str:
+    """`20.0 Gbit/s`, `150 Mbit/s` or, of connections, `1,200 connections`."""
+    if measure == "connections":
+        return f"{value:,} {'connection' if value == 1 else 'connections'}"
+    return f"{value / 1_000:,.1f} Gbit/s" if value >= 10_000 else f"{value:,} Mbit/s"

@@ -18,6 +18,7 @@ from evac.audit.auditing import proof_command
 from evac.audit.context import counted
 from evac.audit.impacts.all_losses import PLANNED
 from evac.audit.impacts.free_capacity import servers_beside_unknown, vague_pools
+from evac.derive.congestion import congested
 from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
@@ -504,6 +505,9 @@ def _why(report: AuditReport, row: LossRow) -> str:
         if row.method == PLANNED:
             return f"no placement was found for them; {proof_command(row)} searches longer"
         return f"the estimate proves it for none of them; {proof_command(row)} can"
+    impacts = report.impacts
+    for one in congested(impacts.top, impacts.losses.sites[impacts.losses.index[row.domain]])[:1]:
+        return one.words
     return "every service comes back in time" if row.down else "nothing stops"
 
 

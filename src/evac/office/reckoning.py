@@ -447,6 +447,8 @@ class PlanVerdict:
     """Services restored at an unknown time."""
     kept: int = 0
     """Services that stay up, with reduced capacity for a while or until the horizon."""
+    congested: tuple[str, ...] = ()
+    """Links and ingress that may be too small for the traffic after the loss."""
 
     @property
     def verdict(self) -> str:
@@ -460,7 +462,7 @@ class PlanVerdict:
     @property
     def words(self) -> str:
         """`6 services down, 5 restored, the last after 2 min; not coming back: mail (8 million people)`."""
-        if not self.affected and not self.stores_gone:
+        if not (self.affected or self.stores_gone or self.congested):
             more = f"; {number(self.already)} already down" if self.already else ""
             return "no service is affected" if not more else f"no other service is affected{more}"
         parts = [f"{plural(self.down, 'service')} down" if self.down else "no service goes down"]
@@ -484,6 +486,8 @@ class PlanVerdict:
             parts.append(f"{plural(self.kept, 'service')} degraded, but up")
         if self.stores_gone:
             parts.append(f"{plural(self.stores_gone, 'store')} not restored")
+        if self.congested:
+            parts.append(f"the traffic may be too much for {listed(self.congested)}")
         if self.already:
             parts.append(f"{plural(self.already, 'other service')} already down")
         return "; ".join(parts)
@@ -527,6 +531,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
     back = [one for one in ordered if one.state not in _GONE]
     down = [one for one in ordered if one.goes_down or one.state in ("shed", "unplaced")]
     losses = [one.loss_ms for one in stores if one.primary_ms is not None]
+    already = before.congestion if before else ()
     return PlanVerdict(
         digest,
         len(outcomes),
@@ -545,6 +550,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         sum(1 for one in every if one not in outcomes and (one.goes_down or one.state in _GONE)),
         sum(1 for one in back if one.goes_down and one.recovery_ms is None),
         sum(1 for one in back if not one.goes_down),
+        tuple(dict.fromkeys(one.name for one in plan.congestion if one not in already)),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from evac import __version__
 from evac.derive.affected import service_graph
 from evac.derive.alternatives import first_of_each
+from evac.derive.congestion import congested_after
 from evac.derive.domains import Topology, loss, topology
 from evac.derive.intervals import bound_instance, interval_paths
 from evac.derive.objectives import rto_of
@@ -20,7 +21,7 @@ from evac.derive.untimed import people_before
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate, Lead
 from evac.model.instance import Instance
-from evac.model.plan import Outcome, Plan
+from evac.model.plan import Congestion, Outcome, Plan
 from evac.model.reason import Reason
 from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario, lose
@@ -103,11 +104,13 @@ def plan(
             known=(digest, derive(estate, scenario, again, tick_ms)),
             beside=beside,
         )
+    congestion = congested_after(topology(estate), scenario)
     return replace(
         made,
         intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})),
-        outcomes=_with_providers(estate, scenario, made.outcomes),
+        outcomes=_with_congestion(congestion, _with_providers(estate, scenario, made.outcomes)),
         passed_over=policy.passed_over,
+        congestion=congestion,
     )
 
 
@@ -146,7 +149,9 @@ def foresee(
         return foresee(estate, scenario, top, replace(policy, passed_over=over))
     movable = {instance.services.id[row] for row in np.flatnonzero(instance.services.movable).tolist()}
     moved = movable.intersection(one.service for one in outcomes)
-    return Foreseen(_with_providers(estate, scenario, outcomes), frozenset(moved))
+    found = _with_providers(estate, scenario, outcomes)
+    congestion = congested_after(top or topology(estate), scenario)
+    return Foreseen(_with_congestion(congestion, found), frozenset(moved))
 
 
 def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) -> tuple[str, ...]:
@@ -186,6 +191,14 @@ def _with_providers(estate: Estate, scenario: Scenario, outcomes: tuple[Outcome,
         replace(one, why=lost[one.service]) if one.service in lost and one.state == "unplaced" else one
         for one in outcomes
     )
+
+
+def _with_congestion(
+    congestion: tuple[Congestion, ...], outcomes: tuple[Outcome, ...]
+) -> tuple[Outcome, ...]:
+    """The outcomes, with a mark at services whose traffic may not get through."""
+    through = {name for one in congestion for name in one.services}
+    return tuple(replace(one, congested=True) if one.service in through else one for one in outcomes)
 
 
 def _counted(

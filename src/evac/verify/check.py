@@ -29,6 +29,7 @@ from evac.model.units import QUANTITY_LIMIT
 from evac.steps.registry import kind_of
 from evac.verify import capacity, order
 from evac.verify.bound import proved
+from evac.verify.congestion import check_congestion
 from evac.verify.derivation import better_again, derived_again
 from evac.verify.doubt import in_doubt
 from evac.verify.needs import check_needs, with_members
@@ -196,6 +197,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
         *check_header(estate, plan),
         *check_needs(estate, plan, frozenset(instance.services.id[row] for row in instance.services.alone)),
         *check_residency(estate, plan),
+        *check_congestion(top, plan),
     )
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps

@@ -208,6 +208,8 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     if assumed := plan_view.assumed_times(plan):
         yield "includes", assumed, "unknown"
     yield "objectives", *_objectives(plan.outcomes)
+    for one in plan.congestion:
+        yield "traffic", f"{one.words}", "unknown" if one.limit is None else "warning"
     outage = " ".join(outage_words(plan))
     if unstated := plan_view.felt(plan, plan.outcomes)[1]:
         as_others = "counted like others in their tier"

@@ -363,8 +363,16 @@ def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
             "back": "-" if o.state in GONE else "away " * (o.service in away) + time_back(o.recovery_ms),
             "rto": "-" if o.rto_ms is None else duration(o.rto_ms),
             "met": {True: "met", False: "missed", None: "-" if o.rto_ms is None else "unknown"}[o.meets_rto],
-            "why": why_words(o.reason, moves.get(o.service)) or _waits_for(o, targets),
+            "why": why_words(o.reason, moves.get(o.service)) or _through(plan, o) or _waits_for(o, targets),
         }
+
+
+def _through(plan: Plan, outcome: Outcome) -> str:
+    """Why it is not known whether a service meets its objective although its recovery is on time."""
+    if outcome.meets_rto is not None or not outcome.congested or outcome.recovery_ms is None:
+        return ""
+    names = [one.name for one in plan.congestion if outcome.service in one.services]
+    return f"too much traffic for {listed(list(dict.fromkeys(names)), 2)}"
 
 
 def _waits_for(outcome: Outcome, targets: dict[str, str]) -> str:
@@ -430,11 +438,25 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
             told.append(f"{number(len(found))} {be} {fate}{whom}.")
             state = "error" if which == "unplaced" else "warning"
     told += _timing(plan, back)
+    if plan.congestion and state == "ok":
+        state = "warning"
     if any(o.meets_rto is False for o in back):
         state = "error"
     if planned.verdict is not None and not planned.verdict.holds:
         return ("Do not use this plan: the independent check rejected it.", *told), "error"
     return tuple(told), state
+
+
+def congestion_words(plan: Plan) -> str:
+    """Which links and ingress may not carry the traffic, and whose; empty if all do."""
+    if not plan.congestion:
+        return ""
+    names = listed(list(dict.fromkeys(one.name for one in plan.congestion)), 3)
+    found = [o for o in plan.outcomes if o.congested and o.rto_ms is not None and o.meets_rto is None]
+    open_ones = [o.service for o in plan.by_weight(found)]
+    meet = "meets its" if len(open_ones) == 1 else "meet their"
+    more = f"; it is unknown whether {listed(open_ones, 3)} {meet} RTO" if open_ones else ""
+    return f"the traffic after the loss may be too much for {names}{more}"
 
 
 def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
@@ -448,6 +470,8 @@ def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
     late = sum(1 for o in back if o.meets_rto is False)
     if late:
         yield f"{number(late)} {'comes' if late == 1 else 'come'} back later than promised."
+    if words := congestion_words(plan):
+        yield f"{words[:1].upper()}{words[1:]}."
     if assumed := assumed_times(plan):
         yield f"{assumed[:1].upper()}{assumed[1:]}."
 

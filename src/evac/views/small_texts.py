@@ -243,13 +243,11 @@ def odds_words(plan: Plan, found: Simulation) -> str:
     stated = sum(o.rto_ms is not None for o in plan.outcomes)
     if not stated:
         return "no affected service has an RTO"
-    timed = sum(s.meets_rto_permille is not None for s in found.services)
-    played = {s.service for s in found.services}
-    safe = (
-        timed
-        - len(at_risk(found))
-        + sum(o.meets_rto is True for o in plan.outcomes if o.service not in played)
-    )
+    risky, played = {s.service for s in at_risk(found)}, {s.service for s in found.services}
+    timely = {s.service for s in found.services if s.meets_rto_permille is not None} - risky
+    congested = {o.service for o in plan.outcomes if o.congested}
+    safe = len(timely - congested)
+    safe += sum(o.meets_rto is True for o in plan.outcomes if o.service not in played)
     total = plural(stated, "service")
     words = f"{number(safe)} of {total} {'meets its' if stated == 1 else 'meet their'} RTO"
     words += " in at least 99 % of the trials"
@@ -257,6 +255,7 @@ def odds_words(plan: Plan, found: Simulation) -> str:
     unknown = sum(
         bool(s.untimed) and s.rto_ms is not None for s in found.services if s.service not in unjudged
     )
+    unknown += len(timely & congested)
     open_ones = sum(o.rto_ms is not None and o.service in unjudged for o in plan.outcomes)
     down = sum(o.rto_ms is not None and o.state in GONE for o in plan.outcomes) - open_ones
     parts = [f"{number(unknown)} unknown"] if unknown else []

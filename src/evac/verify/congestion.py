@@ -1,0 +1,145 @@
+"""What the plan says about links and ingress that carry too little, computed again one service at a time.
+
+With fractions, so that no rounding is shared with `derive`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from evac.derive.affected import service_graph
+from evac.derive.domains import Topology, site_of_replicas
+from evac.derive.pools import replicas_running
+from evac.model.estate import Service
+from evac.model.plan import MEASURES, Congestion, Measure, Plan
+from evac.verify.needs import with_members
+from evac.verify.reading import Violation
+
+Amounts = defaultdict[int, int]
+"""Denominator -> sum of numerators."""
+
+
+def check_congestion(top: Topology, plan: Plan) -> list[Violation]:
+    """F19: the plan names every link and ingress that is too small or may be, and marks every service whose
+    traffic comes through one.
+    """
+    found, wanted = list[Violation](), {(one.at, one.measure): one for one in _congestion(top, plan)}
+    said = {(one.at, one.measure): one for one in plan.congestion}
+    if list(said) != sorted(said) or len(said) != len(plan.congestion):
+        found.append(Violation("F1", plan.name, "its congested links and ingress are not in order"))
+    for key in sorted(wanted.keys() | said.keys()):
+        if wanted.get(key) != said.get(key):
+            where = " - ".join(key[0])
+            words = f"the plan does not say what arrives there ({key[1]}), and what it can carry"
+            found.append(Violation("F19", where, words))
+    through = {name for one in wanted.values() for name in one.services}
+    for outcome in plan.outcomes:
+        if outcome.congested != (outcome.service in through):
+            words = "comes" if not outcome.congested else "does not come"
+            found.append(
+                Violation("F19", outcome.service, f"its traffic {words} through a congested link or ingress")
+            )
+    return found
+
+
+def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
+    estate, names = top.estate, {site.id for site in top.estate.sites}
+    if plan.scenario.kind not in ("lose", "evacuate"):
+        return []
+    lost = with_members(estate, {*plan.scenario.domains, *estate.lost}) & names
+    if not lost:
+        return []
+    left = _running(top, names - lost)
+    found = []
+    for measure in MEASURES:
+        found += _ingress(top, left, lost, measure)
+        found += _links(top, left, measure)
+    return sorted(found, key=lambda one: (one.at, one.measure))
+
+
+def _running(top: Topology, sites: Iterable[str]) -> list[dict[str, int]]:
+    """For each service, its replicas at these sites; one each where it runs if no number is known."""
+    estate, replicas, left = top.estate, replicas_running(top), set(sites)
+    found = [dict[str, int]() for _ in estate.services]
+    pairs = np.stack((replicas.service.astype(np.int64), site_of_replicas(top)), axis=1)
+    kinds, kind = np.unique(pairs, axis=0, return_inverse=True)
+    counts = np.zeros(len(kinds), np.int64)
+    np.add.at(counts, kind.reshape(-1), replicas.count)
+    for (service, site), count in zip(kinds.tolist(), counts.tolist(), strict=True):
+        if count and site >= 0 and estate.sites[site].id in left:
+            found[service][estate.sites[site].id] = count
+    placed = set(estate.replicas.service[estate.replicas.count > 0].tolist())
+    for row, service in enumerate(estate.services):
+        if row not in placed:
+            found[row] = dict.fromkeys(left.intersection(service.sites), 1)
+    return found
+
+
+def _ingress(top: Topology, left: list[dict[str, int]], lost: set[str], measure: Measure) -> list[Congestion]:
+    estate = top.estate
+    limits = {
+        site.id: site.ingress_mbps if measure == "bandwidth" else site.ingress_connections
+        for site in estate.sites
+        if site.role != "witness" and site.id not in lost
+    }
+    if all(limit is None for limit in limits.values()):
+        return []
+    loads, through = {site: Amounts(int) for site in limits}, {site: list[str]() for site in limits}
+    for service, running in zip(estate.services, left, strict=True):
+        here = {site: count for site, count in running.items() if site in limits}
+        here = here or dict.fromkeys(limits, 1)
+        peak = _peak(service, measure)
+        comes = service.traffic.kind is not None or bool(service.people) if peak is None else peak > 0
+        whole = sum(here.values())
+        for site, count in here.items():
+            loads[site][whole] += (peak or 0) * count
+            if comes:
+                through[site].append(service.id)
+    found = ((site, _rounded(loads[site]), limits[site]) for site in limits)
+    return [
+        Congestion((site,), measure, load, limit, tuple(sorted(through[site])))
+        for site, load, limit in found
+        if load > (0 if limit is None else limit)
+    ]
+
+
+def _links(top: Topology, left: list[dict[str, int]], measure: Measure) -> list[Congestion]:
+    estate = top.estate
+    limits = {
+        link.ends: link.bandwidth_mbps if measure == "bandwidth" else link.connections
+        for link in estate.links
+    }
+    if all(limit is None for limit in limits.values()):
+        return []
+    loads: Mapping[tuple[str, str], Amounts] = {ends: Amounts(int) for ends in limits}
+    through: Mapping[tuple[str, str], set[str]] = {ends: set() for ends in limits}
+    graph = service_graph(estate)
+    for row, service in enumerate(estate.services):
+        peak = _peak(service, measure)
+        for needed in graph.hard[row] if peak else ():
+            hosts = left[needed].keys()
+            for site in left[row].keys() - hosts:
+                for other in hosts:
+                    ends = (site, other) if (site, other) in limits else (other, site)
+                    if ends in limits:
+                        loads[ends][sum(left[row].values()) * len(hosts)] += (peak or 0) * left[row][site]
+                        through[ends].add(service.id)
+    found = ((ends, _rounded(loads[ends]), limits[ends]) for ends in limits)
+    return [
+        Congestion(ends, measure, load, limit, tuple(sorted(through[ends])))
+        for ends, load, limit in found
+        if load > (0 if limit is None else limit)
+    ]
+
+
+def _peak(service: Service, measure: Measure) -> int | None:
+    return service.traffic.mbps if measure == "bandwidth" else service.traffic.connections
+
+
+def _rounded(amounts: Mapping[int, int]) -> int:
+    return math.ceil(sum((Fraction(amount, share) for share, amount in amounts.items()), Fraction(0)))
