@@ -25,7 +25,7 @@ from evac.derive.pools import replicas_off
 from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict, ProofRecord
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
-from evac.model.fleet import ON_SERVER, BoolColumn
+from evac.model.fleet import ON_POOL, ON_SERVER, BoolColumn
 from evac.model.records import dataclass
 
 
@@ -339,7 +339,9 @@ def _why_off(context: Context, service: int, number: int) -> Reason:
     replicas = estate.replicas
     off = (replicas_off(context.impacts.top) > 0) & (replicas.service == service)
     servers = np.unique(replicas.target[off & (replicas.kind == ON_SERVER)]).astype(np.int32)
-    names = listed(estate.fleet.server_names(servers[:3]), count=len(servers))
+    pools = np.unique(replicas.target[off & (replicas.kind == ON_POOL)]).tolist()
+    places = [*estate.fleet.server_names(servers[:3]), *(estate.pools[row].id for row in pools)]
+    names = listed(places[:3], count=len(servers) + len(pools))
     left, n = context.impacts.left(number, service), int(context.impacts.presence.n[service])
     return Reason("servers-off", loss, replicas=left, of=n, servers=names)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from evac.derive.domains import Topology, site_of
 from evac.derive.homing import place_name
 from evac.derive.pools import places_off, replicas_running
 from evac.model.errors import UnknownDomain
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, Fleet, Replicas, np
+from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, Fleet, Replicas, np
 
 
 class PlaceCounts:
@@ -72,9 +72,22 @@ class PlacedOff:
     def __init__(self, top: Topology, counts: PlaceCounts) -> None:
         self._top, self._counts = top, counts
 
-    def servers(self, places: Iterable[str]) -> set[str]:
-        """Those of some servers that are off. What starts there shows that they are on."""
-        return _are_off(self._top, self._top.estate.fleet, set(places))
+    def servers(self, places: Iterable[str], on: Collection[str]) -> set[str]:
+        """The servers of some places that are off: what starts there shows that they are on. Of a pool, all
+        that are not condemned, because nobody knows on which of them it started; none if some were booted or
+        seen on. on: these.
+        """
+        off = _are_off(self._top, self._top.estate.fleet, set(places))
+        found = {place: self._of_place(place) for place in off}
+        return {server for servers in found.values() if set(servers).isdisjoint(on) for server in servers}
+
+    def _of_place(self, place: str) -> list[str]:
+        """A server, or the servers of a pool."""
+        if place not in self._top.pool_index:
+            return [place]
+        fleet, row = self._top.estate.fleet, self._top.pool_index[place]
+        mine = np.flatnonzero((fleet.pool == row) & (fleet.state != CONDEMNED))
+        return fleet.server_names(mine.astype(np.int32))
 
     def stay(self, placed: Mapping[str, dict[str, int]], servers: Mapping[str, bool]) -> None:
         """Places them there again after the run, as many as are missing, unless their server is on now.
@@ -84,7 +97,8 @@ class PlacedOff:
             before, running = self._counts.of(service), self._counts.running(service)
             missing = sum(before.values()) - sum(now.values())
             for place, count in before.items():
-                waits = 0 if place in running or servers.get(place) else min(count, max(missing, 0))
+                is_on = place in running or any(servers.get(one) for one in self._of_place(place))
+                waits = 0 if is_on else min(count, max(missing, 0))
                 if waits:
                     now[place] = now.get(place, 0) + waits
                     missing -= waits

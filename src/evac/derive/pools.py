@@ -147,7 +147,9 @@ def replicas_lost(
 
 
 def replicas_off(top: Topology) -> IntColumn:
-    """(K,) replicas of each binding that do not run, because their server is dark or condemned."""
+    """(K,) replicas of each binding that do not run, because their server, or every known server of their
+    pool, is dark or condemned.
+    """
 
     def work() -> IntColumn:
         replicas = top.estate.replicas
@@ -158,12 +160,29 @@ def replicas_off(top: Topology) -> IntColumn:
 
 
 def places_off(top: Topology, fleet: Fleet, kind: CodeColumn, target: IndexColumn) -> BoolColumn:
-    """(K,) places where nothing runs, because their server is dark or condemned. fleet: the servers of the
-    estate, in a state that may differ from its own.
+    """(K,) places where nothing runs, because their server, or every known server of the pool, is dark or
+    condemned. fleet: the servers of the estate, in a state that may differ from its own.
     """
-    off: BoolColumn = kind == ON_SERVER
+    off, pools = kind == ON_SERVER, kind == ON_POOL
     off[off] = np.isin(fleet.state[target[off]], (DARK, CONDEMNED))
+    if pools.any():
+        count = len(top.estate.pools)
+        now = pools_now_off(top) if fleet is top.estate.fleet else pools_off(fleet, count)
+        off[pools] = now[target[pools]]
     return off
+
+
+def pools_now_off(top: Topology) -> BoolColumn:
+    """(P,) pools of an estate that are off."""
+    return top.once("pools off", lambda: pools_off(top.estate.fleet, len(top.estate.pools)))
+
+
+def pools_off(fleet: Fleet, count: int) -> BoolColumn:
+    """(count,) pools whose known servers are all dark or condemned; not those without known servers."""
+    known = fleet.pool >= 0
+    on = known & np.isin(fleet.state, (SERVING, SPARE))
+    had, left = (np.bincount(fleet.pool[some], minlength=count) for some in (known, on))
+    return np.asarray((had > 0) & (left == 0), np.bool_)
 
 
 def replicas_running(top: Topology) -> Replicas:
@@ -364,13 +383,21 @@ def pool_capacities(
 ) -> tuple[list[list[int]], IntColumn]:
     """(capacity of each pool without its dark servers, capacity of each chosen server): dark servers
     contribute by their size, or equally if sizes are unknown. A pool that loses some of its servers keeps the
-    rest; in a failback, the lost part.
+    rest; in a failback, the lost part. A pool whose known servers are all off has none, unless it is being
+    restored.
     """
     fleet, found = top.estate.fleet, []
     capacity = np.where(fleet.capacity_known[chosen], fleet.capacity[chosen], 0)
     rising = np.zeros(len(fleet), np.bool_)
     rising[chosen[bring_up]] = True
+    off = pools_now_off(top).copy()
+    if scenario.kind == "restore":
+        off &= ~lost.pools
+        off[list(pool_shares(top, lost))] = False
     for number in pool_rows:
+        if off[number]:
+            found.append([0] * RESOURCE_COUNT)
+            continue
         live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
         part = _pool_capacity(top, number, live, unknown)
         if scenario.kind != "restore":

@@ -190,8 +190,6 @@ def _bare_rows(
     if scenario.kind == "restore":
         dark = dark | lost.servers
         rises = lost.servers & (fleet.state != CONDEMNED)
-    if scenario.kind == "failback":
-        dark = np.zeros(len(fleet), np.bool_)
     feed_group = feed_groups(top)[fleet.rack] if len(top.estate.racks) else np.full(len(fleet), -1, np.int32)
     feed_group = np.where(fleet.rack >= 0, feed_group, -1).astype(np.int32)
     powered = with_power(top, energy)

@@ -376,17 +376,17 @@ def moved(
     top, leaves = topology(estate), scenario.kind in _LEAVES
     lost, counts = lost_in(top, scenario), PlaceCounts(top)
     inside, steps = _Inside(top, lost), dict[str, tuple[str, int]]()
-    off = PlacedOff(top, counts)
+    off, done = PlacedOff(top, counts), tuple(done)
+    on = {*scenario.on, *(one.step.target for one in done if kind_of(one.step.kind).boots)}
     draft = Draft(counts.running, inside, lambda place: pool_of_server(top, place), estate.traffic)
-    if scenario.kind == "restore" and (found := tuple(done)):
-        done = found
+    if scenario.kind == "restore" and done:
         for row in np.unique(estate.replicas.service[replicas_lost(top, lost) > 0]).tolist():
             draft.leave(estate.services[row].id)
     for one in done:
         kind_of(one.step.kind).after(draft, one.step, one.to)
         steps[one.step.target] = (one.step.id, one.at_ms)
         if kind_of(one.step.kind).replicas > 0:
-            draft.servers |= dict.fromkeys(off.servers(place for place, _ in one.step.servers), True)
+            draft.servers |= dict.fromkeys(off.servers((place for place, _ in one.step.servers), on), True)
     off.stay(draft.placed, draft.servers)
     if scenario.kind in _LEAVES and (scenario.kind == "lose" or phase in SUCCEEDED):
         in_part = _of_pools_in_part(top, lost)
@@ -400,7 +400,7 @@ def moved(
             draft.traffic[service] = estate.traffic.get(service) or tuple(sorted(sites))
     servers = draft.servers
     if scenario.kind == "restore" and phase in SUCCEEDED:
-        servers = _after_restore(estate.fleet, lost, scenario, servers)
+        servers = _after_restore(estate, lost, scenario, servers)
     stores = {store.id: store for store in estate.stores}
     for name in sorted(draft.rebuilt.keys() & stores.keys()):
         there = draft.placed.get(draft.rebuilt[name]) or counts.of(draft.rebuilt[name])
@@ -482,15 +482,24 @@ def _with_waiting(
 
 
 def _after_restore(
-    fleet: Fleet, lost: Loss, scenario: Scenario, booted: Mapping[str, bool]
+    estate: Estate, lost: Loss, scenario: Scenario, booted: Mapping[str, bool]
 ) -> dict[str, bool]:
-    """Restored servers that were booted, or seen on, are on."""
-    found = dict(booted)
+    """Restored servers that were booted, or seen on, are on. So is a pool that no boot brings up, because no
+    class in it states a boot time: the restore counted on it.
+    """
+    fleet, found = estate.fleet, dict(booted)
     on = {*booted, *scenario.on}
-    rows = np.flatnonzero(lost.servers & (fleet.state != CONDEMNED)).astype(np.int32)
-    for name in fleet.server_names(rows):
-        found[name] = name in on
-    return found
+    back = lost.servers & (fleet.state != CONDEMNED)
+    timed = np.array([*(one.boot_ms is not None for one in estate.classes), False], np.bool_)
+    waits = np.ones(len(estate.pools) + 1, np.bool_)
+    waits[fleet.pool[back & ~timed[fleet.server_class]]] = False
+    waits[fleet.pool[back & timed[fleet.server_class]]] = True
+    rows = np.flatnonzero(back).astype(np.int32)
+    names = fleet.server_names(rows)
+    seen = np.array([name in on for name in names], np.bool_)
+    waits[fleet.pool[rows[seen]]] = True
+    waits[-1] = True
+    return found | dict(zip(names, (seen | ~waits[fleet.pool[rows]]).tolist(), strict=True))
 
 
 def _roles(

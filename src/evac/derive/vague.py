@@ -107,17 +107,21 @@ def vague_amounts(
     lost: Loss,
     unsure: Mapping[int, str],
 ) -> Vague:
-    """The unknown amounts in the rows of a loss, evacuation or restore: servers, pools, sites without either.
+    """The unknown amounts in the rows of a loss, evacuation or restore: servers, pools, sites without either;
+    in those of a failback, servers that may not get power.
 
     capacity (N, R) and owners (N,): of pools and sites, and their paths. home: (V,) rows of a restored
     domain: what returns home fits there, as it did before. lost: servers behind a feed that may trip count as
     capacity of unknown size. unsure: dark row -> path of the load without which it may not get power.
     """
+    asked = [any(s.demand[resource] for s in top.estate.services) for resource in range(RESOURCE_COUNT)]
     if scenario.kind not in ("lose", "evacuate", "restore"):
-        return Vague()
+        boots = {
+            row: tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r]) for row, path in unsure.items()
+        }
+        return Vague(MappingProxyType({}), MappingProxyType(boots))
     demand, (servers, full) = vague_demand(top), crowded(top)
     first = len(chosen)
-    asked = [any(s.demand[resource] for s in top.estate.services) for resource in range(RESOURCE_COUNT)]
     rows: dict[int, tuple[tuple[int, str], ...]] = {}
     for number, (amounts, owner) in enumerate(zip(capacity.tolist(), owners, strict=True), first):
         missing = tuple(

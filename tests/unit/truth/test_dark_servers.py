@@ -13,10 +13,11 @@ from bench.random_estates import strange_estate
 from evac.audit import audit
 from evac.audit.context import Context, why_degraded, why_down
 from evac.audit.impacts.all_losses import DEGRADED, FATES
+from evac.derive.pools import pools_off
 from evac.derive.situation import estate_after
 from evac.estate import check as check_estate
 from evac.model.estate import Estate
-from evac.model.fleet import CONDEMNED, DARK, ON_SERVER
+from evac.model.fleet import CONDEMNED, DARK, ON_SERVER, SPARE
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import foresee, plan
 from evac.verify import check
@@ -199,3 +200,100 @@ def test_an_evacuation_stops_nothing_that_does_not_run_there(tmp_path: Path) -> 
     without = replace(stop, steps=tuple(one for one in stop.steps if one.kind != "stop"))
     assert "F25" in {one.rule for one in check(estate, without).violations}
     assert "stop" not in {step.kind for step in plan(estate, Scenario("evacuate", ("b",))).steps}
+
+
+POOLS = """
+name: dark
+sites: {a: {}, b: {}, c: {}}
+classes: {node: {cpu: 16 cores, memory: 64 GiB BOOT}}
+pools: {a-k8s: {site: a}, b-k8s: {site: b, cpu: 64 cores, memory: 256 GiB}, c-k8s: {site: c}}
+services:
+  shop: {people: 10, rto: 2 min, share: 50 %, start: 10 s, demand: {cpu: 4 cores, memory: 1 GiB},
+         replicas: {a-k8s: 1, b-k8s: 1}, traffic: {kind: dns, change: 5 s, ttl: 1 s}}
+"""
+
+
+def pools_of(folder: Path, state: str, reserve: str = "serving", boot: str = "") -> Estate:
+    """b-k8s has two known servers, and states more than they have."""
+    nodes = ("n1,a,,node,serving,a-k8s", f"n4,c,,node,{reserve},c-k8s")
+    rows = servers(*nodes, *(f"{name},b,,node,{state},b-k8s" for name in ("n2", "n3")))
+    return written(folder, POOLS.replace(" BOOT", boot), servers=rows)
+
+
+@pytest.mark.parametrize("state", ["dark", "condemned"])
+def test_nothing_runs_in_a_pool_whose_servers_are_all_off(
+    tmp_path: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever capacity it states."""
+    made = plan(pools_of(tmp_path, "serving"), lose("a"))
+    assert [(o.state, o.recovery_ms) for o in made.outcomes] == [("restored", 6_000)]
+    estate = pools_of(tmp_path, state)
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    assert [(o.state, o.recovery_ms) for o in made.outcomes] == [("restored", 16_000)]
+    assert {name for step in made.steps if step.kind == "start" for name, _ in step.servers} == {"c-k8s"}
+    alone = pools_of(tmp_path, state, "condemned")
+    (left,) = plan(alone, lose("a")).outcomes
+    assert left.state == "unplaced"
+    assert fate(alone, "a", monkeypatch) <= {"lost", "not proved"}
+    off = "1 of 2 replicas run, the others are on servers that are off: b-k8s"
+    assert reason(alone, "c") == off
+    (found,) = [d for d in check_estate(tmp_path).diagnostics if d.code == "replicas-on-dark-server"]
+    assert (found.severity, found.place.file) == ("warning", "estate.yaml")
+    assert found.message == "no server of 'b-k8s' is on, so the replicas placed in it count as down"
+
+
+def test_one_server_that_is_on_makes_a_pool_run(tmp_path: Path) -> None:
+    estate = pools_of(tmp_path, "dark")
+    state = estate.fleet.state.copy()
+    state[estate.fleet.server_names(np.arange(4, dtype=np.int32)).index("n3")] = SPARE
+    made = plan(replace(estate, fleet=replace(estate.fleet, state=state)), lose("a"))
+    assert [(o.state, o.recovery_ms) for o in made.outcomes] == [("restored", 6_000)]
+
+
+@pytest.mark.parametrize("boot", ["", ", boot: 3 min, boot_odds: 100 %"])
+def test_a_restored_pool_is_on(tmp_path: Path, boot: str) -> None:
+    """Once its servers were booted, or if no boot brings them up, as the restore counted on it."""
+    estate = pools_of(tmp_path, "serving", boot=boot)
+    lost = estate_after(estate, plan(estate, lose("b")))
+    assert pools_off(lost.fleet, 3).tolist() == [False, True, False]
+    made = plan(lost, Scenario("restore", ("b",)))
+    assert check(lost, made).holds
+    assert {step.target for step in made.steps if step.kind == "boot"} == ({"n2", "n3"} if boot else set())
+    now = replace(estate_after(lost, made), lost=())
+    assert not pools_off(now.fleet, 3).any()
+    home = plan(now, Scenario("failback", ("b",)))
+    assert check(now, home).holds
+    assert {place for step in home.steps if step.kind == "start" for place, _ in step.servers} == {"b-k8s"}
+
+
+def test_a_failback_starts_nothing_in_a_pool_that_is_off(tmp_path: Path) -> None:
+    estate = pools_of(tmp_path, "serving")
+    now = estate_after(estate, plan(estate, lose("b")))
+    now = replace(now, lost=())
+    made = plan(now, Scenario("failback", ("b",)))
+    assert check(now, made).holds
+    assert {step.kind for step in made.steps}.isdisjoint({"start", "stop"})
+    assert [(one.service, one.state) for one in made.outcomes] == [("shop", "degraded")]
+
+
+def test_a_failback_boots_the_server_that_it_starts_on(tmp_path: Path) -> None:
+    """The server at home is off; without a boot time nothing starts there."""
+    rows = servers("s1,a,,web,serving,", "s2,b,,web,dark,", "s3,c,,web,spare,")
+    for known in (True, False):
+        text = ESTATE if known else ESTATE.replace("boot: 3 min, ", "")
+        home = written(
+            tmp_path / str(known), text, servers=rows, replicas="service,target,count\nshop,s2,1\n"
+        )
+        now = replace(estate_after(home, plan(home, lose("a"))), lost=())
+        made = plan(now, Scenario("failback", ("b",)))
+        assert check(now, made).holds
+        work = [step.kind for step in made.steps if step.kind in ("boot", "start", "stop")]
+        assert work == (["boot", "start", "stop"] if known else [])
+        if known:
+            boot, start = (next(s for s in made.steps if s.kind == kind) for kind in ("boot", "start"))
+            assert start.start_ms >= boot.end_ms
+            assert boot.id in start.after
+            less = replace(made, steps=tuple(step for step in made.steps if step.kind != "boot"))
+            assert not check(now, less).holds
+        assert [place for place, _ in _placed(estate_after(now, made))] == ["s2" if known else "s3"]

@@ -16,7 +16,7 @@ from evac.audit.impacts.losses import losses
 from evac.derive.affected import counts_by_service
 from evac.derive.domains import Loss, loss, topology
 from evac.derive.homing import way_home
-from evac.derive.pools import replicas_lost
+from evac.derive.pools import replicas_lost, replicas_off
 from evac.model.estate import Estate
 from evac.model.fleet import ON_POOL, ON_SERVER, Replicas
 from evac.model.plan import Outcome, Plan
@@ -173,7 +173,8 @@ def test_audit_and_planning_take_the_same_of_any_pool(seed: int) -> None:
         worst, least = replicas_lost(top, gone), replicas_lost(top, gone, good=True)
         assert (least <= worst).all()
         assert (worst <= estate.replicas.count).all()
-        taken = counts_by_service(estate.replicas, worst, len(estate.services))
+        down = np.maximum(worst, replicas_off(top))  # in pools that are off, after any loss
+        taken = counts_by_service(estate.replicas, down, len(estate.services))
         assert found.lost[number].tolist() == taken.tolist()
         made = plan(estate, lose(*members))
         verdict = check(estate, made)

@@ -17,7 +17,7 @@ from evac.derive.domains import loss, topology
 from evac.derive.limits import stated_budgets
 from evac.derive.tripping import tripped
 from evac.model.estate import Estate
-from evac.model.scenario import lose
+from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 from evac.verify import check
 from tests.unit.truth.written import written
@@ -260,3 +260,16 @@ def test_unknown_power_never_improves_a_verdict(seed: int, draw: int) -> None:
     still = np.isin(after.fate, (LOST, NOT_PROVED, SHED, UNKNOWN))
     assert not stated_budgets(topology(estate)) or (still | ~bad).all()
     assert list(contradictions(vague)) == []
+
+
+@pytest.mark.parametrize(("watts", "state"), [(KNOWN, "restored"), ("", "unknown")])
+def test_a_failback_boots_next_to_unknown_power_only_with_a_doubt(
+    tmp_path: Path, watts: str, state: str
+) -> None:
+    now = estate_of(tmp_path, watts, "FEED", "dark")
+    target = now.fleet.server_names(np.arange(4, dtype=np.int32)).index("s3")
+    home = replace(now.replicas, target=np.full(1, target, np.int32))
+    made = plan(replace(now, home=home), Scenario("failback", ("b",)))
+    assert check(replace(now, home=home), made).holds
+    assert [step.target for step in made.steps if step.kind == "boot"]
+    assert [one.state for one in made.outcomes] == [state]

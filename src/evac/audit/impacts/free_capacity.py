@@ -26,7 +26,7 @@ from evac.audit.impacts.losses import Rows
 from evac.derive.domains import Topology, may_run_at
 from evac.derive.limits import less_margin, stated_budgets
 from evac.derive.objectives import audience
-from evac.derive.pools import replicas_running
+from evac.derive.pools import pools_now_off, replicas_running
 from evac.derive.vague import crowded, held_by_pools, vague_demand
 from evac.model.estate import Service
 from evac.model.fleet import (
@@ -271,8 +271,12 @@ def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:
 
 
 def pool_capacity(top: Topology, number: int) -> list[int | None]:
-    """Totals of a declared pool; from its member servers if no total is stated."""
+    """Totals of a declared pool; from its member servers if no total is stated. Nothing if all its known
+    servers are off.
+    """
     estate = top.estate
+    if pools_now_off(top)[number]:
+        return [0] * RESOURCE_COUNT
     live = (estate.fleet.pool == number) & np.isin(estate.fleet.state, (SERVING, SPARE))
     found: list[int | None] = []
     for resource, total in enumerate(estate.pools[number].capacity):

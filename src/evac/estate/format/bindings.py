@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from evac.derive.pools import pools_off
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import Reader
 from evac.model.diagnostic import Place
@@ -108,6 +109,18 @@ def _check_servers_are_on(fleet: Fleet, rows: ReplicaRows, problems: Problems) -
     )
 
 
+def _check_pools_are_on(fleet: Fleet, rows: ReplicaRows, pools: tuple[Any, ...], reader: Reader) -> None:
+    placed = rows.replicas.target[(rows.replicas.kind == ON_POOL) & (rows.replicas.count > 0)]
+    off = pools_off(fleet, len(pools))
+    for row in np.unique(placed[off[placed]]).tolist():
+        reader.problems.add(
+            "replicas-on-dark-server",
+            f"no server of {shown(pools[row].id)} is on, so the replicas placed in it count as down",
+            Place(*reader.places[f"pools/{pools[row].id}"]),
+            "correct the state of its servers, or place the replicas where they run",
+        )
+
+
 def with_counts(services: tuple[Service, ...], rows: ReplicaRows, reader: Reader) -> tuple[Service, ...]:
     """Services with nominal counts filled in from the table; notes counts that differ."""
     if rows.table is None:
@@ -146,6 +159,7 @@ def check_room(
     """
     replicas = rows.replicas
     _check_servers_are_on(servers.fleet, rows, reader.problems)
+    _check_pools_are_on(servers.fleet, rows, pools, reader)
     _check_spread(services, rows, reader.problems)
     demand = np.array([[amount or 0 for amount in s.demand] for s in services], np.float64).reshape(-1, 4)
     fleet = servers.fleet

@@ -211,7 +211,8 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "replicas-on-dark-server",
         _SENSE,
-        "Replicas are placed on a server that is dark or condemned. They count as down.",
+        "Replicas are placed on a server, or in a pool of servers, that are dark or condemned. They count as "
+        "down.",
     ),
     (
         "replicas-exceed-servers",
