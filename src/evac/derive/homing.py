@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from evac.derive.affected import counts_by_service, sites_left
 from evac.derive.domains import Loss, Topology, lost_now, server_row, site_of_replicas
 from evac.derive.pools import replicas_lost, replicas_off, replicas_running
-from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np, pools_of
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
 from evac.model.records import dataclass
 
@@ -35,13 +36,12 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
         here = replicas_lost(top, lost)
         missing, total = counts_by_service(now, here, services), counts_by_service(now, now.count, services)
         return WayHome(missing, total, sites_left(top, here), ())
-    now = replicas_running(top)  # what is placed on a server that is off is neither there nor elsewhere
+    now = _running(top, lost)
     belongs = counts_by_service(home, replicas_lost(top, lost, replicas=home), services)
     here = replicas_lost(top, lost, replicas=now)
     there = counts_by_service(now, here, services)
-    short = _short_of_home(top, now, home)
-    missing = np.minimum(np.maximum(0, belongs - there), short)
-    elsewhere = _users_elsewhere(top, home)
+    missing = np.minimum(np.maximum(0, belongs - there), _short_of_home(top, now, home))
+    short, elsewhere = _short_of_home(top, now, home, by_site=True), _users_elsewhere(top, home)
     leaves = (missing > 0) | ((belongs > 0) & (short == 0) & elsewhere)
     total = counts_by_service(home, home.count, services)
     over = np.array([service.id in estate.surplus for service in estate.services], np.bool_)
@@ -50,7 +50,18 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     known = (gone == 0) & ~elsewhere & ~unsure  # nobody asks about sites that the failback does not name
     stops = leaves | (((belongs > 0) | known) & (short == 0) & over)
     surplus = counts_by_service(now, now.count, services) + missing - total
-    return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, stops, surplus))
+    stays = _stay_at_site(top, lost, now, home)
+    return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, stops, surplus, stays))
+
+
+def _running(top: Topology, lost: Loss) -> Replicas:
+    """What runs now: nothing on servers that are off, nor what waits in domains that were lost before and do
+    not return; it is neither at home nor elsewhere.
+    """
+    now = replicas_running(top)
+    gone = replicas_lost(top, lost_now(top), replicas=now)
+    gone[replicas_lost(top, lost, replicas=now) > 0] = 0
+    return replace(now, count=(now.count - gone).astype(now.count.dtype)) if gone.any() else now
 
 
 def runs_there(top: Topology, lost: Loss) -> frozenset[int]:
@@ -84,11 +95,13 @@ def _users_elsewhere(top: Topology, home: Replicas) -> BoolColumn:
     return np.array([not known.issuperset((name, at) for at in to) for name, to in sent], np.bool_)
 
 
-def _short_of_home(top: Topology, now: Replicas, home: Replicas) -> IntColumn:
-    """(S,) replicas that places at home have less than declared; a pool runs them on any of its servers."""
-    short = Counter(dict.fromkeys(_keys(top, home), 0))
+def _short_of_home(top: Topology, now: Replicas, home: Replicas, by_site: bool = False) -> IntColumn:
+    """(S,) replicas that places at home have less than declared; a pool runs them on any of its servers.
+    by_site: all servers of a site that no pool owns are one place.
+    """
+    short = Counter(dict.fromkeys(_keys(top, home, by_site), 0))
     for replicas, sign in ((home, 1), (now, -1)):
-        for key, count in zip(_keys(top, replicas), replicas.count.tolist(), strict=True):
+        for key, count in zip(_keys(top, replicas, by_site), replicas.count.tolist(), strict=True):
             short[key] += sign * count
     found = np.zeros(len(top.estate.services), np.int64)
     for key, count in short.items():
@@ -96,20 +109,52 @@ def _short_of_home(top: Topology, now: Replicas, home: Replicas) -> IntColumn:
     return found
 
 
+def _stay_at_site(top: Topology, lost: Loss, now: Replicas, home: Replicas) -> Counter[_Key]:
+    """(service, kind, place) -> replicas that are at home on other servers of their site than the files name,
+    for sites where nothing returns.
+    """
+    returns = np.zeros(len(top.estate.sites) + 1, np.bool_)
+    returns[top.estate.fleet.site[lost.servers]] = True
+    wanted, exact = Counter[_Key](), Counter[_Key]()
+    rows = zip(_keys(top, home), _keys(top, home, True), _sites(top, home), home.count.tolist(), strict=True)
+    for key, at_site, site, count in rows:
+        exact[key] += count
+        wanted[at_site] += 0 if returns[site] else count
+    rows = zip(_keys(top, now), _keys(top, now, True), _sites(top, now), now.count.tolist(), strict=True)
+    for key, at_site, _, count in rows:
+        stays = min(count, exact[key])
+        exact[key] -= stays
+        wanted[at_site] -= stays
+    return wanted
+
+
+def _sites(top: Topology, replicas: Replicas) -> list[int]:
+    return [int(site) for site in site_of_replicas(top, replicas).tolist()]
+
+
 def _leaving(
-    top: Topology, now: Replicas, home: Replicas, here: BoolColumn, stops: BoolColumn, surplus: IntColumn
+    top: Topology,
+    now: Replicas,
+    home: Replicas,
+    here: BoolColumn,
+    stops: BoolColumn,
+    surplus: IntColumn,
+    at_site: Counter[_Key],
 ) -> tuple[Leaving, ...]:
     """For services that return or have too many replicas since a run: replicas in excess of home's number at
-    their places, in the order of the table. stops: (S,) these services.
+    their places, in the order of the table. stops: (S,) these services. at_site: see `_stay_at_site`.
     """
-    declared = Counter[tuple[int, int, int]]()
+    declared = Counter[_Key]()
     for key, count in zip(_keys(top, home), home.count.tolist(), strict=True):
         declared[key] += count
     found: dict[int, dict[str, int]] = {}
-    for row, key in enumerate(_keys(top, now)):
+    for row, (key, wide) in enumerate(zip(_keys(top, now), _keys(top, now, True), strict=True)):
         service, left, count = key[0], int(surplus[key[0]]), int(now.count[row])
         stays = min(count, declared[key])
         declared[key] -= stays
+        if more := max(0, min(count - stays, at_site[wide])):
+            at_site[wide] -= more
+            stays += more
         if here[row] or left <= 0 or not stops[service]:
             continue
         if over := min(left, count - stays):
@@ -119,11 +164,21 @@ def _leaving(
     return tuple(Leaving(service, tuple(sorted(places.items()))) for service, places in sorted(found.items()))
 
 
-def _keys(top: Topology, replicas: Replicas) -> list[tuple[int, int, int]]:
-    """(service, kind, target) of each binding; a replica on a server of a pool is in the pool."""
+_Key = tuple[int, int, int]
+"""(service, kind, target)."""
+
+
+def _keys(top: Topology, replicas: Replicas, by_site: bool = False) -> list[_Key]:
+    """Of each binding; a replica on a server of a pool is in the pool. by_site: one on another server has the
+    key of a replica of which only the site is known.
+    """
     pool = pools_of(replicas, top.estate.fleet)
     kind = np.where(pool >= 0, ON_POOL, replicas.kind)
     target = np.where(pool >= 0, pool, replicas.target)
+    if by_site:
+        bare = kind == ON_SERVER
+        target = np.where(bare, site_of_replicas(top, replicas), target)
+        kind = np.where(bare, AT_SITE, kind)
     return list(zip(replicas.service.tolist(), kind.tolist(), target.tolist(), strict=True))
 
 

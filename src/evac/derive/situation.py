@@ -90,14 +90,14 @@ def of(estate: Estate, seen: Observation) -> Situation:
     fleet = _fleet(estate.fleet, top, effects.moved, lost, replicas)
     stores = tuple(_by_runs(store, effects.moved) for store in estate.stores)
     surplus = _surplus(top, running_of(top, fleet, placed), causes)
-    now = estate
-    if effects.moved or gone or placed or traffic or stores != estate.stores or fleet is not estate.fleet:
+    now, known = estate, seen.effects is not None
+    if known or placed or traffic or stores != estate.stores or fleet is not estate.fleet:
         now = replace(
             estate,
             fleet=fleet,
             replicas=replicas,
             stores=estate.stores if stores == estate.stores else stores,
-            home=estate.replicas if effects.moved or gone or placed else None,
+            home=estate.replicas if known or placed else None,
             lost=gone,
             traffic=MappingProxyType(traffic),
             surplus=surplus,
@@ -379,7 +379,7 @@ def moved(
     off, done = PlacedOff(top, counts), tuple(done)
     on = {*scenario.on, *(one.step.target for one in done if kind_of(one.step.kind).boots)}
     draft = Draft(counts.running, inside, lambda place: pool_of_server(top, place), estate.traffic)
-    if scenario.kind == "restore" and done:
+    if scenario.kind == "restore" and (done or phase in SUCCEEDED):
         for row in np.unique(estate.replicas.service[replicas_lost(top, lost) > 0]).tolist():
             draft.leave(estate.services[row].id)
     for one in done:
