@@ -8,7 +8,7 @@ from dataclasses import replace
 from evac.derive.affected import counts_by_service, sites_left
 from evac.derive.domains import Loss, Topology, lost_now, server_row, site_of_replicas
 from evac.derive.pools import replicas_lost, replicas_off, replicas_running
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas, np, pools_of
+from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
 from evac.model.records import dataclass
 
@@ -36,7 +36,7 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
         here = replicas_lost(top, lost)
         missing, total = counts_by_service(now, here, services), counts_by_service(now, now.count, services)
         return WayHome(missing, total, sites_left(top, here), ())
-    now = _running(top, lost)
+    now = _running(top)
     belongs = counts_by_service(home, replicas_lost(top, lost, replicas=home), services)
     here = replicas_lost(top, lost, replicas=now)
     there = counts_by_service(now, here, services)
@@ -54,13 +54,13 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, stops, surplus, stays))
 
 
-def _running(top: Topology, lost: Loss) -> Replicas:
-    """What runs now: nothing on servers that are off, nor what waits in domains that were lost before and do
-    not return; it is neither at home nor elsewhere.
+def _running(top: Topology) -> Replicas:
+    """What runs now: nothing on servers that are off, and nothing in what was lost or left before. What waits
+    there is neither at home nor elsewhere, and what a cut failback started there is started again, which
+    changes nothing.
     """
     now = replicas_running(top)
     gone = replicas_lost(top, lost_now(top), replicas=now)
-    gone[replicas_lost(top, lost, replicas=now) > 0] = 0
     return replace(now, count=(now.count - gone).astype(now.count.dtype)) if gone.any() else now
 
 
@@ -97,7 +97,7 @@ def _users_elsewhere(top: Topology, home: Replicas) -> BoolColumn:
 
 def _short_of_home(top: Topology, now: Replicas, home: Replicas, by_site: bool = False) -> IntColumn:
     """(S,) replicas that places at home have less than declared; a pool runs them on any of its servers.
-    by_site: all servers of a site that no pool owns are one place.
+    by_site: a site is one place.
     """
     short = Counter(dict.fromkeys(_keys(top, home, by_site), 0))
     for replicas, sign in ((home, 1), (now, -1)):
@@ -110,11 +110,12 @@ def _short_of_home(top: Topology, now: Replicas, home: Replicas, by_site: bool =
 
 
 def _stay_at_site(top: Topology, lost: Loss, now: Replicas, home: Replicas) -> Counter[_Key]:
-    """(service, kind, place) -> replicas that are at home on other servers of their site than the files name,
-    for sites where nothing returns.
+    """(service, kind, site) -> replicas that are at home although the files name other servers or pools of
+    their site, for sites where nothing returns.
     """
-    returns = np.zeros(len(top.estate.sites) + 1, np.bool_)
+    returns = np.append(lost.sites, False)
     returns[top.estate.fleet.site[lost.servers]] = True
+    returns[top.pool_site[lost.pools]] = True
     wanted, exact = Counter[_Key](), Counter[_Key]()
     rows = zip(_keys(top, home), _keys(top, home, True), _sites(top, home), home.count.tolist(), strict=True)
     for key, at_site, site, count in rows:
@@ -169,16 +170,14 @@ _Key = tuple[int, int, int]
 
 
 def _keys(top: Topology, replicas: Replicas, by_site: bool = False) -> list[_Key]:
-    """Of each binding; a replica on a server of a pool is in the pool. by_site: one on another server has the
-    key of a replica of which only the site is known.
+    """Of each binding; a replica on a server of a pool is in the pool. by_site: all at a site have the key of
+    a replica of which only the site is known.
     """
     pool = pools_of(replicas, top.estate.fleet)
     kind = np.where(pool >= 0, ON_POOL, replicas.kind)
     target = np.where(pool >= 0, pool, replicas.target)
     if by_site:
-        bare = kind == ON_SERVER
-        target = np.where(bare, site_of_replicas(top, replicas), target)
-        kind = np.where(bare, AT_SITE, kind)
+        target, kind = site_of_replicas(top, replicas), np.full_like(kind, AT_SITE)
     return list(zip(replicas.service.tolist(), kind.tolist(), target.tolist(), strict=True))
 
 

@@ -163,7 +163,8 @@ def places_off(top: Topology, fleet: Fleet, kind: CodeColumn, target: IndexColum
     """(K,) places where nothing runs, because their server, or every known server of the pool, is dark or
     condemned. fleet: the servers of the estate, in a state that may differ from its own.
     """
-    off, pools = kind == ON_SERVER, kind == ON_POOL
+    off: BoolColumn = kind == ON_SERVER
+    pools: BoolColumn = kind == ON_POOL
     off[off] = np.isin(fleet.state[target[off]], (DARK, CONDEMNED))
     if pools.any():
         count = len(top.estate.pools)

@@ -103,7 +103,7 @@ def rows_of(
     rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
     at_home = scenario.kind == "failback" and top.estate.home is not None
     off = replicas_off(top)
-    gone = off if at_home else np.maximum(replicas_lost(top, lost, good), off)
+    gone = np.maximum(replicas_lost(top, lost_now(top) if at_home else lost, good), off)
     if scenario.kind == "failback":
         gone = _not_returning(top, lost, gone)
     present = _present(top, gone, bare, pool_rows, shadow_sites)

@@ -18,6 +18,7 @@ from evac.derive.domains import (
     is_lost,
     loss,
     lost_in,
+    lost_now,
     resolve,
     site_of,
     site_of_replicas,
@@ -379,9 +380,8 @@ def moved(
     off, done = PlacedOff(top, counts), tuple(done)
     on = {*scenario.on, *(one.step.target for one in done if kind_of(one.step.kind).boots)}
     draft = Draft(counts.running, inside, lambda place: pool_of_server(top, place), estate.traffic)
-    if scenario.kind == "restore" and (done or phase in SUCCEEDED):
-        for row in np.unique(estate.replicas.service[replicas_lost(top, lost) > 0]).tolist():
-            draft.leave(estate.services[row].id)
+    for service in _started_again(top, lost, scenario, done, phase):
+        draft.leave(service)
     for one in done:
         kind_of(one.step.kind).after(draft, one.step, one.to)
         steps[one.step.target] = (one.step.id, one.at_ms)
@@ -428,6 +428,25 @@ def moved(
             if name in stores or name in draft.placed or name in draft.traffic
         },
     )
+
+
+def _started_again(
+    top: Topology, lost: Loss, scenario: Scenario, done: Sequence[Done], phase: str
+) -> list[str]:
+    """Services whose replicas in a returning domain only waited there before the run: all of a restore, and
+    of a failback to what was left before. If a failback was cut short, those that it began to start.
+    """
+    is_home = scenario.kind == "failback"
+    if not is_home and (scenario.kind != "restore" or not (done or phase in SUCCEEDED)):
+        return []
+    waits = replicas_lost(top, lost)
+    if is_home:
+        waits = np.minimum(waits, replicas_lost(top, lost_now(top)))
+    names = [
+        top.estate.services[row].id for row in np.unique(top.estate.replicas.service[waits > 0]).tolist()
+    ]
+    begun = {one.step.target for one in done if kind_of(one.step.kind).replicas > 0}
+    return [name for name in names if not is_home or phase in SUCCEEDED or name in begun]
 
 
 class _Inside:

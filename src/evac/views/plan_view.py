@@ -245,8 +245,8 @@ def standing(estate: Estate, plan: Plan) -> Standing:
     lost, homing = lost_in(top, plan.scenario), plan.scenario.kind == "failback" and estate.home is not None
     count = estate.replicas.count
     off = replicas_off(top)
-    dead = np.maximum(np.maximum(replicas_lost(top, lost), replicas_lost(top, lost_now(top))), off)
-    left = by_site(estate, top, count - (off if homing else dead))
+    waits = np.maximum(replicas_lost(top, lost_now(top)), off)
+    left = by_site(estate, top, count - (waits if homing else np.maximum(replicas_lost(top, lost), waits)))
     returns = plan.scenario.kind in ("restore", "failback")
     before = left if returns else by_site(estate, top, count - off)
     none = np.zeros_like(lost.sites)
