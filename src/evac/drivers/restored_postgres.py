@@ -27,6 +27,7 @@ from evac.drivers import parameters
 from evac.drivers.backups import Stopwatch, Tool
 from evac.drivers.places import sync
 from evac.drivers.port import Action, Value
+from evac.drivers.postgres_log import TIMELINE_LETTERS
 from evac.drivers.restored_server import account_of, give
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.model.records import dataclass
@@ -54,7 +55,6 @@ PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({".zst": ("zst
 UNPACKED_BYTES: Final = 1 << 30
 """Maximum size of a log segment."""
 SEGMENT_LETTERS: Final = 24
-TIMELINE_LETTERS: Final = 8
 _LAST_SEGMENT: Final = re.compile(r"REDO WAL file:\s+([0-9A-F]{24})")
 _ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)\w* (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
 _SOURCE: Final = (

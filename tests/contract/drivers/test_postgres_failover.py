@@ -11,8 +11,9 @@ from typing import cast
 import pytest
 
 from evac.drivers.postgres.driver import PostgresDriver
-from evac.drivers.postgres.facts import FETCH_NAME, lsn_number
+from evac.drivers.postgres.facts import FETCH_NAME
 from evac.drivers.postgres.link import format_conninfo, literal
+from evac.drivers.postgres_log import lsn_number
 from evac.drivers.store_driver import ANOTHER_PRIMARY
 from evac.model.errors import Permanent, Retryable
 from evac_lab.servers.postgres import PostgresServer

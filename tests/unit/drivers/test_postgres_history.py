@@ -9,13 +9,11 @@ from evac.drivers.postgres.facts import (
     Control,
     Stretch,
     fork_of,
-    lsn_number,
-    lsn_text,
     parse_commit,
     parse_control,
     parse_history,
-    segment_name,
 )
+from evac.drivers.postgres_log import lsn_number, lsn_text, segment_at
 from evac.model.errors import Permanent
 
 HISTORY = "1\t0/3000148\tno recovery target specified\n\n2\t1/5000000\tno recovery target specified\n"
@@ -30,9 +28,13 @@ def test_a_history_is_stretches_oldest_first() -> None:
     assert parse_history("", 1) == (Stretch(1, 0, ENDLESS),)
 
 
-def test_a_history_that_cannot_be_read_is_refused() -> None:
-    with pytest.raises(Permanent):
-        parse_history("1 nowhere", 2)
+@pytest.mark.parametrize(
+    "text",
+    ["1 nowhere", "2\t0/3000148\tx", "2\t0/3000148\tx\n1\t0/4000148\tx", "1\t0/4000148\tx\n2\t0/3000148\tx"],
+)
+def test_a_history_that_cannot_be_read_or_is_out_of_order_is_refused(text: str) -> None:
+    with pytest.raises(Permanent, match="the history of timeline 2 cannot be read"):
+        parse_history(text, 2)
 
 
 def test_the_fork_is_where_the_new_primary_left_the_old_timeline() -> None:
@@ -60,9 +62,9 @@ def test_positions_are_written_as_the_server_writes_them(number: int) -> None:
 
 
 def test_segments_are_named_as_their_files() -> None:
-    assert segment_name(1, 0x3000148, 16 << 20) == "000000010000000000000003"
-    assert segment_name(2, 0x105000000, 16 << 20) == "000000020000000100000005"
-    assert segment_name(10, 0x105000000, 1 << 30) == "0000000A0000000100000000"
+    assert segment_at(1, 0x3000148, 16 << 20) == "000000010000000000000003"
+    assert segment_at(2, 0x105000000, 16 << 20) == "000000020000000100000005"
+    assert segment_at(10, 0x105000000, 1 << 30) == "0000000A0000000100000000"
 
 
 COMMIT = (

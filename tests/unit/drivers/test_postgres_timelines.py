@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from evac.drivers.pg_basebackup.driver import _route
-from evac.drivers.pg_basebackup.timelines import Fork, blocks, forks, newest_timeline, route, unbroken
+from evac.drivers.pg_basebackup.timelines import blocks, newest_timeline, route, unbroken
+from evac.drivers.postgres_log import Fork, forks
 
 SIZE = 1 << 26
 """64 segments for each middle part of a name."""

@@ -26,18 +26,14 @@ from evac.drivers.parameters import text
 from evac.drivers.pg_basebackup.segment import stray_byte
 from evac.drivers.pg_basebackup.timelines import (
     SEGMENT,
-    Fork,
     Route,
     blocks,
-    forks,
-    history_name,
     newest_timeline,
     route,
-    segment_name,
-    timeline_of,
     unbroken,
 )
 from evac.drivers.port import Action
+from evac.drivers.postgres_log import Fork, forks, history_name, segment_name, timeline_of
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import Permanent, Retryable
 from evac.model.records import dataclass

@@ -13,20 +13,11 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
 from typing import Final
 
-from evac.drivers.restored_postgres import TIMELINE_LETTERS
+from evac.drivers.postgres_log import Fork, history_name, segment_name, timeline_of
 from evac.model.records import dataclass
 
 SEGMENT: Final = re.compile(r"[0-9A-F]{24}")
 _HISTORY: Final = re.compile(r"[0-9A-F]{8}\.history")
-_FORK: Final = re.compile(r"\s*(\d{1,10})\s+([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})(?:\s|$)")
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """Where a timeline was left for the next one: a position in the log."""
-
-    timeline: int
-    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +30,9 @@ class Route:
     """Bytes of a segment."""
 
 
-def timeline_of(name: str) -> int:
-    return int(name[:TIMELINE_LETTERS], 16)
-
-
 def number_of(name: str, size: int) -> int:
     """The number of a segment in the whole log. size: of a segment."""
     return int(name[8:16], 16) * ((1 << 32) // size) + int(name[16:], 16)
-
-
-def segment_name(timeline: int, number: int, size: int) -> str:
-    each = (1 << 32) // size
-    return f"{timeline:08X}{number // each:08X}{number % each:08X}"
-
-
-def history_name(timeline: int) -> str:
-    return f"{timeline:08X}.history"
 
 
 def unbroken(names: Sequence[str], size: int) -> list[list[str]]:
@@ -93,18 +71,6 @@ def newest_timeline(start: int, names: Collection[str]) -> tuple[int, str]:
         found += 1
     later = (timeline_of(one) for one in names if SEGMENT.fullmatch(one) or _HISTORY.fullmatch(one))
     return found, history_name(found + 1) if max(later, default=0) > found else ""
-
-
-def forks(timeline: int, history: str) -> tuple[Fork, ...]:
-    """The timelines before one, by its history file, oldest first. Raises ValueError for other content."""
-    lines = [line for line in history.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    found = [_FORK.match(line) for line in lines]
-    listed = tuple(Fork(int(one[1]), (int(one[2], 16) << 32) + int(one[3], 16)) for one in found if one)
-    ids = [*(one.timeline for one in listed), timeline]
-    positions = [one.position for one in listed]
-    if len(listed) < len(lines) or sorted({*ids}) != ids or sorted(positions) != positions:
-        raise ValueError("it does not list timelines in order")
-    return listed
 
 
 def route(

@@ -32,9 +32,10 @@ from evac.drivers.archives import MANIFEST, complete, free_name
 from evac.drivers.parameters import many, text
 from evac.drivers.places import everything_below
 from evac.drivers.port import Action
-from evac.drivers.postgres.facts import Commit, Control, lsn_text, parse_commit, parse_control, segment_name
+from evac.drivers.postgres.facts import Commit, Control, parse_commit, parse_control
 from evac.drivers.postgres.link import FAILURES, Member, PostgresConnection, member_of, translate
 from evac.drivers.postgres.own_files import keep
+from evac.drivers.postgres_log import lsn_text, segment_at
 from evac.model.errors import OutcomeUnknown, Permanent
 from evac.model.records import dataclass
 from evac.net.secrets import scrub
@@ -281,7 +282,7 @@ async def archive(
 
 def holds_log_after(place: Place, found: Control, fork: tuple[int, int]) -> bool:
     """Whether the member has any log at or after the fork; a standby that lagged behind it has none."""
-    return bool(_segments_from(place, segment_name(*fork, found.segment_bytes)))
+    return bool(_segments_from(place, segment_at(*fork, found.segment_bytes)))
 
 
 def _segments_from(place: Place, first: str) -> list[Path]:
@@ -295,7 +296,7 @@ def _segments_from(place: Place, first: str) -> list[Path]:
 
 def _copy_files(place: Place, partial: Path, found: Control, fork: tuple[int, int]) -> None:
     """Log segments from the fork on, and the member's own settings."""
-    first = segment_name(*fork, found.segment_bytes)
+    first = segment_at(*fork, found.segment_bytes)
     segments = _segments_from(place, first)
     if not any(path.name[8:] == first[8:] for path in segments):
         raise Permanent(

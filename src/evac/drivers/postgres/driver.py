@@ -37,8 +37,6 @@ from evac.drivers.postgres.facts import (
     PostgresFacts,
     alone,
     history_of,
-    lsn_number,
-    lsn_text,
     obey,
     precheck_sync,
     read_facts,
@@ -59,6 +57,7 @@ from evac.drivers.postgres.link import (
     set_system,
 )
 from evac.drivers.postgres.rejoin import rejoin, rejoin_problems, stopped_here
+from evac.drivers.postgres_log import lsn_number, lsn_text
 from evac.drivers.store_driver import (
     OTHER_PROOFS,
     STAYS,

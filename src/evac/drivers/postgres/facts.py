@@ -24,6 +24,7 @@ from evac.drivers.capabilities import ANY_COPY, MemberRole, RoleReport
 from evac.drivers.parameters import refuse_stale
 from evac.drivers.port import Checked, Evidence, Order
 from evac.drivers.postgres.link import UNREADABLE, Link, SyncSet, literal, parse_sync_set
+from evac.drivers.postgres_log import forks, history_name, lsn_text, segment_at
 from evac.drivers.store_driver import place_problems
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.model.records import dataclass
@@ -198,17 +199,6 @@ class PostgresFacts:
                 "standbys": " ".join(f"{one.name}:{one.sync_state}" for one in self.standbys)[:500],
             }
         return seen
-
-
-def lsn_text(lsn: int) -> str:
-    """4294967298 -> 1/2."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
-
-
-def lsn_number(text: str) -> int:
-    """1/2 -> 4294967298. Raises `ValueError`."""
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
 
 
 async def read_facts(link: Link) -> PostgresFacts:
@@ -396,21 +386,15 @@ class Commit:
 
 def parse_history(text: str, timeline: int) -> tuple[Stretch, ...]:
     """Parse the history file of `timeline`, "" for the first; oldest first. Raises `Permanent`."""
-    stretches: list[Stretch] = []
-    begin = 0
-    for line in text.splitlines():
-        fields = line.split()
-        if not fields or fields[0].startswith("#"):
-            continue
-        try:
-            number, end = int(fields[0]), lsn_number(fields[1])
-        except (ValueError, IndexError) as error:
-            raise Permanent(
-                "history-unreadable", f"the history of timeline {timeline} cannot be read"
-            ) from error
-        stretches.append(Stretch(number, begin, end))
-        begin = end
-    return (*stretches, Stretch(timeline, begin, ENDLESS))
+    try:
+        listed = forks(timeline, text)
+    except ValueError as error:
+        raise Permanent(
+            "history-unreadable", f"the history of timeline {timeline} cannot be read: {error}"
+        ) from error
+    begins = (0, *(one.position for one in listed))
+    before = (Stretch(one.timeline, begin, one.position) for one, begin in zip(listed, begins, strict=False))
+    return (*before, Stretch(timeline, begins[-1], ENDLESS))
 
 
 def fork_of(ours: tuple[Stretch, ...], theirs: tuple[Stretch, ...]) -> tuple[int, int]:
@@ -425,12 +409,6 @@ def fork_of(ours: tuple[Stretch, ...], theirs: tuple[Stretch, ...]) -> tuple[int
     if common is None:
         raise Permanent("no-common-history", "the two members have no timeline in common")
     return common
-
-
-def segment_name(timeline: int, lsn: int, segment_bytes: int) -> str:
-    """The file that contains the byte at `lsn`."""
-    number, each = lsn // segment_bytes, 2**32 // segment_bytes
-    return f"{timeline:08X}{number // each:08X}{number % each:08X}"
 
 
 def parse_commit(line: str) -> Commit | None:
@@ -474,7 +452,7 @@ async def history_of(link: Link, timeline: int) -> tuple[Stretch, ...]:
     """The history of a timeline, from the member's disk. Raises the errors of the link, `Permanent`."""
     if timeline == 1:
         return parse_history("", 1)
-    path = f"pg_wal/{timeline:08X}.history"
+    path = f"pg_wal/{history_name(timeline)}"
     return parse_history(await link.value("SELECT pg_read_file($1, 0, 1000000, true)", path) or "", timeline)
 
 
@@ -488,7 +466,7 @@ async def timeline_held(link: Link, ours: PostgresFacts) -> int:
         return ours.timeline
     try:
         segment_bytes = int(await link.value(_SEGMENT_BYTES))
-        found = await link.value(_NEWEST_TIMELINE, segment_name(0, ours.lsn - 1, segment_bytes)[8:])
+        found = await link.value(_NEWEST_TIMELINE, segment_at(0, ours.lsn - 1, segment_bytes)[8:])
     except ActionError:  # without permission to list the log, use the slower way
         return ours.timeline
     return max(ours.timeline, int(found or 0))

@@ -18,7 +18,6 @@ from evac.drivers.postgres.facts import (
     Authority,
     PostgresFacts,
     alone,
-    lsn_text,
     obey,
     read_facts,
 )
@@ -39,6 +38,7 @@ from evac.drivers.postgres.link import (
     set_system,
     stir,
 )
+from evac.drivers.postgres_log import lsn_text
 from evac.drivers.store_driver import ANSWER_MS, CONNECT_MS, standing_problems, takes_connections
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.model.records import dataclass

@@ -41,7 +41,6 @@ from evac.drivers.postgres.facts import (
     alone,
     fork_of,
     history_of,
-    lsn_text,
     obey,
     parse_authority,
     parse_history,
@@ -52,6 +51,7 @@ from evac.drivers.postgres.facts import (
 from evac.drivers.postgres.fence import cut_off, follow, follows, upstream_of
 from evac.drivers.postgres.link import PASSFILE, Link, Member, linked, literal, member_of, passfile_line
 from evac.drivers.postgres.own_files import put_back
+from evac.drivers.postgres_log import history_name, lsn_text
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 OURS = (
@@ -308,7 +308,7 @@ def _refuse_wrong_data(found: Control, theirs: PostgresFacts) -> None:
 
 
 def _local_history(place: Place, found: Control) -> tuple[Stretch, ...]:
-    path = place.data / "pg_wal" / f"{found.timeline:08X}.history"
+    path = place.data / "pg_wal" / history_name(found.timeline)
     return parse_history(path.read_text() if path.exists() else "", found.timeline)
 
 
