@@ -62,10 +62,6 @@ class Credential:
         self._judging: list[asyncio.Future[None]] = []
         self._here: dict[str, tuple[float, int]] = {}
 
-    @property
-    def may_be_used(self) -> bool:
-        return not self._closed
-
     def enter_at_once(self) -> bool:
         """Whether a request may start without waiting: nearly all may, once a password was accepted."""
         if self._closed or self._here or self._refused or not self._accepted:

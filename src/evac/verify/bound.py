@@ -23,12 +23,6 @@ from evac.verify.bound_rows import (
 )
 
 
-def certified_bound(instance: Instance, certificate: Certificate) -> tuple[int, list[tuple[str, str]]]:
-    """(bound in weighted person-ticks, complaints as (subject, words))."""
-    bound, _, complaints = proved(instance, certificate)
-    return bound, complaints
-
-
 def proved(instance: Instance, certificate: Certificate) -> tuple[int, int, list[tuple[str, str]]]:
     """(bound, weighted ticks that critical chains alone make unavoidable, complaints). If nothing is lost
     there is nothing to prove, and an empty certificate is read without computing capacity.

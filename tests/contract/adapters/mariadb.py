@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,10 @@ from typing import Any
 import pytest
 
 from evac.drivers.capabilities import (
-    AnswersProbe,
     Fences,
     Follows,
     Promotes,
     Protects,
-    ProvesSync,
-    ReportsRole,
 )
 from evac.drivers.mariadb import DRIVER
 from evac.drivers.mariadb.driver import MariadbDriver
@@ -31,8 +28,9 @@ from evac.drivers.port import Action, Value, Verb
 from evac_lab.process import MissingProgram
 from evac_lab.servers.mariadb import MariadbServer, install, mariadb
 from tests.contract.capabilities.hostile import TcpWire, with_settings
+from tests.contract.capabilities.replicated import asks_of
 from tests.contract.capabilities.story import Case, order, until_stopped
-from tests.contract.capabilities.suites import Adapter, Asked, AskedProbe, AskedRole, AskedSync
+from tests.contract.capabilities.suites import Adapter
 from tests.contract.ports import free_port
 
 PASSWORD = "quiet-harbour-419"
@@ -230,52 +228,8 @@ async def _moved(world: DataSet) -> None:
     world.anyang.sql("INSERT INTO app.orders VALUES (7)")
 
 
-@contextmanager
-def _asks(folder: Path) -> Iterator[tuple[DataSet, dict[str, Any]]]:
-    """A healthy data set, and what is the same of each question to its primary."""
-    with data_set(folder) as world:
-
-        async def silence() -> None:
-            world.pangyo.pause()
-            await until_stopped(world.pangyo.process.pid)
-
-        async def speak() -> None:
-            world.pangyo.resume()
-
-        yield (
-            world,
-            {
-                "driver": MariadbDriver(),
-                "action": world.action("verify", "dc-pangyo"),
-                "silence": silence,
-                "speak": speak,
-                "secrets": (PASSWORD,),
-                "wires": (_wire(world.pangyo),),
-            },
-        )
-
-
-@contextmanager
-def _roles(folder: Path) -> Iterator[Asked]:
-    with _asks(folder) as (world, same):
-        yield AskedRole(**same, replica=world.action("verify", "dc-anyang"), confirms=("dc-anyang",))
-
-
-@contextmanager
-def _probe(folder: Path) -> Iterator[Asked]:
-    with _asks(folder) as (world, same):
-        settings = {**world.settings("dc-pangyo"), "port": free_port()}
-        yield AskedProbe(**same, gone=replace(same["action"], settings=settings))
-
-
-@contextmanager
-def _sync(folder: Path) -> Iterator[Asked]:
-    with _asks(folder) as (_, same):
-        yield AskedSync(**same, candidate="dc-anyang", sites=SITES)
-
-
 ADAPTER = Adapter(
     DRIVER,
     acts=dict.fromkeys((Fences, Promotes, Protects, Follows), _acts),
-    asks={ReportsRole: _roles, AnswersProbe: _probe, ProvesSync: _sync},
+    asks=asks_of(data_set, MariadbDriver, lambda server: server.process.pid, _wire, PASSWORD, SITES),
 )

@@ -16,13 +16,10 @@ import asyncpg
 import pytest
 
 from evac.drivers.capabilities import (
-    AnswersProbe,
     Fences,
     Follows,
     Promotes,
     Protects,
-    ProvesSync,
-    ReportsRole,
 )
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.postgres import DRIVER
@@ -32,8 +29,9 @@ from evac_lab.process import MissingProgram
 from evac_lab.servers import postgres
 from evac_lab.servers.postgres import PostgresServer
 from tests.contract.capabilities.hostile import TcpWire, with_settings
+from tests.contract.capabilities.replicated import asks_of
 from tests.contract.capabilities.story import Case, order, until_stopped
-from tests.contract.capabilities.suites import Adapter, Asked, AskedProbe, AskedRole, AskedSync
+from tests.contract.capabilities.suites import Adapter
 from tests.contract.ports import free_port
 
 PASSWORD = "quiet-harbour-417"
@@ -258,52 +256,8 @@ async def _moved(world: DataSet) -> None:
     await PostgresDriver().execute(world.action("promote", "dc-anyang"), order())
 
 
-@contextmanager
-def _asks(folder: Path) -> Iterator[tuple[DataSet, dict[str, Any]]]:
-    """A healthy data set, and what is the same of each question to its primary."""
-    with data_set(folder) as world:
-
-        async def silence() -> None:
-            world.pangyo.pause()
-            await until_stopped(world.pangyo.running_pid())
-
-        async def speak() -> None:
-            world.pangyo.resume()
-
-        yield (
-            world,
-            {
-                "driver": PostgresDriver(),
-                "action": world.action("verify", "dc-pangyo"),
-                "silence": silence,
-                "speak": speak,
-                "secrets": (PASSWORD,),
-                "wires": (_wire(world.pangyo),),
-            },
-        )
-
-
-@contextmanager
-def _roles(folder: Path) -> Iterator[Asked]:
-    with _asks(folder) as (world, same):
-        yield AskedRole(**same, replica=world.action("verify", "dc-anyang"), confirms=("dc-anyang",))
-
-
-@contextmanager
-def _probe(folder: Path) -> Iterator[Asked]:
-    with _asks(folder) as (world, same):
-        settings = {**world.settings("dc-pangyo"), "port": free_port()}
-        yield AskedProbe(**same, gone=replace(same["action"], settings=settings))
-
-
-@contextmanager
-def _sync(folder: Path) -> Iterator[Asked]:
-    with _asks(folder) as (_, same):
-        yield AskedSync(**same, candidate="dc-anyang", sites=SITES)
-
-
 ADAPTER = Adapter(
     DRIVER,
     acts=dict.fromkeys((Fences, Promotes, Protects, Follows), _acts),
-    asks={ReportsRole: _roles, AnswersProbe: _probe, ProvesSync: _sync},
+    asks=asks_of(data_set, PostgresDriver, lambda server: server.running_pid(), _wire, PASSWORD, SITES),
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from evac.model.instance import Instance
 from evac.model.plan import CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.planning.bound import bound
-from evac.verify.bound import certified_bound
+from tests.unit.planning.bound.certificates import certified
 from tests.unit.planning.instances import random_variant, worked_example
 
 OPTIMUM = 2_146_000
@@ -21,14 +21,14 @@ numbers = st.integers(0, 4_000 * 2**20)
 
 
 def test_heads_alone_are_what_chains_make_unavoidable() -> None:
-    assert certified_bound(WORKED, Certificate()) == (1_848_000, [])
+    assert certified(WORKED, Certificate()) == (1_848_000, [])
 
 
 @pytest.mark.parametrize("seed", range(25))
 def test_planner_and_checker_agree_to_the_last_unit(seed: int) -> None:
     instance: Instance = random_variant(seed)
     found = bound(instance, work=40)
-    assert certified_bound(instance, found.certificate) == (found.bound, [])
+    assert certified(instance, found.certificate) == (found.bound, [])
 
 
 certificates = st.builds(
@@ -75,7 +75,7 @@ certificates = st.builds(
 @settings(max_examples=300)
 @given(certificates)
 def test_any_numbers_at_all_give_a_true_bound(certificate: Certificate) -> None:
-    found, _ = certified_bound(WORKED, certificate)
+    found, _ = certified(WORKED, certificate)
     assert 1_848_000 <= found <= OPTIMUM
 
 
@@ -93,6 +93,6 @@ def test_any_numbers_at_all_give_a_true_bound(certificate: Certificate) -> None:
     ],
 )
 def test_what_the_instance_does_not_have_is_refused(certificate: Certificate) -> None:
-    found, complaints = certified_bound(WORKED, certificate)
+    found, complaints = certified(WORKED, certificate)
     assert found == 1_848_000
     assert complaints

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import duckdb
 import orjson
@@ -51,7 +51,6 @@ SAMPLED: Final = 100
 _FORMAT: Final = "evac credit ledger 2"
 Progress = Callable[[int, int], None]
 Dialect = Literal["bigquery", "duckdb", "postgres", "redshift", "snowflake", "spark", "trino"]
-DIALECTS: Final[tuple[Dialect, ...]] = get_args(Dialect)
 _WIDE: Final[Mapping[Dialect, str]] = MappingProxyType({"bigquery": "BIGNUMERIC", "duckdb": "HUGEINT"})
 """Type with 38 digits by dialect; default DECIMAL(38, 0)."""
 _WHOLE_QUOTIENT: Final[Mapping[Dialect, str]] = MappingProxyType({"bigquery": "DIV", "postgres": "DIV"})

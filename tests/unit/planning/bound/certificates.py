@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from evac.model.instance import Instance
 from evac.model.plan import SCALE, CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.planning.bound import supply
 from evac.planning.bound.facts import Facts
+from evac.verify.bound import proved
+
+
+def certified(instance: Instance, certificate: Certificate) -> tuple[int, list[tuple[str, str]]]:
+    """What the checker proves with a certificate, and what it finds wrong with it."""
+    bound, _, complaints = proved(instance, certificate)
+    return bound, complaints
 
 
 class Drawer:
