@@ -72,7 +72,7 @@ def cluster(folder: Path, names: tuple[str, str] = ("dc-pangyo", "dc-anyang")) -
     host = "127.0.0.1"
     os.environ["EVAC_TEST_PATRONI"] = PASSWORD
     try:
-        store = etcd(folder / "etcd", host, free_port(), free_port(), "only")
+        store = etcd(folder / "etcd", host, free_port(), free_port(), "only", frugal=True)
         members = [
             patroni(
                 folder / name,
@@ -119,7 +119,7 @@ def standby_cluster(folder: Path) -> Iterator[tuple[PostgresServer, World]]:
     os.environ["EVAC_TEST_PATRONI"] = PASSWORD
     try:
         source = postgres.primary(folder / "source", host, free_port(), "source", password=PASSWORD)
-        store = etcd(folder / "etcd", host, free_port(), free_port(), "only")
+        store = etcd(folder / "etcd", host, free_port(), free_port(), "only", frugal=True)
         member = patroni(
             folder / "standby",
             host,

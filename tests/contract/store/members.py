@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evac_lab.process import Process
+from evac_lab.servers.etcd import FRUGAL, FRUGAL_ENV
 from tests.contract.ports import free_port
 
 
@@ -63,9 +64,10 @@ class Members:
                 "500",
                 "--log-level",
                 "error",
+                *FRUGAL,
                 *self.extra,
             )
-            process = Process(f"etcd m{i}", argv, self.folder / f"m{i}.log")
+            process = Process(f"etcd m{i}", argv, self.folder / f"m{i}.log", env=FRUGAL_ENV)
             self.processes.append(process)
             process.start()
         if self.scheme == "http":

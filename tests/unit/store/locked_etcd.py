@@ -74,7 +74,7 @@ def ground(*, plain: bool = False) -> Iterator[Ground]:
         path.write_text((name * 12)[:60])
     tls = None if plain else authorities.member_files(folder / "certificates", "a")
     client, peer = free_port(), free_port()
-    member = etcd.etcd(folder / "etcd", "127.0.0.1", client, peer, "a", tls=tls)
+    member = etcd.etcd(folder / "etcd", "127.0.0.1", client, peer, "a", tls=tls, frugal=True)
     try:
         member.start()
         etcd.wait_for_all([member])
