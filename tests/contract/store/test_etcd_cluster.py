@@ -164,10 +164,16 @@ def test_a_watch_survives_the_loss_of_its_member(three: Members) -> None:
                 async for _ in store.watch("w/"):
                     seen.append(time.monotonic())
 
+            async def seen_since(began: float) -> None:
+                async with asyncio.timeout(60):
+                    while not seen or seen[-1] < began:
+                        await asyncio.sleep(0.01)
+
             looking = asyncio.create_task(look())
-            await asyncio.sleep(0.3)
+            await seen_since(0.0)
             three.processes[0].kill()
-            await asyncio.sleep(2.5)
+            await asyncio.to_thread(three.leader, [1, 2])
+            await seen_since(time.monotonic())
             await other.transact([], [Put("w/1", b"")])
             written, watch = time.monotonic(), Stopwatch()
             while seen[-1] < written:
