@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node, read_documents
@@ -28,6 +28,7 @@ from evac.estate.importers.csv import bare
 from evac.estate.importers.host_words import NAMES, STATES
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign
+from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
 from evac.estate.importers.source_files import (
     VALUE_SIZE,
     Growth,
@@ -63,6 +64,9 @@ _AMOUNTS: Final[Mapping[str, Quantity]] = {
     "watts": q.POWER_NEEDED,
 }
 _READ: Final = (*_NAMED, "state", *_AMOUNTS)
+_VARIABLES: Final = frozenset(name for meaning in _READ for name in NAMES[meaning])
+_FACTS_READ: Final = tuple(name.removeprefix("ansible_") for name in _GATHERED)
+_WINDOW: Final = 2**22
 _SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,62}", re.ASCII)
 _PLAIN_NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 _SECTION: Final = re.compile(r"^\[[A-Za-z_][\w.-]*(?::children|:vars)?\]\s*$", re.MULTILINE)
@@ -99,7 +103,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     if project is not None:
         found = (path for path in sorted(project.glob("*.json")) if _is_inventory(path))
         source = next(found, project / "inventory.json")
-    tree = None if _is_in_sections(source) else read_values(source, problems)
+    tree = None if _is_in_sections(source) else _inventory(source, project is not None, problems)
     if tree is None and problems.has_errors:
         return imported
     if tree is None or tree.kind != MAP or at(tree, "_meta") is None:
@@ -143,6 +147,43 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     add_hosts(hosts, imported)
     imported.examples = host_examples(imported)
     return imported
+
+
+def _inventory(source: Path, has_plays: bool, problems: Problems) -> Node | None:
+    """The value in an inventory. Of a large one, only variables that are read, or that others refer to, are
+    kept; plays may refer to any.
+    """
+    if not is_large(source, PARTS_FROM_BYTES):
+        return read_values(source, problems)
+    named = None if has_plays else _referred_to(source)
+
+    def is_needed(name: str) -> bool:
+        return named is None or name in named or name in _GATHERED or bare(name) in _VARIABLES
+
+    def pruned(around: str, value: Any) -> Any:
+        if around != "hostvars" or not isinstance(value, dict):
+            return value
+        kept = {key: one for key, one in value.items() if not isinstance(one, list | dict) and is_needed(key)}
+        facts = value.get("ansible_facts")
+        if isinstance(facts, dict):
+            kept["ansible_facts"] = {key: facts[key] for key in _FACTS_READ if key in facts}
+        return kept
+
+    return read_in_parts(source, Parts(frozenset({"_meta", "hostvars"}), lambda _: True, pruned), problems)
+
+
+def _referred_to(source: Path) -> frozenset[str]:
+    """Variables to which values refer, by a pass over the text."""
+    file = open_text(source, source, Problems())
+    found: set[str] = set()
+    if file is None:
+        return frozenset()
+    with file, suppress(UnicodeDecodeError):
+        end = ""
+        while text := file.read(_WINDOW):
+            found.update(match[1] for match in _REFERENCE.finditer(end + text))
+            end = text[-_TEXT_MAX:]
+    return frozenset(found)
 
 
 def _is_inventory(path: Path) -> bool:

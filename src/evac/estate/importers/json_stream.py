@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from os import SEEK_END
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -12,6 +13,7 @@ from evac.estate.format.document import DEPTH_MAX, LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.source_files import open_text
 from evac.model.diagnostic import Place
+from evac.model.records import dataclass
 
 OBJECT_CHARACTERS_MAX: Final = 32 * 2**20
 """Longest JSON object. etcd's default limit for an object is 1.5 MiB."""
@@ -19,6 +21,9 @@ VALUES_MAX: Final = 5_000_000
 """Most values that are kept of one text."""
 _LEVELS: Final = 2
 """Lists are read item by item in the root, and in the responses that it may hold."""
+PARTS_FROM_BYTES: Final = 4 * 2**20
+"""A larger file is read in parts."""
+_HEAD: Final = 2**16
 _WINDOW: Final = 2**22
 _NEAR: Final = 40
 _DEPTH_MAX: Final = 64
@@ -94,10 +99,14 @@ class JsonStream:
 
     def items(self, levels: int = _NESTED_MAX) -> Iterator[tuple[Place, Any]]:
         """The values of a list that begins here, each with its place. levels: most that each may have."""
+        for place in self.elements():
+            yield place, self.value(levels)
+
+    def elements(self) -> Iterator[Place]:
+        """The places of the values of a list that begins here; the caller reads each before the next."""
         self.expect("[")
         while self.next_sign() != "]":
-            place = self.place
-            yield place, self.value(levels)
+            yield self.place
             if self.next_sign() == ",":
                 self.expect(",")
             elif self.next_sign() != "]":
@@ -216,17 +225,51 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return bool(open_ones)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """How a large value is read in parts, so that only what is needed of it is ever in memory."""
+
+    inside: frozenset[str]
+    """Keys whose objects and lists are read member by member, at any depth. So is the value itself."""
+    is_kept: Callable[[str], bool]
+    """Whether the value of a key in these objects is of use. All others are passed over."""
+    prune: Callable[[str, Any], Any]
+    """What is kept of a value in them, by the key of its list or object."""
+
+
+def is_large(path: Path, from_bytes: int) -> bool:
+    """Whether a file is JSON of more bytes. False for a pipe: opening it would wait for its writer."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, SEEK_END)
+            file.seek(0)
+            return size > from_bytes and file.read(_HEAD).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+    except OSError:
+        return False
+
+
 def read_pruned(path: Path, prune: Callable[[Any], Any], problems: Problems) -> Node | None:
     """The value in a JSON file of any size, with the items of its lists pruned as they are read; None, with
     diagnostics, if unreadable. Each item is a tree whose every node is where the item begins.
     """
+    return _read(path, lambda stream: _Pruned(stream, prune).read(), problems)
+
+
+def read_in_parts(path: Path, parts: Parts, problems: Problems) -> Node | None:
+    """The value in a JSON file of any size, read in parts; None, with diagnostics, if unreadable."""
+    return _read(path, lambda stream: _InParts(stream, parts).read(), problems)
+
+
+def _read(path: Path, read: Callable[[JsonStream], Node], problems: Problems) -> Node | None:
     handle = open_text(path, path, problems)
     if handle is None:
         return None
     with handle:
         try:
             stream = JsonStream(handle, path.name, keys_once=True)
-            tree = _Pruned(stream, prune).read()
+            tree = read(stream)
             if stream.next_sign():
                 raise stream.wrong("Extra data")
             return tree
@@ -253,11 +296,25 @@ def read_pruned(path: Path, prune: Callable[[Any], Any], problems: Problems) -> 
     return None
 
 
-class _Pruned:
-    """A text as a tree, pruned. Raises OverflowError if it keeps too many values."""
+class _Kept:
+    """Counts what is kept of a text. Raises OverflowError if that is too much."""
+
+    def __init__(self, stream: JsonStream) -> None:
+        self._stream, self._left = stream, VALUES_MAX
+
+    def _kept(self, value: Any, place: Place) -> Node:
+        self._left -= _count(value)
+        if self._left < 0:
+            raise OverflowError
+        return tree_of(value, place)
+
+
+class _Pruned(_Kept):
+    """A text as a tree, pruned."""
 
     def __init__(self, stream: JsonStream, prune: Callable[[Any], Any]) -> None:
-        self._stream, self._prune, self._left = stream, prune, VALUES_MAX
+        super().__init__(stream)
+        self._prune = prune
 
     def read(self, level: int = 0) -> Node:
         stream, place = self._stream, self._stream.place
@@ -281,11 +338,64 @@ class _Pruned:
             return node
         return self._kept(stream.value(DEPTH_MAX - level), place)
 
-    def _kept(self, value: Any, place: Place) -> Node:
-        self._left -= _count(value)
-        if self._left < 0:
-            raise OverflowError
-        return tree_of(value, place)
+
+class _InParts(_Kept):
+    """A text as a tree, read in parts."""
+
+    def __init__(self, stream: JsonStream, parts: Parts) -> None:
+        super().__init__(stream)
+        self._parts = parts
+
+    def read(self, key: str = "", around: str = "", level: int = 0) -> Node:
+        """The value of a key in the object of another key."""
+        stream, parts = self._stream, self._parts
+        sign, place = stream.next_sign(), stream.place
+        is_inside = level == 0 or key in parts.inside
+        if level > DEPTH_MAX:
+            raise stream.wrong("nested too deeply", kind=TooDeep)
+        if sign == "[":
+            node = Node(LIST, place.file, place.line, place.column)
+            if is_inside:
+                node.items = [self.read(key, key, level + 1) for _ in stream.elements()]
+            else:
+                items = stream.items(DEPTH_MAX - level - 1)
+                node.items = [self._kept(parts.prune(key, item), at) for at, item in items]
+            return node
+        if sign != "{" or not is_inside:
+            return self._kept(parts.prune(around, stream.value(DEPTH_MAX - level)), place)
+        fields: dict[str, tuple[Node, Node]] = {}
+        seen: set[str] = set()
+        for name in stream.members():
+            here = stream.place
+            if name in seen:
+                raise stream.wrong(name, kind=KeyTwice)
+            seen.add(name)
+            if parts.is_kept(name):
+                at_key = Node(SCALAR, here.file, here.line, here.column, name)
+                fields[name] = (at_key, self.read(name, key, level + 1))
+            else:
+                self._pass_over(name, level + 1)
+        node = Node(MAP, place.file, place.line, place.column)
+        node.fields = fields
+        return node
+
+    def _pass_over(self, key: str, level: int) -> None:
+        """Passes over a value of any size; the items of most lists are read whole, which is much faster."""
+        stream = self._stream
+        sign = stream.next_sign()
+        if level > DEPTH_MAX:
+            raise stream.wrong("nested too deeply", kind=TooDeep)
+        if sign == "{":
+            for name in stream.members():
+                self._pass_over(name, level + 1)
+        elif sign == "[" and key in self._parts.inside:
+            for _ in stream.elements():
+                self._pass_over(key, level + 1)
+        elif sign == "[":
+            for _ in stream.items(DEPTH_MAX):
+                pass
+        else:
+            stream.value()
 
 
 def _count(value: Any) -> int:

@@ -15,7 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import field
-from os import SEEK_END
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ from evac.estate.importers.csv import amount, bare, understand
 from evac.estate.importers.host_words import STATES
 from evac.estate.importers.hosts import AMOUNTS, Host, add_hosts, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
-from evac.estate.importers.json_stream import read_pruned
+from evac.estate.importers.json_stream import PARTS_FROM_BYTES, is_large, read_pruned
 from evac.estate.importers.source_files import at, entries, is_id, items_in, read_values, word
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
@@ -50,8 +49,7 @@ LOCATIONS_REFUSED: Final = "locations_refused"
 """Set in a dump if the server did not let evac read locations."""
 REFUSED: Final = "virtual_machines_refused"
 """Set in a dump if the server did not let evac read virtual machines."""
-PRUNED_FROM_BYTES: Final = 4 * 2**20
-_HEAD_BYTES: Final = 2**16
+PRUNED_FROM_BYTES: Final = PARTS_FROM_BYTES
 _OF_OBJECT: Final = (
     "id",
     "url",
@@ -208,16 +206,9 @@ def _kind_of(key: str, item: Node) -> str:
 
 def _tree(path: Path, problems: Problems) -> Node | None:
     """The value in a file. Of a large one, only what is needed of each object is kept."""
-    if not path.is_file():
-        return read_values(path, problems)  # opening a pipe would wait for its writer
-    try:
-        with path.open("rb") as file:
-            is_large = file.seek(0, SEEK_END) > PRUNED_FROM_BYTES
-            file.seek(0)
-            is_large = is_large and file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
-    except OSError:
-        is_large = False
-    return read_pruned(path, pruned, problems) if is_large else read_values(path, problems)
+    if is_large(path, PRUNED_FROM_BYTES):
+        return read_pruned(path, pruned, problems)
+    return read_values(path, problems)
 
 
 def pruned(item: Any) -> Any:

@@ -329,7 +329,8 @@ def explain(found: Problems, text: str, name: str, problems: Problems) -> None:
     for one in found.all():
         code, message, place, hint = one.code, one.message, one.place, one.hint
         line = "".join(lines[place.line - 1 : place.line]) if place.line else ""
-        if code in _BY_TEMPLATES and re.search(r"\{\{|\{%|<%", line):
+        is_deep_json = code == "too-deep" and _JSON.match(text) is not None
+        if code in _BY_TEMPLATES and not is_deep_json and re.search(r"\{\{|\{%|<%", line):
             code, message = "import-shape", f"{name} is a template"
             hint = "render it first, then import the result"
         elif code == "yaml-syntax" and _JSON.match(text):

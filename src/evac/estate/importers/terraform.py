@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from evac.estate.format.document import MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
@@ -18,6 +18,7 @@ from evac.estate.importers.csv import bare
 from evac.estate.importers.host_words import STATES
 from evac.estate.importers.hosts import Host, add_hosts
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
+from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
 from evac.estate.importers.services import service_examples
 from evac.estate.importers.source_files import at, is_id, items_in, read_values, texts_of, word, words
 from evac.model.records import dataclass
@@ -146,7 +147,7 @@ def looks_like(name: str, head: str) -> Sign | None:
 def read(source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of a state; problems are added."""
     imported = Imported()
-    tree = read_values(source, problems)
+    tree = _state(source, problems)
     if tree is None:
         return imported
     root = at(tree, "values", "root_module") or at(tree, "planned_values", "root_module")
@@ -200,6 +201,40 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         imported.unknown.append(Unknown(what, len(unread), tuple(sorted(unread))))
     imported.examples = service_examples(imported)
     return imported
+
+
+def _state(source: Path, problems: Problems) -> Node | None:
+    """The value in a state; of a large one, only what is read."""
+    if is_large(source, PARTS_FROM_BYTES):
+        return read_in_parts(source, _PARTS, problems)
+    return read_values(source, problems)
+
+
+def _pruned(around: str, item: Any) -> Any:
+    """What is read of a resource. A kind that evac does not know is only counted."""
+    if around != "resources" or not isinstance(item, dict):
+        return item if not isinstance(item, list | dict) else None
+    kept = {key: item.get(key) for key in ("address", "mode", "type")}
+    values, kind = item.get("values"), item.get("type")
+    if not isinstance(values, dict):
+        return kept
+    is_known = isinstance(kind, str) and (kind in _MACHINES or kind in _DATA or kind in _INSTANCES)
+    kept["values"] = {
+        key: value
+        for key, value in (values.items() if is_known else ())
+        if key in _NESTED
+        or not (value is None or isinstance(value, list | dict) or len(str(value)) > _TEXT_MAX)
+    }
+    return kept
+
+
+_NESTED: Final = frozenset({*_TAGS, "geo_location", "high_availability", "preferred_cache_cluster_azs"})
+"""Attributes that are read and are lists or mappings."""
+_TEXT_MAX: Final = 1_000
+_INSIDE: Final = frozenset({"values", "planned_values", "root_module", "child_modules"})
+_PARTS: Final = Parts(
+    _INSIDE, (_INSIDE | {"resources", "address", "lineage", "terraform_version"}).__contains__, _pruned
+)
 
 
 def _resources(module: Node, depth: int) -> Iterator[_Resource]:
