@@ -41,7 +41,7 @@ def test_the_mended_company_has_none_of_them_and_the_flawed_one_has() -> None:
             "unknown",
             "inrush_budget: 700 W",
             "note",
-            "it is unknown what 4 servers of a do when power returns",
+            "it is unknown what 4 servers of a will do when power returns",
         ),
     ],
 )

@@ -46,6 +46,21 @@ def invoke(folder: Path, *words: str, answers: str | None = None) -> Result:
     return CliRunner().invoke(cli, ["init", str(folder), *words], input=answers, env=env)
 
 
+def test_compose_files_are_named_after_their_folders_and_inventories_by_hand_get_their_command(
+    tmp_path: Path,
+) -> None:
+    for place in ("koeln", "ulm"):
+        (tmp_path / "depots" / place).mkdir(parents=True)
+        (tmp_path / "depots" / place / "docker-compose.yml").write_text("services: {web: {image: nginx}}\n")
+    (tmp_path / "ansible").mkdir()
+    (tmp_path / "ansible" / "hosts.yml").write_text("all:\n  hosts:\n    web-1:\n")
+    done = invoke(tmp_path, "--site", "koeln=cgn", "--site", "ulm=ulm", "--no-audit")
+    assert done.exit_code == 0, done.output
+    assert "  koeln: compose, depots/koeln/docker-compose.yml" in done.output
+    assert "  ulm: compose, depots/ulm/docker-compose.yml" in done.output
+    assert "ansible/hosts.yml: ansible-inventory -i hosts.yml --list > inventory.json" in done.output
+
+
 def test_flags_are_enough_without_a_terminal(company: Path) -> None:
     done = invoke(company, "--site", "cluster=fra", "--detection", "2 min", "--most-important", "login")
     assert done.exit_code == 0, done.output

@@ -40,7 +40,7 @@ def check(context: Context) -> Iterator[Finding]:
                 context,
                 "note",
                 site.id,
-                f"it is unknown what {counted(silent, 'server')} of {site.id} do when power returns",
+                f"it is unknown what {counted(silent, 'server')} of {site.id} will do when power returns",
                 f"State `power_on: dark`, `on` or `last` for {listed(names)}.",
                 losses=losses,
                 paths=(f"classes/{names[0]}/power_on", f"classes/{names[0]}"),

@@ -310,6 +310,11 @@ _NOTES: Final[tuple[tuple[str, str, str], ...]] = (
         _IMPORTS,
         "Two sources in a recipe may use different names for one site. They count as two sites.",
     ),
+    (
+        "import-same-name",
+        _IMPORTS,
+        "Two sources in a recipe may use different names for one service or store. They count as two.",
+    ),
     ("import-ignored", _IMPORTS, "Part of the source is of no use to evac and was not read."),
 )
 

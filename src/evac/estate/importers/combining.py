@@ -12,6 +12,7 @@ from dataclasses import field, replace
 from typing import Final, TypeAlias
 
 from evac.estate.format.problems import Problems
+from evac.estate.importers.csv import bare
 from evac.estate.importers.imported import (
     TABLE_COLUMNS,
     Entry,
@@ -85,6 +86,7 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
         made.examples += [line for line in part.imported.examples if line not in made.examples]
     _add_tables(parts, made, problems)
     _hint_at_sites(parts, problems)
+    _hint_at_names(parts, problems)
     placed = _replicas(known, made)
     for (section, name), one in known.items():
         values = dict(one.values)
@@ -416,6 +418,25 @@ def _hint_at_sites(parts: list[SourcePart], problems: Problems) -> None:
             for form in forms:
                 named.setdefault(form, []).append(site)
                 alike.setdefault((form[0], len(form) > _CODE_MAX), set()).add(form)
+
+
+def _hint_at_names(parts: list[SourcePart], problems: Problems) -> None:
+    """Notes services and stores of two sources whose names differ only in case, dashes, dots and
+    underscores.
+    """
+    first: dict[tuple[str, str], tuple[str, SourcePart]] = {}
+    for part in parts:
+        for section in ("services", "stores"):
+            own = part.imported.sections.get(section, {})
+            for name in sorted(own):
+                known, other = first.setdefault((section, bare(name)), (name, part))
+                if known == name or known in own:
+                    continue
+                message = f"{value_text(name)} in {part.name} may be {value_text(known)} in {other.name}"
+                names = f"{{{value_text(part.name)}: {{{value_text(name)}: {value_text(known)}}}}}"
+                problems.add(
+                    "import-same-name", message, part.place, f"if it is, add to the recipe: names: {names}"
+                )
 
 
 def _forms(site: str) -> tuple[str, set[str]]:

@@ -97,7 +97,7 @@ def hosts_of_variable(name: str, text: str) -> list[tuple[str, bool]]:
 
 
 _INTERNAL: Final = re.compile(
-    r"[^.]+|.+\.(?:internal|intranet|private|corp|home|lan|local|localdomain|intra|home\.arpa|svc|consul)"
+    r"[^.]+|.+\.(?:internal|intern|intranet|private|corp|home|lan|local|localdomain|intra|home\.arpa|svc|consul)"
 )
 """Names that no other company publishes: RFC 6762 (appendix G), RFC 8375, and what clusters use."""
 

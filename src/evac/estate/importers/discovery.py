@@ -48,6 +48,17 @@ class Surroundings:
     """What could become a source with one more command."""
 
 
+_SAME_EVERYWHERE: Final = frozenset({"docker-compose", "compose", "catalog-info"})
+"""Names of files that say nothing about what they describe, unlike their folders."""
+_BY_HAND: Final = frozenset(
+    {
+        *("inventory", "inventory.ini", "inventory.yml", "inventory.yaml"),
+        *("hosts.ini", "hosts.yml", "hosts.yaml"),
+    }
+)
+"""Usual names of Ansible inventories that people write."""
+
+
 def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
     """Sources in a folder and its subfolders, sorted by path.
 
@@ -61,7 +72,7 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
         known = _kind_of(path)
         if known is not None:
             found[where] = known
-        elif path.name in ("inventory.ini", "hosts.ini", "inventory") or path.name == "ansible.cfg":
+        elif path.name in _BY_HAND or path.name == "ansible.cfg":
             given = "" if path.name == "ansible.cfg" else f" -i {path.name}"
             hints.append(f"{where}: ansible-inventory{given} --list > inventory.json, in its folder")
         elif path.name.endswith(_TABLES):
@@ -127,7 +138,10 @@ def _grouped(found: dict[str, tuple[str, Sign]]) -> list[Found]:
     taken: set[str] = set()
     sources = []
     for where, (kind, sign) in made.items():
-        stem = re.sub(r"[^a-z0-9-]+", "-", Path(where).name.partition(".")[0].lower()).strip("-") or kind
+        words = Path(where).name.partition(".")[0]
+        if words in _SAME_EVERYWHERE and "/" in where:
+            words = Path(where).parent.name
+        stem = re.sub(r"[^a-z0-9-]+", "-", words.lower()).strip("-") or kind
         name = stem if stem not in taken else f"{stem}-{kind}"
         while name in taken:
             name += "-2"

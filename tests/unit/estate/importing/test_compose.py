@@ -322,7 +322,7 @@ NOT_HERE: Final = [
 ]
 
 
-_OWN = ["internal", "intranet", "private", "corp", "home", "lan", "local", "intra", "svc", "consul"]
+_OWN = ["internal", "intern", "intranet", "private", "corp", "home", "lan", "local", "intra", "svc", "consul"]
 INTERNAL = tuple(f".{name}" for name in _OWN)
 
 

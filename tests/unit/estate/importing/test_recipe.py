@@ -238,6 +238,35 @@ def test_a_site_with_two_names_is_said_once_and_racks_stay_at_their_site(recipe:
 @pytest.mark.parametrize(
     ("one", "two", "is_said"),
     [
+        ("Train-Management", "train-management", True),
+        ("train_management", "train.management", True),
+        ("TrainManagement", "train-management", True),
+        ("shop", "shop", False),
+        ("shop", "shop2", False),
+        ("shop", "shops", False),
+    ],
+)
+def test_names_that_look_like_one_service_are_said(recipe: Path, one: str, two: str, is_said: bool) -> None:
+    folder = recipe.parent
+    (folder / "a.csv").write_text(f"host;site;role\na;fra;{one}\n")
+    (folder / "b.csv").write_text(f"host;site;role\nb;muc;{two}\n")
+    text = (
+        "recipe: 1\ninto: company\nsources:\n  a: {kind: csv, from: a.csv}\n  b: {kind: csv, from: b.csv}\n"
+    )
+    recipe.write_text(text)
+    found = made(recipe)[1].diagnostics
+    assert ["import-same-name"] * is_said == [one.code for one in found]
+    if is_said:
+        assert (found[0].message, found[0].place.line) == (f"{two} in b may be {one} in a", 5)
+        recipe.write_text(text + f"names: {{b: {{{two}: {one}}}}}\n")
+        estate, result = made(recipe)
+        assert [(service.id, service.replicas) for service in estate.services] == [(one, 2)]
+        assert not result.diagnostics
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "is_said"),
+    [
         *[("muc", "München", True), ("NUE2", "nürnberg", True), ("DÜS", "dus", True)],
         *[("Barcelona", "bcn1", True), ("cgn", "Cologne", True), ("Zürich", "zrh", True)],
         *[
