@@ -55,6 +55,14 @@ def test_the_guide_names_the_files_and_an_example_that_exists() -> None:
     assert any(rule.id in guide and rule.code in guide for rule in RULES)
 
 
+def test_every_file_that_the_guide_to_a_kind_of_step_names_is_there() -> None:
+    guide = (ROOT / "docs" / "contributing" / "step-kind.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|md))`", guide))
+    places = (ROOT, ROOT / "src" / "evac", ROOT / "tests" / "unit" / "steps")
+    assert len(named) >= 10
+    assert {path for path in named if not any((place / path).exists() for place in places)} == set()
+
+
 def test_every_attack_names_tests_that_exist_and_no_test_of_an_attacker_is_left_out() -> None:
     page = (ROOT / "docs" / "contributing" / "attacks.md").read_text(encoding="utf-8")
     named: set[tuple[str, str]] = set()

@@ -11,10 +11,12 @@ import pytest
 pytest.importorskip("duckdb")
 pytest.importorskip("sqlglot")
 
+import click
 import duckdb
 import sqlglot
 
 from evac.app.credit import case, computing
+from evac.cli import credit_command
 from evac.cli.main import run
 from evac.credit.rules import RuleSet
 from evac.credit.windows import Window
@@ -37,6 +39,12 @@ def test_duckdb_finds_the_lines_of_random_rules(tmp_path: Path) -> None:
         assert found == by_fractions(rules, windows, rows), rules
         lines += len(found)
     assert lines > 50
+
+
+def test_the_command_offers_every_dialect() -> None:
+    (offered,) = (one.type for one in credit_command.sql.params if one.name == "dialect")
+    assert isinstance(offered, click.Choice)
+    assert tuple(offered.choices) == get_args(computing.Dialect)
 
 
 @pytest.mark.parametrize("dialect", get_args(computing.Dialect))
