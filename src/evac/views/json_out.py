@@ -292,6 +292,7 @@ _SERVICE: Final = _object(
         "state": {"enum": ["restored", "degraded", "shed", "unplaced", "unknown", "running"]},
     },
     reason=_TEXT,
+    congested={"type": "boolean"},
     why=_object(
         "The reason as data: its kind, and the services, store and site that it is about.",
         {"kind": _TEXT},
@@ -329,6 +330,18 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
             "certificate": {"type": "object"},
             "proof": {"enum": ["full", "partial"]},
         },
+        congestion=_rows(
+            _object(
+                "A link or ingress that carries too little for the traffic after the loss, or may.",
+                {
+                    "at": _NAMES,
+                    "measure": {"enum": ["bandwidth", "connections"]},
+                    "arriving": _COUNT,
+                    "limit": _COUNT_OR_NULL,
+                    "services": _NAMES,
+                },
+            )
+        ),
     ),
 }
 

@@ -9,6 +9,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from evac.office.facts import loss_facts
 from evac.office.reckoning import verdict_of
 from evac.planning.plan import plan
 from evac.verify import check
+from evac.views.json_out import PLAN_SCHEMA
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import Planned, answer, outcome_rows
 from tests.unit.truth.written import written
@@ -122,6 +124,14 @@ def test_plans_of_earlier_versions_stay_readable(tmp_path: Path) -> None:
     old = decode(json.dumps(document).encode())
     assert old.congestion == ()
     assert not any(one.congested for one in old.outcomes)
+
+
+def test_the_schema_of_plans_describes_it(tmp_path: Path) -> None:
+    document = json.loads(encode(plan(of_case(tmp_path, *CASES[0][:2]), lose("a"))))
+    jsonschema.validate(document, PLAN_SCHEMA)
+    document["congestion"][0]["measure"] = "people"
+    with pytest.raises(jsonschema.ValidationError, match="people"):
+        jsonschema.validate(document, PLAN_SCHEMA)
 
 
 def test_what_comes_back_is_congested_by_nothing(tmp_path: Path) -> None:
