@@ -68,6 +68,7 @@ class Tool:
         keeps: Sequence[int] = (),
         most: int = OUTPUT_BYTES,
         takes: Takes | None = None,
+        hears: Callable[[bytes], None] | None = None,
     ) -> Ended:
         """Run it. changes: after a timeout it may have done its work. Raises `ActionError` if it is missing,
         too slow, writes too much, or exits with a code that is not allowed.
@@ -87,6 +88,7 @@ class Tool:
             keeps=keeps,
             hopeless=self.hopeless,
             takes=takes,
+            hears=hears,
         )
         if not ended.whole:
             raise Permanent("backup-output", f"{name} wrote more than {most:,} bytes", "check its repository")

@@ -90,6 +90,7 @@ async def run_program(
     keeps: Sequence[int] = (),
     hopeless: Sequence[str] = (),
     takes: Takes | None = None,
+    hears: Callable[[bytes], None] | None = None,
 ) -> Ended:
     """Run it to its end or its time limit; then nothing of its group is left. Raises `Permanent` if it cannot
     be started.
@@ -98,7 +99,8 @@ async def run_program(
     than `most`. account: user to run as. keeps: open files that it inherits, such as a lock that must be held
     while any part of it lives. hopeless: lower-case texts on its standard error that make it pointless to
     continue: it is interrupted, because it would retry for a long time. takes: gets each line of output at
-    once, a long one in pieces of equal length; what it takes is not kept.
+    once, a long one in pieces of equal length; what it takes is not kept. hears: gets the lines of a separate
+    standard error in the same way, of which only the last bytes are kept.
     """
     if not argv or not all(argv[:1]):
         raise Permanent("command-missing", "no command is given")
@@ -120,7 +122,7 @@ async def run_program(
     kept, errors, full, lost = bytearray(), bytearray(), asyncio.Event(), asyncio.Event()
     reading = [asyncio.ensure_future(_drain(process.stdout, kept, most, full if apart else None, takes))]
     if apart:
-        reading.append(asyncio.ensure_future(_listen(process.stderr, errors, hopeless, lost)))
+        reading.append(asyncio.ensure_future(_listen(process.stderr, errors, hopeless, lost, hears)))
     code: int | None = None
     try:
         async with asyncio.timeout(timeout_s):
@@ -171,14 +173,19 @@ async def _drain(
     begun = b""
     while part := await stream.read(65_536):
         if takes is not None:
-            *lines, begun = (begun + part).split(b"\n")
-            *long, begun = _pieces(begun)
-            pieces = [piece for line in lines for piece in _pieces(line, b"\n")] + long
+            pieces, begun = _lines(begun + part)
             part = b"".join(piece for piece in pieces if not takes(piece.removesuffix(b"\n")))
         kept += part[: most + 1 - len(kept)]
         if full is not None and len(kept) > most:
             full.set()
     kept += begun[: most + 1 - len(kept)]
+
+
+def _lines(said: bytes) -> tuple[list[bytes], bytes]:
+    """The lines in it, long ones in pieces, and what may continue."""
+    *lines, begun = said.split(b"\n")
+    *long, begun = _pieces(begun)
+    return [piece for line in lines for piece in _pieces(line, b"\n")] + long, begun
 
 
 def _pieces(line: bytes, end: bytes = b"") -> list[bytes]:
@@ -188,16 +195,27 @@ def _pieces(line: bytes, end: bytes = b"") -> list[bytes]:
 
 
 async def _listen(
-    stream: asyncio.StreamReader | None, kept: bytearray, hopeless: Sequence[str], lost: asyncio.Event
+    stream: asyncio.StreamReader | None,
+    kept: bytearray,
+    hopeless: Sequence[str],
+    lost: asyncio.Event,
+    hears: Callable[[bytes], None] | None,
 ) -> None:
     """Read all output, and keep the last part. lost: is set once it contains one of these texts."""
     assert stream is not None
+    begun = b""
     while part := await stream.read(65_536):
         new = (kept[-_LONGEST_WORDS:] + part).lower()
         kept += part
         del kept[:-MAX_OUTPUT_BYTES]
         if any(words.encode() in new for words in hopeless):
             lost.set()
+        if hears is not None:
+            lines, begun = _lines(begun + part)
+            for line in lines:
+                hears(line.removesuffix(b"\n"))
+    if hears is not None and begun:
+        hears(begun)
 
 
 async def _settle(process: asyncio.subprocess.Process, reading: Sequence[asyncio.Future[None]]) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evac.drivers.borg.driver import BorgDriver
+from evac.drivers.capabilities import READ, Taken
 from evac.drivers.port import Action
 from evac.model.errors import ActionError, Permanent
 from tests.contract.adapters.borg import archives
 from tests.contract.adapters.command import script
+from tests.contract.adapters.restic import flip
 
 pytestmark = [pytest.mark.servers]
 
@@ -53,6 +56,22 @@ def test_a_missing_path_and_a_repair_are_each_named(server_folder: Path) -> None
         world.borg("check", "--repair", allowed=(0, 1))
         assert ask("restore", world.action(), "first", str(place), None).code == "restore-incomplete"
         assert not place.exists()
+
+
+def test_damage_is_named_by_its_cause_however_much_is_missing(server_folder: Path) -> None:
+    """After the error Borg lists every chunk that is missing because of it, in more lines than are kept."""
+    with archives(server_folder) as world:
+        for number in range(600):
+            (world.data / f"file {number}").write_bytes(os.urandom(100))
+        assert isinstance(ask("take", world.action()), Taken)
+        segments = (world.folder / "one" / "data").glob("*/*")
+        flip(max(segments, key=lambda path: path.stat().st_size), 20)
+        proof = ask("prove", world.action(), READ, 1, 1)
+        assert (proof.outcome, proof.code) == ("damaged", "backup-corrupt")
+        assert proof.detail.startswith("Data integrity error: "), proof.detail
+        assert "[segment " in proof.detail
+        assert proof.detail.endswith("; to see all errors, run: borg check --verify-data")
+        assert len(proof.detail) < 200
 
 
 ARCHIVE = {

@@ -11,13 +11,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from evac.drivers.backups import (
+    WORDS_MOST,
     BackupDriver,
     Filled,
     Filling,
@@ -153,13 +157,18 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             stats = found.get("cache", {}).get("stats", {})
             size = number(stats.get("unique_csize"), self.name)
             how = "--verify-data" if level == READ else "--archives-only"
-            ended = await tool.run("check", how, timeout_s=watch.left_s, allowed=DAMAGED)
+            causes = _Causes()
+            argv = ("--log-json", "check", how)
+            ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, hears=causes.hear)
         except ActionError as error:
             return self._unproven(action, watch, level, error)
         said = partial(self._proof, action, watch, level, version=version, repository=_repository(found))
         if ended.code:
-            words = " ".join(secrets.scrub(ended.errors, tool.hidden).split())
-            return said("damaged", code="backup-corrupt", detail=words)
+            words = (
+                " ".join(secrets.scrub(causes.first, tool.hidden).split()) or "Borg's check reports errors"
+            )
+            detail = f"{words}; to see all errors, run: borg check {how}"
+            return said("damaged", code="backup-corrupt", detail=detail)
         if level == STRUCTURE:
             return said("passed")
         if not size:
@@ -222,6 +231,21 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             words = f"this is the repository {id_[:8]}, but {pinned[:8]} was expected"
             raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
         return found
+
+
+class _Causes:
+    """Hears Borg's log. A long list of what is missing follows the first error, which is the cause."""
+
+    def __init__(self) -> None:
+        self.first = ""
+
+    def hear(self, line: bytes) -> None:
+        if self.first:
+            return
+        with suppress(orjson.JSONDecodeError):
+            said = orjson.loads(line)
+            if isinstance(said, dict) and said.get("levelname") in ("ERROR", "CRITICAL"):
+                self.first = str(said.get("message", ""))[:WORDS_MOST]
 
 
 def _tool(action: Action) -> Tool:
