@@ -14,7 +14,7 @@ from evac.drivers.capabilities import (
 )
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from tests.contract.capabilities.asked import ask, refuses_hostile_answers, silently
-from tests.contract.capabilities.story import Case, assert_keeps_contract
+from tests.contract.capabilities.story import Case, assert_keeps_contract, order
 from tests.contract.capabilities.suites import AskedBackups, AskedRestore, acting, asking
 
 LONG_S = 60.0
@@ -177,6 +177,9 @@ def test_what_is_damaged_or_not_ours(asked: AskedRestore) -> None:
 
 @acting(RestoresData, "restore")
 def test_restore_as_a_step(case: Case) -> None:
-    """As a run does it: complete and in use, or not there; it is never rolled back."""
+    """As a run does it: complete and in use, or not there; it is never rolled back. A run gives it several
+    times its predicted minutes, so it has as long as every other question about backups.
+    """
     assert case.undo == "refused", "users may have written to it since"
+    case.order = order(timeout_s=LONG_S)
     assert_keeps_contract(case)
