@@ -29,7 +29,7 @@ ROOT = "root"
 @dataclass
 class EtcdServer(OneProcess):
     """One member. peers: name -> URL of every member, including itself. tls: for clients and peers; None:
-    plain. frugal: takes a third less processor, on one core and without fsync; what it has written then
+    plain. frugal: uses a third less CPU time, on one core and without fsync; what it has written then
     survives the end of its process, and no power loss.
     """
 

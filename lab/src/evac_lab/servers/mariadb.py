@@ -134,7 +134,9 @@ def install(folder: Path) -> Path:
 
 
 def _certify(folder: Path) -> None:
-    """Writes a key and a certificate signed by it. Accounts with a password prove it to each other."""
+    """Writes a key and a certificate signed by it. Clients verify it by the password of their account, so they
+    need no authority.
+    """
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "evac lab")])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())

@@ -22,6 +22,7 @@ import polars as pl
 from evac.app.credit.case import Case, write_once, writing
 from evac.credit.columns import KEY, ROWS
 from evac.credit.ledger import Judged
+from evac.drivers.postgres.link import PostgresConnection
 from evac.estate.format.problems import shown
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.digest import canonical_json
@@ -55,6 +56,11 @@ HASH_SEED: Final = 20221015
 ROWS_AT_ONCE: Final = 50_000
 """Rows in memory, whatever the size of the table."""
 ANSWER_S: Final = 60.0
+_UNAVAILABLE: Final = (
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    *(TimeoutError, ConnectionError, AttributeError),
+)
+"""What reading from a database raises; the last, if the server greets with nonsense."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?", re.ASCII)
 
 
@@ -348,7 +354,7 @@ def fetch(database: Database, table: str, target: Path) -> int:
     except asyncpg.UndefinedTableError as error:
         words = f"{database} has no table {table}"
         raise InvalidInput("table-unknown", words, "give a table or a view") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ConnectionError) as error:
+    except _UNAVAILABLE as error:
         words = scrub(str(error).partition("\n")[0][:160] or "no answer in time", [secret])
         hint = "check host, user, password and permissions, then run the same command again"
         raise EvacError(
@@ -364,6 +370,7 @@ async def _fetch(database: Database, password: str, table: str, target: Path) ->
         user=database.user,
         password=password,
         timeout=ANSWER_S,
+        connection_class=PostgresConnection,
     )
     try:
         async with link.transaction(isolation="repeatable_read", readonly=True):

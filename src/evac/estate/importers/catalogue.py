@@ -89,7 +89,7 @@ def _meaning(name: str) -> str | None:
 
 def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
     text = read_text(source, source, _BYTES_MAX, problems)
-    table = None if text is None else read_cells(text, source.name, problems)
+    table = None if text is None else read_cells(text, source.name, problems, all_rows=True)
     if table is None:
         return
     columns: dict[str, int] = {}

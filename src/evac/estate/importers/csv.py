@@ -180,6 +180,8 @@ class _Reading:
     """Unknown state, in comparison form -> its rows."""
     decimal_signs: dict[str, str] = field(default_factory=dict)
     """Column by meaning -> its decimal separator, if its cells settle that."""
+    left: int = 0
+    """Rows that name no host."""
     unread: set[tuple[str, str]] = field(default_factory=set)
     """Host and meaning of every fact that a cell states, but that is not known."""
 
@@ -225,10 +227,12 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     reading.decimal_signs = _decimal_signs(table, columns)
     for row in table.rows:
         _read_row(row, reading)
-    if not reading.hosts and (table.rows or table.left_out):
-        message = f"no row of {source.name} can be used"
+    left = table.left_out + reading.left
+    if left > len(table.rows) - reading.left:
+        message = f"{left:,} of {len(table.rows) + table.left_out:,} rows of {source.name} cannot be used"
         problems.add("import-shape", message, table.header.place(), "correct the rows named here")
         return imported
+    _drop_doubtful_feeds(reading)
     if options.site is not None:
         for name, host in reading.hosts.items():
             if (name, "site") not in reading.unread:
@@ -268,6 +272,8 @@ def _columns(table: Cells, problems: Problems) -> dict[str, Column]:
 
 def _read_row(row: Row, reading: _Reading) -> None:
     name = _cell(row, "host", reading)
+    if name is None or len(name) > ID_MAX or not _NAME.fullmatch(name):
+        reading.left += 1
     if name is None:
         reading.note(
             "import-cell",
@@ -293,10 +299,26 @@ def _read_row(row: Row, reading: _Reading) -> None:
             facts[meaning] = value
         elif meaning != "state" and _cell(row, meaning, reading) is not None:
             reading.unread.add((name, meaning))
+            if name in reading.hosts:  # what another row states may be wrong as well
+                reading.hosts[name].facts.pop(meaning, None)
     host = reading.hosts.setdefault(name, _Host(facts, row=row))
     if host.row is not row:
         _same_host(name, host, facts, row, reading)
     host.services.update(_services(row, reading))
+
+
+def _drop_doubtful_feeds(reading: _Reading) -> None:
+    """The feeds of a rack are those of its hosts: if one of them is not known, none of the rack's are. A rack
+    with one feed too few would survive the loss of the other.
+    """
+
+    def rack_of(host: _Host) -> tuple[str | None, ...]:
+        return tuple(host.facts.get(meaning) for meaning in ("site", "hall", "rack"))
+
+    doubtful = {rack_of(reading.hosts[name]) for name, meaning in reading.unread if meaning == "feed"}
+    for host in reading.hosts.values() if doubtful else ():
+        if rack_of(host) in doubtful:
+            host.facts.pop("feed", None)
 
 
 def _same_host(name: str, host: _Host, facts: dict[str, str], row: Row, reading: _Reading) -> None:
@@ -338,7 +360,7 @@ def _fact(row: Row, meaning: str, reading: _Reading) -> str | None:
         if _PLAIN[meaning].fullmatch(text):
             return text
         message = f"{shown(text)} is not a valid {meaning}"
-        reading.note("import-word-unknown", message, row, meaning, "it stays unknown")
+        reading.note("import-cell", message, row, meaning, "it stays unknown")
         return None
     return _id(text, row, meaning, reading)
 

@@ -140,12 +140,13 @@ class Cells:
     """Rows that could not be read."""
 
 
-def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
+def read_cells(text: str, file: str, problems: Problems, *, all_rows: bool = False) -> Cells | None:
     """The table in a text; blank lines and lines that begin with # are skipped. A first line `sep=;`, as
     Excel writes it, says what stands between cells.
 
     None, with diagnostics, where it has no header, too many rows or columns, or an open quote.
-    Rows with another number of cells than the header, or with too long a cell, are noted and left out.
+    Rows with another number of cells than the header, or with too long a cell, are noted and left out. With
+    `all_rows` they are errors: a need that is left out would make its service look safe.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     first = next((n for n, line in enumerate(lines) if _counts(line)), None)
@@ -166,7 +167,7 @@ def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
             "import-shape", f"{len(header.cells):,} columns; at most {COLUMNS_MAX} are read", header.place()
         )
         return None
-    good = _checked(header, body, delimiter, problems)
+    good = _checked(header, body, delimiter, problems, all_rows)
     return Cells(header, good, delimiter, len(body) - len(good))
 
 
@@ -250,8 +251,12 @@ def _split_quoted(text: str, delimiter: str) -> tuple[tuple[str, ...], tuple[int
     return tuple(cells), tuple(starts)
 
 
-def _checked(header: Row, body: list[Row], delimiter: str, problems: Problems) -> tuple[Row, ...]:
+def _checked(
+    header: Row, body: list[Row], delimiter: str, problems: Problems, all_rows: bool
+) -> tuple[Row, ...]:
     wanted = len(header.cells)
+    severity: Severity | None = "error" if all_rows else None
+    left = "" if all_rows else "; the row is left out"
     good = []
     bad = 0
     for row in body:
@@ -264,13 +269,12 @@ def _checked(header: Row, body: list[Row], delimiter: str, problems: Problems) -
             continue
         if longest > CELL_MAX:
             position = next(i for i, cell in enumerate(row.cells) if len(cell) > CELL_MAX)
-            message = f"a cell of {longest:,} characters; at most {CELL_MAX:,} are read; the row is left out"
-            problems.add("import-cell", message, row.place(position, delimiter), "shorten it")
+            message = f"a cell of {longest:,} characters; at most {CELL_MAX:,} are read{left}"
+            problems.add("import-cell", message, row.place(position, delimiter), "shorten it", severity)
         else:
-            message = f"cells in this row: {len(row.cells)}; in the header: {wanted}; the row is left out"
-            problems.add(
-                "import-row-length", message, row.place(), "one cell for every column; empty means unknown"
-            )
+            message = f"cells in this row: {len(row.cells)}; in the header: {wanted}{left}"
+            hint = "one cell for every column; empty means unknown"
+            problems.add("import-row-length", message, row.place(), hint, severity)
     if bad > LISTED_MAX:
         problems.add("import-row-length", more_rows(bad - LISTED_MAX), header.place())
     return tuple(good)

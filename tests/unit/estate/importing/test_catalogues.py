@@ -137,6 +137,15 @@ def test_what_is_no_catalogue_is_refused(tmp_path: Path, kind: str, name: str, t
     assert not (tmp_path / "estate").exists()
 
 
+def test_a_row_whose_needs_would_be_lost_refuses_a_catalogue(tmp_path: Path) -> None:
+    """Left out, `login` would be another company's, which survives every loss."""
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, "catalogue", "a.csv", "service,tier,needs\nshop,1,login\nlogin,1,db,oops\n")
+    assert [(d.code, str(d.place)) for d in caught.value.diagnostics if d.severity == "error"] == [
+        ("import-row-length", "a.csv:3:1")
+    ]
+
+
 SIGNS = ["", "{", "}", "[", "]", ":", ",", ";", "\n", "-", "\x00", "9" * 30, "é", '"', "null", "*a", "&a "]
 
 

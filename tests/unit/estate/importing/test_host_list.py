@@ -355,6 +355,37 @@ def test_a_list_of_which_no_row_can_be_used_is_refused(tmp_path: Path, rows: str
     assert refused(tmp_path, f"host,site\n{rows}") == {"import-shape": ["1:1"]}
 
 
+def servers_in(tmp_path: Path) -> list[str]:
+    with (tmp_path / "estate" / "servers.csv").open(newline="") as table:
+        return [row["server"] for row in csv.DictReader(table)]
+
+
+def test_a_list_of_which_most_rows_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    """It would replace an estate of a hundred servers by one of one."""
+    rows = "h0,fra\n" + "".join(f"h{n},fra,\n" for n in range(1, 100))
+    assert refused(tmp_path, f"host,site\n{rows}") == {"import-shape": ["1:1"]}
+    _, result = imported(tmp_path, "host,site\nh0,fra\nh1,fra\nh2,fra,\n")
+    assert result.partial
+    assert servers_in(tmp_path) == ["h0", "h1"]
+
+
+@pytest.mark.parametrize("cells", [("fra", "x/y", "muc"), ("x/y", "fra", "fra"), ("fra", "fra", "x/y")])
+def test_one_bad_cell_of_a_host_makes_the_fact_unknown_in_any_order(
+    tmp_path: Path, cells: tuple[str, ...]
+) -> None:
+    rows = "".join(f"a,{cell}\n" for cell in cells)
+    _, result = imported(tmp_path, f"host,site\n{rows}b,fra\nc,fra\nd,fra\ne,fra\n")
+    assert servers_in(tmp_path) == ["b", "c", "d", "e"]
+    assert result.partial
+
+
+@pytest.mark.parametrize("rows", ["h2,fra,r1,A\nh2,fra,r1,B\n", "h2,fra,r1,A\u2192B\n"])
+def test_a_doubtful_feed_of_a_host_makes_those_of_its_rack_unknown(tmp_path: Path, rows: str) -> None:
+    estate, result = imported(tmp_path, f"host,site,rack,feed\nh1,fra,r1,A\n{rows}h3,fra,r2,A\n")
+    assert {rack.id: tuple(rack.feeds) for rack in estate.racks} == {"fra/r1": (), "fra/r2": ("fra/A",)}
+    assert result.partial
+
+
 def test_with_strict_a_row_that_cannot_be_used_refuses_the_list(tmp_path: Path) -> None:
     source = tmp_path / "hosts.csv"
     source.write_text("host,site,cores\na,x,4\nb,x,lots\nc,x\n")

@@ -286,10 +286,9 @@ def test_a_database_whose_name_no_store_can_have_is_named(tmp_path: Path) -> Non
     client = workload("Deployment", "web", 1)
     secret = {"name": "URI", "valueFrom": {"secretKeyRef": {"name": "ord[ers-app", "key": "uri"}}}
     client["spec"]["template"]["spec"]["containers"][0]["env"] = [secret]
-    estate, result, _ = imported(tmp_path, dumped([client, database]))
-    assert [service.id for service in estate.services] == ["web"]
-    assert result.partial
-    assert [one.code for one in result.diagnostics if "ord[ers" in one.message] == ["import-name"]
+    with pytest.raises(SourceError) as caught:  # without its store, `web` would need nothing
+        imported(tmp_path, dumped([client, database]))
+    assert "ord[ers" in caught.value.diagnostics[0].message
 
 
 def test_merge_keys_and_tags_that_say_nothing_new(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from evac.estate.importers import KINDS, SourceError, import_estate
 
 DEVICE = {"device_type": {"slug": "r640"}, "site": {"slug": "fra"}, "role": {"slug": "shop"}}
 RESOURCE = {"mode": "managed", "type": "aws_instance"}
-POD = {"spec": {"containers": [{"name": "a"}]}}
 
 
 def deployment(name: str, containers: Any) -> str:

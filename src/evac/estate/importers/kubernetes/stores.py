@@ -66,7 +66,7 @@ def add_stores(manifests: Manifests, cluster: Cluster, imported: Imported, probl
         name = item.name if names[item.name] == 1 else f"{item.namespace}.{item.name}"
         if name in imported.sections.get("stores", {}):
             name = f"{name}.{item.kind.lower()}"
-        if not is_id(name, item.place, problems):
+        if not is_id(name, item.place, problems, "error"):  # else its callers would need nothing
             continue
         values: dict[str, Value] = {"engine": operator_of(item).engine}
         if not spans_clusters(item):

@@ -169,8 +169,12 @@ def _read_conftool(folder: Path, root: Path, found: WikimediaSource, problems: P
         problems.add(
             "import-shape", f"{len(nodes):,} node files; at most {NODE_FILES_MAX} are read", Place("node")
         )
+    torn: set[str] = set()
     for path in nodes[:NODE_FILES_MAX]:
-        _read_nodes(read_tree(path, root, problems), found, problems)
+        _read_nodes(read_tree(path, root, problems), found, torn, problems)
+    for host in torn:
+        del found.hosts[host]
+    found.bindings[:] = [binding for binding in found.bindings if binding.host not in torn]
     for path in sorted((folder / "dbconfig-section").glob("*.yaml")):
         for site, _, _node in entries(tree := read_tree(path, root, problems)):
             found.sections[site] = tuple(sorted({*found.sections.get(site, ()), *words(tree, site)}))
@@ -184,11 +188,10 @@ def _read_conftool(folder: Path, root: Path, found: WikimediaSource, problems: P
         found.primary_site = word(read_tree(path, root, problems), "common", "WMFMasterDatacenter")
 
 
-def _read_nodes(root: Node | None, found: WikimediaSource, problems: Problems) -> None:
-    """{site: {cluster: {host: [services]}}}; a host may be in several clusters of one site. One that is at
-    several sites is left out.
+def _read_nodes(root: Node | None, found: WikimediaSource, torn: set[str], problems: Problems) -> None:
+    """{site: {cluster: {host: [services]}}}; a host may be in several clusters of one site. torn: hosts at
+    several sites, in any of the files; they are left out once all are read.
     """
-    torn: set[str] = set()
     for site, site_key, clusters in entries(root):
         found.node_sites[site] = None
         for cluster, _, hosts in entries(clusters):
@@ -201,9 +204,6 @@ def _read_nodes(root: Node | None, found: WikimediaSource, problems: Problems) -
                 found.bindings.extend(Binding(site, cluster, host, name) for name in words(hosts, host))
         if not entries(clusters):
             problems.add("import-ignored", f"no hosts at {site}", site_key.place)
-    for host in torn:
-        del found.hosts[host]
-    found.bindings[:] = [binding for binding in found.bindings if binding.host not in torn]
 
 
 def _read_edges(
@@ -212,7 +212,7 @@ def _read_edges(
     if not path.exists():
         return
     text = read_text(path, root, YAML_BYTES_MAX, problems)
-    table = None if text is None else read_cells(text, path.name, problems)
+    table = None if text is None else read_cells(text, path.name, problems, all_rows=True)
     if table is None:
         return
     missing = [column for column in columns if column not in table.header.cells]
