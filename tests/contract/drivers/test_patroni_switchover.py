@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from evac.drivers.patroni.driver import PatroniDriver
-from evac.drivers.port import Action
+from evac.drivers.port import Action, Checked
 from tests.contract.adapters.patroni import cluster, standby_cluster, until_ready
 from tests.contract.capabilities.story import order
 
@@ -46,10 +47,10 @@ def test_a_switchover_is_orderly_and_the_old_primary_rejoins(server_folder: Path
         asyncio.run(story())
 
 
-async def _until_it_may(driver: PatroniDriver, promote: Action) -> None:
+async def _until(driver: PatroniDriver, promote: Action, holds: Callable[[Checked], bool]) -> None:
     """Patroni writes what its member is once a loop; until then the member may still be starting."""
-    async with asyncio.timeout(15):
-        while not (await driver.check(promote, order())).ready:
+    async with asyncio.timeout(60.0):
+        while not holds(await driver.check(promote, order())):
             await asyncio.sleep(0.1)
 
 
@@ -59,12 +60,12 @@ def test_a_standby_cluster_is_promoted_by_its_settings(server_folder: Path) -> N
         async def story() -> None:
             driver = PatroniDriver()
             promote = world.action("promote", world.pangyo, proof="network")
-            assert "standby_cluster_of" in (await driver.check(promote, order())).evidence
+            await _until(driver, promote, lambda checked: "standby_cluster_of" in checked.evidence)
             unproven = world.action("promote", world.pangyo)
             assert not (await driver.check(unproven, order())).ready
             assert (await driver.observe(promote, order())).outcome == "absent"
             source.kill()
-            await _until_it_may(driver, promote)
+            await until_ready(driver, promote)
             evidence = await driver.execute(promote, order(timeout_s=30.0))
             assert evidence["how"] == "standby cluster"
             assert world.pangyo.sql("SELECT pg_is_in_recovery()") == "f"

@@ -134,8 +134,8 @@ def install(folder: Path) -> Path:
 
 
 def _certify(folder: Path) -> None:
-    """Writes a key and a certificate signed by it. Clients verify it by the password of their account, so they
-    need no authority.
+    """Writes a key and a certificate signed by it. Clients verify it by their account's password, not by an
+    authority.
     """
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "evac lab")])
