@@ -49,7 +49,7 @@ USUAL: Final = 30
 """Number of earlier backups that define what is usual."""
 TELLING_BYTES: Final = 1 << 18
 """With less new data than this, its compression ratio means nothing."""
-DAMAGE: Final = frozenset({"backup-corrupt", "copy-differs", "restore-incomplete"})
+DAMAGE: Final = frozenset({"archive-damaged", "backup-corrupt", "copy-differs", "restore-incomplete"})
 """Error codes of drivers that mean the data read is damaged."""
 
 

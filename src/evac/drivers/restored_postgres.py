@@ -16,7 +16,7 @@ import shlex
 import shutil
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -86,6 +86,14 @@ def refuse_beyond(end: float, until: int) -> None:
         last = moment_words(math.ceil(end) - 1)
         words = f"the archived WAL does not reach {moment_words(until)}: the latest point in time is {last}"
         raise Permanent("moment-uncovered", words, "choose an earlier point in time, or the newest backup")
+
+
+def refuse_damaged_log(problems: Sequence[str]) -> None:
+    """Raise `Permanent` for an archived log with a gap or damage: recovery takes that for its end."""
+    if problems:
+        words = f"the newest state cannot be restored: {problems[0]}"
+        hint = "use another backup, or restore to an earlier point in time: --until TIME, --moment STORE=TIME"
+        raise Permanent("archive-damaged", words, hint)
 
 
 async def last_commit(

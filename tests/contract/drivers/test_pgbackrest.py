@@ -20,12 +20,13 @@ import pytest
 
 from evac.drivers.backups import Stopwatch
 from evac.drivers.capabilities import READ
+from evac.drivers.pgbackrest import archive
 from evac.drivers.pgbackrest.driver import PgbackrestDriver
 from evac.drivers.places import place_at
 from evac.drivers.restored_postgres import Engine, last_commit
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.contract.adapters.command import script
-from tests.contract.adapters.pgbackrest import ROWS, Store, as_owner, sql, store
+from tests.contract.adapters.pgbackrest import ROWS, Store, as_owner, control, give, sql, store
 from tests.contract.adapters.restic import flip
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -146,11 +147,7 @@ def test_a_store_returns_to_a_moment_that_the_log_covers_and_to_no_other(server_
         moment = next_second()
         sql(world.folder, world.port, "INSERT INTO messages VALUES (0)")
         switched = sql(world.folder, world.port, "SELECT pg_walfile_name(pg_switch_wal())")
-        archive = world.folder / "repo1" / "archive"
-        deadline = time.monotonic() + 20.0
-        while not list(archive.rglob(f"{switched}-*")):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        in_archive(world, f"{switched}-*")
         place = str(world.places / "here")
         (copy,) = ask("list_copies", world.action()).copies
         for uncovered in (copy.taken_at, int(time.time()) + 5):
@@ -240,8 +237,77 @@ def damage(path: Path, chance: random.Random) -> None:
         path.write_bytes(whole)
 
 
-def test_a_flipped_bit_in_either_file_of_the_catalogue_is_found(server_folder: Path) -> None:
+def archived(world: Store) -> Path:
+    """A segment with a new row, once it is in the first repository."""
+    sql(world.folder, world.port, "INSERT INTO messages VALUES (0)")
+    name = sql(world.folder, world.port, "SELECT pg_walfile_name(pg_switch_wal())")
+    return in_archive(world, f"{name}-*")
+
+
+def in_archive(world: Store, pattern: str) -> Path:
+    archive, deadline = world.folder / "repo1" / "archive", time.monotonic() + LONG_S
+    while not (found := [one for one in archive.rglob(pattern) if one.suffix != ".tmp"]):
+        assert time.monotonic() < deadline, pattern
+        time.sleep(0.02)
+    return found[0]
+
+
+def promoted(world: Store) -> Path:
+    """The history file of the store's next timeline."""
+    data = world.folder / "data"
+    control(data, "-m", "fast", "stop")
+    (data / "standby.signal").touch()
+    give(data)
+    control(data, "start", options=f"-c unix_socket_directories={world.folder} -c port={world.port}")
+    control(data, "promote")
+    return in_archive(world, "00000002.history")
+
+
+def test_a_gap_in_the_log_is_damage_and_no_restore_ends_at_it(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recovery takes a gap for the end of the log, and `verify` passes it. A segment that only arrives later
+    than the next one is no gap.
+    """
+    place, held = str(server_folder / "places" / "here"), server_folder / "held"
+    monkeypatch.setattr(archive, "PAUSE_S", 0.01)
+    with store(server_folder, runs=True) as world:
+        moment = next_second()
+        files = [archived(world), archived(world), archived(world)]
+        history = promoted(world)
+        later = [archived(world), archived(world)]
+        for path in (files[1], later[0], history):
+            name = path.name.partition("-")[0]
+            path.rename(held)
+            proof = ask("prove", world.action(), READ, 1, 1)
+            assert (proof.outcome, proof.code) == ("damaged", "backup-corrupt")
+            assert f"{name} of the archived WAL is missing" in proof.detail
+            error = ask("restore", world.action(), "", place, None)
+            assert (error.code, world.around()) == ("archive-damaged", []), error
+            assert name in error.message
+            held.rename(path)
+        files[2].rename(held)
+        assert ask("restore", world.action(), "", place, moment).facts["rows"] == ROWS, "before the gap"
+        assert ask("clean_up", world.action(), place) is None
+        look = archive._missing
+
+        async def arrives(*given: Any) -> Any:
+            found = await look(*given)
+            if held.exists():
+                held.rename(files[2])
+            return found
+
+        monkeypatch.setattr(archive, "_missing", arrives)
+        assert ask("prove", world.action(), READ, 1, 1).outcome == "passed"
+        assert not held.exists()
+        assert ask("restore", world.action(), "", place, None).facts["rows"] == ROWS + 5
+
+
+def test_a_flipped_bit_in_either_file_of_the_catalogue_is_found(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """pgBackRest reads the other one, and says so nowhere: both must be sound."""
+    monkeypatch.setattr("evac.drivers.pgbackrest.driver.CATALOGUE_PAUSE_S", 0.01)
     chance = random.Random(2026)
     with store(server_folder) as world:
         repository = world.folder / "repo1"

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from evac.drivers.pg_basebackup.driver import _route
-from evac.drivers.pg_basebackup.timelines import blocks, newest_timeline, route, unbroken
-from evac.drivers.postgres_log import Fork, forks
+from evac.drivers.postgres_log import Fork, forks, lsn_text, segment_at
+from evac.drivers.postgres_timelines import SIZES, blocks, newest_timeline, route, sizes, unbroken
 
 SIZE = 1 << 26
 """64 segments for each middle part of a name."""
@@ -163,6 +163,15 @@ def test_any_text_is_a_history_or_is_refused(content: str, timeline: int) -> Non
     except ValueError:
         return
     assert all(one.timeline < timeline for one in found)
+
+
+@given(st.sampled_from(SIZES), st.integers(0, 2**48), st.integers(1, 9))
+def test_the_size_of_a_segment_follows_from_a_position_in_it(size: int, at: int, timeline: int) -> None:
+    """Only a position in the first segment of its 4 GiB has several."""
+    name = segment_at(timeline, at, size)
+    found = sizes(name, lsn_text(at))
+    assert size in found
+    assert found == (size,) or name.endswith("00000000")
 
 
 def test_segments_are_cut_at_gaps_and_timelines() -> None:

@@ -24,16 +24,17 @@ from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, FileSum, Kept
 from evac.drivers.parameters import text
 from evac.drivers.pg_basebackup.segment import stray_byte
-from evac.drivers.pg_basebackup.timelines import (
+from evac.drivers.port import Action
+from evac.drivers.postgres_log import history_name, segment_name, timeline_of
+from evac.drivers.postgres_timelines import (
     SEGMENT,
+    SIZES,
     Route,
     blocks,
     newest_timeline,
-    route,
+    route_to_end,
     unbroken,
 )
-from evac.drivers.port import Action
-from evac.drivers.postgres_log import Fork, forks, history_name, segment_name, timeline_of
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import Permanent, Retryable
 from evac.model.records import dataclass
@@ -44,8 +45,6 @@ SEGMENTS_MOST: Final = 64
 """Newest log segments searched for the last transaction."""
 SYSTEM_AT: Final = 24
 """Offset of the system identifier in a segment (`XLogLongPageHeaderData`)."""
-SIZES: Final = frozenset(1 << bits for bits in range(20, 31))
-"""Sizes that a log segment may have."""
 BLOCK: Final = 64
 """Segments that follow one another and are read in the same part of a rotation."""
 HISTORY_BYTES: Final = 1 << 20
@@ -190,9 +189,7 @@ async def _refuse_damaged(into: Filling) -> None:
     and would silently return older data. PostgreSQL itself refuses a restore point after it.
     """
     problems = await archive_problems(into.action, into.folder, into.copy.source, into.watch)
-    if problems:
-        words = f"the newest state cannot be restored: {problems[0]}"
-        raise Permanent("archive-damaged", words, "restore to an earlier point in time: --moment STORE=TIME")
+    restored_postgres.refuse_damaged_log(problems)
 
 
 def _segments(folder: Path) -> list[str]:
@@ -271,19 +268,12 @@ def _size(content: Path, brought: Sequence[str]) -> int:
 def _route(archive: Path, brought: Sequence[str], size: int) -> Route:
     names = {path.name for path in archive.iterdir()}
     start = timeline_of(brought[-1])
-    newest, hidden = newest_timeline(start, names)
-    if hidden:
-        return Route((), (f"the file {hidden} of the archived WAL is missing",))
-    before: tuple[Fork, ...] = ()
+    newest, _ = newest_timeline(start, names)
+    history = ""
     if newest != start:
-        try:
-            with (archive / history_name(newest)).open("rb") as file:
-                before = forks(newest, file.read(HISTORY_BYTES).decode("utf-8", "replace"))
-        except ValueError as error:
-            return Route(
-                (), (f"the file {history_name(newest)} of the archived WAL cannot be read: {error}",)
-            )
-    return route(brought, names, newest, before, size)
+        with (archive / history_name(newest)).open("rb") as file:
+            history = file.read(HISTORY_BYTES).decode("utf-8", "replace")
+    return route_to_end(brought, names, history, size)
 
 
 @dataclass(frozen=True, slots=True)

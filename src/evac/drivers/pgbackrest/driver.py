@@ -3,9 +3,10 @@ one.
 
 By default `verify` prints nothing and exits with 0 whatever it finds, so text output is requested: its counts
 are read, and a set that it does not mention was not checked. It passes a catalogue if one of its two files is
-sound, so both are compared. A backup whose `error` is true has pages with
-wrong checksums, although the command exited with 0. A restored database is queried once its recovery has
-ended. Whether the source can delete a repository follows from its type; a bucket's locks are queried.
+sound, so both are compared; and a gap in the log, so its segments are listed. A backup whose `error` is true
+has pages with wrong checksums, although the command exited with 0. A restored database is queried once its
+recovery has ended. Whether the source can delete a repository follows from its type; a bucket's locks are
+queried.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from evac.drivers.capabilities import (
 )
 from evac.drivers.object_store import Asked, Bucket, Deletable, Passes
 from evac.drivers.parameters import text, whole
+from evac.drivers.pgbackrest.archive import Start, missing_log
 from evac.drivers.port import Action
 from evac.drivers.programs import Ended, given
 from evac.drivers.restored_server import account_of, give, refuse_closed
@@ -129,8 +131,8 @@ class Set:
     """Bytes that it alone added to the repository."""
     cluster: int
     """pgBackRest's number of its cluster."""
-    needs_log_from: str
-    """The first segment that a restore needs."""
+    log: Start
+    """Where the log begins that a restore needs."""
 
 
 class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBackups, RestoresData):
@@ -195,6 +197,9 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
                     problems += await self._verify(action, [one.copy.id], watch)
             try:
                 problems += await self._unequal(action, mine, part == of, watch)
+                good = [one for one in sets if not one.copy.failed]
+                for one in good[-1:] if part == of else []:
+                    problems += await missing_log(_tool(action), _where(action), one.log, watch)
             except ActionError:
                 if not problems:  # damage that was found stays damage
                     raise
@@ -301,7 +306,11 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
             raise Permanent("backup-other-repository", words, "check `stanza` and `system_id`")
         held = _at(one, "status", "lock", "backup", "held") is True
         entries = [entry for entry in _many(one, "backup") if _at(entry, "database", "repo-key") == repo]
-        sets = sorted((_set(entry, stanza) for entry in entries), key=lambda it: it.copy.id)
+        logs = [log for log in _many(one, "archive") if _at(log, "database", "repo-key") == repo]
+        archives = {
+            number(_at(log, "database", "id"), self.name): word(log.get("id"), self.name) for log in logs
+        }
+        sets = sorted((_set(entry, stanza, archives) for entry in entries), key=lambda it: it.copy.id)
         said = (await tool.run("version", timeout_s=watch.left_s)).output.split()
         version = said[1][:40] if len(said) > 1 else ""
         id_ = f"{stanza}/{system}" if system else ""
@@ -346,9 +355,26 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
             *target,
             "restore",
         )
-        await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s, keeps=(into.lock,))
+        looking = asyncio.create_task(self._refuse_gap(into), name="log of a backup")
+        try:
+            await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s, keeps=(into.lock,))
+            await looking
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
         found = await restored_postgres.Engine(folder, action.settings).recover(watch)
         return Filled(found.bytes, found.reached_at, found.facts)
+
+    async def _refuse_gap(self, into: Filling) -> None:
+        """Raise `Permanent` if log after the set is missing. A restore point after a gap fails by itself."""
+        if into.until is not None:
+            return
+        _, sets = await self._sets(into.action, into.watch)
+        found = next((one for one in sets if one.copy.id == into.copy.id), None)
+        if found is None:
+            raise Permanent("copy-unknown", f"{into.copy.id} was removed meanwhile", "restore a newer backup")
+        problems = await missing_log(_tool(into.action), _where(into.action), found.log, into.watch)
+        restored_postgres.refuse_damaged_log(problems)
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
         """PostgreSQL stops at a restore point only if it finds a transaction that ended after it. Writes
@@ -444,7 +470,7 @@ def _comes_and_goes(stanza: str, sets: Sequence[Set]) -> Passes:
     """
     labels, first = {one.copy.id for one in sets}, dict[str, str]()
     for one in sets:
-        begins, cluster = one.needs_log_from[_POSITION], str(one.cluster)
+        begins, cluster = one.log.segment[_POSITION], str(one.cluster)
         first[cluster] = min(begins, first.get(cluster, begins))
 
     def passes(key: str, hidden: bool) -> bool:
@@ -470,7 +496,8 @@ def _where(action: Action) -> tuple[str, ...]:
     return (f"--config={_config(action)}", f"--stanza={stanza}", f"--repo={repo}")
 
 
-def _set(entry: Mapping[str, Any], stanza: str) -> Set:
+def _set(entry: Mapping[str, Any], stanza: str, archives: Mapping[int, str]) -> Set:
+    """One backup set. archives: those of each cluster."""
     name = "pgbackrest"
     read = number(_at(entry, "info", "delta"), name)
     stored = number(_at(entry, "info", "repository", "delta"), name)
@@ -485,7 +512,12 @@ def _set(entry: Mapping[str, Any], stanza: str) -> Set:
         packed=stored,
     )
     cluster = number(_at(entry, "database", "id"), name)
-    return Set(copy, read, stored, cluster, word(_at(entry, "archive", "start") or "", name))
+    start = Start(
+        f"archive/{stanza}/{archives.get(cluster, '')}",
+        word(_at(entry, "archive", "start") or "", name),
+        word(_at(entry, "lsn", "start") or "", name),
+    )
+    return Set(copy, read, stored, cluster, start)
 
 
 def _at(found: object, *path: str) -> Any:

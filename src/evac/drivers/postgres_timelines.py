@@ -13,10 +13,20 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
 from typing import Final
 
-from evac.drivers.postgres_log import Fork, history_name, segment_name, timeline_of
+from evac.drivers.postgres_log import (
+    Fork,
+    forks,
+    history_name,
+    lsn_number,
+    segment_at,
+    segment_name,
+    timeline_of,
+)
 from evac.model.records import dataclass
 
 SEGMENT: Final = re.compile(r"[0-9A-F]{24}")
+SIZES: Final = tuple(1 << bits for bits in range(20, 31))
+"""The sizes that a segment can have."""
 _HISTORY: Final = re.compile(r"[0-9A-F]{8}\.history")
 
 
@@ -71,6 +81,28 @@ def newest_timeline(start: int, names: Collection[str]) -> tuple[int, str]:
         found += 1
     later = (timeline_of(one) for one in names if SEGMENT.fullmatch(one) or _HISTORY.fullmatch(one))
     return found, history_name(found + 1) if max(later, default=0) > found else ""
+
+
+def sizes(name: str, position: str) -> tuple[int, ...]:
+    """The sizes of a segment with which one of this name contains a position such as `0/6000028`. Raises
+    ValueError for anything else.
+    """
+    at = lsn_number(position)
+    return tuple(size for size in SIZES if segment_at(timeline_of(name), at, size) == name)
+
+
+def route_to_end(brought: Sequence[str], names: Collection[str], history: str, size: int) -> Route:
+    """As `route`. history: the content of the newest timeline's file, if that is not the backup's own."""
+    start = timeline_of(brought[-1])
+    newest, hidden = newest_timeline(start, names)
+    if hidden:
+        return Route((), (f"the file {hidden} of the archived WAL is missing",))
+    try:
+        before = forks(newest, history) if newest != start else ()
+    except ValueError as error:
+        words = f"the file {history_name(newest)} of the archived WAL cannot be read: {error}"
+        return Route((), (words,))
+    return route(brought, names, newest, before, size)
 
 
 def route(
