@@ -143,6 +143,9 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
     def __init__(self) -> None:
         self._held: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
         """Repository in a bucket -> its objects that no one can delete, and until when."""
+        self._versions: dict[str, str] = {}
+        self._starts: dict[tuple[str, ...], Mapping[str, Start]] = {}
+        """Repository -> where the log of each backup begins, as last listed."""
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         watch = Stopwatch(timeout_s)
@@ -311,10 +314,18 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
             number(_at(log, "database", "id"), self.name): word(log.get("id"), self.name) for log in logs
         }
         sets = sorted((_set(entry, stanza, archives) for entry in entries), key=lambda it: it.copy.id)
-        said = (await tool.run("version", timeout_s=watch.left_s)).output.split()
-        version = said[1][:40] if len(said) > 1 else ""
+        self._starts[_where(action)] = {one.copy.id: one.log for one in sets}
+        version = await self._version(tool, watch)
         id_ = f"{stanza}/{system}" if system else ""
         return Listing(id_, tuple(s.copy for s in sets), self.name, version, held), sets
+
+    async def _version(self, tool: Tool, watch: Stopwatch) -> str:
+        if tool.program not in self._versions:
+            said = (await tool.run("version", timeout_s=watch.left_s)).output.split()
+            if len(said) < 2:
+                return ""
+            self._versions[tool.program] = said[1][:40]
+        return self._versions[tool.program]
 
     def _can_delete(self, action: Action, sets: Sequence[Set]) -> Deletable:
         """Whether the source, whose configuration this is, can delete the repository. A repository server may
@@ -369,12 +380,9 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         """Raise `Permanent` if log after the set is missing. A restore point after a gap fails by itself."""
         if into.until is not None:
             return
-        _, sets = await self._sets(into.action, into.watch)
-        found = next((one for one in sets if one.copy.id == into.copy.id), None)
-        if found is None:
-            raise Permanent("copy-unknown", f"{into.copy.id} was removed meanwhile", "restore a newer backup")
-        problems = await missing_log(_tool(into.action), _where(into.action), found.log, into.watch)
-        restored_postgres.refuse_damaged_log(problems)
+        where = _where(into.action)
+        start = self._starts[where][into.copy.id]  # it was chosen from this listing
+        restored_postgres.refuse_damaged_log(await missing_log(_tool(into.action), where, start, into.watch))
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
         """PostgreSQL stops at a restore point only if it finds a transaction that ended after it. Writes
