@@ -96,11 +96,10 @@ def refuse_damaged_log(problems: Sequence[str]) -> None:
         raise Permanent("archive-damaged", words, hint)
 
 
-async def last_commit(
-    name: str, content: bytes, settings: Mapping[str, Value], watch: Stopwatch
-) -> float | None:
-    """When the last transaction of an archived segment ended, in seconds since 1970; None if it contains
-    none. Raises `Permanent` for one that cannot be unpacked or read.
+@asynccontextmanager
+async def unpacked(name: str, content: bytes, watch: Stopwatch) -> AsyncIterator[Path]:
+    """An archived segment as PostgreSQL wrote it. name: of its file, whose suffix names the compression.
+    Raises `Permanent` for one that cannot be unpacked.
     """
     with tempfile.TemporaryDirectory(prefix="evac-log-") as place:
         packed, segment = Path(place, name), Path(place, name[:SEGMENT_LETTERS])
@@ -119,6 +118,16 @@ async def last_commit(
             raise Permanent(
                 "backup-corrupt", words, "prove the backup, or choose an earlier point in time"
             ) from error
+        yield segment
+
+
+async def last_commit(
+    name: str, content: bytes, settings: Mapping[str, Value], watch: Stopwatch
+) -> float | None:
+    """When the last transaction of an archived segment ended, in seconds since 1970; None if it contains
+    none. Raises `Permanent` for one that cannot be unpacked or read.
+    """
+    async with unpacked(name, content, watch) as segment:
         tool = Tool(f"{parameters.text(settings, 'bin')}/pg_waldump", {"LC_ALL": "C", "TZ": "UTC"})
         argv = ("--rmgr=Transaction", str(segment))
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, 1))

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from evac.drivers.capabilities import READ
 from evac.drivers.pgbackrest import archive
 from evac.drivers.pgbackrest.driver import PgbackrestDriver
 from evac.drivers.places import place_at
+from evac.drivers.postgres_timelines import SIZES
 from evac.drivers.restored_postgres import Engine, last_commit
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac_lab.servers.postgres import program_folder
 from tests.contract.adapters.command import script
 from tests.contract.adapters.pgbackrest import ROWS, Store, as_owner, control, give, sql, store
 from tests.contract.adapters.restic import flip
@@ -252,13 +255,20 @@ def in_archive(world: Store, pattern: str) -> Path:
     return found[0]
 
 
-def promoted(world: Store) -> Path:
-    """The history file of the store's next timeline."""
+@contextmanager
+def stopped(world: Store) -> Iterator[Path]:
+    """The data of a store that is stopped cleanly, and started again afterwards."""
     data = world.folder / "data"
     control(data, "-m", "fast", "stop")
-    (data / "standby.signal").touch()
-    give(data)
+    yield data
     control(data, "start", options=f"-c unix_socket_directories={world.folder} -c port={world.port}")
+
+
+def promoted(world: Store) -> Path:
+    """The history file of the store's next timeline."""
+    with stopped(world) as data:
+        (data / "standby.signal").touch()
+        give(data)
     control(data, "promote")
     return in_archive(world, "00000002.history")
 
@@ -301,6 +311,41 @@ def test_a_gap_in_the_log_is_damage_and_no_restore_ends_at_it(
         assert ask("prove", world.action(), READ, 1, 1).outcome == "passed"
         assert not held.exists()
         assert ask("restore", world.action(), "", place, None).facts["rows"] == ROWS + 5
+
+
+def test_a_backup_may_begin_in_the_first_segment_of_4_gib(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of that segment fits every size, and what is archived of it is compressed."""
+    monkeypatch.setattr(archive, "PAUSE_S", 0.01)
+    with store(server_folder, runs=True) as world:
+        with stopped(world) as data:
+            before = ("-l", "0000000100000000000000FF", "-D", str(data))
+            as_owner(f"{program_folder()}/pg_resetwal", *before)
+        assert ask("take", world.action()).missing == ()
+        gap = [archived(world) for _ in range(3)][1]
+        begin = in_archive(world, "000000010000000100000000-*")
+        assert begin.stat().st_size < min(SIZES)
+        assert ask("prove", world.action(), READ, 1, 1).outcome == "passed"
+        gap.unlink()
+        proof = ask("prove", world.action(), READ, 1, 1)
+        assert (proof.outcome, proof.code) == ("damaged", "backup-corrupt")
+        assert f"{gap.name.partition('-')[0]} of the archived WAL is missing" in proof.detail
+
+
+def test_a_backup_of_a_stopped_server_names_no_log(server_folder: Path) -> None:
+    """Its proof checks the log from the newest other backup on."""
+    with store(server_folder, runs=True) as world:
+        with stopped(world):
+            where = (f"--config={world.folder}/pgbackrest.conf", "--stanza=m", "--repo=1")
+            as_owner("pgbackrest", *where, "--no-online", "--type=full", "backup")
+        gap = [archived(world) for _ in range(3)][1]
+        assert ask("prove", world.action(), READ, 1, 1).outcome == "passed"
+        place = str(world.places / "here")
+        assert ask("restore", world.action(), "", place, None).facts["rows"] == ROWS + 3
+        gap.unlink()
+        proof = ask("prove", world.action(), READ, 1, 1)
+        assert (proof.outcome, proof.code) == ("damaged", "backup-corrupt"), proof
 
 
 def test_a_flipped_bit_in_either_file_of_the_catalogue_is_found(

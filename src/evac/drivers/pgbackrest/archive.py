@@ -14,6 +14,7 @@ from typing import Final
 from evac.drivers.backups import Stopwatch, Tool, unreadable
 from evac.drivers.postgres_log import history_name, timeline_of
 from evac.drivers.postgres_timelines import SIZES, newest_timeline, route_to_end, sizes
+from evac.drivers.restored_postgres import unpacked
 from evac.model.records import dataclass
 
 HISTORY_BYTES: Final = 1 << 20
@@ -35,6 +36,7 @@ class Start:
     folder: str
     """The archive of its cluster, in the repository."""
     segment: str
+    """Empty for a backup that was taken while PostgreSQL was stopped."""
     position: str
     """In the log, such as `0/6000028`."""
 
@@ -82,7 +84,11 @@ async def _missing(tool: Tool, where: Sequence[str], start: Start, watch: Stopwa
         fitting = sizes(start.segment, start.position)
     except ValueError as error:
         raise unreadable("pgbackrest", "no position in the log where a backup starts") from error
-    size = fitting[0] if len(fitting) == 1 else len(await content(start.segment, SIZES[-1] + 1))
+    size = fitting[0] if len(fitting) == 1 else 0
+    if not size:  # in the first segment of its 4 GiB
+        file = files[start.segment].rpartition("/")[2]
+        async with unpacked(file, await content(start.segment, SIZES[-1]), watch) as segment:
+            size = segment.stat().st_size
     if size not in SIZES:
         return (f"the segment {start.segment} of the archived WAL has {size:,} bytes",)
     newest, _ = newest_timeline(timeline_of(start.segment), files)

@@ -200,7 +200,7 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
                     problems += await self._verify(action, [one.copy.id], watch)
             try:
                 problems += await self._unequal(action, mine, part == of, watch)
-                good = [one for one in sets if not one.copy.failed]
+                good = [one for one in sets if one.log.segment and not one.copy.failed]
                 for one in good[-1:] if part == of else []:
                     problems += await missing_log(_tool(action), _where(action), one.log, watch)
             except ActionError:
@@ -380,9 +380,12 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         """Raise `Permanent` if log after the set is missing. A restore point after a gap fails by itself."""
         if into.until is not None:
             return
-        where = _where(into.action)
-        start = self._starts[where][into.copy.id]  # it was chosen from this listing
-        restored_postgres.refuse_damaged_log(await missing_log(_tool(into.action), where, start, into.watch))
+        where, id_ = _where(into.action), into.copy.id
+        if (log := self._starts.get(where, {}).get(id_)) is None:
+            raise Permanent("copy-unknown", f"{id_} was removed meanwhile", "restore a newer backup")
+        if log.segment:
+            missing = await missing_log(_tool(into.action), where, log, into.watch)
+            restored_postgres.refuse_damaged_log(missing)
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
         """PostgreSQL stops at a restore point only if it finds a transaction that ended after it. Writes
