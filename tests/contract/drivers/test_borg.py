@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def test_damage_is_named_by_its_cause_however_much_is_missing(server_folder: Pat
         assert "[segment " in proof.detail
         assert proof.detail.endswith("; to see all errors, run: borg check --verify-data")
         assert len(proof.detail) < 200
+
+
+def test_a_restore_needs_no_version(server_folder: Path) -> None:
+    """It is reported with a listing; a start of the program costs time that a check may not have."""
+    with archives(server_folder) as world:
+        silent = script(
+            world.folder, "borg", '[ "$1" = --version ] && exit 1', f'exec {shutil.which("borg")} "$@"'
+        )
+        action = world.action(program=silent)
+        assert ask("list_copies", action).code == "backup-refused"
+        assert ask("restore", action, "", str(server_folder / "places" / "here"), None).copy
 
 
 ARCHIVE = {

@@ -95,9 +95,15 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         self._versions: dict[str, str] = {}
         self._source = SourceWitness()
 
+    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
+        asked = self._version(_tool(action), Stopwatch(timeout_s))
+        version, listing = await asyncio.gather(asked, self._list(action, timeout_s))
+        return replace(listing, version=version)
+
     async def _list(self, action: Action, timeout_s: float) -> Listing:
+        """The copies, without Borg's version."""
         watch, tool = Stopwatch(timeout_s), _tool(action)
-        version, found = await asyncio.gather(self._version(tool, watch), self._info(action, tool, watch))
+        found = await self._info(action, tool, watch)
         wanted = tuple(many(action.settings, "paths"))
         copies = [(_copy(one), _moment(one)) for one in objects(found.get("archives"), self.name)]
         copies.sort(key=lambda row: (row[1], row[0].id))  # several may start within one second
@@ -110,7 +116,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         repository = _repository(found)
         where = text(action.settings, "repository")
         deletable = os.access(where, os.W_OK) if where.startswith("/") else None
-        return Listing(repository, tuple(ours), self.name, version, deletable=deletable)
+        return Listing(repository, tuple(ours), self.name, "", deletable=deletable)
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
         watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))

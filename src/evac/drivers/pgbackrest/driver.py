@@ -143,7 +143,6 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
     def __init__(self) -> None:
         self._held: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
         """Repository in a bucket -> its objects that no one can delete, and until when."""
-        self._versions: dict[str, str] = {}
         self._starts: dict[tuple[str, ...], Mapping[str, Start]] = {}
         """Repository -> where the log of each backup begins, as last listed."""
 
@@ -153,7 +152,8 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         found: Deletable = await in_time(
             lambda: self._can_delete(action, sets), watch, "asking whether the repository can be deleted"
         )
-        return replace(listing, deletable=found.verdict, deletable_why=found.why)
+        version = await self._version(action, watch)
+        return replace(listing, version=version, deletable=found.verdict, deletable_why=found.why)
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         listing, _ = await self._sets(action, Stopwatch(timeout_s))
@@ -191,6 +191,7 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
 
         try:
             listing, sets = await self._sets(action, watch)
+            version = await self._version(action, watch)
             mine = [one for place, one in enumerate(sets) if place % of == part - 1]
             problems: list[str] = []
             if part == of and sets:
@@ -208,8 +209,7 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
                     raise
         except ActionError as error:
             return self._unproven(action, watch, level, error)
-        version, id_ = listing.version, listing.repository
-        said = partial(self._proof, action, watch, level, version=version, repository=id_)
+        said = partial(self._proof, action, watch, level, version=version, repository=listing.repository)
         if problems:
             return said("damaged", code="backup-corrupt", detail="; ".join(problems))
         own, total = (sum(one.stored for one in some) for some in (mine, sets))
@@ -287,7 +287,9 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         return "missing" if ended.code else digest.hexdigest()
 
     async def _sets(self, action: Action, watch: Stopwatch) -> tuple[Listing, list[Set]]:
-        """Every set of the repository, oldest first. Raises `ActionError`."""
+        """The repository, without pgBackRest's version, and every set of it, oldest first. Raises
+        `ActionError`.
+        """
         stanza, repo = text(action.settings, "stanza"), whole(action.settings, "repo", 1)
         tool = _tool(action)
         argv = (f"--config={_config(action)}", f"--stanza={stanza}", "info", "--output=json")
@@ -315,17 +317,12 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         }
         sets = sorted((_set(entry, stanza, archives) for entry in entries), key=lambda it: it.copy.id)
         self._starts[_where(action)] = {one.copy.id: one.log for one in sets}
-        version = await self._version(tool, watch)
         id_ = f"{stanza}/{system}" if system else ""
-        return Listing(id_, tuple(s.copy for s in sets), self.name, version, held), sets
+        return Listing(id_, tuple(s.copy for s in sets), self.name, "", held), sets
 
-    async def _version(self, tool: Tool, watch: Stopwatch) -> str:
-        if tool.program not in self._versions:
-            said = (await tool.run("version", timeout_s=watch.left_s)).output.split()
-            if len(said) < 2:
-                return ""
-            self._versions[tool.program] = said[1][:40]
-        return self._versions[tool.program]
+    async def _version(self, action: Action, watch: Stopwatch) -> str:
+        said = (await _tool(action).run("version", timeout_s=watch.left_s)).output.split()
+        return said[1][:40] if len(said) > 1 else ""
 
     def _can_delete(self, action: Action, sets: Sequence[Set]) -> Deletable:
         """Whether the source, whose configuration this is, can delete the repository. A repository server may
