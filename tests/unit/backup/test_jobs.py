@@ -196,7 +196,7 @@ def test_a_restore_is_measured_against_its_promises(do: Any, rest: Any, outcome:
     assert known.proofs[-1].outcome == outcome
 
 
-@pytest.mark.parametrize("code", ["backup-corrupt", "restore-incomplete"])
+@pytest.mark.parametrize("code", ["archive-damaged", "backup-corrupt", "restore-incomplete"])
 def test_a_restore_that_fails_on_damaged_data_proves_damage(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str
 ) -> None:
