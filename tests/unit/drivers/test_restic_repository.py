@@ -75,8 +75,18 @@ def full(address: str, port: int) -> Iterator[None]:
 
 
 @pytest.mark.enable_socket
-def test_a_dead_first_address_of_a_server_does_not_make_it_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository, "CONNECT_S", 5.0)
+@pytest.mark.parametrize("dead", [("127.0.0.2",), ("127.0.0.2", "127.0.0.3")])
+def test_a_dead_first_address_of_a_server_does_not_make_it_silent(
+    monkeypatch: pytest.MonkeyPatch, dead: tuple[str, ...]
+) -> None:
+    """It also gets no large share of a long time."""
+    monkeypatch.setattr(repository, "CONNECT_S", HOUR_S)
+    monkeypatch.setattr(repository, "ATTEMPT_S", 0.2, raising=False)
+
+    async def reached(where: str) -> None:
+        async with asyncio.timeout(30.0):
+            await repository.refuse_silent(action(where), Stopwatch(HOUR_S))
+
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -84,12 +94,13 @@ def test_a_dead_first_address_of_a_server_does_not_make_it_silent(monkeypatch: p
 
         def found(*given: object, **more: object) -> list[object]:
             kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-            return [(*kind, (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
+            return [(*kind, (address, port)) for address in (*dead, "127.0.0.1")]
 
         monkeypatch.setattr(socket, "getaddrinfo", found)
-        with full("127.0.0.2", port):
-            where = f"rest:http://repository.example:{port}/wiki"
-            asyncio.run(repository.refuse_silent(action(where), Stopwatch(HOUR_S)))
+        with contextlib.ExitStack() as stack:
+            for address in dead:
+                stack.enter_context(full(address, port))
+            asyncio.run(reached(f"rest:http://repository.example:{port}/wiki"))
 
 
 @pytest.mark.enable_socket

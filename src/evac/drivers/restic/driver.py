@@ -142,7 +142,9 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         watch, tool = Stopwatch(timeout_s), _tool(action)
         await refuse_silent(action, watch)
         listing, locked, deletable = await asyncio.gather(
-            self._list(action, timeout_s), _is_locked(action, tool, watch), self._can_delete(action, watch)
+            self._listing(action, tool, watch),
+            _is_locked(action, tool, watch),
+            self._can_delete(action, watch),
         )
         refused: int | None = await in_time(
             lambda: _refused(action), watch, "reading the log of the rest-server"
@@ -151,9 +153,12 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         return replace(listing, locked=locked, deletable=verdict, deletable_why=why, refused=refused)
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
-        watch = Stopwatch(timeout_s)
-        tool = _tool(action)
+        watch, tool = Stopwatch(timeout_s), _tool(action)
         await refuse_silent(action, watch)
+        return await self._listing(action, tool, watch)
+
+    async def _listing(self, action: Action, tool: Tool, watch: Stopwatch) -> Listing:
+        """What restic lists. The server has already been found to take connections."""
         version, found, repository = await asyncio.gather(
             self._version(tool, watch),
             self._snapshots(action, tool, watch),

@@ -30,6 +30,8 @@ Shelf = Literal["data", "snapshots", "locks"]
 LISTED_BYTES: Final = 64 << 20
 CONFIG_BYTES: Final = 65_536
 CONNECT_S: Final = 10.0
+ATTEMPT_S: Final = 2.0
+"""How long to wait for one address of a host if it has another one."""
 SHOWN_S: Final = 30.0
 """How long to wait for what restic would also say."""
 _PORTS: Final = {"http": 80, "https": 443}
@@ -91,7 +93,8 @@ async def refuse_silent(action: Action, watch: Stopwatch) -> None:
 
 
 async def _reach(host: str, port: int, limit_s: float) -> None:
-    """Connect to one address of the host after the other, each for its share of the time. Raises `OSError`.
+    """Connect to one address of the host after the other; the last one gets the rest of the time. Raises
+    `OSError`.
 
     asyncio can try them side by side, but leaves connections open when it is cancelled while it does.
     """
@@ -99,9 +102,10 @@ async def _reach(host: str, port: int, limit_s: float) -> None:
         loop = asyncio.get_running_loop()
         addresses = {str(found[4][0]): None for found in await loop.getaddrinfo(host, port, type=SOCK_STREAM)}
         refused: OSError = OSError("no address")
+        last, share_s = next(reversed(addresses), ""), limit_s / max(len(addresses), 1)
         for address in addresses:
             try:
-                async with asyncio.timeout(limit_s / len(addresses)):
+                async with asyncio.timeout(None if address == last else min(ATTEMPT_S, share_s)):
                     _, writer = await asyncio.open_connection(address, port)
             except OSError as error:  # also a timeout
                 refused = error
