@@ -36,6 +36,8 @@ from tests.contract.ports import free_port
 PASSWORD = "quiet-harbour-419"
 SERVICE = "shop"
 """An account of a service: it may not write to a server that is read-only."""
+WITHOUT_PASSWORD = "copier"
+"""An account that may replicate, and has no password."""
 SITES = {"dc-pangyo": "pangyo", "dc-anyang": "anyang", "dc-ansan": "ansan"}
 
 
@@ -85,7 +87,11 @@ class DataSet:
 
 @contextmanager
 def data_set(
-    folder: Path, *, synchronous: tuple[str, ...] = ("dc-anyang",), replicas: tuple[str, ...] = ("dc-anyang",)
+    folder: Path,
+    *,
+    synchronous: tuple[str, ...] = ("dc-anyang",),
+    replicas: tuple[str, ...] = ("dc-anyang",),
+    without_tls: tuple[str, ...] = (),
 ) -> Iterator[DataSet]:
     """A running data set with a table `app.orders`; ansan confirms nothing. All is ended at the end."""
     os.environ["EVAC_TEST_MARIADB"] = PASSWORD
@@ -106,9 +112,12 @@ def data_set(
                 template=empty,
                 password=PASSWORD,
                 confirms=name != "dc-ansan",
+                tls=name not in without_tls,
                 accounts=(
                     f"CREATE USER IF NOT EXISTS {SERVICE}@'%' IDENTIFIED BY '{PASSWORD}'",
                     f"GRANT SELECT, INSERT ON app.* TO {SERVICE}@'%'",
+                    f"CREATE USER IF NOT EXISTS {WITHOUT_PASSWORD}@'%'",
+                    f"GRANT REPLICATION SLAVE ON *.* TO {WITHOUT_PASSWORD}@'%'",
                 ),
             )
         for server in world.members.values():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,8 @@ from evac.drivers.mariadb.link import linked, member_of, read_facts
 from evac.drivers.mariadb.rejoin import _refuse_broken
 from evac.drivers.port import Action
 from evac.model.errors import Permanent
-from tests.contract.adapters.mariadb import data_set
+from evac_lab.servers.mariadb import _certify
+from tests.contract.adapters.mariadb import PASSWORD, WITHOUT_PASSWORD, DataSet, ask, data_set
 from tests.contract.capabilities.story import order
 from tests.contract.drivers.test_mariadb_rebuild import order_of, until_equal
 
@@ -50,3 +53,85 @@ def test_one_that_cannot_follow_is_reported_with_the_servers_own_words(server_fo
         assert raised.value.code == "mariadb-not-applied"
         anyang.sql("SET SESSION sql_log_bin = 0", "DELETE FROM app.orders WHERE id = 5")
         assert asyncio.run(driver.execute(plain, order()))["role"] == "replica"
+
+
+def return_to_anyang(world: DataSet) -> Action:
+    """The rejoin of pangyo, once anyang is the primary and has a row that pangyo lacks."""
+    until_equal(world)
+    world.pangyo.sql("SET GLOBAL read_only = ON")
+    asyncio.run(MariadbDriver().execute(world.action("promote", "dc-anyang", proof="attest"), order_of(60.0)))
+    world.anyang.sql("INSERT INTO app.orders VALUES (3)")
+    return world.rejoin("dc-pangyo", "dc-anyang")
+
+
+async def source_of(action: Action) -> dict[str, Any]:
+    """How a server connects to its primary."""
+    async with linked(member_of(action), 30.0) as link:
+        return (await link.rows("SHOW ALL SLAVES STATUS"))[0]
+
+
+def refusal(action: Action) -> Permanent:
+    with pytest.raises(Permanent) as raised:
+        asyncio.run(MariadbDriver().execute(action, order_of(120.0)))
+    return raised.value
+
+
+def test_a_primary_without_tls_is_named_and_the_demand_for_it_stays(server_folder: Path) -> None:
+    """From version 11.4 on, a server demands TLS of its primary unless it was set up without."""
+    with data_set(server_folder, synchronous=(), without_tls=("dc-anyang",)) as world:
+        if tuple(int(part) for part in ask(world.pangyo, "@@version").split(".")[:2]) < (11, 4):
+            pytest.skip("this version demands no TLS of its primary")
+        back = return_to_anyang(world)
+        refused = refusal(back)
+        assert refused.code == "mariadb-no-tls"
+        assert f"{world.anyang.host}:{world.anyang.port} offers no TLS" in refused.message
+        assert "error 2026" in refused.message
+        assert "CHANGE MASTER TO MASTER_SSL = 0" in refused.hint
+        source = asyncio.run(source_of(back))
+        assert source["Master_SSL_Allowed"] == source["Master_SSL_Verify_Server_Cert"] == "Yes"
+        world.pangyo.sql("STOP SLAVE", "CHANGE MASTER TO MASTER_SSL = 0")
+        assert asyncio.run(MariadbDriver().execute(back, order_of(120.0)))["role"] == "replica"
+        assert asyncio.run(source_of(back))["Master_SSL_Allowed"] == "No"
+
+
+def test_a_certificate_that_is_not_accepted_is_a_refusal_and_stays_one(server_folder: Path) -> None:
+    """A CA that is set must have signed it. Without one, the password of the account proves it. Nothing is
+    verified at 127.0.0.1, but at `127.1`, which is the same address.
+    """
+    with data_set(server_folder, synchronous=()) as world:
+        pangyo, plain = world.pangyo, return_to_anyang(world)
+        back = replace(plain, parameters={**plain.parameters, "primary_host": "127.1"})
+        _certify(server_folder)
+        verified = "MASTER_SSL = 1, MASTER_SSL_VERIFY_SERVER_CERT = 1"
+        for ca in (str(server_folder / "own.pem"), ""):
+            account = f"MASTER_USER = '{WITHOUT_PASSWORD}', MASTER_SSL_CA = '{ca}'"
+            pangyo.sql("STOP SLAVE", f"CHANGE MASTER TO MASTER_HOST = '127.1', {account}, {verified}")
+            refused = refusal(back)
+            assert refused.code == "mariadb-tls", (ca, refused)
+            assert "error 2026" in refused.message
+            assert "MASTER_SSL_CA" in refused.hint
+            source = asyncio.run(source_of(back))
+            assert source["Master_SSL_Allowed"] == source["Master_SSL_Verify_Server_Cert"] == "Yes"
+        pangyo.sql("STOP SLAVE", f"CHANGE MASTER TO MASTER_USER = 'evac', MASTER_PASSWORD = '{PASSWORD}'")
+        assert asyncio.run(MariadbDriver().execute(back, order_of(120.0)))["role"] == "replica"
+        assert asyncio.run(source_of(back))["Master_SSL_Verify_Server_Cert"] == "Yes"
+
+
+@pytest.mark.parametrize(("name", "number"), [("127.9", 2003), ("pangyo.invalid", 2005)])
+def test_a_primary_that_only_evac_reaches_is_named(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    """Nothing listens at 127.0.0.9, which `127.9` is for the server."""
+    real = socket.getaddrinfo
+
+    def found(host: object, *given: object, **more: object) -> object:
+        return real("127.0.0.1" if host == name else host, *given, **more)  # type: ignore[arg-type]
+
+    with data_set(server_folder, synchronous=()) as world:
+        plain = world.rejoin("dc-anyang", "dc-pangyo")
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        refused = refusal(replace(plain, parameters={**plain.parameters, "primary_host": name}))
+        assert refused.code == "mariadb-unreachable"
+        assert f"error {number}" in refused.message
+        assert f"{name}:{world.pangyo.port} answers evac" in refused.message
+        assert asyncio.run(MariadbDriver().execute(plain, order_of(120.0)))["role"] == "replica"

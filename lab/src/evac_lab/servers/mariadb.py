@@ -156,11 +156,13 @@ def mariadb(
     template: Path,
     password: str,
     confirms: bool = True,
+    tls: bool = True,
     prefix: tuple[str, ...] = (),
     accounts: Sequence[str] = (),
 ) -> MariadbServer:
     """A server under `folder`, not started. It starts read-only: a promotion makes it writable. confirms:
-    whether it acknowledges to its primary what it has stored. accounts: SQL that creates more of them.
+    whether it acknowledges to its primary what it has stored. tls: whether it offers TLS. accounts: SQL that
+    creates more of them.
     """
     folder.mkdir(parents=True)
     shutil.copytree(template, folder / "data")
@@ -172,6 +174,7 @@ def mariadb(
         f"CREATE USER IF NOT EXISTS {ADMIN}@'%' IDENTIFIED BY '{password}';\n"
         f"GRANT ALL ON *.* TO {ADMIN}@'%';\n" + "".join(f"{statement};\n" for statement in accounts)
     )
+    cert, key = folder / "data" / _CERT, folder / "data" / _KEY
     (folder / "my.cnf").write_text(
         "\n".join(
             (
@@ -183,8 +186,7 @@ def mariadb(
                 f"init_file = {folder / 'evac.sql'}",
                 "skip_name_resolve",
                 "feedback = OFF",
-                f"ssl_cert = {folder / 'data' / _CERT}",
-                f"ssl_key = {folder / 'data' / _KEY}",
+                *((f"ssl_cert = {cert}", f"ssl_key = {key}") if tls else ("ssl = OFF",)),
                 f"server_id = {number}",
                 f"report_host = {name}",
                 f"report_port = {port}",

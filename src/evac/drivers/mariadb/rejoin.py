@@ -36,6 +36,12 @@ from evac.net.secrets import resolve, scrub
 
 _NO_LONGER_KEPT: Final = frozenset({1236})
 """Error of a copy that needs log that its primary no longer has, or never had."""
+_TLS_FAILED: Final = 2026
+"""Error of a copy that makes no TLS connection to its primary."""
+_NO_CONNECTION: Final = frozenset({2003, 2005})
+"""Errors of a copy that does not reach its primary, or does not resolve its name."""
+_WITHOUT_TLS: Final = frozenset({"DISABLED", "NO"})
+"""Values of `have_ssl` of a server that offers no TLS."""
 
 
 def _primary(action: Action) -> MariadbMember:
@@ -171,9 +177,46 @@ async def _follow(link: MariadbLink, primary: MariadbMember, facts: MariadbFacts
         if after.receive_error in RIGHTS and not facts.upstream:
             await stop_receiving(link, "STOP SLAVE")
             await link.change("RESET SLAVE ALL")  # so that the next try sends the account again
+        await _refuse_unconnected(link, primary, after)
         _refuse_broken(link, primary, after, has_ended=link.left_s() < max(end_s, 2 * POLL_S))
         await link.pause()
     return after
+
+
+async def _refuse_unconnected(link: MariadbLink, primary: MariadbMember, after: MariadbFacts) -> None:
+    """Raise `Permanent` if a server cannot connect to its primary while evac can: the primary is not just
+    restarting then. What secures the connection is left as it is.
+    """
+    if after.receive_error != _TLS_FAILED and after.receive_error not in _NO_CONNECTION:
+        return
+    try:
+        async with linked(primary, min(store_driver.ANSWER_MS / 1_000, link.left_s())) as other:
+            if not (await read_facts(other)).writable:
+                return
+            found = await other.rows("SHOW GLOBAL VARIABLES LIKE 'have_ssl'")
+    except ActionError:
+        return
+    own, said = link.member.address, _not_received(link, primary, after)
+    if after.receive_error in _NO_CONNECTION:
+        hint = f"check name resolution, routes and firewalls from {own} to {primary.address}, then retry"
+        raise Permanent("mariadb-unreachable", f"{said}; {primary.address} answers evac", hint)
+    if any(row.get("Value") in _WITHOUT_TLS for row in found):
+        words = f"{primary.address} offers no TLS, but {own} demands it: {said}"
+        hint = (
+            f"enable TLS on {primary.address} (no ssl = OFF, no skip_ssl), or, if the network may read the "
+            f"data, run on {own}: STOP SLAVE; CHANGE MASTER TO MASTER_SSL = 0; then retry"
+        )
+        raise Permanent("mariadb-no-tls", words, hint)
+    hint = (
+        f"check MASTER_SSL_CA on {own}, and the certificate of {primary.address}; without MASTER_SSL_CA, the "
+        "replication account needs a password"
+    )
+    raise Permanent("mariadb-tls", said, hint)
+
+
+def _not_received(link: MariadbLink, primary: MariadbMember, after: MariadbFacts) -> str:
+    said = f"{link.member.address} does not receive from {primary.address}: error {after.receive_error}: "
+    return said + scrub(after.receive_words, link.secrets)
 
 
 def _refuse_broken(
@@ -181,8 +224,7 @@ def _refuse_broken(
 ) -> None:
     """Raise if a server that should follow does not apply, may not log in, or took too long."""
     own, received = link.member.address, after.receive_error
-    said = f"{own} does not receive from {primary.address}: error {received}: "
-    said += scrub(after.receive_words, link.secrets)
+    said = _not_received(link, primary, after)
     if after.apply_error and not after.applies:
         words = f"{own} stopped applying what it received: error {after.apply_error}: {after.apply_words}"
         raise Permanent("mariadb-not-applied", words, "run SHOW ALL SLAVES STATUS there")
