@@ -323,8 +323,17 @@ def check_stops(reading: Reading, times: Milestones) -> None:
                 "F25", name, "stops something that is still serving before its replacement serves"
             )
     for service in sorted(stands):
-        if service not in stopped:
+        if service not in stopped and not _has_no_time(reading, times, service):
             reading.complain("F25", s.id[service], "runs at an evacuated site, and no step stops it")
+
+
+def _has_no_time(reading: Reading, times: Milestones, service: int) -> bool:
+    """Whether a stop takes longer than the site still runs, and its tools come back too late for it."""
+    instance, length = reading.instance, int(reading.instance.services.shed[service])
+    need = instance.tools.get(kind_of("stop").like)
+    if need is None or 0 < instance.grace >= length:
+        return False
+    return max((int(times.base_at[tool]) for tool in need.services), default=0) + length >= instance.horizon
 
 
 def _check_stops_away(reading: Reading, times: Milestones) -> None:

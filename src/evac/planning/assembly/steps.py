@@ -391,16 +391,27 @@ def _add_stops_away(draft: Draft, times: Times) -> None:
 
 
 def add_stops(draft: Draft, times: Times) -> None:
-    """One stop for each service at an evacuated site, after it moved or just before the deadline; and for
-    what returned home.
+    """One stop for each service at an evacuated site, after it moved or just before the deadline, or, if it
+    takes longer than the site still runs, once its tools serve elsewhere; and for what returned home.
     """
     _add_stops_away(draft, times)
     instance, s = draft.instance, draft.instance.services
+    tools, gates = _tools_back(instance, times, "stop"), _tool_gates(draft, kind_of("stop").like)
     for service in sorted(instance.evacuated):
         length = int(s.shed[service])
         moved = times.base_at[service] + length <= instance.grace
         at = int(times.base_at[service]) if moved else max(0, instance.grace - length)
         after = (draft.last_of[service],) if moved and service in draft.last_of else ()
-        name = s.id[service]
         words = "its replacement serves" if moved else "the site still has power"
+        if not 0 < instance.grace >= at + length:
+            at, after, words = tools, tuple(sorted(gates)), "its tools serve elsewhere"
+            if at + length >= instance.horizon:
+                continue
+        name = s.id[service]
         draft.add("stop", name, target_step("stop", name), at, at + length, after=after, precheck=words)
+
+
+def _tools_back(instance: Instance, times: Times, kind: str) -> int:
+    """The tick from which every affected tool of a kind serves."""
+    need = instance.tools.get(kind_of(kind).like)
+    return max((int(times.base_at[tool]) for tool in need.services), default=0) if need else 0
