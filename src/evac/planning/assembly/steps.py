@@ -401,7 +401,7 @@ def add_stops(draft: Draft, times: Times) -> None:
         length = int(s.shed[service])
         moved = times.base_at[service] + length <= instance.grace
         at = int(times.base_at[service]) if moved else max(0, instance.grace - length)
-        after = (draft.last_of[service],) if moved and service in draft.last_of else ()
+        after: tuple[str, ...] = (draft.last_of[service],) if moved and service in draft.last_of else ()
         words = "its replacement serves" if moved else "the site still has power"
         if not 0 < instance.grace >= at + length:
             at, after, words = tools, tuple(sorted(gates)), "its tools serve elsewhere"
