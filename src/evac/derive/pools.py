@@ -384,8 +384,8 @@ def pool_capacities(
 ) -> tuple[list[list[int]], IntColumn]:
     """(capacity of each pool without its dark servers, capacity of each chosen server): dark servers
     contribute by their size, or equally if sizes are unknown. A pool that loses some of its servers keeps the
-    rest; in a failback, the lost part. A pool whose known servers are all off has none, unless it is being
-    restored.
+    rest; in a failback, the lost part. A pool whose known servers are all off has none, unless it, or
+    a server of it, is being restored.
     """
     fleet, found = top.estate.fleet, []
     capacity = np.where(fleet.capacity_known[chosen], fleet.capacity[chosen], 0)
@@ -395,6 +395,8 @@ def pool_capacities(
     if scenario.kind == "restore":
         off &= ~lost.pools
         off[list(pool_shares(top, lost))] = False
+        risen = fleet.pool[chosen[bring_up]]
+        off[risen[risen >= 0]] = False
     for number in pool_rows:
         if off[number]:
             found.append([0] * RESOURCE_COUNT)

@@ -297,3 +297,43 @@ def test_a_failback_boots_the_server_that_it_starts_on(tmp_path: Path) -> None:
             less = replace(made, steps=tuple(step for step in made.steps if step.kind != "boot"))
             assert not check(now, less).holds
         assert [place for place, _ in _placed(estate_after(now, made))] == ["s2" if known else "s3"]
+
+
+HALVES = """
+name: halves
+sites: {b: {}}
+halls: {b/h1: {}, b/h2: {}}
+racks: {b/h1/r: {}, b/h2/r: {}}
+classes: {node: {CLASS memory: 256 GiB, boot: 3 min, boot_odds: 100 %}}
+pools: {b-k8s: {site: b, cpu: 64 cores, memory: 256 GiB QUOTA}}
+services:
+  shop: {people: 10, rto: 2 min, share: 100 %, start: 10 s, demand: {cpu: DEMAND cores, memory: 1 GiB},
+         replicas: {b-k8s: 1}, traffic: {kind: none}}
+"""
+HALF_ON = "server,site,rack,class,state,pool\nn1,b,b/h1/r,node,dark,b-k8s\nn2,b,b/h2/r,node,serving,b-k8s\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "quota", "demand", "state"),
+    [
+        ("cpu: 640 cores,", "", 100, "unplaced"),
+        ("cpu: 640 cores,", "", 64, "restored"),
+        ("cpu: 640 cores,", ", quota: 50 %", 40, "unplaced"),
+        ("cpu: 640 cores,", ", quota: 50 %", 32, "restored"),
+        ("", "", 4, "restored"),
+        ("", "", 65, "unplaced"),
+        ("", ", quota: 50 %", 33, "unplaced"),
+    ],
+)
+def test_a_restore_of_the_part_that_was_on_brings_back_what_the_pool_states(
+    tmp_path: Path, size: str, quota: str, demand: int, state: str
+) -> None:
+    """The rest of the pool is a dark reserve: what boots has neither more nor less than the pool."""
+    text = HALVES.replace("CLASS", size).replace(" QUOTA", quota).replace("DEMAND", str(demand))
+    estate = written(tmp_path, text, servers=HALF_ON)
+    lost = estate_after(estate, plan(estate, lose("b/h2")))
+    made = plan(lost, Scenario("restore", ("b/h2",)))
+    assert check(lost, made).holds
+    assert [outcome.state for outcome in made.outcomes] == [state]
+    placed = {name for step in made.steps if step.kind == "start" for name, _ in step.servers}
+    assert placed == ({"n2"} if state == "restored" else set())
