@@ -41,7 +41,7 @@ from evac.model.estate import Estate
 from evac.model.observation import MemberSeen, Observation, Role, TrafficSeen, UnitsSeen
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
-from evac.model.situation import Effects, LostNow, Moved, Rivals, Silent
+from evac.model.situation import Effects, LostNow, Moved, Rivals, Silent, recorded
 from evac.run.data_loss import Loss
 from evac.store.port import MAX_CHANGES, Lease, Put, Store, all_entries
 from evac.watch.verdict import SiteState
@@ -184,7 +184,7 @@ class SeenEstate:
         with contextlib.suppress(Unavailable, Corrupt):
             await self.read()
         if not self.observation.members:
-            effects = await self._effects.read(self._clock.now_ms())
+            effects = recorded(await self._effects.read(self._clock.now_ms()))
             looked = await self.see()
             backups = (await self._backups.read()).facts
             self._take(replace(merged(self.observation, looked), effects=effects).with_backups(backups))
@@ -196,7 +196,7 @@ class SeenEstate:
         """
         self._is_late.clear()
         began_ms, at_ms = self._clock.monotonic_ms(), self._steady.now_ms()
-        effects = await self._effects.read(self._clock.now_ms())
+        effects = recorded(await self._effects.read(self._clock.now_ms()))
         sets = DataSets(self._store, "", self._clock)
         before = await sets.read_all()
         now = self.looked = await self.see()
@@ -530,7 +530,7 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
         effects = None
         if "runs" in found:
             lost = tuple(LostNow(*row) for row in found.get("lost", ()))
-            effects = Effects(lost, tuple(moved[run] for run in found["runs"] if run in moved))
+            effects = recorded(Effects(lost, tuple(moved[run] for run in found["runs"] if run in moved)))
         return Observation(
             int(found["at_ms"]),
             tuple(MemberSeen(*row) for row in rows),
@@ -580,7 +580,7 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
         effects, kept = found.get("effects"), None
         if effects is not None:
             lost = tuple(LostNow(**one) for one in effects["lost"])
-            kept = Effects(lost, tuple(moved_from(one) for one in effects["moved"]))
+            kept = recorded(Effects(lost, tuple(moved_from(one) for one in effects["moved"])))
         lists = ("waits_for", "confirms")  # servers of older versions do not state the second
         members = (
             {**m, **{name: tuple(m.get(name, ())) for name in lists}, "error": None} for m in found["members"]

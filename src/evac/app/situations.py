@@ -24,6 +24,7 @@ from evac.engine.stores.datasets import DataSets
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate
 from evac.model.observation import Observation
+from evac.model.situation import recorded
 from evac.store.port import Store
 
 CAUGHT_UP_S: Final = 3.0
@@ -51,7 +52,7 @@ async def facts_now(
         facts = await Evidence(store).facts()
         before = replace(
             published or before,
-            effects=await reader.read(now_ms),
+            effects=recorded(await reader.read(now_ms)),
             backups=facts,
         ).with_backups(facts)
         epochs = await DataSets(store, "", SystemClock()).read_all()

@@ -91,7 +91,7 @@ def of(estate: Estate, seen: Observation) -> Situation:
     fleet = _fleet(estate.fleet, top, effects.moved, lost, replicas)
     stores = tuple(_by_runs(store, effects.moved) for store in estate.stores)
     surplus = _surplus(top, running_of(top, fleet, placed), causes)
-    now, known = estate, seen.effects is not None
+    now, known = estate, seen.effects is not None or _all_seen(top, seen.units)
     if known or placed or traffic or stores != estate.stores or fleet is not estate.fleet:
         now = replace(
             estate,
@@ -143,6 +143,17 @@ def _placed(
             placed[seen.service] = rest | declared.spread(seen.service, seen.site, there, seen.replicas)
             causes[seen.service] = Cause("observed", seen.driver, at_ms=seen.at_ms)
     return placed, causes
+
+
+def _all_seen(top: Topology, units: Sequence[UnitsSeen]) -> bool:
+    """Whether drivers see each service at each site where the files place it."""
+    table = np.stack([top.estate.replicas.service, site_of_replicas(top)], axis=1)
+    seen = {(one.service, one.site) for one in units}
+    rows = np.unique(table, axis=0).tolist() if seen else []
+    return bool(rows) and all(
+        site >= 0 and (top.estate.services[service].id, top.estate.sites[site].id) in seen
+        for service, site in rows
+    )
 
 
 def _surplus(

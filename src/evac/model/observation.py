@@ -105,7 +105,7 @@ class Observation:
     rivals: tuple[Rivals, ...] = ()
     """Stores with more than one writable member."""
     effects: Effects | None = None
-    """None if the effects of runs are not known."""
+    """None if the effects of runs are not known: there is no store, or it records none."""
     backups: BackupFacts = NOTHING_SEEN
     """What was observed and proven about backups."""
     restores: tuple[tuple[str, str, int], ...] = ()

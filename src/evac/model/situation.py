@@ -116,6 +116,13 @@ class Effects:
     moved: tuple[Moved, ...] = ()
 
 
+def recorded(effects: Effects) -> Effects | None:
+    """What the records of a store say. None if there are none: the store may be new or have lost its history,
+    so it does not say that no run moved anything.
+    """
+    return effects if effects.lost or effects.moved else None
+
+
 @dataclass(frozen=True, slots=True)
 class Away:
     """A service that is not where the files declare it: (site, replicas), sorted by site."""
@@ -161,7 +168,7 @@ class Situation:
     home: Estate
     """As declared in the files."""
     estate: Estate
-    """As it is now; the same object as `home` if nothing differs."""
+    """As it is now; the same object as `home` if nothing differs and no run is recorded."""
     at_ms: int
     lost: tuple[LostNow, ...] = ()
     services: tuple[Away, ...] = ()

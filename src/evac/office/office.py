@@ -219,7 +219,7 @@ class Office:
     @property
     def published(self) -> Observation | None:
         """What the leader knows beyond the files; None if no leader has published it."""
-        return self._observation if self._observation.effects is not None else None
+        return self._observation if self._observation.at_ms else None
 
     async def what_if(self, domains: Sequence[str]) -> WhatIf:
         """What losing these domains at once does, with the last observed roles. Raises InvalidInput."""
