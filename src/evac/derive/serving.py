@@ -64,16 +64,24 @@ class Serving:
             return top.estate.pools[top.pool_index[name]].site
         return site_of(top, name.removeprefix("site:")) or ""
 
-    def sites(self, service: str) -> tuple[str, ...]:
-        """Site of its data first, then most replicas, then by name."""
+    @property
+    def changed(self) -> Collection[str]:
+        """Services of which the plan starts or stops replicas."""
+        return self._changes.keys()
+
+    def running(self, service: str) -> dict[str, int]:
+        """Site -> its replicas there after the plan, where there are any."""
         counts = dict(self._changes.get(service, {}))
         left = set(self._plan.scenario.domains) if self._plan.scenario.kind in ("lose", "evacuate") else set()
         for site in (site.id for site in self._top.estate.sites if site.id not in left):
             if (service, site) in self.live:
                 counts[site] = counts.get(site, 0) + self.live[service, site]
-        near = self._data_sites(service)
-        there = (site for site, count in counts.items() if count > 0 and site not in left)
-        return tuple(sorted(there, key=lambda site: (site not in near, -counts[site], site)))
+        return {site: count for site, count in counts.items() if count > 0 and site not in left}
+
+    def sites(self, service: str) -> tuple[str, ...]:
+        """Site of its data first, then most replicas, then by name."""
+        counts, near = self.running(service), self._data_sites(service)
+        return tuple(sorted(counts, key=lambda site: (site not in near, -counts[site], site)))
 
     def _data_sites(self, service: str) -> frozenset[str]:
         """Sites of the primaries of its stores: traffic goes to its data first."""

@@ -12,7 +12,7 @@ import numpy as np
 from evac import __version__
 from evac.derive.affected import service_graph
 from evac.derive.alternatives import first_of_each
-from evac.derive.congestion import congested_after
+from evac.derive.congestion import congested_by, maybe_congested_after
 from evac.derive.domains import Topology, loss, topology
 from evac.derive.intervals import bound_instance, interval_paths
 from evac.derive.objectives import rto_of
@@ -104,7 +104,7 @@ def plan(
             known=(digest, derive(estate, scenario, again, tick_ms)),
             beside=beside,
         )
-    congestion = congested_after(topology(estate), scenario)
+    congestion = congested_by(topology(estate), made)
     return replace(
         made,
         intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})),
@@ -150,7 +150,7 @@ def foresee(
     movable = {instance.services.id[row] for row in np.flatnonzero(instance.services.movable).tolist()}
     moved = movable.intersection(one.service for one in outcomes)
     found = _with_providers(estate, scenario, outcomes)
-    congestion = congested_after(top or topology(estate), scenario)
+    congestion = maybe_congested_after(top or topology(estate), scenario)
     return Foreseen(_with_congestion(congestion, found), frozenset(moved))
 
 

@@ -34,6 +34,7 @@ from evac.verify.derivation import better_again, derived_again
 from evac.verify.doubt import in_doubt
 from evac.verify.needs import check_needs, with_members
 from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
+from evac.verify.places import Where
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
@@ -340,7 +341,7 @@ def check_residency(estate: Estate, plan: Plan) -> list[Violation]:
     if not bounds:
         return []
     found = []
-    where = _Where(estate)
+    where = Where(estate)
     for step in plan.steps:
         allowed = bounds.get(step.target)
         if allowed is None:
@@ -375,26 +376,3 @@ def _sites(estate: Estate, names: tuple[str, ...]) -> set[str]:
             yield from names_in(inside.get(name, set()))
 
     return set(names_in(set(names))) & {site.id for site in estate.sites}
-
-
-class _Where:
-    """Finds the site of a pool, server, domain path, or `site:NAME`."""
-
-    def __init__(self, estate: Estate) -> None:
-        self._pools = {pool.id: pool.site for pool in estate.pools}
-        self._sites = [site.id for site in estate.sites]
-        self._fleet = estate.fleet
-        self._rows: dict[str, int] | None = None
-
-    def site(self, place: str) -> str:
-        """Empty if nothing has that name."""
-        name = place.removeprefix("site:")
-        if name in self._pools:
-            return self._pools[name]
-        if name.split("/", 1)[0] in self._sites and (name in self._sites or "/" in name):
-            return name.split("/", 1)[0]
-        if self._rows is None:
-            names = (raw.decode() for raw in self._fleet.name.tolist())
-            self._rows = {name: row for row, name in enumerate(names)}
-        row = self._rows.get(name.rsplit("/", 1)[-1], -1)
-        return self._sites[int(self._fleet.site[row])] if row >= 0 else ""

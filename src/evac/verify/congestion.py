@@ -1,6 +1,7 @@
 """What the plan says about links and ingress that carry too little, computed again one service at a time.
 
-With fractions, so that no rounding is shared with `derive`.
+Where each service runs at the end is counted from the steps, and where a shift moves traffic to is chosen
+again. With fractions, so that no rounding is shared with `derive`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,26 @@ import numpy as np
 from evac.derive.affected import service_graph
 from evac.derive.domains import Topology, site_of_replicas
 from evac.derive.pools import replicas_running
-from evac.model.estate import Service
+from evac.model.estate import Estate, Service
 from evac.model.plan import MEASURES, Congestion, Measure, Plan
+from evac.model.records import dataclass
+from evac.steps.registry import kind_of
 from evac.verify.needs import with_members
+from evac.verify.places import Where
 from evac.verify.reading import Violation
 
 Amounts = defaultdict[int, int]
 """Denominator -> sum of numerators."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where a service runs at the end of the plan, and where its users are sent: site -> parts."""
+
+    runs: Mapping[str, int]
+    sent: Mapping[str, int]
+    has_users: bool
+    """Whether its users come in at any site if it runs at none that serves users."""
 
 
 def check_congestion(top: Topology, plan: Plan) -> list[Violation]:
@@ -54,11 +68,11 @@ def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
     lost = with_members(estate, {*plan.scenario.domains, *estate.lost}) & names
     if not lost:
         return []
-    left = _running(top, names - lost)
+    ends = _at_the_end(top, plan, names - lost)
     found = []
     for measure in MEASURES:
-        found += _ingress(top, left, lost, measure)
-        found += _links(top, left, measure)
+        found += _ingress(top, ends, lost, measure)
+        found += _links(top, ends, measure)
     return sorted(found, key=lambda one: (one.at, one.measure))
 
 
@@ -73,14 +87,62 @@ def _running(top: Topology, sites: Iterable[str]) -> list[dict[str, int]]:
     for (service, site), count in zip(kinds.tolist(), counts.tolist(), strict=True):
         if count and site >= 0 and estate.sites[site].id in left:
             found[service][estate.sites[site].id] = count
-    placed = set(estate.replicas.service[estate.replicas.count > 0].tolist())
+    counted = _counted(estate)
     for row, service in enumerate(estate.services):
-        if row not in placed:
+        if row not in counted:
             found[row] = dict.fromkeys(left.intersection(service.sites), 1)
     return found
 
 
-def _ingress(top: Topology, left: list[dict[str, int]], lost: set[str], measure: Measure) -> list[Congestion]:
+def _at_the_end(top: Topology, plan: Plan, left: set[str]) -> list[_End]:
+    """Of each service: what survives, what the steps start and stop, and the target of its shift."""
+    estate, where = top.estate, Where(top.estate)
+    running, sent = _running(top, left), [dict[str, int]() for _ in estate.services]
+    row_of = {service.id: row for row, service in enumerate(estate.services)}
+    changes = defaultdict[tuple[int, str], int](int)
+    shifts = set[int]()
+    for step in plan.steps:
+        kind, row = kind_of(step.kind), row_of.get(step.target, -1)
+        if row >= 0 and kind.moves_traffic:
+            shifts.add(row)
+        for place, count in step.servers if row >= 0 and kind.replicas else ():
+            changes[row, where.site(place)] += kind.replicas * count
+    counted = _counted(estate)
+    for row in {row for row, _ in changes} - counted:
+        running[row] = {}
+    for (row, site), count in changes.items():
+        if site in left:
+            running[row][site] = running[row].get(site, 0) + count
+    running = [{site: count for site, count in some.items() if count > 0} for some in running]
+    for row in shifts:
+        if running[row]:
+            sent[row] = {_target(top, plan, where, row, running[row]): 1}
+    at = (site_of_replicas(top) >= 0) & (estate.replicas.count > 0)
+    placed = set(estate.replicas.service[at].tolist())
+    return [
+        _End(runs, users or runs, bool(runs) or not (row in placed or estate.services[row].sites))
+        for row, (runs, users) in enumerate(zip(running, sent, strict=True))
+    ]
+
+
+def _counted(estate: Estate) -> set[int]:
+    """Services of which some replicas are bound to a place."""
+    return set(estate.replicas.service[estate.replicas.count > 0].tolist())
+
+
+def _target(top: Topology, plan: Plan, where: Where, row: int, running: Mapping[str, int]) -> str:
+    """Where the primary of its data will be, if it runs there; else where most replicas are; then by name."""
+    estate, made = top.estate, {one.store: where.site(one.candidate) for one in plan.stores if one.candidate}
+    families = {d.target for d in estate.services[row].needs if d.kind == "store" and d.hard}
+    data = {
+        made.get(store.id) or ("" if store.primary is None else where.site(store.primary.at))
+        for store in estate.stores
+        if store.family in families
+    }
+    return min(running, key=lambda site: (site not in data, -running[site], site))
+
+
+def _ingress(top: Topology, ends: list[_End], lost: set[str], measure: Measure) -> list[Congestion]:
     estate = top.estate
     limits = {
         site.id: site.ingress_mbps if measure == "bandwidth" else site.ingress_connections
@@ -90,9 +152,9 @@ def _ingress(top: Topology, left: list[dict[str, int]], lost: set[str], measure:
     if all(limit is None for limit in limits.values()):
         return []
     loads, through = {site: Amounts(int) for site in limits}, {site: list[str]() for site in limits}
-    for service, running in zip(estate.services, left, strict=True):
-        here = {site: count for site, count in running.items() if site in limits}
-        here = here or dict.fromkeys(limits, 1)
+    for service, end in zip(estate.services, ends, strict=True):
+        here = {site: count for site, count in end.sent.items() if site in limits}
+        here = here or (dict.fromkeys(limits, 1) if end.has_users else {})
         peak = _peak(service, measure)
         comes = service.traffic.kind is not None or bool(service.people) if peak is None else peak > 0
         whole = sum(here.values())
@@ -108,7 +170,7 @@ def _ingress(top: Topology, left: list[dict[str, int]], lost: set[str], measure:
     ]
 
 
-def _links(top: Topology, left: list[dict[str, int]], measure: Measure) -> list[Congestion]:
+def _links(top: Topology, ends_of: list[_End], measure: Measure) -> list[Congestion]:
     estate = top.estate
     limits = {
         link.ends: link.bandwidth_mbps if measure == "bandwidth" else link.connections
@@ -122,12 +184,12 @@ def _links(top: Topology, left: list[dict[str, int]], measure: Measure) -> list[
     for row, service in enumerate(estate.services):
         peak = _peak(service, measure)
         for needed in graph.hard[row] if peak else ():
-            hosts = left[needed].keys()
-            for site in left[row].keys() - hosts:
+            hosts, sent = ends_of[needed].runs.keys(), ends_of[row].sent
+            for site in sent.keys() - hosts:
                 for other in hosts:
                     ends = (site, other) if (site, other) in limits else (other, site)
                     if ends in limits:
-                        loads[ends][sum(left[row].values()) * len(hosts)] += (peak or 0) * left[row][site]
+                        loads[ends][sum(sent.values()) * len(hosts)] += (peak or 0) * sent[site]
                         through[ends].add(service.id)
     found = ((ends, _rounded(loads[ends]), limits[ends]) for ends in limits)
     return [

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.audit import audit
-from evac.derive.congestion import congested_after
+from evac.derive.congestion import congested, maybe_congested, maybe_congested_after
 from evac.derive.domains import topology
 from evac.estate.codecs.plan import decode, document_of, encode
 from evac.model.estate import Estate
@@ -38,10 +39,10 @@ pools:
   pc: {site: c, cpu: 8 cores, memory: 64 GiB}
 links: [{ends: [b, c], LINK}]
 services:
-  shop: {people: 9, start: 1 s, rto: 1 h, replicas: {pa: 1, pb: 1}, share: 50 %,
+  shop: {people: 9, start: 1 s, rto: 1 h, replicas: {pa: 1, pb: 1}, share: 50 %, eligible_sites: [a, b],
          demand: {cpu: 1 core, memory: 1 GiB}, needs: [cart],
          traffic: {kind: load_balancer, settle: 1 s, peak: 300 Mbit/s, connections: 40}}
-  cart: {people: 0, start: 1 s, rto: 1 h, replicas: {pa: 1, pc: 1}, share: 50 %,
+  cart: {people: 0, start: 1 s, rto: 1 h, replicas: {pa: 1, pc: 1}, share: 50 %, eligible_sites: [a, c],
          demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
 """
 ALL_MEET = "both meet their RTO"
@@ -136,7 +137,65 @@ def test_the_schema_of_plans_describes_it(tmp_path: Path) -> None:
 
 def test_what_comes_back_is_congested_by_nothing(tmp_path: Path) -> None:
     estate = of_case(tmp_path, *CASES[0][:2])
-    assert congested_after(topology(estate), Scenario("failback", ("a",))) == ()
+    assert maybe_congested_after(topology(estate), Scenario("failback", ("a",))) == ()
+
+
+MOVES = """
+sites:
+  a: {ingress: 1 Gbit/s}
+  b: {ingress: 1 Gbit/s}
+  c: {ingress: LIMIT}
+  e: {role: edge, ingress: 1 Mbit/s}
+pools:
+  pa: {site: a, cpu: 8 cores, memory: 64 GiB}
+  pb: {site: b, cpu: 0 cores, memory: 64 GiB}
+  pc: {site: c, cpu: 8 cores, memory: 64 GiB}
+services:
+  shop: {people: 9, start: 1 s, rto: 1 h, replicas: REPLICAS, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: KIND, settle: 1 s, peak: 300 Mbit/s}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("replicas", "kind", "limit", "arriving"),
+    [
+        ("{pa: 1}", "load_balancer", 299, 300),
+        ("{pa: 1}", "load_balancer", 300, None),
+        ("{pa: 3, pc: 1}", "anycast", 299, 300),
+    ],
+)
+def test_traffic_arrives_where_the_plan_starts_the_service(
+    tmp_path: Path, replicas: str, kind: str, limit: int, arriving: int | None
+) -> None:
+    text = MOVES.replace("REPLICAS", replicas).replace("KIND", kind).replace("LIMIT", f"{limit} Mbit/s")
+    estate = written(tmp_path, text)
+    made = plan(estate, lose("a"))
+    wanted = [] if arriving is None else [Congestion(("c",), "bandwidth", arriving, limit, ("shop",))]
+    assert list(made.congestion) == wanted
+    assert check(estate, made).violations == ()
+    (shop,) = made.outcomes
+    assert shop.meets_rto is (None if wanted else True)
+    even = replace(made, congestion=(), outcomes=(replace(shop, congested=False),))
+    assert ({one.rule for one in check(estate, even).violations} == {"F19"}) is bool(wanted)
+    report = audit(estate)
+    row = next(row for row in report.rows if row.domain == "a")
+    because = loss_facts(report, row).because
+    assert ("up to 300 Mbit/s would come through the ingress of c" in because) is bool(wanted)
+    assert ("in time" in because) is not bool(wanted)
+    found = [one for one in report.findings if one.code == "EV122" and "a" in one.domains]
+    assert [one.message for one in found] == [
+        f"up to 300 Mbit/s may arrive, depending on the plan, at c after the loss of a;"
+        f" its ingress can carry {limit} Mbit/s"
+    ] * len(wanted)
+
+
+def test_replicas_that_the_plan_adds_take_their_part_of_the_traffic(tmp_path: Path) -> None:
+    text = MOVES.replace("REPLICAS", "{pa: 3, pb: 1, pc: 1}").replace("KIND", "anycast")
+    text = text.replace("pb: {site: b, cpu: 0 cores", "pb: {site: b, cpu: 1 core")
+    estate = written(tmp_path, text.replace("LIMIT", "239 Mbit/s"))
+    made = plan(estate, lose("a"))
+    assert [(one.at, one.arriving) for one in made.congestion] == [(("c",), 240)]
+    assert check(estate, made).violations == ()
 
 
 NAMES = ("a", "b", "c", "d")
@@ -154,21 +213,37 @@ SERVICE = st.tuples(
     wires=st.lists(LIMITS, min_size=6, max_size=6),
     services=st.lists(SERVICE, min_size=1, max_size=6),
     lost=st.sets(st.sampled_from(NAMES), min_size=1, max_size=3),
+    already=st.sets(st.sampled_from(NAMES), max_size=1),
+    roles=st.fixed_dictionaries(
+        {name: st.sampled_from(("full", "full", "edge", "witness")) for name in NAMES}
+    ),
+    kinds=st.lists(st.sampled_from(("load_balancer", "dns", "anycast", "none")), min_size=6, max_size=6),
+    cores=st.lists(st.sampled_from((0, 3, 900)), min_size=4, max_size=4),
 )
-def test_planner_and_checker_find_the_same(
+def test_audit_planner_and_checker_agree_with_the_end_of_the_plan(
     tmp_path_factory: pytest.TempPathFactory,
     limits: list[int | None],
     wires: list[int | None],
     services: list[tuple[dict[str, int], int | None, int]],
     lost: set[str],
+    already: set[str],
+    roles: dict[str, str],
+    kinds: list[str],
+    cores: list[int],
 ) -> None:
     def at_most(key: str, limit: int | None) -> dict[str, str]:
         return {} if limit is None else {key: f"{limit} Mbit/s"}
 
     pairs = [(one, other) for one in NAMES for other in NAMES if one < other]
     document = {
-        "sites": {name: at_most("ingress", limit) for name, limit in zip(NAMES, limits, strict=True)},
-        "pools": {f"p{name}": {"site": name, "cpu": "900 cores", "memory": "900 GiB"} for name in NAMES},
+        "sites": {
+            name: {"role": roles[name]} | at_most("ingress", limit)
+            for name, limit in zip(NAMES, limits, strict=True)
+        },
+        "pools": {
+            f"p{name}": {"site": name, "cpu": f"{many} cores", "memory": "900 GiB"}
+            for name, many in zip(NAMES, cores, strict=True)
+        },
         "links": [
             {"ends": list(ends)} | at_most("bandwidth", w) for ends, w in zip(pairs, wires, strict=True)
         ],
@@ -178,7 +253,7 @@ def test_planner_and_checker_find_the_same(
                 "people": 1,
                 "demand": {"cpu": "1 core", "memory": "1 GiB"},
                 "replicas": {f"p{name}": count for name, count in places.items()} or 1,
-                "traffic": {"kind": "load_balancer"} | ({} if peak is None else {"peak": f"{peak} Mbit/s"}),
+                "traffic": {"kind": kinds[row]} | ({} if peak is None else {"peak": f"{peak} Mbit/s"}),
                 "needs": [f"s{need}"] if 0 <= need < row else [],
             }
             for row, (places, peak, need) in enumerate(services)
@@ -188,21 +263,47 @@ def test_planner_and_checker_find_the_same(
         tmp_path_factory.mktemp("random") / "e",
         "\n".join(f"{key}: {json.dumps(value)}" for key, value in document.items()),
     )
+    estate = replace(estate, lost=tuple(sorted(already - lost)))
     made = plan(estate, lose(*sorted(lost)))
-    assert [one for one in check(estate, made).violations if "congest" in one.message] == []
-    for one in (one for one in made.congestion if len(one.at) == 1):
-        assert_ingress(one, services, set(NAMES) - lost)
+    lost = lost | already
+    assert [one for one in check(estate, made).violations if one.rule == "F19"] == []
+    left = [name for name in NAMES if name not in lost]
+    ends = [at_the_end(made, f"s{row}", *service[:1], set(left)) for row, service in enumerate(services)]
+    serving = [name for name in left if roles[name] != "witness"]
+    limit_of = dict(zip(NAMES, limits, strict=True))
+    wanted = {}
+    for name in serving if any(limit_of[name] is not None for name in serving) else ():
+        total = Fraction(0)
+        for (places, peak, _), end in zip(services, ends, strict=True):
+            here = {site: count for site, count in end.items() if site in serving}
+            if not here and (end or not places):
+                here = dict.fromkeys(serving, 1)
+            total += Fraction((peak or 0) * here.get(name, 0), sum(here.values()) or 1)
+        if ceil(total) > (limit_of[name] or 0):
+            wanted[name] = ceil(total)
+    assert {one.at[0]: one.arriving for one in made.congestion if len(one.at) == 1} == wanted
     unmarked = {o.service for o in made.outcomes if not o.congested}
     assert unmarked.isdisjoint(name for one in made.congestion for name in one.services)
+    top = topology(estate)
+    gone = np.isin([*top.site_index], [*lost])
+    sure, possible = (
+        {(one.at, one.measure) for one in found(top, gone)} for found in (congested, maybe_congested)
+    )
+    assert sure <= possible
+    assert {(one.at, one.measure) for one in made.congestion} <= possible, "the audit says that it fits"
+    if not any(o.state in ("unplaced", "shed", "degraded") for o in made.outcomes):
+        assert not sure or made.congestion, "the audit says too small, the plan says that it fits"
 
 
-def assert_ingress(
-    one: Congestion, services: list[tuple[dict[str, int], int | None, int]], left: set[str]
-) -> None:
-    """Everything that arrives at a site, added up by hand."""
-    total = Fraction(0)
-    for places, peak, _ in services:
-        here = {name: count for name, count in places.items() if name in left} or dict.fromkeys(left, 1)
-        total += Fraction((peak or 0) * here.get(one.at[0], 0), sum(here.values()))
-    assert one.arriving == ceil(total)
-    assert one.arriving > (one.limit or 0)
+def at_the_end(made: Plan, service: str, places: dict[str, int], left: set[str]) -> dict[str, int]:
+    """Site -> parts of the users of a service when the plan has ended, from its text."""
+    found = {name: count for name, count in places.items() if name in left}
+    for step in made.steps:
+        if step.target == service and step.kind in ("start", "shed", "stop"):
+            for pool, count in step.servers:
+                site = pool.removeprefix("p")
+                found[site] = found.get(site, 0) + (count if step.kind == "start" else -count)
+    found = {name: count for name, count in found.items() if count > 0}
+    if found and any(step.target == service and step.kind == "shift" for step in made.steps):
+        return {min(found, key=lambda name: (-found[name], name)): 1}
+    return found

@@ -6,39 +6,45 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.derive.congestion import congested, limit_of, peaks_of, serves_users
+from evac.derive.congestion import congested, limit_of, maybe_congested, peaks_of, serves_users
 from evac.model.diagnostic import Severity
 from evac.model.plan import Congestion, Measure
 from evac.model.units import traffic
 
-Found = dict[tuple[bool, Measure, tuple[str, ...], int], list[tuple[int, Congestion]]]
+Row = tuple[int, Congestion, bool]
+"""A loss, what arrives after it, and whether that is certain: of a service that a plan places, all may arrive
+there or nothing.
+"""
+Found = dict[tuple[bool, Measure, tuple[str, ...], int], list[Row]]
 """Whether it is a link, what is too much, where, and the limit -> losses, and how much arrives after each."""
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error if all surviving ingress together is too small; warning if one site or link would be."""
+    """Error if all surviving ingress together is too small; warning if one site or link would or may be."""
     losses, found = context.impacts.losses, Found()
     for number, kind in enumerate(losses.kinds):
         if kind in ("site", "group", "pair"):
-            for one in congested(context.impacts.top, losses.sites[number]):
+            certain = congested(context.impacts.top, losses.sites[number])
+            for one in maybe_congested(context.impacts.top, losses.sites[number]):
                 if one.limit is not None:
                     key = len(one.at) > 1, one.measure, one.at, one.limit
-                    found.setdefault(key, []).append((number, one))
+                    found.setdefault(key, []).append((number, one, one in certain))
     for (is_link, *_), rows in sorted(found.items()):
         yield (_link if is_link else _site)(context, rows)
 
 
-def _site(context: Context, rows: list[tuple[int, Congestion]]) -> Finding:
-    grave = [row for row in rows if _is_hopeless(context, *row)]
-    number, worst = max(grave or rows, key=lambda row: (row[1].arriving, -row[0]))
+def _site(context: Context, rows: list[Row]) -> Finding:
+    grave = [row for row in rows if _is_hopeless(context, *row[:2])]
+    number, worst, certain = max(grave or rows, key=_how_bad)
     severity: Severity = "error" if grave else "warning"
     name, shown = worst.at[0], traffic(worst.measure, worst.arriving)
+    arrives = f"{shown} would arrive" if certain else f"up to {shown} may arrive, depending on the plan,"
     losses = _from_worst(context, number, rows)
     return RULE.finding(
         context,
         severity,
         f"{name}: {worst.measure}",
-        f"{shown} would arrive at {name} after the loss of {listed(context.names(losses))};"
+        f"{arrives} at {name} after the loss of {listed(context.names(losses))};"
         f" its ingress can carry {traffic(worst.measure, worst.limit or 0)}",
         "Widen the ingress, send the traffic to several sites, or shed what may be shed.",
         losses=losses,
@@ -60,15 +66,16 @@ def _is_hopeless(context: Context, number: int, found: Congestion) -> bool:
     return len(known) == len(limits) and peak > sum(known)
 
 
-def _link(context: Context, rows: list[tuple[int, Congestion]]) -> Finding:
-    number, worst = max(rows, key=lambda row: (row[1].arriving, -row[0]))
+def _link(context: Context, rows: list[Row]) -> Finding:
+    number, worst, certain = max(rows, key=_how_bad)
+    crosses = "would" if certain else "may, depending on the plan,"
     losses, name = _from_worst(context, number, rows), " - ".join(worst.at)
     of = next(n for n, link in enumerate(context.estate.links) if link.ends == worst.at)
     return RULE.finding(
         context,
         "warning",
         name if worst.measure == "bandwidth" else f"{name}: {worst.measure}",
-        f"up to {traffic(worst.measure, worst.arriving)} would cross {name} after the loss of"
+        f"up to {traffic(worst.measure, worst.arriving)} {crosses} cross {name} after the loss of"
         f" {listed(context.names(losses))}; the link can carry {traffic(worst.measure, worst.limit or 0)}",
         "Widen the link, or keep what these services need at their own site.",
         losses=losses,
@@ -76,7 +83,12 @@ def _link(context: Context, rows: list[tuple[int, Congestion]]) -> Finding:
     )
 
 
-def _from_worst(context: Context, worst: int, rows: list[tuple[int, Congestion]]) -> list[int]:
+def _how_bad(row: Row) -> tuple[bool, int, int]:
+    number, found, certain = row
+    return certain, found.arriving, -number
+
+
+def _from_worst(context: Context, worst: int, rows: list[Row]) -> list[int]:
     return [worst, *(n for n in context.worst_first(row[0] for row in rows) if n != worst)]
 
 
