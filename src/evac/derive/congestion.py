@@ -184,7 +184,9 @@ def _may_start(top: Topology) -> BoolColumn:
 
 
 def running_per_site(top: Topology) -> IntColumn:
-    """(sites, S) replicas that run; of a service without a known count, one at each of its sites."""
+    """(sites, S) replicas that run; of a service without a known count, one at each of its sites; none at a
+    witness.
+    """
 
     def work() -> IntColumn:
         estate, replicas = top.estate, replicas_running(top)
@@ -192,9 +194,12 @@ def running_per_site(top: Topology) -> IntColumn:
         known = site >= 0
         key = site[known] * size + replicas.service[known]
         found = np.bincount(key, replicas.count[known], sites * size).astype(np.int64).reshape(sites, size)
-        counted = np.bincount(estate.replicas.service, estate.replicas.count, size) > 0
+        counted = np.zeros(size, np.bool_)
+        for placed in (estate.replicas, estate.home or estate.replicas):
+            counted[placed.service[placed.count > 0]] = True
         for row in np.flatnonzero(~counted).tolist():
             found[[top.site_index[name] for name in estate.services[row].sites], row] = 1
+        found[[site.role == "witness" for site in estate.sites]] = 0
         return found
 
     return top.once("running per site", work)

@@ -438,8 +438,8 @@ def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str])
 
 
 def without_lost(estate: Estate) -> Estate:
-    """A current estate without what is lost: nothing there can be lost again, and it provides no capacity.
-    The same object if nothing is lost.
+    """A current estate without what is lost: nothing there can be lost again, it provides no capacity, and
+    like at a witness, no users arrive. The same object if nothing is lost.
     """
     if not estate.lost:
         return estate
@@ -454,7 +454,7 @@ def without_lost(estate: Estate) -> Estate:
         fleet=replace(estate.fleet, state=state),
         replicas=Replicas(old.service[kept], old.kind[kept], old.target[kept], left[kept]),
         sites=tuple(
-            replace(site, role="edge") if dead else site
+            replace(site, role="witness") if dead else site
             for site, dead in zip(estate.sites, gone.sites.tolist(), strict=True)
         ),
         pools=tuple(

@@ -68,7 +68,7 @@ def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
     lost = with_members(estate, {*plan.scenario.domains, *estate.lost}) & names
     if not lost:
         return []
-    ends = _at_the_end(top, plan, names - lost)
+    ends = _at_the_end(top, plan, {site.id for site in estate.sites if site.role != "witness"} - lost)
     found = []
     for measure in MEASURES:
         found += _ingress(top, ends, lost, measure)
@@ -88,6 +88,8 @@ def _running(top: Topology, sites: Iterable[str]) -> list[dict[str, int]]:
         if count and site >= 0 and estate.sites[site].id in left:
             found[service][estate.sites[site].id] = count
     counted = _counted(estate)
+    if estate.home is not None:
+        counted = counted | set(estate.home.service[estate.home.count > 0].tolist())
     for row, service in enumerate(estate.services):
         if row not in counted:
             found[row] = dict.fromkeys(left.intersection(service.sites), 1)
