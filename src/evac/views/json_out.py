@@ -334,7 +334,12 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
             _object(
                 "A link or ingress that carries too little for the traffic after the loss, or may.",
                 {
-                    "at": _NAMES,
+                    "at": {
+                        "type": "array",
+                        "items": {"type": "string", "minLength": 1},
+                        "minItems": 1,
+                        "maxItems": 2,
+                    },
                     "measure": {"enum": ["bandwidth", "connections"]},
                     "arriving": _COUNT,
                     "limit": _COUNT_OR_NULL,

@@ -198,6 +198,7 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
     _name_restores(document)
     try:
         plan = _adapter().validate_python(_arguments(document))
+        _check_congestion(plan)
     except ValidationError as error:
         raise PlanError("plan-invalid", _problems(name, error), "create a new one: evac plan") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -210,6 +211,15 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
             "create a new one: evac plan",
         )
     return plan
+
+
+def _check_congestion(plan: Plan) -> None:
+    """Raises ValueError with every place that is neither a site nor a link."""
+    wrong = [row for row, one in enumerate(plan.congestion) if len(one.at) not in (1, 2) or not all(one.at)]
+    if wrong:
+        rows = [f"congestion.{row}.at" for row in wrong[:_SHOWN]]
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise ValueError(f"{', '.join(rows)}{more}: name one site or the two ends of a link")
 
 
 def _agrees(ours: dict[str, Any], document: dict[str, Any]) -> bool:
