@@ -19,6 +19,7 @@ from evac.derive.pools import replicas_running
 from evac.model.estate import Estate, Service
 from evac.model.plan import MEASURES, Congestion, Measure, Plan
 from evac.model.records import dataclass
+from evac.model.units import traffic
 from evac.steps.registry import kind_of
 from evac.verify.needs import with_members
 from evac.verify.places import Where
@@ -49,16 +50,36 @@ def check_congestion(top: Topology, plan: Plan) -> list[Violation]:
     for key in sorted(wanted.keys() | said.keys()):
         if wanted.get(key) != said.get(key):
             where = " - ".join(key[0])
-            words = f"the plan does not say what arrives there ({key[1]}), and what it can carry"
-            found.append(Violation("F19", where, words))
+            found.append(Violation("F19", where, _difference(said.get(key), wanted.get(key))))
     through = {name for one in wanted.values() for name in one.services}
     for outcome in plan.outcomes:
         if outcome.congested != (outcome.service in through):
-            words = "comes" if not outcome.congested else "does not come"
-            found.append(
-                Violation("F19", outcome.service, f"its traffic {words} through a congested link or ingress")
+            says = "its traffic may be too much" if outcome.congested else "its traffic gets through"
+            comes = "no" if outcome.congested else "a"
+            words = (
+                f"the plan says that {says}, but it comes through {comes} link or ingress that is too small"
             )
+            found.append(Violation("F19", outcome.service, f"{words} or may be{_AGAIN}"))
     return found
+
+
+_AGAIN = "; make a new plan: evac plan"
+
+
+def _difference(said: Congestion | None, wanted: Congestion | None) -> str:
+    """What the plan says of one link or ingress, and what is true."""
+    if wanted is None:
+        says = said.words if said is not None else ""
+        return f"the plan says: {says}; but all that arrives fits{_AGAIN}"
+    fits = "its limit is not known"
+    if wanted.limit is not None:
+        fits = f"{traffic(wanted.measure, wanted.limit)} fits"
+    true = f"{traffic(wanted.measure, wanted.arriving)} arrives and {fits}"
+    if said is None:
+        return f"the plan says that the traffic fits, but {true}{_AGAIN}"
+    if (said.arriving, said.limit) != (wanted.arriving, wanted.limit):
+        return f"the plan says: {said.words}; but {true}{_AGAIN}"
+    return f"the plan names other services than those whose traffic arrives{_AGAIN}"
 
 
 def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
