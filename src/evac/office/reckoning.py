@@ -457,7 +457,8 @@ class PlanVerdict:
             return "loss"
         if self.unknown:
             return "unknown"
-        return "degraded" if self.down or self.shed or self.degraded or self.kept else "ok"
+        worse = self.down or self.shed or self.degraded or self.kept or self.congested
+        return "degraded" if worse else "ok"
 
     @property
     def words(self) -> str:

@@ -109,8 +109,6 @@ def _running(top: Topology, sites: Iterable[str]) -> list[dict[str, int]]:
         if count and site >= 0 and estate.sites[site].id in left:
             found[service][estate.sites[site].id] = count
     counted = _counted(estate)
-    if estate.home is not None:
-        counted = counted | set(estate.home.service[estate.home.count > 0].tolist())
     for row, service in enumerate(estate.services):
         if row not in counted:
             found[row] = dict.fromkeys(left.intersection(service.sites), 1)
@@ -149,8 +147,9 @@ def _at_the_end(top: Topology, plan: Plan, left: set[str]) -> list[_End]:
 
 
 def _counted(estate: Estate) -> set[int]:
-    """Services of which some replicas are bound to a place."""
-    return set(estate.replicas.service[estate.replicas.count > 0].tolist())
+    """Services of which some replicas are bound to a place, now or at home."""
+    tables = [estate.replicas] if estate.home is None else [estate.replicas, estate.home]
+    return {service for table in tables for service in table.service[table.count > 0].tolist()}
 
 
 def _target(top: Topology, plan: Plan, where: Where, row: int, running: Mapping[str, int]) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 from evac.model.plan import Outcome, Plan, Step
 from evac.model.units import moment_words
 from evac.views import plan_view
+from evac.views.congestion_text import traffic_lines
 from evac.views.moves import stops_words, work_ms, work_words, writes_words
 from evac.views.sheet import Page
 from evac.views.words import (
@@ -207,9 +208,9 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     yield from wave_facts(plan)
     if assumed := plan_view.assumed_times(plan):
         yield "includes", assumed, "unknown"
-    yield "objectives", *_objectives(plan.outcomes)
-    for one in plan.congestion:
-        yield "traffic", f"{one.words}", "unknown" if one.limit is None else "warning"
+    yield "objectives", *_objectives(plan)
+    for words, style in traffic_lines(plan):
+        yield "traffic", words, style
     outage = " ".join(outage_words(plan))
     if unstated := plan_view.felt(plan, plan.outcomes)[1]:
         as_others = "counted like others in their tier"
@@ -223,11 +224,13 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     yield "plan", digest, "dim"
 
 
-def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
-    stated = [o for o in outcomes if o.rto_ms is not None]
+def _objectives(plan: Plan) -> tuple[str, str]:
+    stated = [o for o in plan.outcomes if o.rto_ms is not None]
     missed = sum(1 for o in stated if o.meets_rto is False)
     unknown = sum(1 for o in stated if o.meets_rto is None)
-    if not outcomes:
+    if not plan.outcomes and plan.congestion:
+        return "no service goes down, but traffic may not get through", "unknown"
+    if not plan.outcomes:
         return "no service is affected", ""
     if not stated:
         return "no affected service has an RTO", "unknown"

@@ -21,6 +21,7 @@ from evac.model.records import dataclass
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of
+from evac.views.congestion_text import congestion_words, through_words, too_small_words
 from evac.views.moves import stops_words, work_words, writes_words
 from evac.views.svg import Card
 from evac.views.words import (
@@ -145,7 +146,9 @@ def verdict_words(plan: Plan) -> str:
     """What happens to the services that a loss affects; never "all" for a part of them."""
     found = tally(plan)
     if not found.known:
-        return unjudged_words(plan) or "no service is affected"
+        small = too_small_words(plan)
+        none = f"no service goes down; {small}" if small else "no service is affected"
+        return unjudged_words(plan) or none
     words, gone = found.back_words, found.down - found.back
     if found.degraded:
         stay = "stays" if found.degraded == 1 else "stay"
@@ -363,16 +366,10 @@ def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
             "back": "-" if o.state in GONE else "away " * (o.service in away) + time_back(o.recovery_ms),
             "rto": "-" if o.rto_ms is None else duration(o.rto_ms),
             "met": {True: "met", False: "missed", None: "-" if o.rto_ms is None else "unknown"}[o.meets_rto],
-            "why": why_words(o.reason, moves.get(o.service)) or _through(plan, o) or _waits_for(o, targets),
+            "why": why_words(o.reason, moves.get(o.service))
+            or through_words(plan, o)
+            or _waits_for(o, targets),
         }
-
-
-def _through(plan: Plan, outcome: Outcome) -> str:
-    """Why it is not known whether a service meets its objective although its recovery is on time."""
-    if outcome.meets_rto is not None or not outcome.congested or outcome.recovery_ms is None:
-        return ""
-    names = [one.name for one in plan.congestion if outcome.service in one.services]
-    return f"too much traffic for {listed(list(dict.fromkeys(names)), 2)}"
 
 
 def _waits_for(outcome: Outcome, targets: dict[str, str]) -> str:
@@ -407,6 +404,9 @@ def answer(planned: Planned) -> tuple[str, str]:
 def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
     """(sentences, state): a short summary of the plan, most important first."""
     plan = planned.plan
+    if not plan.outcomes and plan.congestion:
+        words = congestion_words(plan)
+        return ("No service goes down.", f"{words[:1].upper()}{words[1:]}."), "warning"
     if not plan.outcomes:
         return ("Nothing is down: no service is affected.",), "ok"
     counts, unjudged = tally(plan), unjudged_words(plan)
@@ -445,18 +445,6 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
     if planned.verdict is not None and not planned.verdict.holds:
         return ("Do not use this plan: the independent check rejected it.", *told), "error"
     return tuple(told), state
-
-
-def congestion_words(plan: Plan) -> str:
-    """Which links and ingress may not carry the traffic, and whose; empty if all do."""
-    if not plan.congestion:
-        return ""
-    names = listed(list(dict.fromkeys(one.name for one in plan.congestion)), 3)
-    found = [o for o in plan.outcomes if o.congested and o.rto_ms is not None and o.meets_rto is None]
-    open_ones = [o.service for o in plan.by_weight(found)]
-    meet = "meets its" if len(open_ones) == 1 else "meet their"
-    more = f"; it is unknown whether {listed(open_ones, 3)} {meet} RTO" if open_ones else ""
-    return f"the traffic after the loss may be too much for {names}{more}"
 
 
 def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
@@ -514,7 +502,7 @@ def _grave(plan: Plan) -> str:
         return "error"
     if "unknown" in states:
         return "unknown"
-    return "warning" if states & {"shed", "degraded"} else "ok"
+    return "warning" if states & {"shed", "degraded"} or plan.congestion else "ok"
 
 
 def _check(verdict: Verdict | None) -> Card:

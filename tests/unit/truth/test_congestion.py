@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from evac.audit import audit
 from evac.derive.congestion import congested, maybe_congested, maybe_congested_after
-from evac.derive.domains import topology
+from evac.derive.domains import lost_in, topology
+from evac.derive.pools import without_lost
 from evac.estate.codecs.plan import decode, document_of, encode
+from evac.model.errors import PlanError
 from evac.model.estate import Estate
 from evac.model.plan import Congestion, Plan
 from evac.model.scenario import Scenario, lose
@@ -28,7 +30,7 @@ from evac.planning.plan import plan
 from evac.verify import check
 from evac.views.json_out import PLAN_SCHEMA
 from evac.views.plan_text import plan_text
-from evac.views.plan_view import Planned, answer, outcome_rows
+from evac.views.plan_view import Planned, answer, cards, outcome_rows, verdict_words
 from tests.unit.truth.written import written
 
 ESTATE = """
@@ -133,6 +135,63 @@ def test_the_schema_of_plans_describes_it(tmp_path: Path) -> None:
     document["congestion"][0]["measure"] = "people"
     with pytest.raises(jsonschema.ValidationError, match="people"):
         jsonschema.validate(document, PLAN_SCHEMA)
+
+
+@pytest.mark.parametrize("at", [[], ["a", "b", "c"], [""], ["a", ""]])
+def test_a_plan_names_one_site_or_the_two_ends_of_a_link(tmp_path: Path, at: list[str]) -> None:
+    document = json.loads(encode(plan(of_case(tmp_path, *CASES[0][:2]), lose("a"))))
+    document["congestion"][0]["at"] = at
+    with pytest.raises(PlanError, match=r"congestion\.0\.at: name one site or the two ends of a link"):
+        decode(json.dumps(document).encode())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, PLAN_SCHEMA)
+
+
+def test_a_plan_where_nothing_goes_down_names_whose_traffic_may_not_get_through(tmp_path: Path) -> None:
+    made = plan(of_case(tmp_path, *CASES[0][:2]), lose("a"))
+    many = ("cart", "mail", "maps", "shop", "wiki")
+    still = replace(made, outcomes=(), congestion=(replace(made.congestion[0], services=many),))
+    text, (told, state) = plan_text(still, "d", 100, False), answer(Planned(still, "d"))
+    verdict = verdict_of("d", still)
+    for words in (text, told, verdict.words, verdict_words(still)):
+        assert "no service is affected" not in words
+        assert "the ingress of b" in " ".join(words.split())
+    assert "(traffic of cart, mail, maps and 2 more)" in " ".join(text.split())
+    assert "affected is the traffic of cart, mail, maps and 2 more" in told
+    assert state == cards(Planned(still, "d"))[0].state == "warning"
+    assert verdict.verdict != "ok"
+    none = replace(still, congestion=())
+    assert verdict_of("d", none).verdict == "ok"
+    assert "no service is affected" in plan_text(none, "d", 100, False)
+
+
+def test_the_text_names_three_links_and_ingress_and_counts_the_rest(tmp_path: Path) -> None:
+    made = plan(of_case(tmp_path, *CASES[0][:2]), lose("a"))
+    unknown = [replace(made.congestion[0], at=(f"a{row}",), limit=None) for row in range(9)]
+    text = plan_text(replace(made, congestion=(*unknown, made.congestion[0])), "d", 100, False)
+    told = [line.strip() for line in text.splitlines()]
+    told = [line.removeprefix("traffic").strip() for line in told if line.startswith("traffic")]
+    assert len(told) == 4
+    assert told[0].startswith("300 Mbit/s would come through the ingress of b,")
+    assert told[3] == "7 more; `congestion` in the plan file names them all"
+
+
+def test_verify_says_what_the_plan_says_and_what_is_true(tmp_path: Path) -> None:
+    estate = of_case(tmp_path, *CASES[0][:2])
+    made = plan(estate, lose("a"))
+    again = "make a new plan: evac plan"
+    wanted = {
+        "no row": f"the plan says that the traffic fits, but 300 Mbit/s arrives and 299 Mbit/s fits; {again}",
+        "less": "the plan says: 299 Mbit/s would come through the ingress of b, which can carry 299 Mbit/s;"
+        f" but 300 Mbit/s arrives and 299 Mbit/s fits; {again}",
+        "for no one": f"the plan names other services than those whose traffic arrives; {again}",
+        "elsewhere": "the plan says: 300 Mbit/s would come through the ingress of c, which can carry"
+        f" 299 Mbit/s; but all that arrives fits; {again}",
+        "no mark": "the plan says that its traffic gets through, but it comes through a link or ingress that"
+        f" is too small or may be; {again}",
+    }
+    for how, words in wanted.items():
+        assert words in [one.message for one in check(estate, hidden(made)[how]).violations], how
 
 
 def test_what_comes_back_is_congested_by_nothing(tmp_path: Path) -> None:
@@ -307,3 +366,34 @@ def at_the_end(made: Plan, service: str, places: dict[str, int], left: set[str])
     if found and any(step.target == service and step.kind == "shift" for step in made.steps):
         return {min(found, key=lambda name: (-found[name], name)): 1}
     return found
+
+
+BURNT = """
+sites: {a: {ingress: 1 Gbit/s}, b: {ingress: 290 Mbit/s}, c: {ingress: 1 Gbit/s}, d: {ingress: 290 Mbit/s}}
+pools:
+  pa: {site: a, cpu: 8 cores, memory: 64 GiB}
+  pb: {site: b, cpu: 8 cores, memory: 64 GiB}
+  pc: {site: c, cpu: 8 cores, memory: 64 GiB}
+  pd: {site: d, cpu: 8 cores, memory: 64 GiB}
+links: [{ends: [a, b], bandwidth: 1 Mbit/s}, {ends: [b, d], bandwidth: 1 Mbit/s}]
+services:
+  shop: {people: 9, start: 1 s, replicas: {PLACES}, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: load_balancer, settle: 1 s, peak: 600 Mbit/s}}
+  mail: {people: 9, start: 1 s, replicas: {pa: 2}, sites: [a, b], demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: load_balancer, settle: 1 s, peak: 6 Mbit/s}, needs: [disk]}
+  disk: {people: 9, start: 1 s, replicas: 2, sites: [a, d], demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize("places", ["pc: 1", "pb: 1, pc: 1, pd: 1", "pa: 1, pc: 1"])
+def test_no_traffic_goes_to_a_site_that_is_already_lost(tmp_path: Path, places: str) -> None:
+    estate = replace(written(tmp_path, BURNT.replace("PLACES", places)), lost=("a",))
+    top, left = topology(estate), topology(without_lost(estate))
+    for more in ("b", "c", "d"):
+        gone = lost_in(top, lose(more)).sites
+        assert congested(top, gone) == congested(left, gone), more
+    found = {one.subject: one for one in audit(estate).findings if one.code == "EV122"}
+    assert {"b: bandwidth", "d: bandwidth"} <= found.keys()
+    assert "c" in found["d: bandwidth"].domains
+    assert {one.severity for one in found.values() if one.subject != "b - d"} == {"error"}
