@@ -108,13 +108,15 @@ def _planned(top: Topology, plan: Plan, gone: BoolColumn) -> _Division:
     estate, serving = top.estate, Serving(top, plan)
     row_of = {service.id: row for row, service in enumerate(estate.services)}
     runs = running_per_site(top) * ~gone[:, None]
+    witness = np.array([site.role == "witness" for site in estate.sites], np.bool_)
     for name in serving.changed & row_of.keys():
         runs[:, row_of[name]] = 0
         for site, count in serving.running(name).items():
             runs[top.site_index[site], row_of[name]] = count
+    runs[witness] = 0
     sent = runs.copy()
     for name in sorted({step.target for step in plan.steps if kind_of(step.kind).moves_traffic}):
-        if to := serving.sites(name)[:1]:
+        if to := [site for site in serving.sites(name) if not witness[top.site_index[site]]][:1]:
             sent[:, row_of[name]] = 0
             sent[top.site_index[to[0]], row_of[name]] = 1
     arrives = _at_serving(top, gone, sent, ~_place_known(top) | runs.any(axis=0))

@@ -169,6 +169,7 @@ async def _follow(link: MariadbLink, primary: MariadbMember, facts: MariadbFacts
         )
     await link.change("START SLAVE")
     end_s = link.left_s() - FOLLOW_S
+    is_again = False
     while not (after := await read_facts(link)).follows:
         if after.receive_error in _NO_LONGER_KEPT:
             message = f"{primary.address} no longer has the log that {link.member.address} needs"
@@ -177,25 +178,30 @@ async def _follow(link: MariadbLink, primary: MariadbMember, facts: MariadbFacts
         if after.receive_error in RIGHTS and not facts.upstream:
             await stop_receiving(link, "STOP SLAVE")
             await link.change("RESET SLAVE ALL")  # so that the next try sends the account again
-        await _refuse_unconnected(link, primary, after)
+        if await _is_refused(link, primary, after, is_again):
+            is_again = True
+            await stop_receiving(link, "STOP SLAVE")
+            await link.change("START SLAVE")  # its error may be of before the primary answered
         _refuse_broken(link, primary, after, has_ended=link.left_s() < max(end_s, 2 * POLL_S))
         await link.pause()
     return after
 
 
-async def _refuse_unconnected(link: MariadbLink, primary: MariadbMember, after: MariadbFacts) -> None:
-    """Raise `Permanent` if a server cannot connect to its primary while evac can: the primary is not just
-    restarting then. What secures the connection is left as it is.
+async def _is_refused(link: MariadbLink, primary: MariadbMember, after: MariadbFacts, is_again: bool) -> bool:
+    """Whether a server could not connect to its primary while evac can. is_again: it tried again since then;
+    raises `Permanent` if it is refused still. What secures the connection is left as it is.
     """
     if after.receive_error != _TLS_FAILED and after.receive_error not in _NO_CONNECTION:
-        return
+        return False
     try:
         async with linked(primary, min(store_driver.ANSWER_MS / 1_000, link.left_s())) as other:
             if not (await read_facts(other)).writable:
-                return
+                return False
             found = await other.rows("SHOW GLOBAL VARIABLES LIKE 'have_ssl'")
     except ActionError:
-        return
+        return False
+    if not is_again:
+        return True
     own, said = link.member.address, _not_received(link, primary, after)
     if after.receive_error in _NO_CONNECTION:
         hint = f"check name resolution, routes and firewalls from {own} to {primary.address}, then retry"

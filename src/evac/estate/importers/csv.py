@@ -227,16 +227,18 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     reading.decimal_signs = _decimal_signs(table, columns)
     for row in table.rows:
         _read_row(row, reading)
-    left = table.left_out + reading.left
-    if left > len(table.rows) - reading.left:
-        message = f"{left:,} of {len(table.rows) + table.left_out:,} rows of {source.name} cannot be used"
-        problems.add("import-shape", message, table.header.place(), "correct the rows named here")
-        return imported
-    _drop_doubtful_feeds(reading)
     if options.site is not None:
         for name, host in reading.hosts.items():
             if (name, "site") not in reading.unread:
                 host.facts.setdefault("site", options.site)
+    left = table.left_out + reading.left
+    nowhere = sum(1 for host in reading.hosts.values() if "site" not in host.facts)
+    if left + nowhere > len(table.rows) - reading.left - nowhere:
+        left += nowhere
+        message = f"{left:,} of {len(table.rows) + table.left_out:,} rows of {source.name} cannot be used"
+        problems.add("import-shape", message, table.header.place(), "correct the rows named here")
+        return imported
+    _drop_doubtful_feeds(reading)
     _report_nowhere(reading)
     _note_rest(reading)
     _add_services(reading, imported)

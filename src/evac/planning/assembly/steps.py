@@ -404,7 +404,8 @@ def add_stops(draft: Draft, times: Times) -> None:
         after: tuple[str, ...] = (draft.last_of[service],) if moved and service in draft.last_of else ()
         words = "its replacement serves" if moved else "the site still has power"
         if not 0 < instance.grace >= at + length:
-            at, after, words = tools, tuple(sorted(gates)), "its tools serve elsewhere"
+            at, after = tools, tuple(sorted(gates))
+            words = "its tools serve elsewhere" if gates else words
             if at + length >= instance.horizon:
                 continue
         name = s.id[service]

@@ -364,6 +364,8 @@ def test_a_list_of_which_most_rows_cannot_be_used_is_refused(tmp_path: Path) -> 
     """It would replace an estate of a hundred servers by one of one."""
     rows = "h0,fra\n" + "".join(f"h{n},fra,\n" for n in range(1, 100))
     assert refused(tmp_path, f"host,site\n{rows}") == {"import-shape": ["1:1"]}
+    rows = "".join(f"h{n},\n" for n in range(1, 100))
+    assert refused(tmp_path, f"host,site\nh0,fra\n{rows}") == {"import-shape": ["1:1"]}
     _, result = imported(tmp_path, "host,site\nh0,fra\nh1,fra\nh2,fra,\n")
     assert result.partial
     assert servers_in(tmp_path) == ["h0", "h1"]
