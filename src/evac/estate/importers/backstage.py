@@ -30,6 +30,8 @@ from evac.estate.importers.source_files import (
 from evac.model.diagnostic import Place
 
 _TEXT_MAX: Final = 2**20
+SAME_EVERYWHERE: Final = frozenset({"catalog-info"})
+"""Names of files that do not say what they describe; their folders do."""
 _DEFAULT: Final = "default"
 _STORE_TYPES: Final = frozenset(
     ("database", "db", "datastore", "bucket", "s3-bucket", "storage", "cache", "queue", "topic")

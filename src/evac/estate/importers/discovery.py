@@ -48,8 +48,6 @@ class Surroundings:
     """What could become a source with one more command."""
 
 
-_SAME_EVERYWHERE: Final = frozenset({"docker-compose", "compose", "catalog-info"})
-"""Names of files that say nothing about what they describe, unlike their folders."""
 _BY_HAND: Final = frozenset(
     {
         *("inventory", "inventory.ini", "inventory.yml", "inventory.yaml"),
@@ -139,7 +137,7 @@ def _grouped(found: dict[str, tuple[str, Sign]]) -> list[Found]:
     sources = []
     for where, (kind, sign) in made.items():
         words = Path(where).name.partition(".")[0]
-        if words in _SAME_EVERYWHERE and "/" in where:
+        if "/" in where and words in getattr(import_module(IMPORTERS[kind]), "SAME_EVERYWHERE", ()):
             words = Path(where).parent.name
         stem = re.sub(r"[^a-z0-9-]+", "-", words.lower()).strip("-") or kind
         name = stem if stem not in taken else f"{stem}-{kind}"

@@ -26,6 +26,8 @@ from evac.model.diagnostic import Place
 from evac.model.units import QUANTITY_LIMIT
 
 REPLICAS_MAX: Final = 10_000
+SAME_EVERYWHERE: Final = frozenset({"docker-compose", "compose"})
+"""Names of files that do not say what they describe; their folders do."""
 _LINKS: Final = ("links", "external_links")
 _BYTES: Final = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([bkmgt]?)b?", re.ASCII | re.IGNORECASE)
 _CORES: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
