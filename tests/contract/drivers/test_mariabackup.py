@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from evac.drivers.mariabackup.driver import MariabackupDriver
 from evac.model.errors import ActionError
+from evac_lab.servers.mariadb import MariadbServer
 from tests.contract.adapters.command import script
 from tests.contract.adapters.copy_folder import world
 from tests.contract.adapters.mariabackup import PASSWORD, ROWS, MariadbSource
@@ -53,11 +56,24 @@ def test_rows_are_compared_and_what_is_not_complete_is_no_copy(server_folder: Pa
             assert error.code == "backup-password", question
             assert PASSWORD not in f"{error!r}"
 
-        server = made.source.server
-        server.stop()
-        settings = [line for line in (server.folder / "my.cnf").read_text().splitlines() if "ssl" not in line]
-        (server.folder / "my.cnf").write_text("\n".join([*settings, "ssl = OFF", ""]))
-        server.start()
-        error = ask("take", made.action())
+        with _without_tls(made.source.server):
+            error = ask("take", made.action())
         assert error.code == "setting-wrong", "MariaDB may be set up without TLS"
         assert "skip-ssl" in error.hint
+
+
+@contextmanager
+def _without_tls(server: MariadbServer) -> Iterator[None]:
+    """The server is shared by the tests of this process: it offers TLS again afterwards."""
+    path = server.folder / "my.cnf"
+    before = path.read_text()
+    lines = [line for line in before.splitlines() if "ssl" not in line]
+    server.stop()
+    path.write_text("\n".join([*lines, "ssl = OFF", ""]))
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+        path.write_text(before)
+        server.start()
