@@ -157,7 +157,7 @@ def _at_serving(top: Topology, gone: BoolColumn, at: IntColumn, anywhere: BoolCo
 
 
 def _place_known(top: Topology) -> BoolColumn:
-    """(S,) services of which it is known where they run, or would run."""
+    """(S,) whether it is known where a service runs, or would run."""
     estate = top.estate
     named = np.array([bool(s.sites) for s in estate.services], np.bool_)
     at = site_of_replicas(top) >= 0

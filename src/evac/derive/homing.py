@@ -170,8 +170,8 @@ _Key = tuple[int, int, int]
 
 
 def _keys(top: Topology, replicas: Replicas, by_site: bool = False) -> list[_Key]:
-    """Of each binding; a replica on a server of a pool is in the pool. by_site: all at a site have the key of
-    a replica of which only the site is known.
+    """Of each binding; a replica on a server of a pool is in the pool. by_site: all replicas at a site share
+    the key of one that is stated by its site alone.
     """
     pool = pools_of(replicas, top.estate.fleet)
     kind = np.where(pool >= 0, ON_POOL, replicas.kind)

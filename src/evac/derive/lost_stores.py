@@ -183,7 +183,7 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
 def _others(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[Way]:
     """Ways outside the loss that need no member; facts that one lacks are added to `unknown`."""
     gone = tuple(is_lost(top, lost, one.at) or is_lost(top, lost_now(top), one.at) for one in store.backups)
-    left = Left(store, _out_of_reach(top, lost, store), gone, people_times(top.estate))
+    left = Left(store, gone, people_times(top.estate))
     for way in offered_ways(left):
         if isinstance(way, Unstated):
             unknown.add(way.fact)

@@ -66,7 +66,7 @@ class Serving:
 
     @property
     def changed(self) -> Collection[str]:
-        """Services of which the plan starts or stops replicas."""
+        """Services whose replicas the plan starts or stops."""
         return self._changes.keys()
 
     def running(self, service: str) -> dict[str, int]:

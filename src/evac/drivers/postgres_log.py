@@ -41,6 +41,10 @@ def segment_at(timeline: int, lsn: int, size: int) -> str:
     return segment_name(timeline, lsn // size, size)
 
 
+AFTER_TIMELINE: Final = slice(8, 24)
+"""The part of a segment's name after its timeline."""
+
+
 def timeline_of(name: str) -> int:
     return int(name[:TIMELINE_LETTERS], 16)
 

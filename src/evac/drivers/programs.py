@@ -100,7 +100,7 @@ async def run_program(
     while any part of it lives. hopeless: lower-case texts on its standard error that make it pointless to
     continue: it is interrupted, because it would retry for a long time. takes: gets each line of output at
     once, a long one in pieces of equal length; what it takes is not kept. hears: gets the lines of a separate
-    standard error in the same way, of which only the last bytes are kept.
+    standard error in the same way; only its last bytes are kept.
     """
     if not argv or not all(argv[:1]):
         raise Permanent("command-missing", "no command is given")

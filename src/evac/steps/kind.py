@@ -120,10 +120,7 @@ class Left(NamedTuple):
     """What a loss leaves of a store."""
 
     store: Store
-    members: tuple[bool, ...]
-    """Whether each member is gone."""
-    backups: tuple[bool, ...]
-    """Whether each backup is gone."""
+    backups_gone: tuple[bool, ...]
     people: PeopleTimes
 
 

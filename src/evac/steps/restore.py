@@ -34,7 +34,7 @@ class Restore(Promote):
 
     def ways(self, left: Left) -> Iterator[Way | Unstated]:
         """By backups outside the loss with a known size and restore rate."""
-        for backup, gone in zip(left.store.backups, left.backups, strict=True):
+        for backup, gone in zip(left.store.backups, left.backups_gone, strict=True):
             if not gone:
                 yield restoration(backup) or Unstated(f"stores/{left.store.id}/backups")
 

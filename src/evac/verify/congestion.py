@@ -147,7 +147,7 @@ def _at_the_end(top: Topology, plan: Plan, left: set[str]) -> list[_End]:
 
 
 def _counted(estate: Estate) -> set[int]:
-    """Services of which some replicas are bound to a place, now or at home."""
+    """Services with replicas that are bound to a place, now or at home."""
     tables = [estate.replicas] if estate.home is None else [estate.replicas, estate.home]
     return {service for table in tables for service in table.service[table.count > 0].tolist()}
 

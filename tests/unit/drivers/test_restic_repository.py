@@ -81,7 +81,7 @@ def test_a_dead_first_address_of_a_server_does_not_make_it_silent(
 ) -> None:
     """It also gets no large share of a long time."""
     monkeypatch.setattr(repository, "CONNECT_S", HOUR_S)
-    monkeypatch.setattr(repository, "ATTEMPT_S", 0.2, raising=False)
+    monkeypatch.setattr(repository, "ATTEMPT_S", 0.2)
 
     async def reached(where: str) -> None:
         async with asyncio.timeout(30.0):

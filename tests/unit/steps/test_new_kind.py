@@ -86,7 +86,7 @@ class Mount(Restore):
 
     def ways(self, left: Left) -> Iterator[Way | Unstated]:
         """By each backup outside the loss, if the estate states how long people take."""
-        for backup, gone in zip(left.store.backups, left.backups, strict=True):
+        for backup, gone in zip(left.store.backups, left.backups_gone, strict=True):
             if not gone and self.name in left.people.manual_ms:
                 yield Way(self.name, backup.at, self.way_ms(left.store, left.people), backup.age_ms)
 '''

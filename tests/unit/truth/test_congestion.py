@@ -329,17 +329,7 @@ def test_audit_planner_and_checker_agree_with_the_end_of_the_plan(
     left = [name for name in NAMES if name not in lost]
     serving = [name for name in left if roles[name] != "witness"]
     ends = [at_the_end(made, f"s{row}", one[0], set(serving)) for row, one in enumerate(services)]
-    limit_of = dict(zip(NAMES, limits, strict=True))
-    wanted = {}
-    for name in serving if any(limit_of[name] is not None for name in serving) else ():
-        total = Fraction(0)
-        for (places, peak, _), end in zip(services, ends, strict=True):
-            here = {site: count for site, count in end.items() if site in serving}
-            if not here and (end or not places):
-                here = dict.fromkeys(serving, 1)
-            total += Fraction((peak or 0) * here.get(name, 0), sum(here.values()) or 1)
-        if ceil(total) > (limit_of[name] or 0):
-            wanted[name] = ceil(total)
+    wanted = too_much(serving, dict(zip(NAMES, limits, strict=True)), services, ends)
     assert {one.at[0]: one.arriving for one in made.congestion if len(one.at) == 1} == wanted
     unmarked = {o.service for o in made.outcomes if not o.congested}
     assert unmarked.isdisjoint(name for one in made.congestion for name in one.services)
@@ -352,6 +342,26 @@ def test_audit_planner_and_checker_agree_with_the_end_of_the_plan(
     assert {(one.at, one.measure) for one in made.congestion} <= possible, "the audit says that it fits"
     if not any(o.state in ("unplaced", "shed", "degraded") for o in made.outcomes):
         assert not sure or made.congestion, "the audit says too small, the plan says that it fits"
+
+
+def too_much(
+    serving: list[str],
+    limit_of: dict[str, int | None],
+    services: list[tuple[dict[str, int], int | None, int]],
+    ends: list[dict[str, int]],
+) -> dict[str, int]:
+    """Site -> what arrives there, if its ingress carries less or is not known; added up by hand."""
+    found = {}
+    for name in serving if any(limit_of[name] is not None for name in serving) else ():
+        total = Fraction(0)
+        for (places, peak, _), end in zip(services, ends, strict=True):
+            here = {site: count for site, count in end.items() if site in serving}
+            if not here and (end or not places):
+                here = dict.fromkeys(serving, 1)
+            total += Fraction((peak or 0) * here.get(name, 0), sum(here.values()) or 1)
+        if ceil(total) > (limit_of[name] or 0):
+            found[name] = ceil(total)
+    return found
 
 
 def at_the_end(made: Plan, service: str, places: dict[str, int], left: set[str]) -> dict[str, int]:

@@ -265,7 +265,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...], people: PeopleTimes) -> Out
     lost = is_down(store, gone[:members])
     ways = surviving_ways(store, gone[:members], people)
     elects = lost and any(way.by_itself for way in ways)
-    left = Left(store, gone[:members], gone[members:], people)
+    left = Left(store, gone[members:], people)
     ways += () if elects else tuple(way for way in offered_ways(left) if isinstance(way, Way))
     copies = tuple(Copy(way.at, way.kind, way.duration_ms or 0, way.loss_ms) for way in ways)
     usable = [w for w in ways if within_rpo(store, w.loss_ms) and not w.only_waived]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from evac.drivers.backups import Stopwatch, Tool, unreadable
-from evac.drivers.postgres_log import history_name, timeline_of
+from evac.drivers.postgres_log import AFTER_TIMELINE, history_name, timeline_of
 from evac.drivers.postgres_timelines import SIZES, newest_timeline, route_to_end, sizes
 from evac.drivers.restored_postgres import unpacked
 from evac.model.records import dataclass
@@ -25,8 +25,6 @@ PAUSE_S: Final = 1.0
 """Several processes may archive segments at once, so that a later one arrives first."""
 _FILE: Final = re.compile(rb"(?:[0-9A-F]{16}/)?([0-9A-F]{24})-[0-9a-f]{40}(?:\.[a-z0-9]{2,4})?")
 _HISTORY: Final = re.compile(rb"[0-9A-F]{8}\.history")
-_POSITION: Final = slice(8, 24)
-"""The part of a segment's name after its timeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +59,13 @@ async def _missing(tool: Tool, where: Sequence[str], start: Start, watch: Stopwa
         if len(files) > FILES_MOST:
             return True
         if found := _FILE.fullmatch(line):
-            if found[1][_POSITION] >= first:
+            if found[1][AFTER_TIMELINE] >= first:
                 files[found[1].decode()] = line.decode()
         elif _HISTORY.fullmatch(line):
             files[line.decode()] = line.decode()
         return True
 
-    first = start.segment[_POSITION].encode()
+    first = start.segment[AFTER_TIMELINE].encode()
     # By default, messages are written among the names.
     quiet = (*where, "--log-level-console=off", "--log-level-stderr=error")
     await tool.run(*quiet, "--recurse", "repo-ls", start.folder, timeout_s=watch.left_s, takes=takes)

@@ -51,6 +51,7 @@ from evac.drivers.object_store import Asked, Bucket, Deletable, Passes
 from evac.drivers.parameters import text, whole
 from evac.drivers.pgbackrest.archive import Start, missing_log
 from evac.drivers.port import Action
+from evac.drivers.postgres_log import AFTER_TIMELINE
 from evac.drivers.programs import Ended, given
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -117,8 +118,6 @@ _STATUS: Final = re.compile(r"^status: (\w+)", re.MULTILINE)
 
 
 _LOG: Final = re.compile(r"[0-9A-F]{24}[-.]")
-_POSITION: Final = slice(8, 24)
-"""The part of a segment name after its timeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,7 +477,7 @@ def _comes_and_goes(stanza: str, sets: Sequence[Set]) -> Passes:
     """
     labels, first = {one.copy.id for one in sets}, dict[str, str]()
     for one in sets:
-        begins, cluster = one.log.segment[_POSITION], str(one.cluster)
+        begins, cluster = one.log.segment[AFTER_TIMELINE], str(one.cluster)
         first[cluster] = min(begins, first.get(cluster, begins))
 
     def passes(key: str, hidden: bool) -> bool:
@@ -494,7 +493,7 @@ def _comes_and_goes(stanza: str, sets: Sequence[Set]) -> Passes:
         segment, cluster = rest.rpartition("/")[2], part.rpartition("-")[2]
         if not _LOG.match(segment):
             return False
-        return cluster not in first or segment[_POSITION] < first[cluster]
+        return cluster not in first or segment[AFTER_TIMELINE] < first[cluster]
 
     return passes
 
