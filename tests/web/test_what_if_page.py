@@ -27,6 +27,12 @@ def test_every_site_can_be_ticked_and_the_answer_is_that_of_the_api() -> None:
         for row in told["services"]:
             assert f'#h-graph">{row["service"]}</a></th>' in text
         assert re.search(rf"{name} CPU: \d+ % before, lost after", text)
+        said = re.search(r'<p role="status">(.*?)</p>', text)
+        assert said
+        assert "Estimated, as no plan is ready for this loss" in said[1]
+        assert all(
+            sentence[0].isupper() and sentence.endswith(".") for sentence in re.split(r"(?<=\.) ", said[1])
+        )
 
     play(story)
 

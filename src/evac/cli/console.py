@@ -189,13 +189,16 @@ def emit(text: str, target: Path | None) -> None:
         write_whole(target, text.encode())
 
 
-def pdf_possible(output: str, target: Path | None) -> None:
-    """Raise InvalidInput if a PDF is requested but not possible, before anything is computed or written."""
+def pdf_possible(output: str, target: Path | None, instead: str = "-o FILE, or > FILE") -> None:
+    """Raise InvalidInput if a PDF is requested but not possible, before anything is computed or written.
+
+    instead: the ways to write one to a file.
+    """
     if output != "pdf" and (target is None or target.suffix != ".pdf"):
         return
     if target is None and sys.stdout.isatty():
         raise errors.InvalidInput(
-            "pdf-terminal", "a terminal cannot show a PDF", "write it to a file: -o FILE, or > FILE"
+            "pdf-terminal", "a terminal cannot show a PDF", f"write it to a file: {instead}"
         )
     if not is_installed("pdf"):
         raise needs("pdf", "a PDF")

@@ -243,7 +243,7 @@ def plan(
     The plan contains a proof: a bound no plan can beat. Same input, same bytes. The checker verifies
     the plan first; exit 10: it does not accept it.
     """
-    pdf_possible(output, report)
+    _files_possible(output, target, report)
     before = plan_codec.read(older)[0] if older else None
     loaded = estates.load(estate, as_of)
     found = situation_of(loaded, estate, where, observe)
@@ -284,6 +284,14 @@ def plan(
         shown = screen()
         emit(plan_text(made.plan, made.digest, shown.width, shown.colour, str(target or "")), None)
     return _accepted(verdict, target, f"{estate} --observe" if observe else str(estate))
+
+
+def _files_possible(output: str, target: Path | None, report: Path | None) -> None:
+    """Raise InvalidInput for a page that cannot be made, or that is asked for as the file of the plan."""
+    if target is not None and target.suffix in (".html", ".pdf"):
+        hint = f"for a page: --report {target}; for the plan: -o {target.with_suffix('.json')}"
+        raise InvalidInput("plan-out", f"-o writes the plan, which is JSON, not a page: {target}", hint)
+    pdf_possible(output, report, "--report FILE.pdf, or > FILE")
 
 
 def _may_go_home(found: Situation, domains: tuple[str, ...], estate: str) -> None:

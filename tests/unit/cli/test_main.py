@@ -324,6 +324,18 @@ def test_an_estate_that_is_not_there_is_not_told_to_fix_its_lines(
     assert "next: give the folder of an estate, or create one: evac init FOLDER" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["plan.html", "plan.pdf"])
+def test_a_plan_is_not_written_into_the_file_of_a_page(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    target = tmp_path / name
+    asked = ["plan", small, "--lose", "hill", "--output", "html", "-o", str(target)]
+    assert run(asked) == console.USAGE
+    said = capsys.readouterr()
+    assert (said.out, list(tmp_path.iterdir())) == ("", [])
+    assert f"for a page: --report {target}; for the plan: -o {tmp_path / 'plan.json'}" in said.err
+
+
 def test_a_full_disk_leaves_nothing_half_written(small: str, tmp_path: Path) -> None:
     target = tmp_path / "schema.json"
     target.write_text("old")

@@ -22,7 +22,7 @@ VERDICT_CLASS: Final = {"loss": "error", "unknown": "unknown", "degraded": "warn
 VERDICT_WORDS: Final = {
     "loss": "services are lost",
     "unknown": "cannot be judged",
-    "degraded": "no service is lost",
+    "degraded": "no service stays down",
     "ok": "nothing stops",
 }
 RANK: Final = {"loss": 0, "unknown": 1, "degraded": 2, "ok": 3}
