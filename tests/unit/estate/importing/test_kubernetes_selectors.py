@@ -1,14 +1,18 @@
 """A Service that selects the pods of an operator's database leads to its store, also without these pods."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evac.estate import load
+from evac.estate.format.problems import Problems
 from evac.estate.importers import import_estate
+from evac.estate.importers.imported import Options
 from evac.estate.importers.kubernetes.operators import OPERATORS
+from evac.estate.importers.running import read_source
 from evac.model.estate import Estate
 
 OBJECTS = {key: operator for known in OPERATORS.values() for key, operator in known.items()}
@@ -145,3 +149,65 @@ def test_a_service_of_a_pooler_and_one_in_another_namespace(tmp_path: Path) -> N
     away = of("Service", "front", {"selector": {"cnpg.io/cluster": "orders"}})
     away["metadata"]["namespace"] = "other"
     assert stores_needed(imported(tmp_path / "two", database, away, caller("front.other"))) == []
+
+
+def calls_made(source: Path) -> int:
+    """How many functions the import of a source calls."""
+    count = 0
+
+    def profile(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    problems = Problems()
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        read_source("kubernetes", source, problems, Options())
+    finally:
+        sys.setprofile(before)
+    assert not problems.has_errors
+    return count
+
+
+@pytest.mark.parametrize("how", ["selector", "secret"])
+def test_four_times_the_databases_take_four_times_the_work(how: str, tmp_path: Path) -> None:
+    made = []
+    for number in (50, 200):
+        objects = []
+        for name in (f"db{i}" for i in range(number)):
+            objects.append(of("Cluster", name, {}, "postgresql.cnpg.io/v1"))
+            objects.append(of("Service", f"to-{name}", {"selector": {"cnpg.io/cluster": name}}))
+            env = {"name": "DATA_HOST", "value": f"to-{name}"}
+            if how == "secret":
+                env = {"name": "A", "valueFrom": {"secretKeyRef": {"name": f"{name}-app", "key": "uri"}}}
+            template = {"spec": {"containers": [{"name": "a", "image": "shop", "env": [env]}]}}
+            spec = {"replicas": 2, "template": template}
+            objects.append(of("Deployment", f"app-{name}", spec, "apps/v1"))
+        source = tmp_path / f"{number}.json"
+        source.write_text(json.dumps({"kind": "List", "apiVersion": "v1", "items": objects}))
+        made.append(calls_made(source))
+    assert made[1] < 4.5 * made[0]
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "secret"),
+    [
+        ("postgresql.cnpg.io/v1", "Cluster", "orders-app"),
+        ("acid.zalan.do/v1", "postgresql", "shop.orders.credentials"),
+        ("acid.zalan.do/v1", "postgresql", "shop.orders.credentials.postgresql.acid.zalan.do"),
+        ("postgres-operator.crunchydata.com/v1beta1", "PostgresCluster", "orders-pguser-shop"),
+        ("mongodbcommunity.mongodb.com/v1", "MongoDBCommunity", "orders-admin-shop"),
+    ],
+)
+def test_the_secret_of_an_operator_leads_to_the_store_of_its_name(
+    group: str, kind: str, secret: str, tmp_path: Path
+) -> None:
+    databases = [of(kind, name, {}, group) for name in ("orders", "users")]
+    for number, (name, expected) in enumerate(
+        {secret: [("orders", True)], f"x{secret}x": [], secret.replace("orders", "others"): []}.items()
+    ):
+        env = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": "uri"}}}]
+        template = {"spec": {"containers": [{"name": "a", "image": "shop", "env": env}]}}
+        shop = of("Deployment", "shop", {"replicas": 2, "template": template}, "apps/v1")
+        assert stores_needed(imported(tmp_path / f"{number}", *databases, shop)) == expected

@@ -17,7 +17,7 @@ from evac.estate.format.document import LIST, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import containers
 from evac.estate.importers.kubernetes.objects import Object
-from evac.estate.importers.kubernetes.operators import has_secret, hosts_of, is_selected
+from evac.estate.importers.kubernetes.operators import Databases, hosts_of
 from evac.estate.importers.kubernetes.source import KNATIVE, Manifests, Workload, texts
 from evac.estate.importers.source_files import Growth, at, entries, items_in, word, words
 from evac.model.records import dataclass
@@ -91,7 +91,8 @@ def find_calls(manifests: Manifests, stores: Mapping[tuple[str, str], str], prob
     stores: namespace and name of an operator's database -> id of its store.
     """
     calls, growth = Calls(), Growth(problems)
-    names = _names(manifests, stores)
+    databases = Databases(_databases(manifests, stores))
+    names = _names(manifests, stores, databases)
     configs = {(c.namespace, c.name): at(c.node, "data") for c in manifests.of("ConfigMap")}
     for workload in manifests.workloads:
         for init in (True, False):
@@ -99,9 +100,8 @@ def find_calls(manifests: Manifests, stores: Mapping[tuple[str, str], str], prob
                 for given in _given(container, workload, configs, growth):
                     _add_call(workload, given, init, names, calls, problems)
                 for secret in _secrets(container):
-                    for database, store in _databases(manifests, stores):
-                        if database.namespace == workload.namespace and has_secret(database, secret):
-                            calls.add(workload.id, ("store", store), True, init)
+                    for store in databases.with_secret(workload.namespace, secret):
+                        calls.add(workload.id, ("store", store), True, init)
         for given in _mounted(workload, configs):
             _add_call(workload, given, False, names, calls, problems)
     own = published(manifests)
@@ -119,7 +119,7 @@ def _databases(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> I
             yield database, store
 
 
-def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Names:
+def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str], databases: Databases) -> _Names:
     behind: dict[tuple[str, str], list[Target]] = {}
     aliases: dict[tuple[str, str], str] = {}
     addresses: dict[str, tuple[str, str]] = {}
@@ -136,7 +136,7 @@ def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Name
         key = (workload.namespace, workload.object.name)
         aliases.pop(key, None)
         behind[key] = [("service", workload.id)]
-    for database, store in _databases(manifests, stores):
+    for database, store in databases:
         for host in hosts_of(database):
             if not behind.get((database.namespace, host)):
                 behind[database.namespace, host] = [("store", store)]
@@ -146,17 +146,14 @@ def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Name
         if found is not None:
             poolers[pooler.namespace, pooler.name] = [("store", found)]
     behind |= poolers
-    databases: dict[str, list[tuple[Object, str]]] = {}
-    for database, store in _databases(manifests, stores):
-        databases.setdefault(database.namespace, []).append((database, store))
     for service in manifests.of("Service"):
         # The pods of an operator have no template in the source.
         if behind.get((service.namespace, service.name)) == []:
             selector = texts(at(service.node, "spec", "selector"))
-            known = databases.get(service.namespace, ()) if selector else ()
-            behind[service.namespace, service.name] = [
-                ("store", store) for database, store in known if is_selected(database, selector)
-            ] or poolers.get((service.namespace, selector.get(_POOLER, "")), [])
+            selected = databases.selected(service.namespace, selector)
+            behind[service.namespace, service.name] = [("store", store) for store in selected] or poolers.get(
+                (service.namespace, selector.get(_POOLER, "")), []
+            )
     namespaces = {workload.namespace for workload in manifests.workloads}
     namespaces |= {namespace for namespace, _ in (*behind, *aliases)}
     return _Names(behind, aliases, addresses, frozenset(namespaces))

@@ -7,7 +7,7 @@ them promote a replica by themselves when a primary is lost, within one cluster.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,8 @@ _PART_OF: Final = "app.kubernetes.io/part-of"
 _BY: Final = "app.kubernetes.io/managed-by"
 _SHARED: Final = frozenset({"app", _NAME, _INSTANCE, _COMPONENT, _PART_OF, _BY})
 """Labels that pods of any program have."""
+_NAME_MAX: Final = 253
+"""Characters of a name in Kubernetes."""
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -340,7 +342,64 @@ def hosts_of(item: Object) -> list[str]:
     return names
 
 
-def has_secret(item: Object, secret: str) -> bool:
+class Databases:
+    """The databases of a source with their stores, found by a label of their pods or by the name of a secret.
+    A search takes as long as its answer is large, however many databases there are.
+    """
+
+    def __init__(self, found: Iterable[tuple[Object, str]]) -> None:
+        self._all = tuple(found)
+        self._by_label: dict[tuple[str, str, str], list[int]] = {}
+        """Namespace, label and value -> positions of the databases that the label names."""
+        self._by_secret: dict[tuple[str, str, bool], list[int]] = {}
+        """Namespace, part of a secret's name, and whether it is the end -> positions of databases."""
+        for position, (item, _) in enumerate(self._all):
+            for key, text in operator_of(item).labels.items():
+                if "{name}" in text:
+                    label = (item.namespace, key, text.format(name=item.name))
+                    self._by_label.setdefault(label, []).append(position)
+            for pattern in operator_of(item).secrets:
+                head, _, tail = pattern.format(name=item.name).partition("*")
+                part = (item.namespace, head or tail, not head)
+                self._by_secret.setdefault(part, []).append(position)
+
+    def __iter__(self) -> Iterator[tuple[Object, str]]:
+        return iter(self._all)
+
+    def selected(self, namespace: str, selector: Mapping[str, str]) -> list[str]:
+        """Stores of the databases to whose pods a Service with this selector leads, even if none of the pods
+        is known.
+        """
+        found = {
+            position
+            for key, text in selector.items()
+            for position in self._by_label.get((namespace, key, text), ())
+        }
+        return [
+            self._all[position][1]
+            for position in sorted(found)
+            if _is_selected(self._all[position][0], selector)
+        ]
+
+    def with_secret(self, namespace: str, secret: str) -> list[str]:
+        """Stores of the databases that have a secret with that name, which contains their address."""
+        if len(secret) > _NAME_MAX:
+            return []
+        parts = [(secret[:end], False) for end in range(1, len(secret) + 1)]
+        parts += [(secret[start:], True) for start in range(len(secret))]
+        found = {
+            position
+            for part, is_end in parts
+            for position in self._by_secret.get((namespace, part, is_end), ())
+        }
+        return [
+            self._all[position][1]
+            for position in sorted(found)
+            if _has_secret(self._all[position][0], secret)
+        ]
+
+
+def _has_secret(item: Object, secret: str) -> bool:
     """Whether a secret with that name has the database's address."""
     for pattern in operator_of(item).secrets:
         head, star, tail = pattern.format(name=item.name).partition("*")
@@ -349,17 +408,14 @@ def has_secret(item: Object, secret: str) -> bool:
     return False
 
 
-def is_selected(item: Object, selector: Mapping[str, str]) -> bool:
-    """Whether a Service with this selector leads to the pods of a database, even if none of them is known.
+def _is_selected(item: Object, selector: Mapping[str, str]) -> bool:
+    """Whether a selector that names the database leads to its pods.
 
-    One label of the selector has to name the database. The labels that any program's pods have count only
-    if the operator sets them; of all others, such as roles, the operator may set some.
+    The labels that any program's pods have count only if the operator sets them; of all others, such as
+    roles, the operator may set some.
     """
     own = {key: text.format(name=item.name) for key, text in operator_of(item).labels.items()}
-    naming = {key for key, text in operator_of(item).labels.items() if "{name}" in text}
-    return bool(naming & selector.keys()) and all(
-        own[key] == text if key in own else key not in _SHARED for key, text in selector.items()
-    )
+    return all(own[key] == text if key in own else key not in _SHARED for key, text in selector.items())
 
 
 def spans_clusters(item: Object) -> bool:
