@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from evac.audit import audit
-from evac.cli import init_command
+from evac.cli import console, init_command
+from evac.cli.main import run
 from evac.cli.program import cli
 from evac.estate import load
 from evac.estate.importers import SourceError
@@ -202,3 +203,20 @@ def test_a_context_of_kubectl_becomes_a_source_that_is_asked(company: Path) -> N
     assert done.exit_code == 0, done.output
     assert "muc: {kind: kubernetes, context: prod-eu, site: muc}" in (company / "estate.yaml").read_text()
     assert "checkout" in {service.id for service in load(company / "estate").services}
+
+
+@pytest.mark.parametrize("words", [[], ["--no-audit"]], ids=["audit", "no audit"])
+def test_the_exit_code_says_that_what_was_imported_is_partial(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
+    for name, cores, code in (("part", "lots", console.PARTIAL), ("whole", "32", console.DONE)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "hosts.csv").write_text(
+            f"host,site,cores,role\nweb-1,fra,32,shop\nweb-2,muc,{cores},shop\n"
+        )
+        assert run(["init", str(folder), *words]) == code
+        err = capsys.readouterr().err
+        assert ("hosts.csv:3:11: warning: 'lots' is not an amount of cpu" in err) is (name == "part")
+        assert ("partial: what the source says in the places above" in err) is (name == "part")

@@ -298,6 +298,11 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "The dump does not show where a store keeps its data, so the effect of a loss on it stays unknown.",
     ),
     ("import-name-changed", _IMPORTS, "A name in the source was changed so that it can be used as an ID."),
+    (
+        "import-node-unavailable",
+        _IMPORTS,
+        "A node of a cluster takes no pods. Its pool does not count its capacity.",
+    ),
 )
 
 _NOTES: Final[tuple[tuple[str, str, str], ...]] = (

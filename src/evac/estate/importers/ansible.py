@@ -26,7 +26,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.csv import bare
 from evac.estate.importers.host_words import NAMES, STATES
-from evac.estate.importers.hosts import Host, add_hosts, host_examples
+from evac.estate.importers.hosts import Host, add_hosts, class_of, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
 from evac.estate.importers.source_files import (
@@ -120,16 +120,19 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     ranked = _Ranked(plays, growth)
     hosts: dict[str, Host] = {}
     places: dict[str, Place] = {}
-    templates: dict[str, list[Place]] = {}
+    odd = _Odd()
     for name, key, variables in _hosts(tree):
         if name not in hosts and is_id_of_host(name, key.place, problems):
-            hosts[name] = Host(_facts(*ranked.of(name, key, variables), templates, growth, problems))
+            hosts[name] = Host(_facts(*ranked.of(name, key, variables), odd, growth, problems))
             places[name] = key.place
-    for text, stated in sorted(templates.items()):
+    for text, stated in sorted(odd.templates.items()):
         count = f"{len(stated):,} host{'' if len(stated) == 1 else 's'}"
         message = f"{shown(text)} is a template that only Ansible can fill in: unknown for {count}"
         hint = "set the value for the host or its group, or import the folder of the playbooks that set it"
         problems.add("import-word-unknown", message, stated[0], hint)
+    for text, place in sorted(odd.models.items()):
+        message = f"{shown(text)} is taken as the class {shown(class_of(text))}"
+        problems.add("import-name-changed", message, place, "use that name for the class in the overlay")
     around = groups.around_places()
     for group, node in groups.nodes.items():
         if group not in around:
@@ -147,6 +150,16 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     add_hosts(hosts, imported)
     imported.examples = host_examples(imported)
     return imported
+
+
+@dataclass(slots=True)
+class _Odd:
+    """Values that many hosts share and that are reported once."""
+
+    templates: dict[str, list[Place]] = field(default_factory=dict)
+    """Template that nothing here fills in -> its places."""
+    models: dict[str, Place] = field(default_factory=dict)
+    """Hardware model whose class has another name -> its first place."""
 
 
 def _inventory(source: Path, has_plays: bool, problems: Problems) -> Node | None:
@@ -253,7 +266,7 @@ def _plays(project: Path, groups: _Groups, problems: Problems) -> Iterator[_Play
                 message = (
                     f"the hosts of a play are {shown(pattern)}, so the variables that it sets are not used"
                 )
-                problems.add("import-ignored", message, play.place, "name groups and hosts in the play")
+                problems.add("import-skipped", message, play.place, "name groups and hosts in the play")
                 continue
             names = re.split("[,:]", pattern)
             for name in names:
@@ -448,13 +461,11 @@ def _leave_places(hosts: Mapping[str, Host], places: Mapping[str, Place], proble
 def _facts(
     variables: Variables,
     known: Variables,
-    templates: dict[str, list[Place]],
+    odd: _Odd,
     growth: Growth,
     problems: Problems,
 ) -> dict[str, str]:
-    """Meaningful facts in a host's variables. known: by their bare names; templates: collects unresolved
-    ones.
-    """
+    """Meaningful facts in a host's variables. known: by their bare names."""
     found: dict[str, str] = {}
     asked = [(meaning, "", [known.get(name) for name in NAMES[meaning]]) for meaning in _READ]
     gathered = variables.get("ansible_facts")
@@ -466,8 +477,10 @@ def _facts(
         for node in nodes if meaning not in found else ():
             text = "" if node is None else _filled(node, variables, growth)
             if node is not None and _IN_TEMPLATE.search(text):
-                templates.setdefault(text, []).append(node.place)
+                odd.templates.setdefault(text, []).append(node.place)
             elif node is not None and (value := _fact(meaning, unit, text, node, problems)) is not None:
+                if meaning == "class" and value != text:
+                    odd.models.setdefault(text, node.place)
                 found[meaning] = value
                 break
     return found
@@ -507,7 +520,7 @@ def _fact(meaning: str, unit: str, text: str, node: Node, problems: Problems) ->
         except QuantityError as error:
             problems.add("import-word-unknown", error.message, node.place, error.hint)
             return None
-    name = "-".join(text.split())
+    name = class_of(text) if meaning == "class" else "-".join(text.split())
     if is_id(name, node.place, Problems()) and ("/" not in name or meaning == "rack"):
         return name
     message = f"{shown(text)} is not a valid {meaning} name; it stays unknown"

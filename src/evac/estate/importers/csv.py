@@ -22,7 +22,7 @@ from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.host_words import NAMES, STATE_WORDS, STATES
-from evac.estate.importers.hosts import Host, add_hosts, host_examples
+from evac.estate.importers.hosts import Host, add_hosts, class_of, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_text
 from evac.model.records import dataclass
@@ -175,7 +175,9 @@ class _Reading:
     changed: set[tuple[str, str]] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     blanks: dict[str, list[tuple[Row, str]]] = field(default_factory=dict)
-    """Column by meaning -> its names with blanks: their first row, and what they are called here."""
+    """Column by meaning -> its names with blanks, or other characters that are replaced: their first row, and
+    what they are called here.
+    """
     states: dict[str, list[Row]] = field(default_factory=dict)
     """Unknown state, in comparison form -> its rows."""
     decimal_signs: dict[str, str] = field(default_factory=dict)
@@ -445,7 +447,7 @@ def plain_number(text: str, decimal_sign: str | None) -> str | None:
 
 def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     """A name as an id: blanks become dashes, and a name's first spelling counts."""
-    name = "-".join(text.split())
+    name = class_of(text) if meaning == "class" else "-".join(text.split())
     if len(name) > ID_MAX or not ID.fullmatch(name) or ("/" in name and meaning not in ("rack", "hall")):
         rest = "is left out" if meaning == "services" else "stays unknown"
         reading.note(
@@ -542,8 +544,9 @@ def _note_rest(reading: _Reading) -> None:
     _note_states(reading)
     for meaning, found in reading.blanks.items():
         row, message = found[0]
-        message += f"; names with blanks in this column: {len(found):,}" if len(found) > 1 else ""
-        reading.note("import-name-changed", message, row, meaning, "names in an estate have no blanks")
+        message += f"; names like this in this column: {len(found):,}" if len(found) > 1 else ""
+        hint = "names in an estate have only letters, digits and . _ - : @"
+        reading.note("import-name-changed", message, row, meaning, hint)
     for key, count in sorted(reading.counts.items()):
         code, _, meaning = key.partition(" ")
         if count > LISTED_MAX:

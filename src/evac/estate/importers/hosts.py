@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Final
 
+from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.importers.imported import Imported, Rows, Unknown, Value
 from evac.model.records import dataclass
 
 AMOUNTS: Final = ("cpu", "memory", "disk", "accelerators", "watts")
 REACH: Final = ("serial", "position", "bmc")
 
+_NOT_IN_IDS: Final = re.compile(r"[^\w.:@]+")
 _FEEDS: Final = re.compile(r"[+&;,|]|\s+")
 
 
@@ -66,6 +68,16 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[st
     if nowhere:
         imported.unknown.append(Unknown("hosts without a site; left out", len(nowhere), nowhere))
     return pools
+
+
+def class_of(model: str) -> str:
+    """The name of a hardware model as an id: brackets, commas and other characters that ids cannot have
+    become dashes. Empty if nothing is left.
+    """
+    name = "-".join(model.split())
+    if "/" not in name and len(name) <= ID_MAX and ID.fullmatch(name):
+        return name
+    return _NOT_IN_IDS.sub("-", name).strip("_.:@-")[:ID_MAX]
 
 
 def _capacity(members: list[Mapping[str, str]]) -> dict[str, Value]:

@@ -23,7 +23,7 @@ from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.csv import amount, bare, understand
 from evac.estate.importers.host_words import STATES
-from evac.estate.importers.hosts import AMOUNTS, Host, add_hosts, host_examples
+from evac.estate.importers.hosts import AMOUNTS, Host, add_hosts, class_of, host_examples
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, is_large, read_pruned
 from evac.estate.importers.source_files import at, entries, is_id, items_in, read_values, word
@@ -97,6 +97,8 @@ class _Dump:
     left_out: Counter[str] = field(default_factory=Counter)
     unitless: set[str] = field(default_factory=set)
     """Custom fields that were reported because they state no unit."""
+    models: set[str] = field(default_factory=set)
+    """Hardware models whose classes have other names."""
 
 
 def looks_like(name: str, head: str) -> Sign | None:
@@ -446,6 +448,13 @@ def _facts(device: Node, dump: _Dump) -> dict[str, str]:
         "class": word(device, "device_type", "slug") or word(device, "device_type", "model"),
         "pool": word(device, "cluster", "name"),
     }
+    model = stated["class"] or ""
+    stated["class"] = made = class_of(model) or model
+    if made != model and model not in dump.models:
+        dump.models.add(model)
+        message = f"{shown(model)} is taken as the class {shown(made)}"
+        hint = "use that name for the class in the overlay"
+        problems.add("import-name-changed", message, device.place, hint)
     facts = {meaning: name for meaning, text in stated.items() if (name := _as_id(text, device))}
     for meaning, text in stated.items():
         if text and meaning not in facts:

@@ -387,7 +387,7 @@ _LEFT_OUT: Final = frozenset(
     {
         *("import-forbidden", "import-skipped", "import-twice"),
         *("import-cell", "import-unit-missing", "import-row-length", "import-name", "import-host-twice"),
-        "import-host-nowhere",
+        *("import-host-nowhere", "import-word-unknown"),
     }
 )
 """Codes of objects that are skipped, and of facts that are stated but cannot be used."""

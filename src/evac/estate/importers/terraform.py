@@ -8,7 +8,7 @@ resources have no location until the overlay states one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,14 +16,12 @@ from evac.estate.format.document import MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.csv import bare
 from evac.estate.importers.host_words import STATES
-from evac.estate.importers.hosts import Host, add_hosts
+from evac.estate.importers.hosts import Host, add_hosts, class_of
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
 from evac.estate.importers.services import service_examples
 from evac.estate.importers.source_files import at, is_id, items_in, read_values, texts_of, word, words
 from evac.model.records import dataclass
-
-_DEPTH_MAX: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +117,7 @@ _GROUPS: Final = frozenset(
     }
 )
 """Kinds that create machines which the state does not list."""
+_READ: Final = frozenset({*_MACHINES, *_DATA, *_INSTANCES})
 _ENGINES: Final = {
     "aurora-mysql": "mysql",
     "aurora-postgresql": "postgresql",
@@ -164,7 +163,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     copies: list[tuple[_Resource, str]] = []
     stores: dict[str, str] = {}
     instances: dict[str, list[_Resource]] = {}
-    for resource in _resources(root, 0):
+    for resource in _resources(root, problems):
         original = _first(resource.values, ("replicate_source_db", "replication_source_identifier"))
         original = original or _first(resource.values, ("master_instance_name",))
         if _first(resource.values, ("create_mode",)) == "Replica":
@@ -218,7 +217,7 @@ def _pruned(around: str, item: Any) -> Any:
     values, kind = item.get("values"), item.get("type")
     if not isinstance(values, dict):
         return kept
-    is_known = isinstance(kind, str) and (kind in _MACHINES or kind in _DATA or kind in _INSTANCES)
+    is_known = isinstance(kind, str) and kind in _READ
     kept["values"] = {
         key: value
         for key, value in (values.items() if is_known else ())
@@ -237,14 +236,21 @@ _PARTS: Final = Parts(
 )
 
 
-def _resources(module: Node, depth: int) -> Iterator[_Resource]:
-    """Managed resources of a module and its submodules."""
+def _resources(module: Node, problems: Problems) -> Iterator[_Resource]:
+    """Managed resources of a module and its submodules; notes those that cannot be read. The depth of a
+    document is bounded.
+    """
     for node in items_in(module, "resources"):
-        values = at(node, "values")
-        if word(node, "mode") == "managed" and values is not None and values.kind == MAP:
-            yield _Resource(word(node, "type") or "", word(node, "address") or "", values, node)
-    for child in items_in(module, "child_modules") if depth < _DEPTH_MAX else ():
-        yield from _resources(child, depth + 1)
+        kind, address, values = word(node, "type") or "", word(node, "address") or "", at(node, "values")
+        if word(node, "mode") != "managed":
+            continue
+        if values is not None and values.kind == MAP:
+            yield _Resource(kind, address, values, node)
+        elif kind in _READ:
+            message = f"{shown(address)} is skipped: the state has no values of it"
+            problems.add("import-skipped", message, node.place, "describe it in the overlay")
+    for child in items_in(module, "child_modules"):
+        yield from _resources(child, problems)
 
 
 def _site(values: Node, names: tuple[str, ...]) -> str:
@@ -297,6 +303,14 @@ def _name(resource: _Resource, names: tuple[str, ...], problems: Problems) -> st
     return None
 
 
+def _is_twice(name: str, known: Collection[str], resource: _Resource, problems: Problems) -> bool:
+    """Whether a name is taken, which is noted."""
+    if name in known:
+        message = f"{shown(resource.address)} appears twice in the state"
+        problems.add("import-twice", message, resource.node.place, "the first is used")
+    return name in known
+
+
 def _add_machine(
     resource: _Resource,
     hosts: dict[str, Host],
@@ -309,7 +323,7 @@ def _add_machine(
     if name is not None and name in hosts:
         # Machines of one name get other names by their address.
         name = _name(resource, (), problems)
-    if name is None:
+    if name is None or _is_twice(name, hosts, resource, problems):
         return
     facts = {}
     site = _site(resource.values, kind.sites) or options.site or ""
@@ -318,13 +332,17 @@ def _add_machine(
     else:
         message = f"{shown(resource.address)} has no zone; it is left out"
         problems.add("import-host-nowhere", message, resource.node.place, "set its site with --site")
-    size = _first(resource.values, kind.kinds).rpartition("/")[2]
-    if size and is_id(size, resource.node.place, Problems()):
+    size = class_of(_first(resource.values, kind.kinds).rpartition("/")[2])
+    if size:
         facts["class"] = size
     stated = _first(resource.values, ("instance_state", "current_status", "power_state", "status"))
-    state = STATES.get(bare(stated))
-    if state is not None:
-        facts["state"] = state
+    if stated:
+        state = STATES.get(bare(stated))
+        facts["state"] = state or "condemned"
+        if state is None:
+            message = f"{shown(resource.address)} has an unknown state: {shown(stated)}"
+            hint = "its capacity does not count until its state is known"
+            problems.add("import-word-unknown", message, resource.node.place, hint)
     service = _service(resource, names, problems)
     hosts[name] = Host(facts, {service} if service else set())
 
@@ -393,8 +411,8 @@ def _add_copy(resource: _Resource, original: str, imported: Imported, problems: 
     known = imported.sections.get("stores", {}).get(original)
     place, address = resource.node.place, shown(resource.address)
     if known is None:
-        message = f"{address} is a replica of {shown(original)}, which the state does not have"
-        problems.add("import-dangling", message, place, "describe the store and its copies in the overlay")
+        message = f"{address} is skipped: it is a replica of {shown(original)}, which the state does not have"
+        problems.add("import-skipped", message, place, "describe the store and its copies in the overlay")
     elif not site or not is_id(site, place, Problems()):
         message = f"{address} is a replica of {shown(original)}, whose location is not in the state"
         problems.add(
@@ -414,7 +432,7 @@ def _add_data(resource: _Resource, imported: Imported, stores: dict[str, str], p
     name = _name(resource, kind.names, problems)
     if name is not None and name in imported.sections.get("stores", {}):
         name = _name(resource, (), problems)
-    if name is None:
+    if name is None or _is_twice(name, imported.sections.get("stores", {}), resource, problems):
         return
     stated = _first(resource.values, kind.engines).lower()
     head = stated.partition("_")[0]
@@ -423,7 +441,13 @@ def _add_data(resource: _Resource, imported: Imported, stores: dict[str, str], p
     notes = [resource.kind]
     spread = _first(resource.values, ("multi_az",)) == "true"
     members = [] if spread else _members(resource, kind)
-    if members and all(is_id(site, resource.node.place, Problems()) for site, _ in members):
+    odd = [site for site, _ in members if not is_id(site, resource.node.place, Problems())]
+    if odd:
+        message = (
+            f"{shown(odd[0])} is not a valid site name; the zones of {shown(resource.address)} stay unknown"
+        )
+        problems.add("import-name", message, resource.node.place, "list the members in the overlay")
+    elif members:
         for site, _ in members:
             imported.add("sites", site)
         values["members"] = [{"at": site, "mode": mode} for site, mode in members]

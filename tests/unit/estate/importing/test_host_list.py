@@ -233,7 +233,7 @@ def test_names_with_blanks_are_one_note_for_each_column(tmp_path: Path) -> None:
         (
             "import-name-changed",
             "hosts.csv:2:10",
-            "'A 00' is taken as the rack 'A-00'; names with blanks in this column: 30",
+            "'A 00' is taken as the rack 'A-00'; names like this in this column: 30",
         ),
     ]
 

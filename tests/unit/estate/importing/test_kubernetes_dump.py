@@ -193,7 +193,8 @@ def test_nodes_become_servers_and_pods_say_where_replicas_are(tmp_path: Path, fo
     servers = (tmp_path / "estate" / "servers.csv").read_text().splitlines()
     assert "n1,eu-1a,m5.large,serving,eu-1a-k8s,1930,7168,50" in servers
     assert any(line.startswith("n3,eu-1b,m5.large,dark") for line in servers)
-    assert {d.code for d in result.diagnostics} == {"import-word-unknown"}
+    assert {d.code for d in result.diagnostics} == {"import-node-unavailable"}
+    assert not result.partial, "what the dump says of the node is known"
     assert "Deployment in shop" in written, "the owner of a pod whose Deployment is not in the dump"
 
 

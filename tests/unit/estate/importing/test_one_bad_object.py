@@ -12,6 +12,7 @@ from evac.cli import console
 from evac.cli.main import run
 from evac.estate import load
 from evac.estate.importers import KINDS, SourceError, import_estate
+from evac.model.fleet import SERVER_STATES
 
 DEVICE = {"device_type": {"slug": "r640"}, "site": {"slug": "fra"}, "role": {"slug": "shop"}}
 RESOURCE = {"mode": "managed", "type": "aws_instance"}
@@ -169,3 +170,100 @@ def test_the_exit_code_says_that_an_import_is_partial(
     hosts.write_text("host,site,cores,role\ngood,fra,4,good\n")
     assert run([*words, "--output", "json"]) == console.DONE
     assert json.loads(capsys.readouterr().out)["partial"] is False
+
+
+def host(**variables: Any) -> dict[str, Any]:
+    hosts = {"good": {"dc": "fra"}, "odd": {"dc": "fra", **variables}}
+    return {"_meta": {"hostvars": hosts}, "shop": {"hosts": ["good", "odd"]}}
+
+
+def machine(name: str, /, **values: Any) -> dict[str, Any]:
+    values = {"name": name, "datacenter": "fra", **values}
+    return {"mode": "managed", "type": "hcloud_server", "address": f"hcloud_server.{name}", "values": values}
+
+
+def state(*resources: dict[str, Any]) -> dict[str, Any]:
+    return {"values": {"root_module": {"resources": list(resources)}}}
+
+
+def database(name: str, **values: Any) -> dict[str, Any]:
+    kind = "google_filestore_instance"
+    return {"mode": "managed", "type": kind, "address": name, "values": {"name": name, **values}}
+
+
+def play(**play: Any) -> dict[str, Any]:
+    return {"inventory.json": host(), "site.yml": [play]}
+
+
+PARTIAL: dict[str, tuple[str, Any, str]] = {
+    "an unknown state": ("ansible", host(state="moving"), "unknown state 'moving'"),
+    "a template": ("ansible", host(rack="{{ rack_of(1) }}"), "a template that only Ansible can fill in"),
+    "no amount": ("ansible", host(cpus="lots"), "lots"),
+    "hosts of a play": ("ansible", play(hosts="shop:!odd", vars={"rack": "r1"}), "shop:!odd"),
+    "state of a machine": ("terraform", state(machine("a"), machine("b", status="moved")), "'moved'"),
+    "a resource without values": ("terraform", state(machine("a"), {**machine("b"), "values": None}), ".b'"),
+    "a resource twice": ("terraform", state(machine("a"), machine("a"), machine("a")), "appears twice"),
+    "a store twice": ("terraform", state(machine("a"), *[database("b")] * 3), "appears twice"),
+    "a zone": (
+        "terraform",
+        state(machine("a"), database("b", location="eu(1)")),
+        "'eu(1)' is not a valid site",
+    ),
+    "no number": ("catalogue", {"services": {"good": {"tier": "very"}}}, "'very' is not a valid tier"),
+    "an unset variable": ("compose", {"services": {"good": {"image": "a", "cpus": "${CPUS}"}}}, "'CPUS'"),
+}
+"""What cannot be used -> kind of source, its content, and what a message names."""
+
+
+def source_of(kind: str, body: Any, folder: Path) -> Path:
+    names = {"catalogue": "services.yaml", "compose": "compose.yaml"}
+    files = body if "inventory.json" in body else {names.get(kind, "source.json"): body}
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    return folder if len(files) > 1 else folder / next(iter(files))
+
+
+@pytest.mark.parametrize("what", PARTIAL)
+def test_what_a_source_states_and_evac_cannot_use_makes_an_import_partial(what: str, tmp_path: Path) -> None:
+    kind, body, named = PARTIAL[what]
+    source = source_of(kind, body, tmp_path / "source")
+    result = import_estate(kind, source, tmp_path / "estate")
+    assert result.partial
+    assert [one for one in result.diagnostics if named in one.message and one.place.line and one.hint]
+    with pytest.raises(SourceError):
+        import_estate(kind, source, tmp_path / "strict", strict=True)
+
+
+MODEL = "Standard PC (Q35 + ICH9, 2009)"
+DEVICES = [{**DEVICE, "name": name, "device_type": {"model": MODEL}} for name in ("good", "odd")]
+WHOLE: dict[str, tuple[str, Any]] = {
+    "a gathered model": ("ansible", host(ansible_facts={"product_name": MODEL})),
+    "a model": ("ansible", host(model=MODEL)),
+    "a model in NetBox": ("netbox", {"results": DEVICES}),
+    "a size": ("terraform", state(machine("good"), machine("odd", server_type=MODEL))),
+}
+
+
+@pytest.mark.parametrize("what", WHOLE)
+def test_a_model_with_brackets_is_a_class_and_makes_no_import_partial(what: str, tmp_path: Path) -> None:
+    kind, body = WHOLE[what]
+    result = import_estate(kind, source_of(kind, body, tmp_path / "source"), tmp_path / "estate", strict=True)
+    assert not result.partial
+    estate = load(tmp_path / "estate")
+    assert [one.id for one in estate.classes] == ["Standard-PC-Q35-ICH9-2009"]
+    assert len(estate.fleet) == 2
+    if kind != "terraform":
+        assert len([one for one in result.diagnostics if MODEL in one.message]) == 1
+
+
+def test_the_state_of_a_machine_that_evac_does_not_know_is_no_capacity(tmp_path: Path) -> None:
+    body = state(machine("a", status="running"), machine("b", status="moved"), machine("c"))
+    import_estate("terraform", source_of("terraform", body, tmp_path / "source"), tmp_path / "estate")
+    fleet = load(tmp_path / "estate").fleet
+    states = [SERVER_STATES[code] for code in fleet.state]
+    assert dict(zip(fleet.name.tolist(), states, strict=True)) == {
+        b"a": "serving",
+        b"b": "condemned",
+        b"c": "serving",
+    }

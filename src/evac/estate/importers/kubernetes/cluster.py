@@ -141,7 +141,7 @@ def _add_nodes(
         else:
             why = "not ready" if state == "dark" else "cordoned"
             message = f"node {shown(node.name)} is {why}: its pool does not count its capacity"
-            problems.add("import-word-unknown", message, node.place, "import again when it takes pods")
+            problems.add("import-node-unavailable", message, node.place, "import again when it takes pods")
     for pool in sorted({row[5] for row in rows}):
         cpu, memory = totals[pool]
         site = next(row[1] for row in rows if row[5] == pool)
