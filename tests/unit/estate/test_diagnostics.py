@@ -89,6 +89,14 @@ YAML_CASES: list[tuple[str, str, str]] = [
         _backups("backups: [{at: a, endpoint: e}, {at: b, endpoint: ‹e}]", f"e: {{{_COMMAND}}}"),
         "its own",
     ),
+    (
+        "backup-copy-circle",
+        _backups(
+            "backups: [{at: b, endpoint: e, copied_from: ‹f}, {at: b, endpoint: f, copied_from: e}]",
+            f"e: {{{_COMMAND}}}, f: {{{_COMMAND}}}",
+        ),
+        "taken from the data",
+    ),
     ("backup-copied-from-nothing", _backups("backups: [{at: b, copied_from: ‹e}]", f"e: {{{_COMMAND}}}"), ""),
     ("name-unknown", _backups("backups: [{at: b, endpoint: ‹gone}]"), "under endpoints:"),
     ("id-taken", _backups("backups: []") + "data_sets: {‹s: {at: a}}\n", "rename one"),

@@ -16,11 +16,12 @@ from evac.drivers.port import Value
 from evac.drivers.registry import DRIVERS
 from evac.drivers.spec import FENCE
 from evac.estate.format.assembling import Assembly
+from evac.estate.format.backup_checks import check_backups
 from evac.estate.format.bindings import ReplicaRows, ServerNames, totals
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import Reader, Reference
 from evac.model.diagnostic import Place
-from evac.model.estate import PROVIDER_PREFIX, BackupPolicy, Endpoint, Service, SharedFate, Store
+from evac.model.estate import PROVIDER_PREFIX, Endpoint, Service, SharedFate, Store
 from evac.model.fleet import Fleet, np
 from evac.model.names import alike
 from evac.model.records import dataclass
@@ -36,7 +37,7 @@ def check_extremes(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader: 
     values, problems = assembly.values, reader.problems
     if not HORIZON_MIN_MS <= values["horizon_ms"] <= HORIZON_MAX_MS:
         message = "the horizon must be between 1 second and 366 days"
-        problems.add("out-of-range", message, _place(reader, "horizon"), "use a value like 24 h")
+        problems.add("out-of-range", message, reader.place("horizon"), "use a value like 24 h")
     weights = values["tier_weights"] or (1,)
     placed = totals(rows.replicas, len(values["services"])).tolist()
     for service, count in zip(values["services"], placed, strict=True):
@@ -54,7 +55,7 @@ def _check_weight(service: Service, weights: tuple[int, ...], reader: Reader) ->
     people = service.people or 0
     if people * weights[tier] > QUANTITY_LIMIT:
         message = f"{people:,} people times the weight {weights[tier]:,} of the tier is more than 2^53"
-        place = _place(reader, f"services/{service.id}/people")
+        place = reader.place(f"services/{service.id}/people")
         reader.problems.add("quantity-too-large", message, place, "check people and tier_weights")
 
 
@@ -62,7 +63,7 @@ def _check_demand(service: Service, count: int, reader: Reader) -> None:
     for word, amount in zip(RESOURCE_WORDS, service.demand, strict=True):
         if (amount or 0) * count > QUANTITY_LIMIT:
             message = f"{count:,} replicas of {shown(service.id)} demand more than 2^53 base units of {word}"
-            place = _place(reader, f"services/{service.id}/demand/{word}")
+            place = reader.place(f"services/{service.id}/demand/{word}")
             reader.problems.add("quantity-too-large", message, place, "check the unit and the count")
 
 
@@ -77,13 +78,8 @@ def _check_fleet(fleet: Fleet, problems: Problems) -> None:
 def _check_count(service: Service, count: int, problems: Problems, reader: Reader) -> None:
     if count > REPLICAS_MAX:
         message = f"{shown(service.id)} has {count:,} replicas; at most {REPLICAS_MAX:,} can be planned"
-        place = _place(reader, f"services/{service.id}/replicas", f"services/{service.id}")
+        place = reader.place(f"services/{service.id}/replicas", f"services/{service.id}")
         problems.add("too-many-replicas", message, place, "check the number")
-
-
-def _place(reader: Reader, *paths: str) -> Place:
-    row = next((reader.places[path] for path in paths if path in reader.places), None)
-    return Place("") if row is None else Place(*row)
 
 
 _SECRET_WORDS: Final = ("password", "secret", "token", "passphrase")
@@ -116,7 +112,7 @@ def check_endpoints(assembly: Assembly, reader: Reader) -> None:
         }
         _check_agent(endpoint, keys, reader)
         if endpoint.hall is not None and endpoint.hall.partition("/")[0] != endpoint.at:
-            place = _place(reader, f"endpoints/{endpoint.id}/hall", f"endpoints/{endpoint.id}")
+            place = reader.place(f"endpoints/{endpoint.id}/hall", f"endpoints/{endpoint.id}")
             message = (
                 f"{shown(endpoint.id)} is at {shown(endpoint.at)}, and its hall {shown(endpoint.hall)} is not"
             )
@@ -126,7 +122,7 @@ def check_endpoints(assembly: Assembly, reader: Reader) -> None:
         for one in missing.values():
             message = f"{shown(endpoint.id)} lacks {one.key}: {one.meaning}"
             hint = f"write {one.key} under settings"
-            reader.problems.add("setting-missing", message, _place(reader, f"endpoints/{endpoint.id}"), hint)
+            reader.problems.add("setting-missing", message, reader.place(f"endpoints/{endpoint.id}"), hint)
 
 
 def _check_agent(endpoint: Endpoint, keys: dict[Value, Endpoint], reader: Reader) -> None:
@@ -138,7 +134,7 @@ def _check_agent(endpoint: Endpoint, keys: dict[Value, Endpoint], reader: Reader
         return
     first = keys.setdefault(key, endpoint)
     if (first.at, first.settings["agent"]) != (endpoint.at, agent):
-        place = _place(reader, f"endpoints/{endpoint.id}/settings/secret", f"endpoints/{endpoint.id}")
+        place = reader.place(f"endpoints/{endpoint.id}/settings/secret", f"endpoints/{endpoint.id}")
         message = (
             f"{shown(endpoint.id)} and {shown(first.id)} belong to two agents with "
             f"the same key, {shown(str(key))}"
@@ -163,7 +159,7 @@ def _never_asked(endpoint: Endpoint, kind: Subject, reader: Reader) -> None:
     elif spec.by_person or not spec.acts:
         hint = "remove it; people do the steps that have no endpoint"
     path = f"endpoints/{endpoint.id}"
-    reader.problems.add("endpoint-never-asked", message, _place(reader, f"{path}/driver", path), hint)
+    reader.problems.add("endpoint-never-asked", message, reader.place(f"{path}/driver", path), hint)
 
 
 def _check_setting(
@@ -173,7 +169,7 @@ def _check_setting(
     if kinds and "site" not in kinds:
         del known[FENCE]
     path = f"endpoints/{endpoint.id}"
-    place = _place(reader, f"{path}/settings/{key}", path)
+    place = reader.place(f"{path}/settings/{key}", path)
     setting = known.get(key)
     worded = any(word in key for word in _SECRET_WORDS) and not key.endswith(_NOT_SECRET)
     is_secret = worded if setting is None else worded or setting.kind == "secret"
@@ -315,7 +311,7 @@ def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
     for store in assembly.values["stores"]:
         _check_store(store, reader)
     _check_rebuilds(assembly.values["stores"], reader)
-    _check_backups(assembly, reader)
+    check_backups(assembly, reader)
     check_endpoints(assembly, reader)
     _check_external(assembly, reader)
     witnesses = {site.id for site in assembly.values["sites"] if site.role == "witness"}
@@ -402,7 +398,7 @@ def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:
             elif member in path:
                 loop = [*path[path.index(member) :], member]
                 shape = " > ".join(loop[:10])
-                place = _place(reader, f"groups/{loop[-2]}/members")
+                place = reader.place(f"groups/{loop[-2]}/members")
                 reader.problems.add("group-cycle", f"circular groups: {shape}", place, "remove one of them")
             else:
                 path.append(member)
@@ -413,7 +409,7 @@ def _check_store(store: Store, reader: Reader) -> None:
     primaries = [row for row, member in enumerate(store.members) if member.mode == "primary"]
     if len(primaries) > 1:
         message = f"store {shown(store.id)} has {len(primaries)} primaries"
-        place = _place(reader, f"stores/{store.id}/members/{primaries[1]}")
+        place = reader.place(f"stores/{store.id}/members/{primaries[1]}")
         reader.problems.add(
             "two-primaries", message, place, "make one member primary and the others sync, async or none"
         )
@@ -430,7 +426,7 @@ def _check_rebuilds(stores: tuple[Store, ...], reader: Reader) -> None:
         if store.rebuilt_from is None:
             if store.rebuild_ms is not None:
                 message = f"store {shown(store.id)} has a rebuild time, but no source to rebuild from"
-                place = _place(reader, f"{path}/rebuild", path)
+                place = reader.place(f"{path}/rebuild", path)
                 reader.problems.add("rebuild-circle", message, place, "add rebuilt_from: FAMILY")
             continue
         found, work = {store.rebuilt_from}, [store.rebuilt_from]
@@ -440,51 +436,10 @@ def _check_rebuilds(stores: tuple[Store, ...], reader: Reader) -> None:
             work += sorted(fresh)
         if store.family in found:
             message = f"store {shown(store.id)} would be rebuilt from itself"
-            place = _place(reader, f"{path}/rebuilt_from", path)
+            place = reader.place(f"{path}/rebuilt_from", path)
             reader.problems.add(
                 "rebuild-circle", message, place, "give the family of the store that holds the original"
             )
-
-
-def _check_backups(assembly: Assembly, reader: Reader) -> None:
-    """Names shared by two data sets, endpoints that hold two copies, and policies that no copy can meet."""
-    stores = {store.id for store in assembly.values["stores"]}
-    holds: dict[str, str] = {}
-    for section in ("stores", "data_sets"):
-        for data in assembly.values[section]:
-            path = f"{section}/{data.id}"
-            if section == "data_sets" and data.id in stores:
-                message = f"{shown(data.id)} is also the name of a store"
-                reader.problems.add("id-taken", message, _place(reader, path), "rename one of them")
-            own = {backup.endpoint for backup in data.backups}
-            for row, backup in enumerate(data.backups):
-                where = f"{path}/backups/{row}"
-                endpoint, origin = backup.endpoint, backup.copied_from
-                if endpoint is not None and holds.setdefault(endpoint, where) != where:
-                    message = f"the endpoint {shown(endpoint)} already holds another backup"
-                    hint = "give each backup of each data set its own endpoint"
-                    place = _place(reader, f"{where}/endpoint", where)
-                    reader.problems.add("backup-endpoint-shared", message, place, hint)
-                if origin is not None and (origin not in own or origin == endpoint):
-                    message = f"{shown(data.id)} has no other backup at the endpoint {shown(origin)}"
-                    place = _place(reader, f"{where}/copied_from", where)
-                    hint = "set copied_from to the endpoint of another backup of the same data"
-                    reader.problems.add("backup-copied-from-nothing", message, place, hint)
-            _check_policy(data.backup_policy, path, reader)
-
-
-def _check_policy(policy: BackupPolicy | None, path: str, reader: Reader) -> None:
-    if policy is None or policy.waived is not None:
-        return
-    most, message = policy.copies, ""
-    if max(policy.outside, policy.undeletable) >= most:
-        message = f"one of the {most} copies is the original, so at most {most - 1} can be backups"
-    elif policy.systems > most:
-        message = f"{most} copies cannot be on {policy.systems} systems"
-    if message:
-        place = _place(reader, f"{path}/backup_policy", path)
-        hint = "raise copies, or lower outside, undeletable or systems"
-        reader.problems.add("backup-policy-impossible", message, place, hint)
 
 
 _RUNS_HERE: Final = (
@@ -514,7 +469,7 @@ _RUNS_HERE: Final = (
 def _runs_here(service: Service, key: str, reader: Reader) -> None:
     path = f"services/{service.id}"
     message = f"{shown(service.id)} is external, so it cannot have {key} here"
-    place = _place(reader, f"{path}/{key}", path)
+    place = reader.place(f"{path}/{key}", path)
     reader.problems.add("external-runs-here", message, place, "remove it, or set external: false")
 
 
@@ -527,7 +482,7 @@ def _check_external(assembly: Assembly, reader: Reader) -> None:
         path = f"services/{service.id}"
         if service.provider is not None and not service.external:
             message = f"{shown(service.id)} has a provider but is not external"
-            place = _place(reader, f"{path}/provider", path)
+            place = reader.place(f"{path}/provider", path)
             reader.problems.add("provider-of-own", message, place, "add external: true, or remove provider")
         if not service.external:
             continue
@@ -542,7 +497,7 @@ def _check_external(assembly: Assembly, reader: Reader) -> None:
                 message = f"{shown(service.id)} is external and needs {shown(ours[0])}, which is not"
                 hint = "external services can only need external services; remove the need"
                 reader.problems.add(
-                    "external-needs-ours", message, _place(reader, f"{path}/needs/{row}", path), hint
+                    "external-needs-ours", message, reader.place(f"{path}/needs/{row}", path), hint
                 )
     for section in ("sites", "groups"):
         for entry in assembly.values[section]:
@@ -561,21 +516,21 @@ def _check_service(service: Service, reader: Reader) -> None:
                 f"{shown(service.id)} needs any of {', '.join(need.any_of)}, which offers no alternative"
             )
             hint = "list at least two different services, or write a plain need"
-            reader.problems.add("alternatives-alike", message, _place(reader, place), hint)
+            reader.problems.add("alternatives-alike", message, reader.place(place), hint)
         if need.kind == "service" and service.id in need.targets:
             reader.problems.add(
-                "needs-itself", f"{shown(service.id)} needs itself", _place(reader, place), "remove it"
+                "needs-itself", f"{shown(service.id)} needs itself", reader.place(place), "remove it"
             )
         key = (need.kind, need.targets, need.needed_to)
         if key in seen:
             message = f"{shown(service.id)} needs {shown(' or '.join(need.targets))} twice"
-            reader.problems.add("need-twice", message, _place(reader, place), "keep one of the two")
+            reader.problems.add("need-twice", message, reader.place(place), "keep one of the two")
         seen.add(key)
     if service.movable and service.single_run:
         message = f"{shown(service.id)} must not run twice, and does for a while when it moves"
         hint = "remove movable, or single_run"
         reader.problems.add(
-            "single-run-movable", message, _place(reader, f"services/{service.id}/movable"), hint
+            "single-run-movable", message, reader.place(f"services/{service.id}/movable"), hint
         )
     degraded, people = service.degraded_people, service.people
     if degraded is not None and people is not None and degraded > people:
@@ -584,5 +539,5 @@ def _check_service(service: Service, reader: Reader) -> None:
         )
         place = f"services/{service.id}/degraded_people"
         reader.problems.add(
-            "degraded-above-people", message, _place(reader, place), "degraded_people must not exceed people"
+            "degraded-above-people", message, reader.place(place), "degraded_people must not exceed people"
         )

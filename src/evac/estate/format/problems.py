@@ -136,6 +136,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
         _SENSE,
         "A backup that is copied from an endpoint with no other backup of the same data.",
     ),
+    ("backup-copy-circle", _SENSE, "Backups that are copied from one another, so that none is ever taken."),
     ("backup-policy-impossible", _SENSE, "A backup policy that cannot be met."),
     ("two-primaries", _SENSE, "A store with more than one primary."),
     ("rebuild-circle", _SENSE, "Stores that are rebuilt from each other, or from an unnamed source."),

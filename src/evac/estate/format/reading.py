@@ -184,6 +184,11 @@ class Reader:
     placements: list[Placement] = field(default_factory=list)
     intervals: dict[str, Ends] = field(default_factory=dict)
 
+    def place(self, *paths: str) -> Place:
+        """Where the first of these paths is that the files have; nowhere if they have none."""
+        row = next((self.places[path] for path in paths if path in self.places), None)
+        return Place("") if row is None else Place(*row)
+
     def arguments(self, record: Record, node: Node, path: str, gone: bool = False) -> dict[str, Any] | _Bad:
         """The keyword arguments of `record.make`. `gone`: everything that may be unknown is (it expired)."""
         if node.kind == SCALAR and not node.text and node.plain:

@@ -9,7 +9,6 @@ from evac.estate.format.assembling import Assembly
 from evac.estate.format.bindings import ReplicaRows
 from evac.estate.format.problems import shown
 from evac.estate.format.reading import Reader
-from evac.model.diagnostic import Place
 from evac.model.estate import DataSet, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, Fleet, np
 
@@ -58,10 +57,8 @@ def _outside(
 
 
 def _note(reader: Reader, words: str, path: str) -> None:
-    paths = (path, "/".join(path.split("/")[:2]))
-    row = next((reader.places[one] for one in paths if one in reader.places), None)
-    message = f"{words}, where its data must not be"
-    reader.problems.add("data-outside", message, Place("") if row is None else Place(*row), _HINT)
+    place = reader.place(path, "/".join(path.split("/")[:2]))
+    reader.problems.add("data-outside", f"{words}, where its data must not be", place, _HINT)
 
 
 def _sites(names: tuple[str, ...], groups: dict[str, tuple[str, ...]], sites: list[str]) -> set[str]:
