@@ -13,7 +13,7 @@ import orjson
 
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Worker
-from evac.backup.known import Job, LastRun
+from evac.backup.known import Job, NotMade
 from evac.backup.schedule import Entry, entries_of, entry_for
 from evac.backup.scheduler import AT_ONCE, Say, Scheduler
 from evac.derive.backups import verdicts
@@ -183,20 +183,20 @@ async def perform(
             entries = [_best(estate, await evidence.facts(), clock.now_ms(), entries)]
         worker = Worker(store, evidence, drivers, clock, scratch_folder(), f"{who}/{os.getpid()}")
         events, held = [], None
-        busy: dict[str, LastRun] = {}
+        busy: dict[str, NotMade] = {}
         for entry in entries:
             tell(f"{entry.job} of {entry.data_set} at {entry.copy}")
             known = await evidence.known(entry.data_set)
             task = replace(entry.task(clock.now_ms(), known, who), **kept)
             if not_made := [busy[name] for name in entry.origins if name in busy]:
-                task = replace(task, failed=not_made[-1])
+                task = replace(task, not_made=not_made[-1])
             try:
                 if task.job == "prove" and known.seen(entry.copy) is None:
                     await worker.do(replace(task, job="list"))  # a small repository is read as a whole
                     task = entry.task(clock.now_ms(), await evidence.known(entry.data_set), who)
                 events.append(await worker.do(task))
             except LockHeld as error:
-                held, busy[entry.copy] = error, LastRun(entry.copy, entry.job, clock.now_ms(), failures=1)
+                held, busy[entry.copy] = error, NotMade(entry.copy, clock.now_ms(), busy=True)
                 events.append(worker.not_started(task, error))
         if held is not None and all(event.code == held.code for event in events):
             raise held

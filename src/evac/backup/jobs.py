@@ -17,7 +17,8 @@ from typing import Final
 from urllib.parse import quote
 
 from evac.backup.evidence import Evidence
-from evac.backup.known import Job, LastRun, Witnessed
+from evac.backup.known import Job, NotMade, Witnessed
+from evac.backup.listed import chosen_of, is_mine, judged_by, newest_id, one_of, seen_of, source_of
 from evac.drivers.capabilities import CopyReport, Listing, Restored, RestoresData, Taken, TakesBackups
 from evac.drivers.port import Action
 from evac.drivers.registry import Drivers, can
@@ -29,7 +30,6 @@ from evac.model.backup import (
     STRUCTURE,
     WHOLE,
     BackupEvent,
-    CopySeen,
     ProofOutcome,
     ProofRecord,
     Stray,
@@ -45,10 +45,6 @@ SMALL_BYTES: Final = 256 << 20
 LOCK_MS: Final = 60_000
 CONSISTENT_MS: Final = 2_000
 """The longest wait for the end of the second in which a backup became consistent."""
-USUAL: Final = 30
-"""Number of earlier backups that define what is usual."""
-TELLING_BYTES: Final = 1 << 18
-"""With less new data than this, its compression ratio means nothing."""
 DAMAGE: Final = frozenset({"archive-damaged", "backup-corrupt", "copy-differs", "restore-incomplete"})
 """Error codes of drivers that mean the data read is damaged."""
 
@@ -79,8 +75,8 @@ class Task:
     """For a restore to keep: the tool's id of the backup; empty for the newest."""
     until_s: int | None = None
     """For a restore to keep: the restore point, in seconds since 1970."""
-    failed: LastRun | None = None
-    """For a copy: the last run that should have made what it copies, if that run failed."""
+    not_made: NotMade | None = None
+    """For a copy: what should have been made before it, to be copied, and was not."""
 
 
 class Worker:
@@ -171,14 +167,15 @@ class Worker:
         except ActionError as error:
             return await self._keep(self._failed(listed, error))
         now_ms = self._clock.now_ms()
-        mine = [copy for copy in listing.copies if _is_mine(copy, task.endpoint)]
-        others = Counter(_source(copy) for copy in listing.copies if not _is_mine(copy, task.endpoint))
+        listing = judged_by(await self._evidence.known(task.data_set), task.copy, listing)
+        mine = [copy for copy in listing.copies if is_mine(copy, task.endpoint)]
+        others = Counter(source_of(copy) for copy in listing.copies if not is_mine(copy, task.endpoint))
         strays = [Stray(task.endpoint.id, source, count, now_ms) for source, count in sorted(others.items())]
         await self._evidence.note_strays(task.endpoint.id, strays)
-        seen = _seen(task, listing, mine, now_ms)
+        seen = seen_of(task.data_set, task.copy, listing, mine, now_ms)
         return await self._keep(
             self._event(
-                listed, tool=listing.tool, version=listing.version, seen=seen, snapshot=_newest_id(mine)
+                listed, tool=listing.tool, version=listing.version, seen=seen, snapshot=newest_id(mine)
             )
         )
 
@@ -200,6 +197,9 @@ class Worker:
             if task.job == "copy":
                 assert task.origin is not None
                 taken = await driver.copy_on(action_of(task.origin), task.timeout_s, action)
+                known = await self._evidence.known(task.data_set)
+                if known.is_incomplete(task.copy, taken.copy.id, taken.copy.original):
+                    taken = replace(taken, missing=(f"what {taken.copy.original or taken.copy.id} lacks",))
             else:
                 before, unseen = await _witness(driver, task, action) if task.compare else ({}, "")
                 taken = await driver.take(action, task.timeout_s)
@@ -326,11 +326,12 @@ class Worker:
         try:
             driver = self._drivers.able(task.endpoint.driver, RestoresData)
             listing = await self._listing(task, action)
-            restored = await driver.restore(action, task.timeout_s, task.snapshot, task.place, task.until_s)
+            chosen = chosen_of(listing, task.snapshot, task.until_s)
+            restored = await driver.restore(action, task.timeout_s, chosen, task.place, task.until_s)
         except ActionError as error:
             shown = self._not_restored(task, task.place, error)
             return shown if error.code in DAMAGE else self._failed(task, error)
-        copy = _one_of(listing, restored.copy)
+        copy = one_of(listing, restored.copy)
         witnessed = await self._witnessed(task, restored.copy, copy)
         level, outcome, detail = judged(witnessed, restored.facts)
         if outcome == "damaged" and not _goes_beyond(copy, restored):
@@ -353,7 +354,8 @@ class Worker:
             bytes_read=restored.bytes,
             took_ms=restored.took_ms,
             detail=f"{restored.copy} is in {task.place}{as_of}"
-            + ("; it matches what was recorded when the backup was taken" if equal else ""),
+            + ("; it matches what was recorded when the backup was taken" if equal else "")
+            + ("; this backup is incomplete" if copy is not None and copy.failed else ""),
         )
 
     async def _listing(self, task: Task, action: Action) -> Listing | None:
@@ -363,7 +365,7 @@ class Worker:
         driver = self._drivers.able(task.endpoint.driver, TakesBackups)
         listing = await driver.list_copies(action, task.timeout_s)
         await self._notice_another(task, listing.repository)
-        return listing
+        return judged_by(await self._evidence.known(task.data_set), task.copy, listing)
 
     async def _notice_another(self, task: Task, repository: str) -> None:
         """List a repository at once if its id is not that of the last listing: what was proven of the other
@@ -409,8 +411,9 @@ class Worker:
 
     async def _compared(self, task: Task, driver: RestoresData, action: Action, place: str) -> BackupEvent:
         listing = await self._listing(task, action)
-        restored = await driver.restore(action, task.timeout_s, "", place, None)
-        copy = _one_of(listing, restored.copy)
+        chosen = chosen_of(listing, "", None)
+        restored = await driver.restore(action, task.timeout_s, chosen, place, None)
+        copy = one_of(listing, restored.copy)
         witnessed = await self._witnessed(task, restored.copy, copy)
         level, outcome, detail = judged(witnessed, restored.facts)
         if outcome == "damaged" and copy is not None and _goes_beyond(copy, restored):
@@ -480,18 +483,15 @@ def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple
 
 
 def _older(task: Task, copy: CopyReport) -> str:
-    """What was copied instead of the backup that failed; empty if none did, or if a newer one was copied."""
-    failed = task.failed
-    if failed is None or copy.taken_at * 1_000 >= failed.at_ms:
+    """What was copied instead of the backup that was not made; empty if that one, or a newer one, was."""
+    not_made = task.not_made
+    if not_made is None or copy.taken_at * 1_000 >= not_made.at_ms:
         return ""
-    return (
-        f"this is a copy of the backup of {moment_words(copy.taken_at)}: "
-        f"the one at {failed.copy} failed at {moment_words(failed.at_ms // 1_000)}"
-    )
-
-
-def _one_of(listing: Listing | None, copy: str) -> CopyReport | None:
-    return None if listing is None else next((one for one in listing.copies if one.id == copy), None)
+    copied = f"this is a copy of the backup of {moment_words(copy.taken_at)}"
+    then = moment_words(not_made.at_ms // 1_000)
+    if not_made.busy:
+        return f"{copied}: another process was working on the one at {not_made.copy} at {then}"
+    return f"{copied}: the one at {not_made.copy} failed at {then}"
 
 
 def _goes_beyond(copy: CopyReport | None, restored: Restored) -> bool:
@@ -506,60 +506,6 @@ def _goes_beyond(copy: CopyReport | None, restored: Restored) -> bool:
 def action_of(endpoint: Endpoint) -> Action:
     """The driver action for one copy."""
     return Action("verify", endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings)
-
-
-def _is_mine(copy: CopyReport, endpoint: Endpoint) -> bool:
-    """Whether a backup belongs to the data set of the endpoint: it contains what the endpoint names."""
-    asked = endpoint.settings.get("paths")
-    paths = set(asked) if isinstance(asked, tuple) else {asked} if isinstance(asked, str) else set()
-    return not paths or not copy.paths or not paths.isdisjoint(copy.paths)
-
-
-def _source(copy: CopyReport) -> str:
-    return " ".join(part for part in (copy.source, *copy.paths[:3]) if part) or "an unknown source"
-
-
-def _seen(task: Task, listing: Listing, mine: list[CopyReport], now_ms: int) -> CopySeen:
-    good = [copy for copy in mine if not copy.failed]
-    good.sort(key=lambda copy: copy.taken_at)
-    newest = good[-1] if good else None
-    # In the first backup, everything is new.
-    shares = [_share(copy.added, copy.bytes) for copy in good[1:]]
-    packings = [copy for copy in good if copy.added and copy.packed is not None]
-    return CopySeen(
-        task.data_set,
-        task.copy,
-        now_ms,
-        None if newest is None else newest.taken_at * 1_000,
-        None if newest is None else newest.bytes,
-        len(good),
-        min((copy.taken_at * 1_000 for copy in good), default=None),
-        listing.deletable,
-        listing.tool,
-        listing.version,
-        listing.repository,
-        shares[-1] if shares else None,
-        max((one for one in shares[:-1][-USUAL:] if one is not None), default=None),
-        _packing(packings[-1:] if packings and packings[-1] is newest else []),
-        _packing([one for one in packings if one is not newest][-USUAL:]),
-        listing.refused,
-        listing.deletable_why,
-    )
-
-
-def _share(part: int | None, whole: int | None) -> int | None:
-    return None if part is None or not whole else min(part, whole) * WHOLE // whole
-
-
-def _packing(copies: list[CopyReport]) -> int | None:
-    """Ratio to which new data in these was compressed; None if there was too little."""
-    added, packed = (sum(getattr(one, name) for one in copies) for name in ("added", "packed"))
-    return packed * WHOLE // added if added >= TELLING_BYTES else None
-
-
-def _newest_id(copies: list[CopyReport]) -> str:
-    newest = max((copy for copy in copies if not copy.failed), key=lambda copy: copy.taken_at, default=None)
-    return "" if newest is None else newest.id
 
 
 def _ms(seconds: int | None) -> int | None:

@@ -17,6 +17,8 @@ Job = Literal["list", "take", "copy", "prove", "restore-test", "restore"]
 """What a job does with one copy. restore: into a person's folder, where it stays."""
 MAKING: Final[tuple[Job, ...]] = ("take", "copy")
 """The jobs that make a copy."""
+INCOMPLETE_KEPT: Final = 1_000
+"""Number of newest incomplete backups of a copy that are remembered."""
 WITNESSES_KEPT: Final = 8
 """Number of newest backups of a copy whose witness is kept; older ones are in the journal."""
 
@@ -29,6 +31,24 @@ class Witnessed:
     snapshot: str
     at_ms: int
     facts: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A backup that lacks something, as the job that made it reported. Its tool may list it as complete."""
+
+    copy: str
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotMade:
+    """When a copy should have been made and was not."""
+
+    copy: str
+    at_ms: int
+    busy: bool = False
+    """Whether another process was working on it; else the job failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +76,7 @@ class Known:
     runs: tuple[LastRun, ...] = ()
     alarms: tuple[Alarm, ...] = ()
     """Sudden changes of the last weeks, oldest first; for each code of a copy the newest."""
+    incomplete: tuple[Incomplete, ...] = ()
 
     def seen(self, copy: str) -> CopySeen | None:
         return next((one for one in self.copies if one.copy == copy), None)
@@ -63,10 +84,18 @@ class Known:
     def run(self, copy: str, job: Job) -> LastRun | None:
         return next((one for one in self.runs if (one.copy, one.job) == (copy, job)), None)
 
-    def failed(self, copies: Iterable[str]) -> LastRun | None:
+    def failed(self, copies: Iterable[str]) -> NotMade | None:
         """The newest of the last runs that should have made these copies and failed."""
         last = [self._made(copy) for copy in copies]
-        return max((one for one in last if one and one.failures), key=lambda one: one.at_ms, default=None)
+        failed = [NotMade(one.copy, one.at_ms) for one in last if one and one.failures]
+        return max(failed, key=lambda one: one.at_ms, default=None)
+
+    def is_incomplete(self, copy: str, snapshot: str, original: str) -> bool:
+        """Whether a backup, or the one that it was copied from, lacks something."""
+        return any(
+            one.snapshot == original or (one.copy, one.snapshot) == (copy, snapshot)
+            for one in self.incomplete
+        )
 
     def _made(self, copy: str) -> LastRun | None:
         runs = (one for one in self.runs if one.copy == copy and one.job in MAKING)
@@ -142,7 +171,7 @@ def is_another(before: CopySeen, now: CopySeen) -> bool:
 
 def after(known: Known, event: BackupEvent) -> Known:
     """The state after an event. Repeating an event changes nothing."""
-    known = replace(known, runs=_runs(known, event))
+    known = replace(known, runs=_runs(known, event), incomplete=_incomplete(known, event))
     if event.seen is not None:
         return _listed(known, event.seen)
     if event.proof is not None:
@@ -221,6 +250,16 @@ def _runs(known: Known, event: BackupEvent) -> tuple[LastRun, ...]:
         part = before.part
     run = LastRun(event.copy, job, event.at_ms, part, failures)
     return (*(one for one in known.runs if (one.copy, one.job) != (event.copy, job)), run)
+
+
+def _incomplete(known: Known, event: BackupEvent) -> tuple[Incomplete, ...]:
+    if job_of(event) not in MAKING or event.outcome == "done" or not event.snapshot:
+        return known.incomplete
+    made = Incomplete(event.copy, event.snapshot)
+    if made in known.incomplete:
+        return known.incomplete
+    mine = [one for one in known.incomplete if one.copy == event.copy][-(INCOMPLETE_KEPT - 1) :]
+    return (*(one for one in known.incomplete if one.copy != event.copy), *mine, made)
 
 
 def job_of(event: BackupEvent) -> Job:

@@ -97,7 +97,7 @@ class Entry:
             self.rto_ms,
             compare=self.compare,
             who=who,
-            failed=known.failed(self.origins),
+            not_made=known.failed(self.origins),
         )
 
 

@@ -217,6 +217,14 @@ def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
     return found[-1]
 
 
+def refuse_ahead(found: CopyReport) -> None:
+    """Raise `Permanent` if a copy that no one named is dated in the future."""
+    ahead_s = found.taken_at - int(time.time())
+    if ahead_s > AHEAD_S:
+        words = f"the newest copy, {found.id}, is dated {ahead_s:,} s ahead of this clock"
+        raise Permanent("backup-clock", words, "correct the clock, or name a copy")
+
+
 def _reaches_back_to(copy: CopyReport) -> int:
     return copy.taken_at if copy.consistent_at is None else copy.consistent_at
 
@@ -361,10 +369,8 @@ class BackupDriver(ABC):
     ) -> Record:
         at.refuse()
         found = newest(await self._expected(action, watch), copy, until)
-        ahead_s = found.taken_at - int(time.time())
-        if order is None and not copy and ahead_s > AHEAD_S:  # a run continues: its own clock may be wrong
-            words = f"the newest copy, {found.id}, is dated {ahead_s:,} s ahead of this clock"
-            raise Permanent("backup-clock", words, "correct the clock, or name a copy")
+        if order is None and not copy:  # a run continues: its own clock may be wrong
+            refuse_ahead(found)
         if problem := self._too_small(at, found):
             raise Permanent("place-full", problem, "free some space, or choose another place")
         if until is not None:

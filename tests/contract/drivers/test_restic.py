@@ -9,16 +9,19 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from evac.backup.evidence import Evidence
 from evac.backup.known import Job
 from evac.drivers.capabilities import READ, STRUCTURE
 from evac.drivers.places import EarlyDigests, place_at
 from evac.drivers.restic.driver import ResticDriver
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.store.port import MemoryStore, host_monotonic_ms
 from tests.contract.adapters.restic import Copies, copies, restic, write_files
 from tests.contract.capabilities.test_backups_in_trouble import controller, digests, task
 from tests.contract.ports import free_port
@@ -442,3 +445,56 @@ def test_a_network_that_goes_away_in_the_middle_costs_one_window(
 
     with copies(server_folder) as world:
         asyncio.run(story(world))
+
+
+def partly(folder: Path, *, answers: bool = True) -> str:
+    """A program that backs up one more file with restic, which cannot be read. answers: whether it does
+    anything else.
+    """
+    program, rest = folder / "partly", 'exec restic "$@"' if answers else "exit 1"
+    program.write_text(f'#!/bin/sh\n[ "$1" = backup ] && exec restic "$@" /proc/self/mem\n{rest}\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_an_incomplete_backup_counts_neither_here_nor_as_a_copy(server_folder: Path, tmp_path: Path) -> None:
+    """restic ends with 3, and lists it like any other backup."""
+
+    def far(job: Job, world: Copies) -> Any:
+        made = task(job, world.action("two"), world.action())
+        return replace(made, copy="r-two", endpoint=replace(made.endpoint, id="r-two"))
+
+    async def story(world: Copies) -> None:
+        store = MemoryStore(host_monotonic_ms)
+        worker, evidence = controller(tmp_path, store), Evidence(store, 0.0)
+        (before,) = (await ResticDriver().list_copies(world.action(), LONG_S)).copies
+        taken = await worker.do(task("take", world.action(program=partly(server_folder))))
+        assert (taken.outcome, taken.code) == ("failed", "backup-incomplete")
+        listing = await ResticDriver().list_copies(world.action(), LONG_S)
+        assert [one.failed for one in listing.copies] == [False, False], "restic says it now"
+        copied = await worker.do(far("copy", world))
+        assert (copied.outcome, copied.code) == ("failed", "backup-incomplete")
+        near, there = (await evidence.known("messages")).copies
+        assert (near.count, near.taken_at_ms) == (1, before.taken_at * 1_000)
+        assert (there.count, there.taken_at_ms) == (0, None)
+        tested = await worker.do(task("restore-test", world.action()))
+        assert tested.proof is not None
+        assert (tested.proof.outcome, tested.proof.snapshot) == ("passed", before.id)
+        tested = await worker.do(far("restore-test", world))
+        assert tested.proof is not None
+        assert (tested.proof.outcome, tested.proof.code) == ("could-not-run", "copy-unknown")
+        assert (await worker.do(task("take", world.action()))).outcome == "done"
+        assert (await worker.do(far("copy", world))).outcome == "done"
+        assert [one.count for one in (await evidence.known("messages")).copies] == [2, 1]
+
+    with copies(server_folder) as world:
+        asyncio.run(story(world))
+
+
+def test_an_incomplete_backup_is_one_even_if_nothing_answers_after_it(server_folder: Path) -> None:
+    with copies(server_folder) as world:
+        taken = ask("take", world.action(program=partly(server_folder, answers=False)))
+        assert taken.missing == ("files that could not be read",)
+        assert taken.copy.failed
+        newest = ask("list_copies", world.action()).copies[-1]
+        assert taken.copy.id == newest.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.backup.known import Known
+from evac.backup.known import INCOMPLETE_KEPT, Known, after
 from evac.backup.schedule import entry_for
 from evac.derive.backups import verdicts
 from evac.derive.domains import topology
@@ -242,25 +243,21 @@ CHAIN = (
 TAKES = st.sampled_from(["good", "good", "refused", "incomplete"])
 
 
-async def _one_round(world: World, ends: str) -> tuple[dict[str, BackupEvent], CopyReport | None]:
-    """A backup that ends in this way and the copies made after it; and the backup, if it is a good one."""
+async def _one_round(world: World, ends: str) -> dict[str, BackupEvent]:
+    """A backup that ends in this way, and the copies made after it."""
     source = world.repositories["r-wiki"]
-    source.error = Retryable("source-unread", "the source does not answer") if ends == "refused" else None
+    source.unread = Retryable("source-unread", "the source does not answer") if ends == "refused" else None
     source.missing = ("/srv/missing",) if ends == "incomplete" else ()
     entries = [entry_for(estate_of(BackupPolicy(), CHAIN), "wiki", one.name, "copy") for one in CHAIN[:2]]
     events = {"r-wiki": await world.worker.do(task("take"))}
-    source.error = None
-    if source.missing:  # its tool marks it, so it is never copied
-        source.copies.pop()
     for entry in sorted(filter(None, entries), key=lambda entry: entry.after):
         await asyncio.sleep(1)
         events[entry.copy] = await world.worker.do(entry.task(0, await world.evidence.known("wiki")))
-    return events, source.copies[-1] if ends == "good" else None
+    return events
 
 
-@given(st.lists(TAKES, min_size=1, max_size=5))
-def test_a_copy_of_an_older_backup_says_so(rounds: list[str]) -> None:
-    """A copy that says nothing is one of the backup that was just taken, however long the chain."""
+def _played(rounds: list[str], after: Callable[[World, dict[str, BackupEvent]], Any]) -> None:
+    """Rounds on a chain of three repositories that begin with the same backup; `after` each of them."""
 
     async def story(folder: Path, patch: pytest.MonkeyPatch) -> None:
         first = CopyReport("c0", 0, 5)
@@ -268,20 +265,83 @@ def test_a_copy_of_an_older_backup_says_so(rounds: list[str]) -> None:
         world = world_of(patch, folder, repositories)
         for ends in rounds:
             await asyncio.sleep(60)
-            events, made = await _one_round(world, ends)
-            for name in ("far", "third"):
-                event, copied = events[name], world.repositories[name].copies[-1]
-                assert event.outcome == "done"
-                assert (event.code == "") == (made is not None and copied.taken_at == made.taken_at)
-                assert event.code in ("", "copied-older")
-                if event.code:
-                    assert f"copy of the backup of {moment_words(copied.taken_at)}: " in event.detail
-                    assert f"the one at r-wiki failed at {moment_words(events['r-wiki'].at_ms // 1_000)}" in (
-                        event.detail
-                    )
+            await after(world, await _one_round(world, ends))
 
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         run_virtually(story(Path(folder), patch), 3_600)
+
+
+@given(st.lists(TAKES, min_size=1, max_size=5))
+def test_a_copy_of_an_older_backup_says_so(rounds: list[str]) -> None:
+    """A copy that says nothing is one of the backup that was just taken, however long the chain."""
+
+    async def check(world: World, events: dict[str, BackupEvent]) -> None:
+        taken = events["r-wiki"]
+        newest = world.repositories["r-wiki"].copies[-1]
+        for name in ("far", "third"):
+            event, copied = events[name], world.repositories[name].copies[-1]
+            assert copied.taken_at == newest.taken_at
+            if event.outcome != "done":
+                assert event.code == "backup-incomplete"
+                continue
+            assert (event.code == "") == (taken.outcome == "done")
+            assert event.code in ("", "copied-older")
+            if event.code:
+                assert f"copy of the backup of {moment_words(copied.taken_at)}: " in event.detail
+                assert f"the one at r-wiki failed at {moment_words(taken.at_ms // 1_000)}" in event.detail
+
+    _played(rounds, check)
+
+
+@given(st.lists(TAKES, min_size=1, max_size=5))
+def test_neither_an_incomplete_backup_nor_a_copy_of_it_ever_counts(rounds: list[str]) -> None:
+    """Its tool lists it like any other. What counts is the newest complete one, at the end of every chain."""
+    whole = [0]
+    lacking: list[int] = []
+
+    async def check(world: World, events: dict[str, BackupEvent]) -> None:
+        made = world.repositories["r-wiki"].copies[-1].taken_at
+        if made != max([*whole, *lacking]):
+            (whole if events["r-wiki"].outcome == "done" else lacking).append(made)
+        known = await world.evidence.known("wiki")
+        for name in ("far", "third"):
+            assert (events[name].outcome == "done") == (made in whole)
+            seen = known.seen(name)
+            assert seen is not None
+            assert seen.taken_at_ms == max(whole) * 1_000
+            held = [copy.taken_at for copy in world.repositories[name].copies]
+            assert seen.count == sum(one in whole for one in held)
+            tested = await world.worker.do(task("restore-test", name))
+            assert tested.proof is not None
+            tested_s = next(
+                one.taken_at for one in world.repositories[name].copies if one.id == tested.snapshot
+            )
+            assert tested_s == max(whole)
+
+    _played(rounds, check)
+
+
+def test_with_only_incomplete_backups_no_test_can_run_and_one_is_restored_by_name(
+    do: Any, tmp_path: Path
+) -> None:
+    (_, tested), known = do(Repository(missing=("/srv/missing",)), "take", "restore-test")
+    assert known.copies[0].taken_at_ms is None
+    assert (tested.proof.outcome, tested.proof.code) == ("could-not-run", "copy-unknown")
+    again, place = Repository(missing=("/srv/missing",)), str(tmp_path / "one")
+    (_, kept), _ = do(again, "take", "restore", place=place, snapshot="c0")
+    assert kept.outcome == "done"
+    assert "this backup is incomplete" in kept.detail
+
+
+def test_the_newest_incomplete_backups_are_remembered() -> None:
+    known = Known("wiki")
+    for at in range(INCOMPLETE_KEPT + 2):
+        event = BackupEvent("taken", at, "wiki", "near", outcome="failed", snapshot=f"c{at}")
+        known = after(after(known, event), event)
+    assert len(known.incomplete) == INCOMPLETE_KEPT
+    assert known.is_incomplete("near", f"c{INCOMPLETE_KEPT + 1}", "")
+    assert known.is_incomplete("far", "k1", "c9")
+    assert not known.is_incomplete("far", "c9", "")
 
 
 def test_one_copy_is_worked_on_by_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class Repository:
     copies: list[CopyReport] = field(default_factory=list)
     deletable: bool | None = False
     error: ActionError | None = None
+    unread: ActionError | None = None
+    """Why no backup of the source can be taken."""
     missing: tuple[str, ...] = ()
     outcome: ProofOutcome = "passed"
     bytes_read: int = 1_000
@@ -93,6 +95,8 @@ class Vault:
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
         with self._at(action, "take") as found:
+            if found.unread is not None:
+                raise found.unread
             await asyncio.sleep(found.takes_s)
             now_s = int(asyncio.get_running_loop().time())
             copy = CopyReport(f"c{len(found.copies)}", now_s, found.size, source="db")
@@ -126,10 +130,10 @@ class Vault:
             found.places.add(place)
             await asyncio.sleep(found.takes_s)
             facts = found.content if found.restored is None else found.restored
-            newest = found.copies[-1]
-            as_of = newest.taken_at if until is None else until
+            chosen = next(one for one in reversed(found.copies) if copy in ("", one.id))
+            as_of = chosen.taken_at if until is None else until
             took_ms = int(found.takes_s * 1_000)
-            return Restored(newest.id, place, newest.bytes or 0, took_ms, None, facts, as_of)
+            return Restored(chosen.id, place, chosen.bytes or 0, took_ms, None, facts, as_of)
 
     async def clean_up(self, action: Action, timeout_s: float, place: str) -> None:
         self.repositories[str(action.settings["id"])].places.discard(place)

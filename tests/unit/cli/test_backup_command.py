@@ -21,7 +21,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.stores.guards import HOLD_KEY
 from evac.estate import load
 from evac.model.backup import BackupEvent, CopySeen, ProofRecord
-from evac.model.errors import InvalidInput, LockHeld, NotAllowed
+from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Retryable
 from evac.model.estate import Backup, BackupPolicy, Site
 from evac.model.run_policy import RunPolicy, Window
 from evac.store.opening import open_store
@@ -318,13 +318,17 @@ def test_a_copy_after_a_backup_that_failed_is_said_to_be_an_older_one(
 
     shown: list[str] = []
     older = [("far", "done", "copied-older"), ("third", "done", "copied-older")]
-    repositories["r-wiki"].missing = ("/srv/missing",)
-    assert made() == [("r-wiki", "failed", "backup-incomplete"), *older]
+    repositories["r-wiki"].unread = Retryable("source-unread", "the source does not answer")
+    assert made() == [("r-wiki", "failed", "source-unread"), *older]
+    assert (
+        len(re.findall("a copy of the backup of [-: 0-9]+ UTC: the one at r-wiki failed at ", shown[0])) == 2
+    )
+    repositories["r-wiki"].unread = None
     assert asyncio.run(while_another_works()) == [("r-wiki", "failed", "lock-held"), *older]
-    for words in shown:
-        assert (
-            len(re.findall("a copy of the backup of [-: 0-9]+ UTC: the one at r-wiki failed at ", words)) == 2
-        )
+    busy = "a copy of the backup of [-: 0-9]+ UTC: another process was working on the one at r-wiki at "
+    assert len(re.findall(busy, shown[1])) == 2
+    repositories["r-wiki"].missing = ("/srv/missing",)
+    assert made() == [(name, "failed", "backup-incomplete") for name in ("r-wiki", "far", "third")]
 
 
 def test_the_first_check_of_a_repository_knows_its_size(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -71,6 +71,7 @@ from evac.net import secrets
 
 PART_OK: Final = (0, 3)
 """3: some files could not be read; the backup exists, and says so."""
+_UNREAD: Final = ("files that could not be read",)
 DAMAGED: Final = (0, 1)
 KNOWN_S: Final = 60.0
 """How long an answer about a repository is used again. A repository that shows its names and configuration
@@ -179,6 +180,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             await self._refuse_another(action, tool, watch)
         argv = ("backup", "--json", "--quiet", *_bounds(action), "--", *paths)
         ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=PART_OK, changes=True)
+        id_ = ""
         try:
             summary = document(ended.output.strip().rpartition("\n")[2], self.name)
             id_ = word(summary["snapshot_id"], self.name)
@@ -188,11 +190,14 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
                 self._one(action, tool, id_, watch), self._refuse_another(action, tool, watch)
             )
         except (ActionError, KeyError, TypeError) as error:
+            if id_ and ended.code:  # later listings show it as if it were complete
+                lacking = CopyReport(id_, int(time.time()), failed=True)
+                return Taken(lacking, 0, 0, watch.took_ms, _UNREAD)
             words = "a backup may have been taken, but its state is unknown"
             raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         missing = tuple(path for path in paths if path not in copy.paths)
         if ended.code == PART_OK[1] and not missing:
-            missing = ("files that could not be read",)
+            missing = _UNREAD
         return Taken(copy, read, stored, watch.took_ms, missing)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:

@@ -1,0 +1,95 @@
+"""What a listing shows of one data set: which backups belong to it, which count, and which to restore."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from evac.backup.known import Known
+from evac.drivers.backups import newest, refuse_ahead
+from evac.drivers.capabilities import CopyReport, Listing
+from evac.model.backup import WHOLE, CopySeen
+from evac.model.estate import Endpoint
+
+USUAL: Final = 30
+"""Number of earlier backups that define what is usual."""
+TELLING_BYTES: Final = 1 << 18
+"""With less new data than this, its compression ratio means nothing."""
+
+
+def judged_by(known: Known, name: str, listing: Listing) -> Listing:
+    """A listing in which the backups found incomplete count as failed: their tool may not show that."""
+    copies = tuple(
+        replace(copy, failed=copy.failed or known.is_incomplete(name, copy.id, copy.original))
+        for copy in listing.copies
+    )
+    return replace(listing, copies=copies)
+
+
+def chosen_of(listing: Listing | None, snapshot: str, until_s: int | None) -> str:
+    """The id to restore. A driver restores the newest backup that its tool lists as complete, so an older one
+    is named if that one was found incomplete. Raises `Permanent` if none is complete.
+    """
+    if snapshot or listing is None or not any(copy.failed for copy in listing.copies):
+        return snapshot
+    found = newest(listing, "", until_s)
+    refuse_ahead(found)
+    return found.id
+
+
+def one_of(listing: Listing | None, copy: str) -> CopyReport | None:
+    return None if listing is None else next((one for one in listing.copies if one.id == copy), None)
+
+
+def is_mine(copy: CopyReport, endpoint: Endpoint) -> bool:
+    """Whether a backup belongs to the data set of the endpoint: it contains what the endpoint names."""
+    asked = endpoint.settings.get("paths")
+    paths = set(asked) if isinstance(asked, tuple) else {asked} if isinstance(asked, str) else set()
+    return not paths or not copy.paths or not paths.isdisjoint(copy.paths)
+
+
+def source_of(copy: CopyReport) -> str:
+    return " ".join(part for part in (copy.source, *copy.paths[:3]) if part) or "an unknown source"
+
+
+def seen_of(data_set: str, copy: str, listing: Listing, mine: list[CopyReport], now_ms: int) -> CopySeen:
+    good = [copy for copy in mine if not copy.failed]
+    good.sort(key=lambda copy: copy.taken_at)
+    last = good[-1] if good else None
+    # In the first backup, everything is new.
+    shares = [_share(copy.added, copy.bytes) for copy in good[1:]]
+    packings = [copy for copy in good if copy.added and copy.packed is not None]
+    return CopySeen(
+        data_set,
+        copy,
+        now_ms,
+        None if last is None else last.taken_at * 1_000,
+        None if last is None else last.bytes,
+        len(good),
+        min((copy.taken_at * 1_000 for copy in good), default=None),
+        listing.deletable,
+        listing.tool,
+        listing.version,
+        listing.repository,
+        shares[-1] if shares else None,
+        max((one for one in shares[:-1][-USUAL:] if one is not None), default=None),
+        _packing(packings[-1:] if packings and packings[-1] is last else []),
+        _packing([one for one in packings if one is not last][-USUAL:]),
+        listing.refused,
+        listing.deletable_why,
+    )
+
+
+def _share(part: int | None, whole: int | None) -> int | None:
+    return None if part is None or not whole else min(part, whole) * WHOLE // whole
+
+
+def _packing(copies: list[CopyReport]) -> int | None:
+    """Ratio to which new data in these was compressed; None if there was too little."""
+    added, packed = (sum(getattr(one, name) for one in copies) for name in ("added", "packed"))
+    return packed * WHOLE // added if added >= TELLING_BYTES else None
+
+
+def newest_id(copies: list[CopyReport]) -> str:
+    last = max((copy for copy in copies if not copy.failed), key=lambda copy: copy.taken_at, default=None)
+    return "" if last is None else last.id
