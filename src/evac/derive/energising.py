@@ -97,6 +97,19 @@ def dark_feeds(top: Topology, lost: Loss) -> list[int]:
     return found
 
 
+def on_without_boots(
+    top: Topology, lost: Loss, seen_on: BoolColumn, scenario: Scenario, energy: Energy
+) -> BoolColumn:
+    """(V,) servers that are on although no plan boots them, some of them only once their rack has power.
+
+    seen_on: servers of the restored domain that were seen on.
+    """
+    on = np.isin(top.estate.fleet.state, (SERVING, SPARE))
+    if scenario.kind != "failback":
+        on = on & ~lost.servers
+    return np.asarray(on | energy.by_itself | seen_on, np.bool_)
+
+
 class _Energising:
     """Closes one feed after the other, and tracks what is then on."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from evac.derive.boots import boot_kinds, feed_groups, left_off, that_occur, with_power, within_odds
 from evac.derive.domains import Loss, Topology, lost_now, may_run_at
-from evac.derive.energising import Energy, energise, still_dark
+from evac.derive.energising import Energy, energise, on_without_boots, still_dark
 from evac.derive.limits import LimitTable, PowerTable, power_table, unknown_loads
 from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, replicas_off, unknown_servers
 from evac.derive.tripping import load_of_budget
@@ -23,7 +23,6 @@ from evac.model.fleet import (
     DARK,
     ON_SERVER,
     SERVING,
-    SPARE,
     BoolColumn,
     IndexColumn,
     IntColumn,
@@ -439,13 +438,9 @@ def _unsure_power(
     energy: Energy,
 ) -> dict[int, str]:
     """Dark row -> path of the load without which it is unknown whether a budget can power its server."""
-    fleet = top.estate.fleet
     if not budgets.names or not bare.dark.any():
         return {}
-    on = np.isin(fleet.state, (SERVING, SPARE))
-    if scenario.kind != "failback":
-        on = on & ~lost.servers
-    on |= energy.by_itself | seen_on
+    on = on_without_boots(top, lost, seen_on, scenario, energy)
     dark = np.flatnonzero(bare.dark)
     number = unknown_loads(top, budgets, on, bare.chosen[dark]).first
     found = zip(dark.tolist(), number.tolist(), strict=True)
@@ -463,10 +458,7 @@ def _power(
 ) -> tuple[tuple[PowerBudget, ...], IndexColumn]:
     """Known budgets, the load of each without a boot, and the budgets of each bare row."""
     fleet = top.estate.fleet
-    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
-    if scenario.kind != "failback":
-        on = on & ~lost.servers
-    on |= (energy.by_itself | seen_on) & fleet.watts_known
+    on = on_without_boots(top, lost, seen_on, scenario, energy) & fleet.watts_known
     load = budgets.sums(budgets.of_servers(fleet.rack[on], fleet.site[on]), fleet.watts[on])
     table = tuple(
         PowerBudget(n, max(b, int(w)), int(w))
