@@ -66,11 +66,24 @@ users: [{name: u, user: {token: t, client-key-data: YQ==, client-certificate-dat
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 """
-_DEVICE: Final = {"name": "srv-1", "site": {"slug": "fra"}, "rack": {"name": "r1"}, "position": 4}
+_DEVICE: Final = {
+    "id": 1,
+    "name": "srv-1",
+    "site": {"slug": "fra"},
+    "rack": {"id": 2, "name": "r1"},
+    "position": 4,
+}
+_CIRCUIT: Final = {"id": 3, "power_panel": {"name": "A"}, "rack": {"id": 2}, "status": {"value": "active"}}
+_POWER_PORT: Final = {
+    "device": {"id": 1},
+    "maximum_draw": 800,
+    "connected_endpoints": [{"id": 3, "power_panel": {"name": "A"}}],
+}
+_NETBOX: Final = {"devices": [_DEVICE], "power_feeds": [_CIRCUIT], "power_ports": [_POWER_PORT]}
 _SAMPLES: Final = {
     ("backstage", "catalog.yaml"): _BACKSTAGE,
     ("compose", "compose.yaml"): _COMPOSE,
-    ("netbox", "netbox.json"): json.dumps({"devices": [_DEVICE]}),
+    ("netbox", "netbox.json"): json.dumps(_NETBOX),
     ("prometheus", "prometheus.json"): json.dumps({"cpu": _METRICS, "memory": _METRICS, "calls": _METRICS}),
     ("terraform", "terraform.json"): json.dumps({"values": {"root_module": {"resources": [_DATABASE]}}}),
     ("recipe", "estate.yaml"): _RECIPE,

@@ -47,6 +47,20 @@ PEAKS = {
 }
 
 
+POWER: dict[str, list[dict[str, Any]]] = {
+    "/api/dcim/power-feeds/": [
+        {
+            "id": 1,
+            "url": "http://127.0.0.1/api/dcim/power-feeds/1/",
+            "power_panel": {"id": 1, "name": "A", "comments": "code of the door: 1234"},
+            "rack": {"id": 3, "name": "R3"},
+            "status": {"value": "active"},
+        }
+    ],
+    "/api/dcim/power-ports/": [],
+}
+
+
 class Server(BaseHTTPRequestHandler):
     """Answers as Prometheus and NetBox do."""
 
@@ -62,6 +76,8 @@ class Server(BaseHTTPRequestHandler):
     """Whether locations are given."""
     machines_status: ClassVar[int] = 200
     """Whether virtual machines are given."""
+    power_status: ClassVar[int] = 200
+    """Whether power feeds and power ports are given."""
     ended: ClassVar[threading.Event] = threading.Event()
 
     def do_GET(self) -> None:
@@ -97,6 +113,10 @@ class Server(BaseHTTPRequestHandler):
             ]
             around = {"id": 9, "slug": "house", "site": {"slug": "fra"}, "parent": None}
             self._send(200, {"next": None, "results": [*found, around]})
+        elif url.path in POWER and Server.power_status != 200:
+            self._send(Server.power_status, {})
+        elif url.path in POWER:
+            self._send(200, {"next": None, "results": POWER[url.path]})
         else:
             first, count = int(query.get("offset", ["0"])[0]), min(int(query["limit"][0]), Server.page_most)
             numbers = range(first, min(first + count, 450))
@@ -105,6 +125,7 @@ class Server(BaseHTTPRequestHandler):
                 "custom_fields": {"cpu_cores": 8, "notes": "root password: 1234"},
             }
             results = [{"id": n, "name": f"srv-{n}", "location": {"id": 1 + n % 2}, **more} for n in numbers]
+            results = [{**one, "rack": {"id": 3, "name": "R3"}} if one["id"] == 0 else one for one in results]
             self._send(200, {"next": "x" if first + count < 450 else None, "results": results})
 
     def _odd(self, how: str) -> None:
@@ -149,7 +170,7 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     Server.status, Server.busy, Server.seen, Server.rules = 0, 0, [], []
-    Server.odd, Server.page_most, Server.machines_status = "", 1_000, 200
+    Server.odd, Server.page_most, Server.machines_status, Server.power_status = "", 1_000, 200, 200
     Server.locations_status = 200
     Server.ended.clear()
     running = ThreadingHTTPServer(("127.0.0.1", 0), Server)
@@ -219,7 +240,8 @@ def test_netbox_is_read_page_by_page(server: str, tmp_path: Path, status: int, s
     assert [(one.id, one.replicas) for one in estate.services] == [("shop", 1)] * (not said)
     assert [(group.id, len(group.members)) for group in estate.groups] == [("fra.house", 2)]
     assert estate.fleet.capacity[:, 0].tolist() == [8_000] * 450
-    assert len(Server.seen) == 6 + (not said)
+    assert len(Server.seen) == 10 + (not said)
+    assert [(rack.id, rack.feeds) for rack in estate.racks] == [("fra/room-1/R3", ("fra/A",))]
     assert ("did not let this token read virtual machines" in done.output) == said
 
 
@@ -233,6 +255,17 @@ def test_locations_that_a_token_may_not_read_are_reported(
     assert done.exit_code == 0, done.output
     assert load(tmp_path / "estate").groups == ()
     assert ("did not let this token read locations" in done.output) == said
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, True), (404, False)])
+def test_power_that_a_token_may_not_read_is_reported(
+    server: str, tmp_path: Path, status: int, said: bool
+) -> None:
+    Server.power_status = status
+    done = CliRunner().invoke(cli, ["import", "netbox", server, "-o", str(tmp_path / "estate")])
+    assert done.exit_code == 0, done.output
+    assert load(tmp_path / "estate").feeds == ()
+    assert ("did not let this token read power feeds" in done.output) == said
 
 
 @pytest.mark.parametrize("most", [1, 7, 50, 1_000])

@@ -300,6 +300,12 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("import-name-changed", _IMPORTS, "A name in the source was changed so that it can be used as an ID."),
     (
+        "import-feed-missing",
+        _IMPORTS,
+        "A server has power from fewer feeds than its rack. The rack counts as lost with the feeds that all "
+        "its servers share.",
+    ),
+    (
         "import-node-unavailable",
         _IMPORTS,
         "A node of a cluster takes no pods. Its pool does not count its capacity.",

@@ -26,7 +26,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.csv import bare
 from evac.estate.importers.host_words import NAMES, STATES
-from evac.estate.importers.hosts import Host, add_hosts, class_of, host_examples
+from evac.estate.importers.hosts import Host, add_hosts, host_examples, id_of_text
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
 from evac.estate.importers.source_files import (
@@ -131,7 +131,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         hint = "set the value for the host or its group, or import the folder of the playbooks that set it"
         problems.add("import-word-unknown", message, stated[0], hint)
     for text, place in sorted(odd.models.items()):
-        message = f"{shown(text)} is taken as the class {shown(class_of(text))}"
+        message = f"{shown(text)} is taken as the class {shown(id_of_text(text))}"
         problems.add("import-name-changed", message, place, "use that name for the class in the overlay")
     around = groups.around_places()
     for group, node in groups.nodes.items():
@@ -520,7 +520,7 @@ def _fact(meaning: str, unit: str, text: str, node: Node, problems: Problems) ->
         except QuantityError as error:
             problems.add("import-word-unknown", error.message, node.place, error.hint)
             return None
-    name = class_of(text) if meaning == "class" else "-".join(text.split())
+    name = id_of_text(text) if meaning == "class" else "-".join(text.split())
     if is_id(name, node.place, Problems()) and ("/" not in name or meaning == "rack"):
         return name
     message = f"{shown(text)} is not a valid {meaning} name; it stays unknown"

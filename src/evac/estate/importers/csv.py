@@ -22,7 +22,7 @@ from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.host_words import NAMES, STATE_WORDS, STATES
-from evac.estate.importers.hosts import Host, add_hosts, class_of, host_examples
+from evac.estate.importers.hosts import Host, add_hosts, host_examples, id_of_text
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_text
 from evac.model.records import dataclass
@@ -447,7 +447,7 @@ def plain_number(text: str, decimal_sign: str | None) -> str | None:
 
 def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     """A name as an id: blanks become dashes, and a name's first spelling counts."""
-    name = class_of(text) if meaning == "class" else "-".join(text.split())
+    name = id_of_text(text) if meaning == "class" else "-".join(text.split())
     if len(name) > ID_MAX or not ID.fullmatch(name) or ("/" in name and meaning not in ("rack", "hall")):
         rest = "is left out" if meaning == "services" else "stays unknown"
         reading.note(

@@ -70,11 +70,11 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[st
     return pools
 
 
-def class_of(model: str) -> str:
-    """The name of a hardware model as an id: brackets, commas and other characters that ids cannot have
-    become dashes. Empty if nothing is left.
+def id_of_text(text: str) -> str:
+    """What people call a hardware model or a power panel, as an id: brackets, commas and other characters
+    that ids cannot have become dashes. Empty if nothing is left.
     """
-    name = "-".join(model.split())
+    name = "-".join(text.split())
     if "/" not in name and len(name) <= ID_MAX and ID.fullmatch(name):
         return name
     return _NOT_IN_IDS.sub("-", name).strip("_.:@-")[:ID_MAX]

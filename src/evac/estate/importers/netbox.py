@@ -1,9 +1,9 @@
 """Maps NetBox data to an estate: devices become servers in their racks and locations.
 
 The source is the JSON of its API: the answer of `/api/dcim/devices/`, or a folder or mapping of several
-(`devices`, `virtual_machines`, `locations`). A location is a hall; those around several are groups of halls.
-Devices that share a name, which NetBox allows at several sites, are renamed by site. A role becomes a service
-unless it concerns the network or hosts of others.
+(`devices`, `virtual_machines`, `locations`, `power_feeds`, `power_ports`). A location is a hall; those around
+several are groups of halls. Devices that share a name, which NetBox allows at several sites, are renamed by
+site. A role becomes a service unless it concerns the network or hosts of others.
 
 A virtual machine is a replica of its role on its device, else in the pool of its cluster, so that no capacity
 counts twice. If the source has neither, the virtual machine is a server itself.
@@ -21,9 +21,10 @@ from typing import Any, Final
 from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
+from evac.estate.importers import netbox_power as power
 from evac.estate.importers.csv import amount, bare, understand
 from evac.estate.importers.host_words import STATES
-from evac.estate.importers.hosts import AMOUNTS, Host, add_hosts, class_of, host_examples
+from evac.estate.importers.hosts import AMOUNTS, Host, add_hosts, host_examples, id_of_text
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, is_large, read_pruned
 from evac.estate.importers.source_files import at, entries, is_id, items_in, read_values, word
@@ -44,11 +45,13 @@ _MACHINE_URL: Final = re.compile(r"/(?:devices|virtual-machines)/[0-9a-f-]+/?$",
 """Their ids are numbers, or UUIDs in Nautobot."""
 _POSITION: Final = re.compile(r"(\d{1,3})(?:\.0)?", re.ASCII)
 _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
-_LISTS: Final = ("results", "devices", "virtual_machines", "virtual-machines", "locations")
+_LISTS: Final = ("results", "devices", "virtual_machines", "virtual-machines", "locations", *power.KEYS)
 LOCATIONS_REFUSED: Final = "locations_refused"
 """Set in a dump if the server did not let evac read locations."""
 REFUSED: Final = "virtual_machines_refused"
 """Set in a dump if the server did not let evac read virtual machines."""
+POWER_REFUSED: Final = "power_refused"
+"""Set in a dump if the server did not let evac read power feeds or power ports."""
 PRUNED_FROM_BYTES: Final = PARTS_FROM_BYTES
 _OF_OBJECT: Final = (
     "id",
@@ -71,8 +74,11 @@ _OF_OBJECT: Final = (
     "parent",
     "slug",
     "u_height",
+    "power_panel",
+    "maximum_draw",
 )
 _OF_REFERENCE: Final = ("id", "slug", "name", "value", "model", "address", "parent")
+_OF_END: Final = ("id", "url", "device", "power_panel")
 _DEPTH_MAX: Final = 20
 """Most locations one above the other."""
 
@@ -97,8 +103,8 @@ class _Dump:
     left_out: Counter[str] = field(default_factory=Counter)
     unitless: set[str] = field(default_factory=set)
     """Custom fields that were reported because they state no unit."""
-    models: set[str] = field(default_factory=set)
-    """Hardware models whose classes have other names."""
+    renamed: set[str] = field(default_factory=set)
+    """Hardware models and power panels that have other names here."""
 
 
 def looks_like(name: str, head: str) -> Sign | None:
@@ -116,7 +122,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         tree = _tree(path, problems)
         if tree is not None:
             roots.append(tree)
-            if source.is_dir() and not any(_devices(tree)) and not any(map(_is_location, _items(tree))):
+            if source.is_dir() and not any(_devices(tree)) and not any(map(_is_of_use, _items(tree))):
                 message = f"{path.name} has no devices and no virtual machines: evac does not use it"
                 problems.add("import-ignored", message, Place(path.name))
     found = [item for root in roots for item in _devices(root)]
@@ -135,6 +141,10 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         message = "NetBox did not let this token read virtual machines; they are left out"
         hint = "give the token the permission to view virtual machines, then import again"
         problems.add("import-skipped", message, Place(source.name), hint)
+    if any(word(root, POWER_REFUSED) == "true" for root in roots):
+        message = "NetBox did not let this token read power feeds and power ports: feeds of racks are unknown"
+        hint = "give the token the permission to view power feeds and power ports, then import again"
+        problems.add("import-skipped", message, Place(source.name), hint)
     _check_pages(roots, problems)
     locations = _locations(roots, [item for item, _ in found])
     dump = _Dump(problems, options, _hall_names(locations))
@@ -144,6 +154,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         made = _add_host(device, dump)
         if made is not None and (number := word(device, "id")):
             by_id[number] = made
+    _add_feeds(roots, [item for item, is_virtual in found if not is_virtual], by_id, dump)
     clusters: dict[str, set[str]] = {}
     for host in hosts.values():
         if {"pool", "site"} <= host.facts.keys():
@@ -171,7 +182,7 @@ def _check_pages(roots: list[Node], problems: Problems) -> None:
     stated: dict[str, int] = {}
     last: dict[str, Node] = {}
     for response, key, items in (one for root in roots for one in _responses(root)):
-        if items and (_is_location(items[0]) or not _is_other(items[0])):
+        if items and (_is_of_use(items[0]) or not _is_other(items[0])):
             kind = _kind_of(key, items[0])
         elif key != "results":
             kind = key
@@ -203,6 +214,8 @@ def _kind_of(key: str, item: Node) -> str:
         return path or key
     if _is_location(item):
         return "locations"
+    if found := power.kind_of_power(item):
+        return found
     return "devices" if "device_type" in item.fields else "virtual machines"
 
 
@@ -221,17 +234,27 @@ def pruned(item: Any) -> Any:
         return None
     kept: dict[str, Any] = {}
     for name in _OF_OBJECT:
-        value = item.get(name)
-        if isinstance(value, dict):
-            value = {key: value[key] for key in _OF_REFERENCE if key in value}
         if name in item:
-            kept[name] = value
+            kept[name] = _reference(item[name])
     own = item.get("custom_fields")
     if isinstance(own, dict):
         kept["custom_fields"] = {
             key: value for key, value in own.items() if (known := understand(key)) and known[0] in AMOUNTS
         }
+    for name in power.ENDPOINTS:
+        ends = item.get(name)
+        if isinstance(ends, list | dict):
+            ends = ends if isinstance(ends, list) else [ends]
+            kept[name] = [
+                {key: _reference(end[key]) for key in _OF_END if key in end}
+                for end in ends
+                if isinstance(end, dict)
+            ]
     return kept
+
+
+def _reference(value: Any) -> Any:
+    return {key: value[key] for key in _OF_REFERENCE if key in value} if isinstance(value, dict) else value
 
 
 def _add_host(device: Node, dump: _Dump) -> str | None:
@@ -256,6 +279,39 @@ def _add_host(device: Node, dump: _Dump) -> str | None:
     )
     dump.hosts[made] = Host(facts, {role} if is_service else set())
     return made
+
+
+def _add_feeds(roots: list[Node], devices: list[Node], by_id: Mapping[str, str], dump: _Dump) -> None:
+    """Adds the feeds of their racks to servers. A panel that has the name of a hall or rack gets another."""
+    hosts = dump.hosts
+    taken = {host.facts[key] for host in hosts.values() for key in ("hall", "rack") if key in host.facts}
+    racks: dict[str, power.Wired] = {}
+    for device in devices:
+        number, rack = word(device, "id") or "", word(device, "rack", "id")
+        made = by_id.get(number, "")
+        in_use = made and hosts[made].facts.get("state", "serving") == "serving"
+        if number and rack:
+            name = word(device, "rack", "name") or rack
+            racks[number] = power.Wired(rack, name, made if in_use else "", device.place)
+
+    def name_of(text: str, circuit: Node) -> str:
+        name = id_of_text(text)
+        if not name:
+            message = f"{shown(text)} is not a valid name of a power panel; its feed is left out"
+            dump.problems.add("import-name", message, circuit.place, "letters, digits and . _ - : @")
+        elif name != "-".join(text.split()) and text not in dump.renamed:
+            dump.renamed.add(text)
+            message = f"{shown(text)} is taken as the feed {shown(name)}"
+            hint = "use that name for the feed in the overlay"
+            dump.problems.add("import-name-changed", message, circuit.place, hint)
+        return f"panel-{name}" if name in taken else name
+
+    items = [item for root in roots for item in _items(root) if power.kind_of_power(item)]
+    feeds = power.feeds_of_racks(items, racks, name_of, dump.left_out, dump.problems)
+    for number, made in by_id.items():
+        found = feeds.get(racks[number].rack) if number in racks else None
+        if found and "rack" in hosts[made].facts:
+            hosts[made].facts["feed"] = "+".join(found)
 
 
 def _locations(roots: list[Node], devices: list[Node]) -> dict[str, _Location]:
@@ -390,7 +446,7 @@ def _items(root: Node) -> Iterator[Node]:
 def _devices(root: Node) -> Iterator[tuple[Node, bool]]:
     """Devices and virtual machines, and whether each is the latter."""
     for key, items in _lists(root):
-        for item in items if key != "locations" else ():
+        for item in items if key != "locations" and key not in power.KEYS else ():
             if item.kind == MAP and not _is_other(item):
                 is_like_one = "vcpus" in item.fields and "device_type" not in item.fields
                 yield item, key.startswith("virtual") or (is_like_one and key != "devices")
@@ -405,11 +461,18 @@ def _is_location(item: Node) -> bool:
     return is_one and word(item, "id") is not None
 
 
+def _is_of_use(item: Node) -> bool:
+    """Whether an object is no machine, but says more of machines."""
+    return _is_location(item) or power.kind_of_power(item) != ""
+
+
 def _is_other(item: Node) -> bool:
     """Whether an object is of another kind, such as a site or a rack: its address says so, or its fields."""
     url = word(item, "url") or ""
     if "/api/" in url:
         return _MACHINE_URL.search(url) is None
+    if power.kind_of_power(item):
+        return True
     return "device_type" not in item.fields and not {"slug", "u_height"}.isdisjoint(item.fields)
 
 
@@ -449,9 +512,9 @@ def _facts(device: Node, dump: _Dump) -> dict[str, str]:
         "pool": word(device, "cluster", "name"),
     }
     model = stated["class"] or ""
-    stated["class"] = made = class_of(model) or model
-    if made != model and model not in dump.models:
-        dump.models.add(model)
+    stated["class"] = made = id_of_text(model) or model
+    if made != model and model not in dump.renamed:
+        dump.renamed.add(model)
         message = f"{shown(model)} is taken as the class {shown(made)}"
         hint = "use that name for the class in the overlay"
         problems.add("import-name-changed", message, device.place, hint)

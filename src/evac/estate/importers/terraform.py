@@ -16,7 +16,7 @@ from evac.estate.format.document import MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.csv import bare
 from evac.estate.importers.host_words import STATES
-from evac.estate.importers.hosts import Host, add_hosts, class_of
+from evac.estate.importers.hosts import Host, add_hosts, id_of_text
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
 from evac.estate.importers.services import service_examples
@@ -332,7 +332,7 @@ def _add_machine(
     else:
         message = f"{shown(resource.address)} has no zone; it is left out"
         problems.add("import-host-nowhere", message, resource.node.place, "set its site with --site")
-    size = class_of(_first(resource.values, kind.kinds).rpartition("/")[2])
+    size = id_of_text(_first(resource.values, kind.kinds).rpartition("/")[2])
     if size:
         facts["class"] = size
     stated = _first(resource.values, ("instance_state", "current_status", "power_state", "status"))

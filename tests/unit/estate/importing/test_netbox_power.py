@@ -1,0 +1,249 @@
+"""Feeds of racks from NetBox's power feeds and power ports, in the shape of its API."""
+
+import itertools
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.estate import load
+from evac.estate.format.problems import Problems
+from evac.estate.importers import SourceError, import_estate, netbox
+from evac.estate.importers.imported import ImportResult, Options
+from evac.estate.importers.running import read_source
+from evac.model.estate import Estate
+
+API = "https://netbox.example/api/dcim"
+
+
+def reference(path: str, number: int, name: str, **more: Any) -> dict[str, Any]:
+    return {"id": number, "url": f"{API}/{path}/{number}/", "display": name, "name": name, **more}
+
+
+def device(number: int, name: str, rack: int, role: str = "web", **more: Any) -> dict[str, Any]:
+    return {
+        **reference("devices", number, name),
+        "device_type": {**reference("device-types", 1, "R650"), "slug": "r650"},
+        "role": {**reference("device-roles", 1, role), "slug": role},
+        "site": {**reference("sites", 1, "Frankfurt"), "slug": "fra"},
+        "rack": reference("racks", rack, f"R{rack}"),
+        "position": 1.0 * number if role != "pdu" else None,
+        "status": {"value": "active", "label": "Active"},
+        **more,
+    }
+
+
+def feed(number: int, panel: str, rack: int | None, *ends: int, status: str = "active") -> dict[str, Any]:
+    """A power feed of a rack, with a cable to the inlets of these power strips."""
+    found = [
+        reference("power-ports", 100 + strip, "Inlet", device=reference("devices", strip, f"pdu{strip}"))
+        for strip in ends
+    ]
+    return {
+        **reference("power-feeds", number, f"{panel}/{number}"),
+        "power_panel": {**reference("power-panels", 1, panel), "powerfeed_count": 2},
+        "rack": None if rack is None else reference("racks", rack, f"R{rack}"),
+        "status": {"value": status, "label": status.title()},
+        "type": {"value": "primary", "label": "Primary"},
+        "supply": {"value": "ac", "label": "AC"},
+        "phase": {"value": "single-phase", "label": "Single-phase"},
+        "voltage": 230,
+        "amperage": 32,
+        "max_utilization": 80,
+        "mark_connected": False,
+        "cable": {"id": number, "url": f"{API}/cables/{number}/"} if found else None,
+        "connected_endpoints": found or None,
+        "connected_endpoints_type": "dcim.powerport" if found else None,
+        "connected_endpoints_reachable": bool(found),
+    }
+
+
+def port(number: int, owner: int, strip: int | None = None, circuit: int | None = None) -> dict[str, Any]:
+    """A power port of a device: to an outlet of a strip, to a circuit, or without a cable."""
+    ends = []
+    if strip is not None:
+        on = reference("devices", strip, f"pdu{strip}")
+        ends = [reference("power-outlets", 500 + number, f"Outlet {number}", device=on)]
+    elif circuit is not None:
+        ends = [{**reference("power-feeds", circuit, "A"), "power_panel": reference("power-panels", 1, "A")}]
+    return {
+        **reference("power-ports", number, f"PSU{number}", device=reference("devices", owner, f"d{owner}")),
+        "type": {"value": "iec-60320-c14", "label": "C14"},
+        "maximum_draw": 800,
+        "allocated_draw": 400,
+        "connected_endpoints": ends or None,
+        "connected_endpoints_type": "dcim.poweroutlet" if strip is not None else None,
+    }
+
+
+def written(folder: Path, **lists: list[dict[str, Any]]) -> Path:
+    """A folder with the responses of NetBox."""
+    folder.mkdir()
+    for name, results in lists.items():
+        body = {"count": len(results), "next": None, "previous": None, "results": results}
+        (folder / f"{name}.json").write_text(json.dumps(body))
+    return folder
+
+
+def imported(tmp_path: Path, **lists: list[dict[str, Any]]) -> tuple[Estate, ImportResult]:
+    result = import_estate("netbox", written(tmp_path / "netbox", **lists), tmp_path / "estate")
+    return load(tmp_path / "estate"), result
+
+
+def feeds(estate: Estate) -> dict[str, list[str]]:
+    return {rack.id: sorted(rack.feeds) for rack in estate.racks}
+
+
+HOUSE: dict[str, list[dict[str, Any]]] = {
+    "devices": [
+        *(device(10 + n, f"web-{n}", 1 + n // 2) for n in range(4)),
+        *(device(20 + n, f"pdu{20 + n}", 1 + n // 2, "pdu") for n in range(4)),
+    ],
+    "power-feeds": [
+        feed(1, "Panel A (UPS 1)", 1, 20),
+        feed(2, "Panel B", 1, 21),
+        feed(3, "Panel A (UPS 1)", 2),
+        feed(4, "Panel B", None, 23),
+    ],
+    "power-ports": [
+        *(port(30 + n, 20 + n, circuit=1 + n) for n in (0, 1)),
+        *(port(40 + n, 10 + n // 2, strip=20 + n % 2) for n in range(4)),
+        port(50, 12),
+    ],
+}
+
+
+@pytest.mark.parametrize("limit", [0, netbox.PRUNED_FROM_BYTES], ids=["in parts", "whole"])
+def test_a_panel_is_a_feed_of_the_racks_that_its_circuits_lead_to(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netbox, "PRUNED_FROM_BYTES", limit)
+    estate, result = imported(tmp_path, **HOUSE)
+    assert [one.id for one in estate.feeds] == ["fra/Panel-A-UPS-1", "fra/Panel-B"]
+    both = ["fra/Panel-A-UPS-1", "fra/Panel-B"]
+    assert feeds(estate) == {"fra/R1": both, "fra/R2": both}, "circuit 4 leads to R2 by its strip"
+    assert [one.code for one in result.diagnostics] == ["import-name-changed"]
+    assert not result.partial
+
+
+def test_a_circuit_that_is_not_active_gives_a_rack_no_feed(tmp_path: Path) -> None:
+    circuits = [
+        feed(1, "A", 1),
+        *(feed(n, f"B{n}", 1, status=s) for n, s in enumerate(("failed", "offline"), 2)),
+    ]
+    circuits += [feed(4, "C", 1, status="planned"), feed(5, "D", 1, status="melting"), feed(6, "E", None)]
+    estate, result = imported(tmp_path, devices=HOUSE["devices"], power=circuits)
+    assert feeds(estate) == {"fra/R1": ["fra/A"], "fra/R2": []}
+    assert {one.what: one.count for one in result.unknown if "power feeds" in one.what} == {
+        "power feeds that are not active; left out": 3,
+        "power feeds without a rack; left out": 1,
+    }
+    (problem,) = [one for one in result.diagnostics if one.code == "import-word-unknown"]
+    assert "'melting'" in problem.message
+    assert result.partial
+
+
+def test_a_rack_is_lost_with_the_feed_that_its_servers_with_one_power_supply_have(tmp_path: Path) -> None:
+    house = {**HOUSE, "power-ports": [*HOUSE["power-ports"], port(60, 13, strip=22), port(61, 12, strip=23)]}
+    house["power-feeds"] = [*HOUSE["power-feeds"][:2], feed(3, "Panel A", 2, 22), feed(4, "Panel B", 2, 23)]
+    estate, result = imported(tmp_path, **{**house, "power-ports": house["power-ports"][:-1]})
+    assert feeds(estate)["fra/R2"] == ["fra/Panel-A"]
+    (problem,) = [one for one in result.diagnostics if one.code == "import-feed-missing"]
+    assert "web-3 in rack 'R2' has power from fewer feeds" in problem.message
+    assert "lost with Panel-A" in problem.message
+    assert not result.partial
+    assert feeds(estate)["fra/R1"] == ["fra/Panel-A-UPS-1", "fra/Panel-B"]
+    # With another one on the other feed, no loss of one feed says what is lost in the rack.
+    result = import_estate("netbox", written(tmp_path / "second", **house), tmp_path / "other")
+    assert feeds(load(tmp_path / "other"))["fra/R2"] == []
+    (problem,) = [one for one in result.diagnostics if one.code == "import-skipped"]
+    assert "no feed powers all servers in rack 'R2' (web-2, web-3 have fewer)" in problem.message
+    assert result.partial
+
+
+def test_servers_that_are_not_in_use_and_cables_that_lead_nowhere_say_nothing(tmp_path: Path) -> None:
+    devices = [
+        device(10, "web-0", 1),
+        device(11, "web-1", 1, status={"value": "planned"}),
+        device(12, "w", 1),
+    ]
+    devices += [device(20, "pdu20", 1, "pdu"), device(21, "pdu21", 1, "pdu"), device(22, "pdu22", 1, "pdu")]
+    circuits = [feed(1, "A", 1, 20), feed(2, "B", 1, 21)]
+    ports = [port(30, 10, strip=20), port(31, 10, strip=21), port(32, 11, strip=20)]
+    ports += [port(33, 12, strip=20), port(34, 12, strip=22), port(35, 22, strip=22)]
+    estate, result = imported(tmp_path, devices=devices, feeds=circuits, ports=ports)
+    assert feeds(estate) == {"fra/R1": ["fra/A", "fra/B"]}
+    assert not result.diagnostics
+
+
+def test_a_panel_with_the_name_of_a_rack_is_another_thing(tmp_path: Path) -> None:
+    estate, _ = imported(tmp_path, devices=HOUSE["devices"], feeds=[feed(1, "R1", 1), feed(2, "(!)", 1)])
+    assert feeds(estate)["fra/R1"] == ["fra/panel-R1"]
+
+
+def test_more_feeds_than_a_rack_can_have_stay_unknown(tmp_path: Path) -> None:
+    circuits = [feed(n, f"P{n}", 1) for n in range(1, 66)]
+    estate, result = imported(tmp_path, devices=HOUSE["devices"], feeds=circuits)
+    assert feeds(estate)["fra/R1"] == []
+    assert result.partial
+
+
+def test_a_page_of_power_feeds_that_is_missing_refuses_the_source(tmp_path: Path) -> None:
+    folder = written(tmp_path / "netbox", **HOUSE)
+    page = {"count": 9, "next": f"{API}/power-feeds/?offset=4", "results": HOUSE["power-feeds"]}
+    (folder / "power-feeds.json").write_text(json.dumps(page))
+    with pytest.raises(SourceError) as caught:
+        import_estate("netbox", folder, tmp_path / "estate")
+    assert [one.code for one in caught.value.diagnostics if one.severity == "error"] == ["import-truncated"]
+
+
+def test_a_token_that_may_not_read_power_feeds_is_reported(tmp_path: Path) -> None:
+    body = {"devices": HOUSE["devices"], netbox.POWER_REFUSED: True}
+    (tmp_path / "netbox.json").write_text(json.dumps(body))
+    result = import_estate("netbox", tmp_path / "netbox.json", tmp_path / "estate")
+    (problem,) = [one for one in result.diagnostics if one.code == "import-skipped"]
+    assert "feeds of racks are unknown" in problem.message
+    assert result.partial
+
+
+def powered(ports: dict[int, list[int]], circuits: dict[int, str], lost: set[str]) -> set[int]:
+    """Servers (below 100) with power when these panels are lost; strips are 100 and more."""
+
+    def has(one: int) -> bool:
+        return circuits[one] not in lost if one in circuits else any(map(has, ports.get(one, [])))
+
+    return {one for one in ports if one < 100 and has(one)}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_server_is_without_power_while_its_rack_counts_as_powered(seed: int, tmp_path: Path) -> None:
+    """Random wiring: two racks, strips behind strips, servers with one to three power supplies."""
+    chance = random.Random(seed)
+    circuits = {200 + n: chance.choice("ABC") for n in range(chance.randrange(1, 6))}
+    wires: dict[int, list[int]] = {}
+    for n in range(chance.randrange(1, 6)):
+        choices = [*circuits, *(one for one in wires if one >= 100)]
+        wires[100 + n] = chance.choices(choices, k=chance.choice((1, 1, 2)))
+    strips = list(wires)
+    for n in range(1, chance.randrange(2, 8)):
+        wires[n] = chance.choices([*strips, *circuits], k=chance.randrange(1, 4))
+    rack_of = {n: chance.choice((1, 2)) for n in wires}
+    devices = [device(n, f"d{n}", rack_of[n], "web" if n < 100 else "pdu") for n in wires]
+    feeds_of = [feed(n, panel, chance.choice((None, 1, 2))) for n, panel in circuits.items()]
+    ports = []
+    for owner, ends in wires.items():
+        for end in ends:
+            made = {"circuit": end} if end in circuits else {"strip": end}
+            ports.append(port(1_000 + len(ports), owner, **made))
+    folder = written(tmp_path / "netbox", devices=devices, feeds=feeds_of, ports=ports)
+    rows = read_source("netbox", folder, Problems(), Options()).tables["racks"]
+    known = {rack: set(filter(None, found.split("+"))) for rack, _, found in rows}
+    for size in range(1, 4):
+        for lost in itertools.combinations("ABC", size):
+            alive = powered(wires, circuits, set(lost))
+            for n in (one for one in wires if one < 100):
+                found = known[f"fra/R{rack_of[n]}"]
+                if found and not found <= {f"fra/{one}" for one in lost}:
+                    assert n in alive, (n, lost, found)
