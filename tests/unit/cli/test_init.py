@@ -220,3 +220,11 @@ def test_the_exit_code_says_that_what_was_imported_is_partial(
         err = capsys.readouterr().err
         assert ("hosts.csv:3:11: warning: 'lots' is not an amount of cpu" in err) is (name == "part")
         assert ("partial: what the source says in the places above" in err) is (name == "part")
+
+
+def test_a_table_that_a_spreadsheet_saved_in_its_own_encoding_is_found(tmp_path: Path) -> None:
+    (tmp_path / "hosts.csv").write_bytes("Gerätename;Standort\nw1;Köln\nw2;Düren\n".encode("cp1252"))
+    done = invoke(tmp_path, "--no-audit")
+    assert done.exit_code == 0, done.output
+    assert "read as Windows-1252" in done.output
+    assert [site.id for site in load(tmp_path / "estate").sites] == ["Düren", "Köln"]

@@ -327,6 +327,11 @@ _NOTES: Final[tuple[tuple[str, str, str], ...]] = (
         _IMPORTS,
         "Two sources in a recipe may use different names for one service or store. They count as two.",
     ),
+    (
+        "import-encoding",
+        _IMPORTS,
+        "A table is not UTF-8 text. It was read in the encoding that is named.",
+    ),
     ("import-ignored", _IMPORTS, "Part of the source is of no use to evac and was not read."),
 )
 

@@ -72,6 +72,11 @@ _PLAIN_NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 _SECTION: Final = re.compile(r"^\[[A-Za-z_][\w.-]*(?::children|:vars)?\]\s*$", re.MULTILINE)
 _HEAD: Final = 64 * 1024
 _REFERENCE: Final = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", re.ASCII)
+_BLANK_IN_JSON: Final = r"(?:\s|\\[nrt])*"
+_REFERENCE_IN_JSON: Final = re.compile(
+    rf"\{{\{{{_BLANK_IN_JSON}([A-Za-z_]\w*?){_BLANK_IN_JSON}\}}\}}", re.ASCII
+)
+"""The same in the text of a JSON file, where the end of a line is two characters."""
 _IN_TEMPLATE: Final = re.compile(r"\{[{%]")
 _PATTERN: Final = re.compile(r"[\w.@-]+(?:[,:][\w.@-]+)*", re.ASCII)
 _ROUNDS_MAX: Final = 8
@@ -194,7 +199,7 @@ def _referred_to(source: Path) -> frozenset[str]:
     with file, suppress(UnicodeDecodeError):
         end = ""
         while text := file.read(_WINDOW):
-            found.update(match[1] for match in _REFERENCE.finditer(end + text))
+            found.update(match[1] for match in _REFERENCE_IN_JSON.finditer(end + text))
             end = text[-_TEXT_MAX:]
     return frozenset(found)
 

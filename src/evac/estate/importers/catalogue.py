@@ -19,7 +19,7 @@ from evac.estate.importers.containers import engine_of_image
 from evac.estate.importers.csv import HOST_COLUMNS, bare
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.services import Catalogue, Need, fill_in, service_examples
-from evac.estate.importers.source_files import entries, header_of, read_cells, read_text, read_values
+from evac.estate.importers.source_files import entries, header_of, read_cells, read_table, read_values
 from evac.model.diagnostic import Place
 
 _BYTES_MAX: Final = 32 * 2**20
@@ -88,7 +88,7 @@ def _meaning(name: str) -> str | None:
 
 
 def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
-    text = read_text(source, source, _BYTES_MAX, problems)
+    text = read_table(source, source, _BYTES_MAX, problems)
     table = None if text is None else read_cells(text, source.name, problems, all_rows=True)
     if table is None:
         return

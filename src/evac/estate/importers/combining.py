@@ -6,13 +6,13 @@ reported with both. A service in several clusters is one service with its replic
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import field, replace
 from typing import Final, TypeAlias
 
 from evac.estate.format.problems import Problems
-from evac.estate.importers.csv import bare
 from evac.estate.importers.imported import (
     TABLE_COLUMNS,
     Entry,
@@ -30,6 +30,8 @@ _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"}
 _VOWELS: Final = frozenset("aeiou")
 _INTERNAL: Final = (".internal", ".corp", ".local", ".lan")
 """Ends of addresses inside a company: such an address may be a server that is listed without its domain."""
+_BETWEEN: Final = re.compile(r"(?<!\d)[._-]+|[._-]+(?!\d)")
+"""Signs that two spellings of a name may differ in. Those between digits count: `db1-1` is not `db-11`."""
 _CODE_MAX: Final = 4
 """Letters of a name that can be a code for a longer one."""
 _SITE: Final = TABLE_COLUMNS["servers"].index("site")
@@ -429,7 +431,7 @@ def _hint_at_names(parts: list[SourcePart], problems: Problems) -> None:
         for section in ("services", "stores"):
             own = part.imported.sections.get(section, {})
             for name in sorted(own):
-                known, other = first.setdefault((section, bare(name)), (name, part))
+                known, other = first.setdefault((section, _BETWEEN.sub("", name).lower()), (name, part))
                 if known == name or known in own:
                     continue
                 message = f"{value_text(name)} in {part.name} may be {value_text(known)} in {other.name}"

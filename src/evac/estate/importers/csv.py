@@ -24,7 +24,7 @@ from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.host_words import NAMES, STATE_WORDS, STATES
 from evac.estate.importers.hosts import Host, add_hosts, host_examples, id_of_text
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
-from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_text
+from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_table
 from evac.model.records import dataclass
 
 _UNITS: Final = MappingProxyType(
@@ -213,7 +213,7 @@ def looks_like(name: str, head: str) -> Sign | None:
 def read(source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of a host list; problems are added."""
     imported = Imported()
-    text = read_text(source, source, SOURCE_BYTES_MAX, problems)
+    text = read_table(source, source, SOURCE_BYTES_MAX, problems)
     table = None if text is None else read_cells(text, source.name, problems)
     if table is None:
         return imported

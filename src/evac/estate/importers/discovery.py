@@ -14,6 +14,7 @@ from typing import Final
 
 from evac.estate.importers.imported import Sign
 from evac.estate.importers.running import IMPORTERS, KINDS
+from evac.estate.importers.source_files import western
 from evac.model.records import dataclass
 
 FILES_MAX: Final = 500
@@ -110,9 +111,11 @@ def _kind_of(path: Path) -> tuple[str, Sign] | None:
         return None
     try:
         with path.open("rb") as handle:
-            head = handle.read(_HEAD_BYTES).decode("utf-8-sig", "replace")
+            data = handle.read(_HEAD_BYTES)
     except OSError:
         return None
+    known = western(data[: data.rfind(b"\n")]) if path.name.endswith(_TABLES) else None
+    head = data.decode("utf-8-sig", "replace") if known is None else known[0]
     for kind in KINDS:
         looks_like = getattr(import_module(IMPORTERS[kind]), "looks_like", None)
         sign = looks_like(path.name, head) if looks_like is not None else None

@@ -7,6 +7,7 @@ Lines without quotes are split at once; only lines with quotes are read characte
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -315,6 +316,46 @@ def read_text(
         return None
     data = read_bytes(path, root, limit, lines_checked, problems)
     return None if data is None else decode(data, path.name, problems)
+
+
+def read_table(path: Path, root: Path, limit: int, problems: Problems) -> str | None:
+    """The text of a table, as `read_text`. Spreadsheets also save UTF-16, which begins with a mark, and the
+    encoding of western Windows: such a text is read, with a note.
+    """
+    if not os.path.lexists(path):
+        return read_text(path, root, limit, problems)
+    data = read_bytes(path, root, limit, True, problems)
+    known = None if data is None else western(data)
+    if data is None or known is None:
+        return None if data is None else decode(data, path.name, problems)
+    text, encoding = known
+    first = next((n for n, line in enumerate(text.split("\n"), 1) if not line.isascii()), 1)
+    message = f"this is not UTF-8 text; it is read as {encoding}"
+    hint = "if names in the estate look wrong, save the table again, as CSV UTF-8"
+    problems.add("import-encoding", message, Place(path.name, first, 1), hint)
+    return text
+
+
+def western(data: bytes) -> tuple[str, str] | None:
+    """The text of bytes that are not UTF-8, and its encoding, if they are UTF-16 with a mark, or Windows-1252
+    as people write it: letters of western languages, at most two in a row, unlike in Greek or Russian words.
+    None if they are neither for certain.
+    """
+    is_utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if is_utf_16 else "utf-8-sig")
+        return (text, "UTF-16") if is_utf_16 and "\0" not in text else None
+    except UnicodeDecodeError:
+        beyond = data.translate(None, delete=bytes(range(1, 0x80)))
+        has_utf_8 = not data.decode("utf-8", "ignore").isascii()
+        if is_utf_16 or has_utf_8 or beyond.strip(_WESTERN) or _IN_A_ROW.search(data):
+            return None
+        return data.decode("cp1252"), "Windows-1252"
+
+
+_WESTERN: Final = bytes({*range(0xC0, 0xFF)} - {0xD7, 0xF7}) + "€…‘’“”–—Œœ\xa0§«»°".encode("cp1252")
+"""Letters and signs of western languages in Windows-1252."""
+_IN_A_ROW: Final = re.compile(rb"[\xc0-\xff]{3}")
 
 
 def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:

@@ -442,9 +442,10 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     ("text", "encoding", "named"),
     [
         ("호스트,센터\n웹-1,판교\n", "cp949", "CP949"),
-        ("host,site\nw1,판교\n", "utf-16", "UTF-16"),
-        ("Rechner,Gebäude\nw1,Nürnberg-Süd\n", "latin-1", "WINDOWS-1252"),
-        ("ordinateur,bâtiment\nw1,Orléans-été\n", "cp1252", "WINDOWS-1252"),
+        ("Rechner,Gebäude\nw1,Nürnberg-Süd\n", "cp850", "WINDOWS-1252"),
+        ("host,site\nw1,Wrocław\n", "cp1250", "WINDOWS-1252"),
+        ("host,site\nw1,Orléans\n", "mac-roman", "WINDOWS-1252"),
+        ("host,site\nw1,Тула\n", "cp1251", "WINDOWS-1252"),
     ],
 )
 def test_text_of_another_encoding_names_it_and_how_to_convert_it(
@@ -455,6 +456,38 @@ def test_text_of_another_encoding_names_it_and_how_to_convert_it(
     (told,) = caught.value.diagnostics
     assert told.code == "not-utf-8"
     assert f"iconv -f {named} " in (told.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "named"),
+    [
+        ("Rechner;Rechenzentrum;Arbeitsspeicher (GiB)\nw1;Nürnberg-Süd;7,5\n", "cp1252", "Windows-1252"),
+        ("nomdhôte;site;mémoire (GiB)\nw1;Orléans – été;7,5\n", "latin-1", None),
+        ("nomdhôte;site;mémoire (GiB)\nw1;Orléans-été;7,5\n", "cp1252", "Windows-1252"),
+        ("host;site;ram (GiB)\nw1;판교;7,5\n", "utf-16", "UTF-16"),
+        ("host;site;ram (GiB)\nw1;Süd;7,5\n", "utf-8-sig", None),
+    ],
+)
+def test_a_table_of_a_spreadsheet_is_read_in_its_encoding(
+    tmp_path: Path, text: str, encoding: str, named: str | None
+) -> None:
+    text = text.replace("–", "-") if encoding == "latin-1" else text
+    estate, result = imported(tmp_path, text.encode(encoding))
+    assert estate.sites[0].id == text.splitlines()[1].split(";")[1].replace(" ", "-")
+    assert estate.fleet.capacity[0, 1] == 7_680
+    said = [one for one in result.diagnostics if one.code == "import-encoding"]
+    assert len(said) == (encoding != "utf-8-sig")
+    assert all("it is read as " in one.message and one.place.line in (1, 2) for one in said)
+    assert named is None or f"read as {named}" in said[0].message
+    assert not result.partial
+
+
+@pytest.mark.parametrize("extra", [b"\x81", b"\x8d", b"\xb3", "é".encode(), b"\0"])
+def test_a_table_with_one_byte_that_no_western_text_has_is_refused(tmp_path: Path, extra: bytes) -> None:
+    """A file that is damaged, or of two encodings, would give wrong names."""
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, "host;site\nw1;Süd\nw2;Nord".encode("cp1252") + extra + b"\n")
+    assert {one.code for one in caught.value.diagnostics} <= {"not-utf-8", "nul-byte"}
 
 
 CELL = st.text(st.characters(codec="ascii", exclude_characters="\r\0"), max_size=12).map(str.strip)

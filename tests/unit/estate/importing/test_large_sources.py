@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evac.estate import load
 from evac.estate.format import document
 from evac.estate.importers import SourceError, ansible, import_estate, json_stream, terraform
 
@@ -204,3 +205,18 @@ def test_a_broken_source_gives_the_same_code_in_parts(
     assert found[0] == found[1]
     if "read" not in change:
         assert "srv-" not in found[0]
+
+
+def test_a_variable_in_a_template_of_several_lines_is_kept_of_a_large_inventory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a line is two characters in the text of JSON, `\\` and `n`."""
+    variables = {"datacenter": "{{\n  home\t}}", "home": "{{ nested\r\n}}", "nested": "fra", "rack": "r1"}
+    body = {"_meta": {"hostvars": {"web-1": variables}}, "web": {"hosts": ["web-1"]}}
+    source = tmp_path / "inventory.json"
+    source.write_text(json.dumps(body))
+    for most in (0, ansible.PARTS_FROM_BYTES):
+        monkeypatch.setattr(ansible, "PARTS_FROM_BYTES", most)
+        result = import_estate("ansible", source, tmp_path / f"estate-{most}")
+        assert [site.id for site in load(tmp_path / f"estate-{most}").sites] == ["fra"]
+        assert not result.partial

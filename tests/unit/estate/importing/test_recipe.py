@@ -244,6 +244,9 @@ def test_a_site_with_two_names_is_said_once_and_racks_stay_at_their_site(recipe:
         ("shop", "shop", False),
         ("shop", "shop2", False),
         ("shop", "shops", False),
+        ("shop-1", "shop1", True),
+        ("db1-1", "db-11", False),
+        ("api-v1.1", "api-v11", False),
     ],
 )
 def test_names_that_look_like_one_service_are_said(recipe: Path, one: str, two: str, is_said: bool) -> None:
