@@ -29,6 +29,7 @@ from evac.audit.impacts.all_losses import (
     Method,
     impacts,
 )
+from evac.audit.impacts.crowding import Crowding
 from evac.audit.impacts.losses import LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
 from evac.audit.impacts.planned import as_planned, plain_where_small
@@ -42,6 +43,7 @@ from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.collector import collector_at_rest
 from evac.model.estate import Estate, Lead
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
+from evac.model.plan import link_or_ingress
 from evac.model.reason import fact_words
 from evac.model.records import dataclass
 
@@ -295,7 +297,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             kind=losses.kinds[n],
             members=losses.members[n],
             method=impacts.methods[n],
-            verdict=_verdict(counts[LOST][n], stores_gone, doubt[n], down[n], less[n]),
+            verdict=_verdict(counts[LOST][n], stores_gone, doubt[n], down[n], less[n], impacts.crowding, n),
             down=down[n],
             down_most=down[n] + unsure[n],
             recovered=counts[RECOVERS][n],
@@ -344,15 +346,19 @@ def _down(impacts: Impacts) -> tuple[list[int], list[int], list[int]]:
     return down.tolist(), touched.astype(np.int64).tolist(), unstated.tolist()
 
 
-def _verdict(lost: int, stores_gone: int, open_ones: int, down: int, degraded: int) -> Verdict:
-    """Most severe outcome: loss, then unknown, then degraded; the unknown or unproved never counts as
-    fine.
+def _verdict(
+    lost: int, stores_gone: int, open_ones: int, down: int, degraded: int, crowding: Crowding, number: int
+) -> Verdict:
+    """Most severe outcome: loss, then unknown, then degraded; the unknown or unproved never counts as fine,
+    and nor does traffic that may be too much for a link or ingress: what a plan may still avoid is unknown.
     """
     if lost or stores_gone:
         return "loss"
     if open_ones:
         return "unknown"
-    return "degraded" if down or degraded else "ok"
+    if down or degraded or crowding.is_certain(number):
+        return "degraded"
+    return "unknown" if crowding.at(number) else "ok"
 
 
 def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
@@ -411,6 +417,8 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
         parts.append(f"{row.unknown:,} cannot be judged" + (f" ({facts})" if facts else ""))
     if row.not_proved:
         parts.append(_doubt(row))
+    if not (row.down or row.degraded or row.shed or row.unknown or row.not_proved):
+        parts += _crowded(report, row)
     what = ", ".join(parts)
     text = f"{row.domain}: {what}" + (_why(row, *because[0]) if because else "")
     return Headline(row.domain, row.verdict, what, text, because)
@@ -447,6 +455,14 @@ def _facts(report: AuditReport, row: LossRow) -> tuple[str, ...]:
     """Paths of the known amounts without which a loss cannot be judged."""
     number = report.impacts.losses.index.get(row.domain)
     return () if number is None else report.impacts.facts.get(number, ())
+
+
+def _crowded(report: AuditReport, row: LossRow) -> Iterator[str]:
+    """Links and ingress that may be too small after a loss that stops nothing."""
+    number = report.impacts.losses.index.get(row.domain)
+    found = () if number is None else report.impacts.crowding.at(number)
+    if names := list(dict.fromkeys(link_or_ingress(at) for at, _ in found)):
+        yield f"the traffic may be too much for {listed(names, 3)}"
 
 
 def _first(row: LossRow) -> str:

@@ -2,9 +2,10 @@
 
 A plan says where each service runs at its end and where it moves traffic: all of a service that it shifts
 arrives at one site, the rest is divided in proportion to the replicas. Before there is a plan, only the
-division of services that the loss does not touch, or that may run at one site alone, is certain; all of
-another may arrive at each site where it may run. What a service calls at another site crosses the link
-between the two, at most its own peak for each call. Sums are exact and rounded up.
+division of services that the loss does not touch, or that may run at one site alone, is certain. Of another,
+the most arrives at each site that any plan could send there: all of it if a plan may shift, shed or move it,
+else its part if everything that is missing starts at that site. What a service calls at another site crosses
+the link between the two, at most its own peak for each call. Sums are exact and rounded up.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from evac.derive.affected import service_graph
-from evac.derive.domains import Topology, lost_in, lost_now, may_run_at, site_of_replicas
-from evac.derive.pools import replicas_running
+from evac.derive.affected import counts_by_service, service_graph
+from evac.derive.domains import Loss, Topology, lost_in, lost_now, may_run_at, site_of_replicas
+from evac.derive.moving import traffic_leaves
+from evac.derive.pools import replicas_lost, replicas_off
 from evac.derive.serving import Serving
 from evac.model.estate import Link, Service, Site
 from evac.model.fleet import BoolColumn, IntColumn
@@ -27,66 +29,161 @@ from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.steps.registry import kind_of
 
+_LOSSES = ("lose", "evacuate")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Division:
     """How the traffic of each service is divided. (sites, S) each."""
 
     arrives: IntColumn
-    """Parts of the traffic of users."""
+    """Parts of the traffic of users, of `of_users`."""
+    of_users: IntColumn
     calls: IntColumn
-    """Parts of the calls to other services."""
+    """Parts of the calls to other services, of `of_calls`."""
+    of_calls: IntColumn
     hosts: BoolColumn
-    """Whether the service answers calls there."""
+    """Whether the service may answer calls there."""
+    surely: BoolColumn
+    """Whether it does, whatever the plan is."""
     fixed: BoolColumn
     """(S,) whether the division is certain."""
 
 
 def congested_by(top: Topology, plan: Plan) -> tuple[Congestion, ...]:
-    """Where the traffic at the end of a plan is too much, or may be; sorted. Nothing for what comes back."""
-    if plan.scenario.kind not in ("lose", "evacuate") or not _states_a_limit(top):
-        return ()
-    lost = lost_in(top, plan.scenario).sites
-    if not lost.any():
-        return ()
-    gone = lost | lost_now(top).sites
-    return _sorted((*_ingress(top, gone, division := _planned(top, plan, gone)), *_links(top, division)))
-
-
-def congested(top: Topology, lost: BoolColumn) -> tuple[Congestion, ...]:
-    """Where the traffic that is certain to arrive after the loss of these sites is too much, or the limit is
-    not known; and where all ingress together is too small for what may run. Sorted. lost: (sites,).
+    """Where the traffic at the end of a plan is too much, or may be; sorted. Nothing for what comes back, and
+    nothing if no replica is lost, started, stopped or served elsewhere.
     """
-    if not (lost.any() and _states_a_limit(top)):
+    if plan.scenario.kind not in _LOSSES or not _states_a_limit(top):
         return ()
-    gone = lost | lost_now(top).sites
-    whole = _before_a_plan(top, gone)
-    arrives, calls = whole.arrives * whole.fixed, whole.calls * whole.fixed
-    sure = replace(whole, arrives=arrives, calls=calls, hosts=whole.hosts & whole.fixed)
-    return _sorted((*_ingress(top, gone, sure), *_links(top, sure), *_hopeless(top, gone, whole)))
+    lost = lost_in(top, plan.scenario)
+    acts = any(kind_of(step.kind).replicas or kind_of(step.kind).moves_traffic for step in plan.steps)
+    if not (acts or _takes_something(top, lost)):
+        return ()
+    division = _planned(top, plan, lost)
+    return _sorted(_too_much(top, _loads(top, lost.sites, division)))
 
 
-def maybe_congested(top: Topology, lost: BoolColumn) -> tuple[Congestion, ...]:
-    """The same, and where the traffic may be too much: all of each service that has no certain place arrives
-    wherever it may run.
+def congested(top: Topology, lost: Loss) -> tuple[Congestion, ...]:
+    """Where the traffic that is certain to arrive after a loss is too much, or the limit is not known; and
+    where all ingress together is too small for what may run. Sorted. lost: with what is already lost.
     """
-    if not (lost.any() and _states_a_limit(top)):
+    if not _states_a_limit(top):
         return ()
-    gone = lost | lost_now(top).sites
-    most = _before_a_plan(top, gone)
+    most, changes = _before_a_plan(top, lost)
+    return _certain(top, lost, most) if changes else ()
+
+
+def _certain(top: Topology, lost: Loss, whole: _Division) -> tuple[Congestion, ...]:
+    """What every plan names; nothing if the loss takes nothing."""
+    if not _takes_something(top, lost):
+        return ()
+    sure = _too_much(top, _loads(top, lost.sites, _fixed_part(whole)))
+    return _sorted((*sure, *_hopeless(top, lost.sites, whole)))
+
+
+def _fixed_part(whole: _Division) -> _Division:
+    """Only what is certain."""
+    fixed = whole.fixed
+    return replace(
+        whole,
+        arrives=whole.arrives * fixed,
+        calls=whole.calls * fixed,
+        hosts=whole.hosts & fixed,
+        surely=whole.surely & fixed,
+    )
+
+
+def maybe_congested(top: Topology, lost: Loss) -> tuple[Congestion, ...]:
+    """The same, and where some plan may send too much. lost: with what is already lost."""
+    if not _states_a_limit(top):
+        return ()
+    most, changes = _before_a_plan(top, lost)
+    if not changes:
+        return ()
     found = {
         (one.at, one.measure): one
-        for some in (_ingress(top, gone, most), _links(top, most), congested(top, lost))
+        for some in (_too_much(top, _loads(top, lost.sites, most)), _certain(top, lost, most))
         for one in some
     }
     return _sorted(found.values())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Screened:
+    """What is known of losses without a sum for each of them. (L, K) each."""
+
+    at: tuple[tuple[tuple[str, ...], Measure], ...]
+    """The K links and ingress."""
+    certain: BoolColumn
+    """Too much whatever the plan is, or with an unknown limit."""
+    possible: BoolColumn
+    """What may arrive may be too much; where this is false, every plan fits."""
+
+
+def screened(top: Topology, taken: IntColumn, hosts: BoolColumn) -> Screened:
+    """For losses below whole sites. taken: (L, S) running replicas that each takes; hosts: (L, S) whether it
+    takes, or may take, all that a service has at some site.
+
+    A loss changes no more than the parts of what it takes: t of r replicas move at most t / r of the traffic.
+    """
+    if not _states_a_limit(top):
+        none = np.zeros((len(taken), 0), np.bool_)
+        return Screened((), none, none)
+    now, size = lost_now(top), taken.shape[1]
+    (most, changes), touched = _before_a_plan(top, now), taken > 0
+    high, low = (list(_loads(top, now.sites, some)) for some in (most, _fixed_part(most)))
+    part = np.minimum(taken / np.maximum(running_per_site(top).sum(axis=0), 1), 1.0)
+    part = np.where(touched & (hosts | _may_leave(top)), 1.0, part)
+    rises = {
+        (is_link, measure): rise(top, most, measure, part, touched & hosts)
+        for is_link, rise in ((False, _rise_of_users), (True, _rise_of_calls))
+        for measure in MEASURES
+    }
+    certain, possible = np.zeros((2, len(taken), len(high)), np.bool_)
+    for number, (more, less) in enumerate(zip(high, low, strict=True)):
+        limit = 0 if more.limit is None else more.limit
+        stays = (less.about - touched @ less.by_service(size)) * (1 - _ROUNDING)
+        certain[:, number] = stays > limit + _ROUNDING
+        rise = rises[len(more.at) > 1, more.measure] if _hosts_at_all(top, more.at) else 0.0
+        possible[:, number] = (more.about + rise) * (1 + _ROUNDING) > limit - _ROUNDING * (limit > 0)
+    possible |= certain
+    idle = ~touched.any(axis=1)
+    certain[idle] = False
+    possible[idle] &= changes
+    return Screened(tuple((one.at, one.measure) for one in high), certain, possible)
+
+
+_ROUNDING = 1e-6
+"""More than all rounding of a sum of floats."""
+
+
+def _hosts_at_all(top: Topology, at: tuple[str, ...]) -> bool:
+    """Whether services can run at these sites."""
+    never = _witnesses(top) | lost_now(top).sites
+    return not any(never[top.site_index[site]] for site in at)
+
+
+def _rise_of_users(top: Topology, most: _Division, measure: Measure, part: Any, hosts: BoolColumn) -> Any:
+    """(L,) the most by which traffic at any ingress rises; infinite if all of them may be too small."""
+    peaks = np.array([one or 0 for one in peaks_of(top.estate.services, measure)], np.float64)
+    return part @ peaks + (np.inf if measure in _short(top, lost_now(top).sites, most) else 0.0)
+
+
+def _rise_of_calls(top: Topology, most: _Division, measure: Measure, part: Any, hosts: BoolColumn) -> Any:
+    """(L,) the most by which calls through any link rise: with the caller that moves, and with all that comes
+    from where the service that is called may not run, or no longer runs.
+    """
+    caller, called, peaks = _calls(top, measure)
+    size, amount = part.shape[1], peaks[caller].astype(np.float64)
+    away = ((most.calls / most.of_calls)[:, caller] * ~most.surely[:, called]).sum(axis=0)
+    makes, gets = np.bincount(caller, amount, size), np.bincount(called, amount, size)
+    return part @ makes + (part > 0) @ np.bincount(called, amount * away, size) + hosts @ gets
+
+
 def maybe_congested_after(top: Topology, scenario: Scenario) -> tuple[Congestion, ...]:
-    """Of a loss or evacuation of sites; nothing for what comes back. Raises UnknownDomain."""
-    if scenario.kind not in ("lose", "evacuate"):
-        return ()
-    return maybe_congested(top, lost_in(top, scenario).sites)
+    """Of a loss or an evacuation; nothing for what comes back. Raises UnknownDomain."""
+    return maybe_congested(top, lost_in(top, scenario)) if scenario.kind in _LOSSES else ()
 
 
 def _sorted(found: Iterable[Congestion]) -> tuple[Congestion, ...]:
@@ -103,12 +200,17 @@ def _states_a_limit(top: Topology) -> bool:
     )
 
 
-def _planned(top: Topology, plan: Plan, gone: BoolColumn) -> _Division:
+def _takes_something(top: Topology, lost: Loss) -> bool:
+    """Whether a loss takes a whole site or any replica that runs."""
+    taken: BoolColumn = replicas_lost(top, lost) > replicas_off(top)
+    return bool(lost.sites.any() or taken.any())
+
+
+def _planned(top: Topology, plan: Plan, lost: Loss) -> _Division:
     """At the end of a plan."""
     estate, serving = top.estate, Serving(top, plan)
     row_of = {service.id: row for row, service in enumerate(estate.services)}
-    runs = running_per_site(top) * ~gone[:, None]
-    witness = np.array([site.role == "witness" for site in estate.sites], np.bool_)
+    runs, witness = left_per_site(top, lost), _witnesses(top)
     for name in serving.changed & row_of.keys():
         runs[:, row_of[name]] = 0
         for site, count in serving.running(name).items():
@@ -119,50 +221,81 @@ def _planned(top: Topology, plan: Plan, gone: BoolColumn) -> _Division:
         if to := [site for site in serving.sites(name) if not witness[top.site_index[site]]][:1]:
             sent[:, row_of[name]] = 0
             sent[top.site_index[to[0]], row_of[name]] = 1
-    arrives = _at_serving(top, gone, sent, ~_place_known(top) | runs.any(axis=0))
-    return _Division(arrives, sent, runs > 0, np.ones(len(row_of), np.bool_))
+    arrives = sent.copy()
+    anywhere = ~_place_known(top) & ~sent.any(axis=0)
+    arrives[np.ix_(serves_users(top, lost.sites), anywhere)] = 1
+    whole, calls = (np.broadcast_to(some.sum(axis=0), some.shape) for some in (arrives, sent))
+    return _Division(arrives, whole, sent, calls, runs > 0, runs > 0, np.ones(len(row_of), np.bool_))
 
 
-def _before_a_plan(top: Topology, gone: BoolColumn) -> _Division:
-    """After a loss. Of services without a certain division: 1 wherever all of it may run."""
-    estate = top.estate
-    left, known = running_per_site(top) * ~gone[:, None], _place_known(top)
-    bound = np.bincount(estate.replicas.service, estate.replicas.count, len(estate.services)).astype(np.int64)
-    full = np.maximum(bound, running_per_site(top).sum(axis=0))
-    lost = {site.id for site, dead in zip(estate.sites, gone.tolist(), strict=True) if dead}
-    astray = np.array([not lost.isdisjoint(estate.traffic.get(s.id, ())) for s in estate.services], np.bool_)
-    touched = known & ((left.sum(axis=0) < full) | astray)
-    sheds = np.array([bool(s.sheddable) for s in estate.services], np.bool_)
-    may = left > 0
-    may[:, touched] |= (_may_start(top) & ~gone[:, None])[:, touched]
-    may[:, ~known] = ~gone[:, None]
-    alone = (left > 0).any(axis=0) & (may.sum(axis=0) == 1)
-    fixed = known & (alone | ~(touched | sheds))
-    runs = np.where(fixed, left, may)
-    witness = may & (~serves_users(top, gone) & ~gone)[:, None]
-    arrives = _at_serving(top, gone, runs, (left > 0).any(axis=0) | ~known)
-    anywhere = ~fixed & witness.any(axis=0)
-    arrives[np.ix_(serves_users(top, gone), anywhere)] = 1
-    return _Division(arrives, runs, runs > 0, fixed)
-
-
-def _at_serving(top: Topology, gone: BoolColumn, at: IntColumn, anywhere: BoolColumn) -> IntColumn:
-    """(sites, S) parts of the traffic of users. anywhere: (S,) services whose users come in at every site if
-    the service runs at none that serves users.
+def _before_a_plan(top: Topology, lost: Loss) -> tuple[_Division, bool]:
+    """The most that any plan sends to each site after a loss; and whether the loss takes anything, or a plan
+    has something to start or to move.
     """
-    serving = serves_users(top, gone)
-    found = at * serving[:, None]
-    found[np.ix_(serving, anywhere & (found.sum(axis=0) == 0))] = 1
-    return found
+    left, known = left_per_site(top, lost), _place_known(top)
+    stay = left.sum(axis=0)
+    missing = np.maximum(_wanted(top) - stay, 0) * known
+    moved, leaves = _leaves_a_site(top, lost), _may_leave(top)
+    open_to = _may_start(top) & ~lost.sites[:, None]
+    starts = open_to & (missing > 0)
+    may = (left > 0) | starts | (open_to & np.array([s.movable for s in top.estate.services], np.bool_))
+    may[:, ~known] = serves_users(top, lost.sites)[:, None]
+    alone = (left > 0).any(axis=0) & (may.sum(axis=0) == 1)
+    fixed = known & (alone | ~((missing > 0) | moved | leaves))
+    whole = ~fixed & (moved | leaves | ~known)
+    added = missing * starts * ~fixed
+    parts = np.where(whole, may, left + added).astype(np.int64)
+    of = np.where(whole, 1, np.maximum(stay + added, 1)).astype(np.int64)
+    changes = bool(missing.any() or moved.any() or _takes_something(top, lost))
+    return _Division(parts, of, parts, of, may, (left > 0) & (fixed | ~leaves), fixed), changes
+
+
+def _may_leave(top: Topology) -> BoolColumn:
+    """(S,) services that a plan may stop where they run."""
+    return np.array([bool(s.sheddable) or s.movable for s in top.estate.services], np.bool_)
+
+
+def _wanted(top: Topology) -> IntColumn:
+    """(S,) replicas that a plan may want to run: all of now or of home, or where one runs if no number is
+    known.
+    """
+
+    def work() -> IntColumn:
+        estate, size = top.estate, len(top.estate.services)
+        tables = (estate.replicas, estate.home or estate.replicas)
+        counts = [counts_by_service(table, table.count.astype(np.int64), size) for table in tables]
+        return np.asarray(np.maximum.reduce([*counts, running_per_site(top).sum(axis=0)]), np.int64)
+
+    return top.once("wanted replicas", work)
+
+
+def _leaves_a_site(top: Topology, lost: Loss) -> BoolColumn:
+    """(S,) services whose traffic a plan may have to move: away from what is lost, or from a witness."""
+    off = replicas_off(top)
+    before = np.maximum(replicas_lost(top, lost_now(top)), off)
+    gone = np.maximum(replicas_lost(top, lost), before)
+    witness = {site.id for site in top.estate.sites if site.role == "witness"}
+    sent = top.estate.traffic
+    astray = [not witness.isdisjoint(sent.get(service.id, ())) for service in top.estate.services]
+    return traffic_leaves(top, lost, gone, before, off) | np.array(astray, np.bool_)
+
+
+def _witnesses(top: Topology) -> BoolColumn:
+    """(sites,) where nothing runs that serves users."""
+    return np.array([site.role == "witness" for site in top.estate.sites], np.bool_)
 
 
 def _place_known(top: Topology) -> BoolColumn:
     """(S,) whether it is known where a service runs, or would run."""
-    estate = top.estate
-    named = np.array([bool(s.sites) for s in estate.services], np.bool_)
-    at = site_of_replicas(top) >= 0
-    named[estate.replicas.service[at & (estate.replicas.count > 0)]] = True
-    return named
+
+    def work() -> BoolColumn:
+        estate = top.estate
+        named = np.array([bool(s.sites) for s in estate.services], np.bool_)
+        at = site_of_replicas(top) >= 0
+        named[estate.replicas.service[at & (estate.replicas.count > 0)]] = True
+        return named
+
+    return top.once("place known", work)
 
 
 def _may_start(top: Topology) -> BoolColumn:
@@ -174,37 +307,51 @@ def _may_start(top: Topology) -> BoolColumn:
         estate = top.estate
         has = np.zeros(len(estate.sites) + 1, np.bool_)
         has[top.pool_site] = has[estate.fleet.site] = True
-        has[:-1] |= [site.role == "full" for site in estate.sites]
+        has[:-1] |= np.array([site.role == "full" for site in estate.sites], np.bool_)
         found = np.repeat(has[:-1, None], len(estate.services), axis=1)
         for row, service in enumerate(estate.services):
             allowed = may_run_at(estate, service)
             if allowed is not None:
                 found[:, row] &= np.isin([site.id for site in estate.sites], allowed)
+        found[_witnesses(top)] = False
         return found
 
     return top.once("where replicas may start", work)
+
+
+def left_per_site(top: Topology, lost: Loss) -> IntColumn:
+    """(sites, S) replicas that run and are not lost, counted as in `running_per_site`."""
+    gone = np.maximum(replicas_lost(top, lost), replicas_off(top))
+    found = _per_site(top, top.estate.replicas.count - gone)
+    found[lost.sites] = 0
+    return found
 
 
 def running_per_site(top: Topology) -> IntColumn:
     """(sites, S) replicas that run; of a service without a known count, one at each of its sites; none at a
     witness.
     """
+    counts = top.estate.replicas.count
+    return top.once("running per site", lambda: _per_site(top, counts - replicas_off(top)))
 
-    def work() -> IntColumn:
-        estate, replicas = top.estate, replicas_running(top)
-        sites, size, site = len(estate.sites), len(estate.services), site_of_replicas(top)
-        known = site >= 0
-        key = site[known] * size + replicas.service[known]
-        found = np.bincount(key, replicas.count[known], sites * size).astype(np.int64).reshape(sites, size)
-        counted = np.zeros(size, np.bool_)
+
+def _per_site(top: Topology, counts: IntColumn) -> IntColumn:
+    estate, size = top.estate, len(top.estate.services)
+
+    def keys() -> tuple[BoolColumn, IntColumn, IntColumn]:
+        site, services = site_of_replicas(top), estate.replicas.service
+        known, counted = site >= 0, np.zeros(size, np.bool_)
         for placed in (estate.replicas, estate.home or estate.replicas):
             counted[placed.service[placed.count > 0]] = True
-        for row in np.flatnonzero(~counted).tolist():
-            found[[top.site_index[name] for name in estate.services[row].sites], row] = 1
-        found[[site.role == "witness" for site in estate.sites]] = 0
-        return found
+        return known, site[known] * size + services[known], np.flatnonzero(~counted)
 
-    return top.once("running per site", work)
+    known, key, uncounted = top.once("site and service of replicas", keys)
+    found = np.bincount(key, counts[known], len(estate.sites) * size).astype(np.int64)
+    found = found.reshape(len(estate.sites), size)
+    for row in uncounted.tolist():
+        found[[top.site_index[name] for name in estate.services[row].sites], row] = 1
+    found[_witnesses(top)] = 0
+    return found
 
 
 def serves_users(top: Topology, gone: BoolColumn) -> BoolColumn:
@@ -223,9 +370,53 @@ def limit_of(site: Site, measure: Measure) -> int | None:
     return site.ingress_mbps if measure == "bandwidth" else site.ingress_connections
 
 
-def _ingress(top: Topology, gone: BoolColumn, division: _Division) -> Iterator[Congestion]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Load:
+    """What comes through the ingress of a site or through a link."""
+
+    at: tuple[str, ...]
+    measure: Measure
+    limit: int | None
+    services: IntColumn
+    """Rows of the services whose traffic it is; a service may be named several times."""
+    called: IntColumn
+    """Rows of the services that they call through a link; the same as `services` for ingress."""
+    amounts: Any
+    """What comes of each, times its share. Python integers."""
+    shares: IntColumn
+
+    @property
+    def whole(self) -> int:
+        return _sum(self.amounts, self.shares)
+
+    @property
+    def about(self) -> float:
+        """The same, as a float."""
+        return float((self.amounts.astype(np.float64) / self.shares).sum())
+
+    def by_service(self, size: int) -> Any:
+        """(S,) how much of it each service is part of, as the caller or as the one that is called."""
+        each = self.amounts.astype(np.float64) / self.shares
+        found = np.bincount(self.services, each, size)
+        return found + np.bincount(self.called, each, size) if len(self.at) > 1 else found
+
+
+def _loads(top: Topology, gone: BoolColumn, division: _Division) -> Iterator[_Load]:
+    yield from _ingress(top, gone, division)
+    yield from _links(top, division)
+
+
+def _too_much(top: Topology, loads: Iterable[_Load]) -> Iterator[Congestion]:
+    """The loads that are too much, or may be."""
+    for one in loads:
+        arriving = one.whole
+        if arriving > (0 if one.limit is None else one.limit):
+            names = tuple(sorted({top.estate.services[row].id for row in one.services.tolist()}))
+            yield Congestion(one.at, one.measure, arriving, one.limit, names)
+
+
+def _ingress(top: Topology, gone: BoolColumn, division: _Division) -> Iterator[_Load]:
     estate, serving, at = top.estate, serves_users(top, gone), division.arrives
-    total = np.where(division.fixed, at.sum(axis=0), 1)
     has_users = np.array([s.traffic.kind is not None or bool(s.people) for s in estate.services], np.bool_)
     for measure in MEASURES:
         limits = [limit_of(site, measure) for site in estate.sites]
@@ -236,27 +427,35 @@ def _ingress(top: Topology, gone: BoolColumn, division: _Division) -> Iterator[C
         unstated = np.array([one is None for one in peaks], np.bool_)
         comes = np.where(unstated, has_users, peak > 0)
         for site in np.flatnonzero(serving).tolist():
-            arriving = _sum(peak * at[site], total)
-            through = np.flatnonzero(comes & (at[site] > 0)).tolist()
-            if _is_too_much(arriving, limits[site]):
-                names = tuple(sorted(estate.services[row].id for row in through))
-                yield Congestion((estate.sites[site].id,), measure, arriving, limits[site], names)
+            rows = np.flatnonzero(comes & (at[site] > 0))
+            amounts, shares = peak[rows] * at[site][rows], division.of_users[site][rows]
+            yield _Load((estate.sites[site].id,), measure, limits[site], rows, rows, amounts, shares)
+
+
+def short_of_ingress(top: Topology, lost: Loss) -> frozenset[Measure]:
+    """In which measures all ingress that a loss leaves is too small for all that may run: no plan helps."""
+    return _short(top, lost.sites, _before_a_plan(top, lost)[0])
+
+
+def _short(top: Topology, gone: BoolColumn, whole: _Division) -> frozenset[Measure]:
+    estate, serving = top.estate, np.flatnonzero(serves_users(top, gone)).tolist()
+    some, short = (whole.arrives > 0).sum(axis=0).tolist(), set[Measure]()
+    for measure in MEASURES:
+        limits = [limit_of(estate.sites[site], measure) for site in serving]
+        known = [limit for limit in limits if limit is not None]
+        peaks = zip(peaks_of(estate.services, measure), some, strict=True)
+        if len(known) == len(limits) and sum(peak or 0 for peak, comes in peaks if comes) > sum(known):
+            short.add(measure)
+    return frozenset(short)
 
 
 def _hopeless(top: Topology, gone: BoolColumn, whole: _Division) -> Iterator[Congestion]:
     """If all ingress together is too small: where an even division is too much, as some division must be."""
-    estate, serving = top.estate, np.flatnonzero(serves_users(top, gone)).tolist()
-    some: BoolColumn = whole.arrives.sum(axis=0) > 0
-    short = set[Measure]()
-    for measure in MEASURES:
-        limits = [limit_of(estate.sites[site], measure) for site in serving]
-        known = [limit for limit in limits if limit is not None]
-        peaks = zip(peaks_of(estate.services, measure), some.tolist(), strict=True)
-        if len(known) == len(limits) and sum(peak or 0 for peak, comes in peaks if comes) > sum(known):
-            short.add(measure)
-    if short:
-        even = replace(whole, fixed=np.ones(len(some), np.bool_))
-        yield from (one for one in _ingress(top, gone, even) if one.measure in short)
+    if short := _short(top, gone, whole):
+        arrives = (whole.arrives > 0).astype(np.int64)
+        of_users = np.broadcast_to(arrives.sum(axis=0), arrives.shape)
+        even = replace(whole, arrives=arrives, of_users=of_users)
+        yield from _too_much(top, (one for one in _ingress(top, gone, even) if one.measure in short))
 
 
 def limit_of_link(link: Link, measure: Measure) -> int | None:
@@ -264,31 +463,34 @@ def limit_of_link(link: Link, measure: Measure) -> int | None:
     return link.bandwidth_mbps if measure == "bandwidth" else link.connections
 
 
-def _links(top: Topology, division: _Division) -> Iterator[Congestion]:
-    """Of a call whose ends are not both fixed, all may cross each link that it may cross at all."""
-    estate, index, fixed = top.estate, top.site_index, division.fixed
-    left, there, total = division.calls, division.calls > 0, division.calls.sum(axis=0)
+def _links(top: Topology, division: _Division) -> Iterator[_Load]:
+    """A call crosses links from where the service that is called may not run, to where it may. It is divided
+    evenly over the sites where that service runs for certain and the one at the other end.
+    """
+    estate, index = top.estate, top.site_index
+    parts_at, of_at = division.calls, division.of_calls
     for measure in MEASURES:
         if all(limit_of_link(link, measure) is None for link in estate.links):
             continue
         caller, called, peaks = _calls(top, measure)
-        hosts, certain = division.hosts[:, called], fixed[caller] & fixed[called]
-        count = hosts.sum(axis=0)
+        hosts, surely = division.hosts[:, called], division.surely[:, called]
+        count = surely.sum(axis=0)
         for link in estate.links:
             one, other = (index[name] for name in link.ends)
-            parts, may = [], np.zeros(len(caller), np.bool_)
-            for here, far in ((one, other), (other, one)):
-                may |= there[here, caller] & hosts[far] & ~(fixed[called] & hosts[here])
-                crosses = np.flatnonzero(certain & there[here, caller] & ~hosts[here] & hosts[far])
-                rows = caller[crosses]
-                parts.append((rows, peaks[rows] * left[here, rows], total[rows] * count[crosses]))
-            rows = caller[may & ~certain]
-            parts.append((rows, peaks[rows], np.ones(len(rows), np.int64)))
-            rows, amounts, shares = (np.concatenate(column) for column in zip(*parts, strict=True))
-            load, limit = _sum(amounts, shares), limit_of_link(link, measure)
-            if _is_too_much(load, limit):
-                names = tuple(sorted({estate.services[row].id for row in rows.tolist()}))
-                yield Congestion(link.ends, measure, load, limit, names)
+            (left, of_left), (right, of_right) = (
+                (
+                    np.where(hosts[far] & ~surely[here], parts_at[here, caller], 0),
+                    of_at[here, caller] * np.where(hosts[far], count + ~surely[far], 1),
+                )
+                for here, far in ((one, other), (other, one))
+            )
+            whole = of_left * of_right
+            cross = np.minimum(left * of_right + right * of_left, whole)
+            rows = np.flatnonzero(cross)
+            shares = whole[rows] // (common := np.gcd(cross[rows], whole[rows]))
+            amounts = peaks[caller[rows]] * (cross[rows] // common)
+            limit = limit_of_link(link, measure)
+            yield _Load(link.ends, measure, limit, caller[rows], called[rows], amounts, shares)
 
 
 def _calls(top: Topology, measure: Measure) -> tuple[IntColumn, IntColumn, Any]:
@@ -302,11 +504,6 @@ def _calls(top: Topology, measure: Measure) -> tuple[IntColumn, IntColumn, Any]:
         return caller, called, np.array([one or 0 for one in peaks], object)
 
     return top.once(("calls between services", measure), work)
-
-
-def _is_too_much(arriving: int, limit: int | None) -> bool:
-    """Whether it is too much, or may be."""
-    return arriving > 0 if limit is None else arriving > limit
 
 
 def _sum(amounts: Any, shares: IntColumn) -> int:

@@ -1,4 +1,6 @@
-"""Which running services a plan may move to other servers, to free capacity, without an outage."""
+"""Which running services a plan may move to other servers, to free capacity, without an outage, and whose
+traffic it must move.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,11 @@ from typing import Final
 
 import numpy as np
 
+from evac.derive.affected import sites_left
+from evac.derive.domains import Loss, Topology, lost_now
 from evac.derive.rows import RowSet
-from evac.model.estate import Estate
+from evac.model.estate import Estate, Service
+from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Services
 from evac.model.scenario import Scenario
 
@@ -35,3 +40,34 @@ def with_movable(
     touched = services.base_lost | services.top_lost | services.sheddable
     touched[list(unjudged)] = True
     return replace(services, movable=np.array(declared, np.bool_) & ~touched)
+
+
+def traffic_leaves(
+    top: Topology, lost: Loss, gone: IntColumn, before: IntColumn, off: IntColumn
+) -> BoolColumn:
+    """(S,) services whose traffic a step must move after a loss. (K,) replicas: gone: all that do not run;
+    before: those of them that did not run before it; off: that are off anyway.
+    """
+    left_a_site = sites_left(top, gone - before, off) | _sent_there(top, lost, sites_left(top, gone, off))
+    return moved_by_step(top.estate.services, left_a_site)
+
+
+def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:
+    """(S,) services whose users are sent to what is lost; if that is unknown, those with nothing left at some
+    site.
+    """
+    traffic, sites = top.estate.traffic, lost.sites | lost_now(top).sites
+    gone = {site.id for site, dead in zip(top.estate.sites, sites, strict=True) if dead}
+    found = left_a_site.copy()
+    for row, service in enumerate(top.estate.services):
+        if service.id in traffic:
+            found[row] = not gone.isdisjoint(traffic[service.id])
+    return found
+
+
+def moved_by_step(services: tuple[Service, ...], left_a_site: BoolColumn) -> BoolColumn:
+    """(S,) traffic to a site with nothing left must be moved by a step; anycast and `none` move by
+    themselves.
+    """
+    by_step = [service.traffic.kind in ("dns", "load_balancer") for service in services]
+    return left_a_site & np.array(by_step, np.bool_)

@@ -23,7 +23,6 @@ from evac.derive.affected import (
     families_without_instance,
     hit_by_dependency,
     service_graph,
-    sites_left,
 )
 from evac.derive.alternatives import Standing, chosen, counted_on, in_common, without
 from evac.derive.circles import without_circles
@@ -31,7 +30,7 @@ from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, runs_there, way_home, without_surplus
 from evac.derive.limits import LimitTable, limits_of
 from evac.derive.lost_stores import kept_for_restores, lost_stores_of, reprotects_of, with_restore_needs
-from evac.derive.moving import with_movable
+from evac.derive.moving import moved_by_step, traffic_leaves, with_movable
 from evac.derive.objectives import audience
 from evac.derive.pools import estimated, placement_of, replicas_lost, replicas_off, unjudged
 from evac.derive.rows import RowSet, rows_of
@@ -329,14 +328,13 @@ def _hits(
         n = counts_by_service(replicas, replicas.count, len(services))
         surviving = n - counts_by_service(replicas, gone, len(services))
         n = n if scenario.kind == "evacuate" else without_surplus(top, n, surviving)
-        left_a_site = sites_left(top, gone - before, off) | _sent_there(top, lost, sites_left(top, gone, off))
+        shift = traffic_leaves(top, lost, gone, before, off)
     else:
-        n, surviving, left_a_site = homing.total, homing.total - homing.missing, homing.leaves
+        n, surviving = homing.total, homing.total - homing.missing
+        shift = moved_by_step(services, homing.leaves)
     m = top.once(("least", top.estate.surplus and tuple(n), homing is None), lambda: _least(services, n))
     waits = _store_edges(top.estate, graph, stores, store_rows)
     blocked = waits.blocked | lost.external
-    left = zip(services, left_a_site.tolist(), strict=True)
-    shift = np.array([_traffic_moves(service, moves) for service, moves in left], np.bool_)
     without = np.array([bool(d) for d in waits.serve], np.bool_)
     without[list(waits.rebuilds)] = True
     base_lost = hit_by_dependency(graph, (surviving < m) | shift | without | blocked)
@@ -400,28 +398,10 @@ def _standing(
     return Standing(hit.base_lost, hit.blocked, doubts, firm, starts, begins, rest, data, first)
 
 
-def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:
-    """(S,) services whose users are sent to what is lost; if that is unknown, those with nothing left at some
-    site.
-    """
-    traffic, sites = top.estate.traffic, lost.sites | lost_now(top).sites
-    gone = {site.id for site, dead in zip(top.estate.sites, sites, strict=True) if dead}
-    found = left_a_site.copy()
-    for row, service in enumerate(top.estate.services):
-        if service.id in traffic:
-            found[row] = not gone.isdisjoint(traffic[service.id])
-    return found
-
-
 def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:
     """(S,) smallest counts that serve."""
     shares = ((s.share, int(k)) for s, k in zip(services, n, strict=True))
     return np.array([ceil_share(o.numerator, o.denominator, k) if k else 0 for o, k in shares], np.int64)
-
-
-def _traffic_moves(service: Service, left_a_site: bool) -> bool:
-    """Traffic to a site with nothing left must be moved by a step; anycast and `none` move by themselves."""
-    return left_a_site and service.traffic.kind in ("dns", "load_balancer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

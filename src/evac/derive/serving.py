@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from evac.derive.domains import Topology, is_lost, loss, site_of
-from evac.derive.pools import replicas_running
+from evac.derive.domains import Topology, loss, site_of, site_of_replicas
+from evac.derive.pools import replicas_lost, replicas_off
 from evac.derive.stores import primary_site
-from evac.model.fleet import AT_SITE, ON_POOL
+from evac.model.fleet import np
 from evac.model.plan import Plan
 from evac.steps.registry import kind_of
 
 
 class Serving:
-    """For one plan. live: (service, site) -> replicas already there, except those that it restarts: at a site
-    being left, and at one coming back; leaving: those at the sites that an evacuation leaves.
+    """For one plan. live: (service, site) -> replicas already there, except those that it restarts: in what
+    is lost, left or coming back; leaving: those in what an evacuation leaves.
     """
 
     def __init__(self, top: Topology, plan: Plan) -> None:
@@ -24,7 +24,8 @@ class Serving:
             gone = {*top.estate.lost}
         self.live: Mapping[tuple[str, str], int] = self._outside(gone)
         leaves = self._outside({*top.estate.lost}) if kind == "evacuate" else {}
-        self.leaving = {key: count for key, count in leaves.items() if key not in self.live}
+        left = {key: count - self.live.get(key, 0) for key, count in leaves.items()}
+        self.leaving = {key: count for key, count in left.items() if count > 0}
         self._changes = self._changed()
         estate = top.estate
         self._families = {
@@ -33,17 +34,17 @@ class Serving:
         self._candidates = {s.store: site_of(top, s.candidate) or "" for s in plan.stores if s.candidate}
 
     def _outside(self, domains: Collection[str]) -> dict[tuple[str, str], int]:
-        """(service, site) -> replicas that are in none of these domains."""
+        """(service, site) -> replicas that run and are in none of these domains."""
         top, estate = self._top, self._top.estate
-        gone = loss(top, domains)
+        lost = replicas_lost(top, loss(top, domains))
         found: dict[tuple[str, str], int] = {}
-        r = replicas_running(top)
-        columns = (column.tolist() for column in (r.service, r.kind, r.target, r.count))
-        for service, place, target, count in zip(*columns, strict=True):
-            site = _site_of_target(top, place, target)
-            if count and site and not is_lost(top, gone, site):
-                key = (estate.services[service].id, site)
-                found[key] = found.get(key, 0) + count
+        left = estate.replicas.count - np.maximum(lost, replicas_off(top))
+        sites = site_of_replicas(top)
+        rows = np.flatnonzero((left > 0) & (sites >= 0))
+        columns = (column[rows].tolist() for column in (estate.replicas.service, sites, left))
+        for service, site, count in zip(*columns, strict=True):
+            key = (estate.services[service].id, estate.sites[site].id)
+            found[key] = found.get(key, 0) + count
         return found
 
     def _changed(self) -> dict[str, dict[str, int]]:
@@ -88,13 +89,3 @@ class Serving:
         families = self._families.get(service, ())
         stores = (store for store in self._top.estate.stores if store.family in families)
         return frozenset(self._candidates.get(s.id) or primary_site(self._top, s) for s in stores)
-
-
-def _site_of_target(top: Topology, kind: int, target: int) -> str:
-    estate = top.estate
-    if kind == AT_SITE:
-        return estate.sites[target].id
-    if kind == ON_POOL:
-        return estate.pools[target].site
-    row = int(estate.fleet.site[target])
-    return estate.sites[row].id if row >= 0 else ""

@@ -225,7 +225,7 @@ class Congestion:
     @property
     def name(self) -> str:
         """`the ingress of anyang` or `the link anyang - gasan`."""
-        return f"the link {' - '.join(self.at)}" if len(self.at) > 1 else f"the ingress of {self.at[0]}"
+        return link_or_ingress(self.at)
 
     @property
     def words(self) -> str:
@@ -234,6 +234,11 @@ class Congestion:
         if self.limit is None:
             return f"{comes}, and its limit is not known"
         return f"{comes}, which can carry {traffic(self.measure, self.limit)}"
+
+
+def link_or_ingress(at: tuple[str, ...]) -> str:
+    """See `Congestion`: its name."""
+    return f"the link {' - '.join(at)}" if len(at) > 1 else f"the ingress of {at[0]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from evac.audit.auditing import proof_command
 from evac.audit.context import counted
 from evac.audit.impacts.all_losses import PLANNED
 from evac.audit.impacts.free_capacity import servers_beside_unknown, vague_pools
-from evac.derive.congestion import congested, maybe_congested
 from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
@@ -506,10 +505,10 @@ def _why(report: AuditReport, row: LossRow) -> str:
             return f"no placement was found for them; {proof_command(row)} searches longer"
         return f"the estimate proves it for none of them; {proof_command(row)} can"
     impacts = report.impacts
-    lost = impacts.losses.sites[impacts.losses.index[row.domain]]
-    for one in congested(impacts.top, lost)[:1]:
+    after = impacts.crowding.of(impacts.losses.index[row.domain])
+    for one in after.certain[:1]:
         return one.words
-    for one in maybe_congested(impacts.top, lost)[:1]:
+    for one in after.possible[:1]:
         return f"it depends on the plan whether traffic gets through: up to {one.words}"
     return "every service comes back in time" if row.down else "nothing stops"
 

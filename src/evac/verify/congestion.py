@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +17,17 @@ from evac.derive.affected import service_graph
 from evac.derive.domains import Topology, site_of_replicas
 from evac.derive.pools import replicas_running
 from evac.model.estate import Estate, Service
+from evac.model.fleet import (
+    AT_SITE,
+    CONDEMNED,
+    ON_POOL,
+    ON_SERVER,
+    SERVING,
+    SPARE,
+    BoolColumn,
+    Fleet,
+    IntColumn,
+)
 from evac.model.plan import MEASURES, Congestion, Measure, Plan
 from evac.model.records import dataclass
 from evac.model.units import traffic
@@ -83,42 +94,105 @@ def _difference(said: Congestion | None, wanted: Congestion | None) -> str:
 
 
 def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
-    estate, names = top.estate, {site.id for site in top.estate.sites}
+    estate = top.estate
     if plan.scenario.kind not in ("lose", "evacuate"):
         return []
-    lost = with_members(estate, {*plan.scenario.domains, *estate.lost}) & names
-    if not lost:
+    names = with_members(estate, {*plan.scenario.domains, *estate.lost})
+    lost = names & {site.id for site in estate.sites}
+    running, left = replicas_running(top).count, _left(top, names)
+    kinds = [kind_of(step.kind) for step in plan.steps]
+    if not (lost or (left < running).any() or any(kind.replicas or kind.moves_traffic for kind in kinds)):
         return []
-    ends = _at_the_end(top, plan, {site.id for site in estate.sites if site.role != "witness"} - lost)
-    found = []
+    sites = {site.id for site in estate.sites if site.role != "witness"} - lost
+    ends, found = _at_the_end(top, plan, sites, left), list[Congestion]()
     for measure in MEASURES:
         found += _ingress(top, ends, lost, measure)
         found += _links(top, ends, measure)
     return sorted(found, key=lambda one: (one.at, one.measure))
 
 
-def _running(top: Topology, sites: Iterable[str]) -> list[dict[str, int]]:
-    """For each service, its replicas at these sites; one each where it runs if no number is known."""
-    estate, replicas, left = top.estate, replicas_running(top), set(sites)
+def _left(top: Topology, names: Collection[str]) -> IntColumn:
+    """(K,) replicas of each binding that run and are in none of these domains. Of a pool that loses some of
+    its servers, its largest lost share of any resource is gone, rounded up.
+    """
+    estate, fleet = top.estate, top.estate.fleet
+    replicas, running = estate.replicas, replicas_running(top).count.astype(np.int64)
+    gone, sites = _lost_servers(estate, names), _flags([site.id in names for site in estate.sites])
+    part = {row: Fraction(int(pool.site in names)) for row, pool in enumerate(estate.pools)}
+    for pool in np.unique(fleet.pool[gone & (fleet.pool >= 0)]).tolist():
+        if not part[pool]:
+            part[pool] = _lost_share(fleet, np.flatnonzero(fleet.pool == pool), gone)
+    lost = np.zeros(len(replicas), np.bool_)
+    for kind, mask in ((ON_SERVER, gone), (AT_SITE, sites)):
+        here = replicas.kind == kind
+        lost[here] = mask[replicas.target[here]]
+    left = np.where(lost, 0, running)
+    for pool, share in part.items():
+        if share:
+            here = (replicas.kind == ON_POOL) & (replicas.target == pool)
+            counts = replicas.count[here].tolist()
+            left[here] = np.minimum(running[here], [count - math.ceil(count * share) for count in counts])
+    return left
+
+
+def _lost_share(fleet: Fleet, mine: IntColumn, gone: BoolColumn) -> Fraction:
+    """The largest lost share of any resource of a pool; of its servers if their sizes are unknown."""
+    if gone[mine[fleet.state[mine] != CONDEMNED]].all():
+        return Fraction(1)
+    on = mine[np.isin(fleet.state[mine], (SERVING, SPARE))]
+    sizes = fleet.capacity[on][:, fleet.capacity_known[on].all(axis=0)]
+    sums = [(int(sizes[gone[on], k].sum()), int(sizes[:, k].sum())) for k in range(sizes.shape[1])]
+    shares = [Fraction(lost, whole) for lost, whole in sums if whole]
+    return max(shares or [Fraction(int(gone[on].sum()), max(1, len(on)))])
+
+
+def _lost_servers(estate: Estate, names: Collection[str]) -> BoolColumn:
+    """(V,) servers in any of these domains: by name, rack, hall or site, or in a rack without any feed."""
+    fleet = estate.fleet
+    halls = {hall.id for hall in estate.halls if hall.id in names or hall.site in names}
+    feeds = {feed.id for feed in estate.feeds if feed.id in names or feed.site in names}
+    racks = [
+        rack.id in names
+        or rack.site in names
+        or rack.hall in halls
+        or (bool(rack.feeds) and feeds.issuperset(rack.feeds))
+        for rack in estate.racks
+    ]
+    sites = [site.id in names for site in estate.sites]
+    gone = _flags([*racks, False])[fleet.rack] | _flags([*sites, False])[fleet.site]
+    others = {one.id for some in (estate.sites, estate.halls, estate.feeds, estate.racks) for one in some}
+    own = [name.rsplit("/", 1)[-1].encode() for name in names if name not in others]
+    return gone | np.isin(fleet.name, own) if own else gone
+
+
+def _flags(values: list[bool]) -> BoolColumn:
+    return np.array(values, np.bool_)
+
+
+def _running(top: Topology, sites: Iterable[str], counted: IntColumn) -> list[dict[str, int]]:
+    """For each service, its replicas at these sites; one each where it runs if no number is known. counted:
+    (K,) of each binding.
+    """
+    estate, replicas, left = top.estate, top.estate.replicas, set(sites)
     found = [dict[str, int]() for _ in estate.services]
     pairs = np.stack((replicas.service.astype(np.int64), site_of_replicas(top)), axis=1)
     kinds, kind = np.unique(pairs, axis=0, return_inverse=True)
     counts = np.zeros(len(kinds), np.int64)
-    np.add.at(counts, kind.reshape(-1), replicas.count)
+    np.add.at(counts, kind.reshape(-1), counted)
     for (service, site), count in zip(kinds.tolist(), counts.tolist(), strict=True):
         if count and site >= 0 and estate.sites[site].id in left:
             found[service][estate.sites[site].id] = count
-    counted = _counted(estate)
+    known = _counted(estate)
     for row, service in enumerate(estate.services):
-        if row not in counted:
+        if row not in known:
             found[row] = dict.fromkeys(left.intersection(service.sites), 1)
     return found
 
 
-def _at_the_end(top: Topology, plan: Plan, left: set[str]) -> list[_End]:
+def _at_the_end(top: Topology, plan: Plan, left: set[str], survive: IntColumn) -> list[_End]:
     """Of each service: what survives, what the steps start and stop, and the target of its shift."""
     estate, where = top.estate, Where(top.estate)
-    running, sent = _running(top, left), [dict[str, int]() for _ in estate.services]
+    running, sent = _running(top, left, survive), [dict[str, int]() for _ in estate.services]
     row_of = {service.id: row for row, service in enumerate(estate.services)}
     changes = defaultdict[tuple[int, str], int](int)
     shifts = set[int]()

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from evac.audit.impacts.capacity import Capacity
+from evac.audit.impacts.crowding import Crowding
 from evac.audit.impacts.dependencies import Bits, Order, Pairs, any_of, spread_table, unpacked
 from evac.audit.impacts.hits import Down, Ground, Wiring, down_by, ground_of, wiring_of
 from evac.audit.impacts.losses import CountTable, Losses, Presence, tripping
@@ -125,6 +126,11 @@ class Impacts:
     def surviving(self) -> CountTable:
         """(L, S) replicas left."""
         return surviving_of(self.ground)
+
+    @cached_property
+    def crowding(self) -> Crowding:
+        """Links and ingress that may be too small after each loss."""
+        return Crowding(self.ground)
 
     def left(self, number: int, service: int) -> int:
         """Replicas of one service that one loss leaves."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.derive.congestion import congested, limit_of, maybe_congested, peaks_of, serves_users
+from evac.derive.congestion import short_of_ingress
+from evac.derive.domains import loss
 from evac.model.diagnostic import Severity
 from evac.model.plan import Congestion, Measure
 from evac.model.units import traffic
@@ -15,31 +16,38 @@ Row = tuple[int, Congestion, bool]
 """A loss, what arrives after it, and whether that is certain: of a service that a plan places, all may arrive
 there or nothing.
 """
-Found = dict[tuple[bool, Measure, tuple[str, ...], int], list[Row]]
-"""Whether it is a link, what is too much, where, and the limit -> losses, and how much arrives after each."""
+Key = tuple[bool, Measure, tuple[str, ...]]
+"""Whether it is a link, what is too much, and where."""
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Error if all surviving ingress together is too small; warning if one site or link would or may be."""
-    losses, found = context.impacts.losses, Found()
-    for number, kind in enumerate(losses.kinds):
-        if kind in ("site", "group", "pair"):
-            certain = congested(context.impacts.top, losses.sites[number])
-            for one in maybe_congested(context.impacts.top, losses.sites[number]):
-                if one.limit is not None:
-                    key = len(one.at) > 1, one.measure, one.at, one.limit
-                    found.setdefault(key, []).append((number, one, one in certain))
-    for (is_link, *_), rows in sorted(found.items()):
-        yield (_link if is_link else _site)(context, rows)
+    crowding, found = context.impacts.crowding, dict[Key, list[int]]()
+    for number in range(len(context.impacts.losses)):
+        for at, measure in crowding.at(number):
+            found.setdefault((len(at) > 1, measure, at), []).append(number)
+    for key, numbers in sorted(found.items()):
+        numbers = context.worst_first(numbers)
+        added = [number for number in numbers if crowding.is_added(number)] or numbers[:1]
+        rows = [row for number in added for row in _rows(context, number, key) if row[1].limit is not None]
+        if rows:
+            yield (_link if key[0] else _site)(context, rows, numbers)
 
 
-def _site(context: Context, rows: list[Row]) -> Finding:
-    grave = [row for row in rows if _is_hopeless(context, *row[:2])]
+def _rows(context: Context, number: int, key: Key) -> Iterator[Row]:
+    after = context.impacts.crowding.of(number)
+    for one in after.possible:
+        if (one.measure, one.at) == key[1:]:
+            yield number, one, one in after.certain
+
+
+def _site(context: Context, rows: list[Row], numbers: list[int]) -> Finding:
+    grave = [row for row in rows if row[1].measure in _short(context, row[0])]
     number, worst, certain = max(grave or rows, key=_how_bad)
     severity: Severity = "error" if grave else "warning"
     name, shown = worst.at[0], traffic(worst.measure, worst.arriving)
     arrives = f"{shown} would arrive" if certain else f"up to {shown} may arrive, depending on the plan,"
-    losses = _from_worst(context, number, rows)
+    losses = _from_worst(number, numbers)
     return RULE.finding(
         context,
         severity,
@@ -52,24 +60,15 @@ def _site(context: Context, rows: list[Row]) -> Finding:
     )
 
 
-def _is_hopeless(context: Context, number: int, found: Congestion) -> bool:
-    """Whether all surviving ingress together carries less than the peak of all services."""
-    top, estate = context.impacts.top, context.estate
-    serving = serves_users(top, context.impacts.losses.sites[number])
-    limits = [
-        limit_of(site, found.measure)
-        for site, serves in zip(estate.sites, serving.tolist(), strict=True)
-        if serves
-    ]
-    known = [limit for limit in limits if limit is not None]
-    peak = sum(one or 0 for one in peaks_of(estate.services, found.measure))
-    return len(known) == len(limits) and peak > sum(known)
+def _short(context: Context, number: int) -> frozenset[Measure]:
+    top, losses = context.impacts.top, context.impacts.losses
+    return short_of_ingress(top, loss(top, losses.members[number]))
 
 
-def _link(context: Context, rows: list[Row]) -> Finding:
+def _link(context: Context, rows: list[Row], numbers: list[int]) -> Finding:
     number, worst, certain = max(rows, key=_how_bad)
     crosses = "would" if certain else "may, depending on the plan,"
-    losses, name = _from_worst(context, number, rows), " - ".join(worst.at)
+    losses, name = _from_worst(number, numbers), " - ".join(worst.at)
     of = next(n for n, link in enumerate(context.estate.links) if link.ends == worst.at)
     return RULE.finding(
         context,
@@ -88,8 +87,8 @@ def _how_bad(row: Row) -> tuple[bool, int, int]:
     return certain, found.arriving, -number
 
 
-def _from_worst(context: Context, worst: int, rows: list[Row]) -> list[int]:
-    return [worst, *(n for n in context.worst_first(row[0] for row in rows) if n != worst)]
+def _from_worst(worst: int, numbers: list[int]) -> list[int]:
+    return [worst, *(number for number in numbers if number != worst)]
 
 
 RULE = Rule(
