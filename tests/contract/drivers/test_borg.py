@@ -75,6 +75,47 @@ def test_damage_is_named_by_its_cause_however_much_is_missing(server_folder: Pat
         assert len(proof.detail) < 200
 
 
+def test_a_repository_that_lost_its_newest_data_is_damaged(server_folder: Path) -> None:
+    """Borg ignores what follows the last transaction that it can read, and its check passes."""
+    with archives(server_folder) as world:
+        newest = max((world.folder / "one" / "data").glob("*/*"), key=lambda path: int(path.name))
+        flip(newest)
+        world.borg("check", "--verify-data")
+        proof = ask("prove", world.action(), READ, 1, 1)
+        assert (proof.outcome, proof.code) == ("damaged", "backup-corrupt")
+        assert "newer than repository" in proof.detail, "Borg's own words"
+        error = ask("restore", world.action(), "", str(server_folder / "places" / "here"), None)
+        assert error.code == "backup-corrupt"
+
+
+def test_an_error_is_known_by_its_id_and_described_by_borg(server_folder: Path) -> None:
+    """A word of a message may be part of a name."""
+    with archives(server_folder) as world:
+        nothing = world.folder / "the manifest does not exist"
+        error = ask("list_copies", world.action(repository=str(nothing)))
+        assert error.code == "backup-no-repository"
+        assert error.message == f"borg: the repository does not exist: Repository {nothing} does not exist."
+        moved = world.folder / "elsewhere"
+        shutil.copytree(world.folder / "one", moved)
+        error = ask("list_copies", world.action(repository=str(moved)))
+        assert error.code == "backup-other-repository"
+        assert "the repository was moved" in error.message
+        (world.folder / "one" / "config").write_text("no configuration")
+        error = ask("list_copies", world.action())
+        assert error.code == "backup-refused"
+        assert "MissingSectionHeaderError: File contains no section headers." in error.message
+
+
+def test_what_could_not_be_read_is_named(server_folder: Path) -> None:
+    with archives(server_folder) as world:
+        more = f'[ "$2" = create ] && exec {shutil.which("borg")} "$@" /proc/self/mem'
+        program = script(world.folder, "borg", more, f'exec {shutil.which("borg")} "$@"')
+        taken = ask("take", world.action(program=program))
+        assert taken.copy.failed
+        (unread,) = taken.missing
+        assert unread.startswith("/proc/self/mem: read: ")
+
+
 def test_a_restore_needs_no_version(server_folder: Path) -> None:
     """It is reported with a listing; a start of the program costs time that a check may not have."""
     with archives(server_folder) as world:

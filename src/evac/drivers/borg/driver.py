@@ -11,17 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from evac.drivers.backups import (
-    WORDS_MOST,
     BackupDriver,
     Filled,
     Filling,
@@ -34,6 +30,7 @@ from evac.drivers.backups import (
     unreadable,
     word,
 )
+from evac.drivers.borg.log import run, run_json
 from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
     READ,
@@ -49,7 +46,7 @@ from evac.drivers.parameters import many, text, whole
 from evac.drivers.places import SourceWitness, facts_of, manifest_of
 from evac.drivers.port import Action
 from evac.drivers.programs import given
-from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac.net import secrets
 
 ARCHIVES_MOST: Final = 200
@@ -61,29 +58,6 @@ WHOLE: Final = (0, 100)
 MADE: Final = (1, *range(100, 108))
 """Exit codes of warnings, general and by kind: the copy exists, and is incomplete unless it is 100."""
 DAMAGED: Final = (0, 1)
-_REASONS: Final = (
-    ("is incorrect", Permanent("backup-password", "wrong passphrase", "check `passphrase`")),
-    ("does not exist", Permanent("backup-no-repository", "the repository does not exist", "create it")),
-    (
-        "is not a valid repository",
-        Permanent("backup-no-repository", "the repository does not exist", "create it"),
-    ),
-    (
-        "unknown unencrypted",
-        Permanent("backup-other-repository", "the repository is unknown", "set `repository_id`"),
-    ),
-    (
-        "previously located",
-        Permanent("backup-other-repository", "the repository was moved", "set `repository_id`"),
-    ),
-    ("no space left", Permanent("backup-full", "the repository has no space left", "free some space in it")),
-    ("insufficient free space", Permanent("backup-full", "the repository has no space left", "make space")),
-    ("acquire the lock", Retryable("backup-locked", "another program is using the repository", "", 60_000)),
-    ("connection refused", Retryable("backup-silent", "the repository does not answer", "start its server")),
-    ("connection closed", Retryable("backup-silent", "the repository does not answer", "check `BORG_RSH`")),
-    ("integrity error", Permanent("backup-corrupt", "data is damaged", "run: borg check --verify-data")),
-    ("manifest", Permanent("backup-corrupt", "the manifest is damaged", "run: borg check")),
-)
 
 
 class BorgDriver(BackupDriver, TakesBackups, RestoresData):
@@ -128,11 +102,11 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         upload = whole(action.settings, "upload_kib", 0)
         bounds = ("--upload-ratelimit", str(upload)) if upload else ()
         argv = ("create", "--json", *bounds, f"::{name}", "--", *paths)
-        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, *MADE), changes=True)
+        ended, log = await run(tool, *argv, timeout_s=watch.left_s, allowed=(0, *MADE), changes=True)
         try:
             made = document(ended.output, self.name)
             stored = number(made["archive"]["stats"]["deduplicated_size"], self.name)
-            listed = await tool.json("info", "--json", f"::{name}", timeout_s=watch.left_s)
+            listed = await run_json(tool, "info", "--json", f"::{name}", timeout_s=watch.left_s)
             (copy,) = (_copy(one) for one in objects(listed["archives"], self.name))
             held = await self._held(tool, name, paths, watch)
         except (ActionError, KeyError, TypeError, ValueError) as error:
@@ -140,7 +114,8 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         missing = tuple(path for path in paths if path not in held)
         if ended.code not in WHOLE and not missing:
-            missing = ("files that could not be read",)
+            unread = (secrets.scrub(words, tool.hidden) for words in log.unread)
+            missing = tuple(unread) or ("files that could not be read",)
         return Taken(replace(copy, failed=bool(missing)), copy.bytes or 0, stored, watch.took_ms, missing)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
@@ -163,16 +138,13 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             stats = found.get("cache", {}).get("stats", {})
             size = number(stats.get("unique_csize"), self.name)
             how = "--verify-data" if level == READ else "--archives-only"
-            causes = _Causes()
-            argv = ("--log-json", "check", how)
-            ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, hears=causes.hear)
+            argv = ("check", how)
+            ended, log = await run(tool, *argv, timeout_s=watch.left_s, allowed=DAMAGED)
         except ActionError as error:
             return self._unproven(action, watch, level, error)
         said = partial(self._proof, action, watch, level, version=version, repository=_repository(found))
         if ended.code:
-            words = (
-                " ".join(secrets.scrub(causes.first, tool.hidden).split()) or "Borg's check reports errors"
-            )
+            words = secrets.scrub(log.cause, tool.hidden) or "Borg's check reports errors"
             detail = f"{words}; to see all errors, run: borg check {how}"
             return said("damaged", code="backup-corrupt", detail=detail)
         if level == STRUCTURE:
@@ -188,17 +160,18 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         strip = len(Path(copy.paths[0]).parts) - 1 if len(copy.paths) == 1 else 0
         if strip and copy.files == 1:
             argv = ("list", "--format", "{type}{NL}", f"::{copy.id}")
-            kinds = (await _tool(into.action).run(*argv, timeout_s=watch.left_s)).output.split()
+            ended, _ = await run(_tool(into.action), *argv, timeout_s=watch.left_s)
+            kinds = ended.output.split()
             strip -= kinds == ["-"]  # a single backed-up file has no folder in the archive
         tool = replace(_tool(into.action), cwd=str(into.folder))
         argv = ("extract", "--strip-components", str(strip), f"::{copy.id}")
-        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, *MADE), keeps=(into.lock,))
+        ended, log = await run(tool, *argv, timeout_s=watch.left_s, allowed=(0, *MADE), keeps=(into.lock,))
         found = await in_time(lambda: manifest_of(into.folder), watch, "reading the restored data")
         if ended.code or (found.files, found.bytes) != (copy.files, copy.bytes):
             words = (
                 f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes were restored"
             )
-            said = " ".join(secrets.scrub(ended.errors, tool.hidden).split())[:300]
+            said = secrets.scrub(log.cause or "; ".join(log.unread), tool.hidden)[:300]
             words = f"{words}; Borg reports: {said}" if said else words
             raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
         return Filled(found.bytes, copy.taken_at, facts_of(found))
@@ -211,7 +184,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             return ()
         patterns = [part for path in wanted for part in ("--pattern", f"+pf:{path.lstrip('/')}")]
         argv = ("list", "--short", *patterns, "--pattern", "-re:.*", f"::{name}")
-        found = (await tool.run(*argv, timeout_s=watch.left_s)).output.splitlines()
+        found = (await run(tool, *argv, timeout_s=watch.left_s))[0].output.splitlines()
         return tuple(path for path in wanted if path.strip("/") in found)
 
     async def _version(self, tool: Tool, watch: Stopwatch) -> str:
@@ -225,7 +198,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
     async def _info(self, action: Action, tool: Tool, watch: Stopwatch) -> Mapping[str, Any]:
         """The newest archives and the repository. Raises `Permanent` if another one was pinned."""
         argv = ("info", "--json", "--last", str(ARCHIVES_MOST))
-        found = await tool.json(*argv, timeout_s=watch.left_s)
+        found = await run_json(tool, *argv, timeout_s=watch.left_s)
         if (
             not isinstance(found, dict)
             or not isinstance(cache := found.get("cache", {}), dict)
@@ -237,21 +210,6 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             words = f"this is the repository {id_[:8]}, but {pinned[:8]} was expected"
             raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
         return found
-
-
-class _Causes:
-    """Hears Borg's log. A long list of what is missing follows the first error, which is the cause."""
-
-    def __init__(self) -> None:
-        self.first = ""
-
-    def hear(self, line: bytes) -> None:
-        if self.first:
-            return
-        with suppress(orjson.JSONDecodeError):
-            said = orjson.loads(line)
-            if isinstance(said, dict) and said.get("levelname") in ("ERROR", "CRITICAL"):
-                self.first = str(said.get("message", ""))[:WORDS_MOST]
 
 
 def _tool(action: Action) -> Tool:
@@ -267,7 +225,7 @@ def _tool(action: Action) -> Tool:
         passphrase = secrets.resolve(reference)
         env["BORG_PASSPHRASE"] = passphrase.reveal()
         hidden = (*hidden, passphrase)
-    return Tool(text(action.settings, "program", "borg"), env, hidden, _REASONS)
+    return Tool(text(action.settings, "program", "borg"), env, hidden)
 
 
 _QUESTIONS: Final = ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "BORG_RELOCATED_REPO_ACCESS_IS_OK")
