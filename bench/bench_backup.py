@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -26,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from bench.figures import Figure, Table, median, worst
+from bench.figures import Figure, Table, median, peak_mib, worst
 from evac.drivers.borg.driver import BorgDriver
 from evac.drivers.capabilities import READ
 from evac.drivers.pgbackrest.driver import PgbackrestDriver
@@ -132,10 +131,11 @@ def schedule(table: Table, folder: Path, sets: int) -> None:
             return told.scheduler.latest_ms
 
         latest_ms = run_virtually(story(), 2 * 86_400)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
     table.add(
         worst("late", "the latest start of a job, after its moment", [latest_ms / 1_000], "s", 60),
-        worst("memory", "memory of this process", [memory], "MiB", 300, "repositories and store are in it"),
+        worst(
+            "memory", "memory of this process", [peak_mib()], "MiB", 300, "repositories and store are in it"
+        ),
     )
 
 

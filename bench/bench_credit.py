@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.figures import Table, median
+from bench.figures import Table, median, peak_mib
 
 SIZES: Final = (500_000, 1_000_000, 5_000_000)
 SERVICES: Final = 12
@@ -115,7 +114,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "intake": [taken_in.wall_s, taken_in.cpu_s],
         "ledger": [ledger.wall_s - recomputing.wall_s, ledger.cpu_s - recomputing.cpu_s],
         "recomputed": [recomputing.wall_s, recomputing.cpu_s],
-        "memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "memory_gib": peak_mib() / 2**10,
     }
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from bench.figures import peak_mib
 from bench.hostile_sources import outcomes
 
 PODS_A_NODE: Final = 20
@@ -83,8 +83,7 @@ def measure(how: str, source: str, out: str) -> dict[str, float]:
         live = Live(context="bench", kubeconfig=Path(source))
         one = RecipeSource("bench", "kubernetes", Path(), Options(), {}, None, None, Place("bench"), live)
         found = import_live("kubernetes", [one], Path(out), fetch_live)
-    mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
-    return {"seconds": time.perf_counter() - began, "mib": mib, "servers": found.servers}
+    return {"seconds": time.perf_counter() - began, "mib": peak_mib(), "servers": found.servers}
 
 
 def _apart(how: str, source: Path, out: Path) -> dict[str, float]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.figures import peak_mib
+
 READY_SECONDS = 120.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -40,8 +42,7 @@ class FleetProcess:
 
     def memory_mib(self) -> float:
         """The most memory it had in RAM at any time."""
-        status = Path(f"/proc/{self.about['pid']}/status").read_text(encoding="ascii")
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1_024
+        return peak_mib(str(self.about["pid"]))
 
     def cpu_seconds(self) -> float:
         fields = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.boot_fleet import FleetProcess, Server, fleet, servers_of
-from bench.figures import Figure
+from bench.figures import Figure, peak_mib
 from evac.drivers.port import Action
 from evac.drivers.redfish.driver import RedfishDriver
 from evac.engine.clock import SystemClock
@@ -256,8 +255,7 @@ def main(arguments: list[str]) -> int:
     told = json.loads(Path(about).read_text(encoding="utf-8"))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         found = runner.run(WHAT[what](told, Path(folder)))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
-    print(json.dumps({**found, "memory_mib": memory}))
+    print(json.dumps({**found, "memory_mib": peak_mib()}))
     return 0
 
 

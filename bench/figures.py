@@ -52,6 +52,14 @@ class Figure:
         return f"  {self.what:<{WIDTH}} {value:>19}   {target:<16} {verdict:<7} {self.note}".rstrip()
 
 
+def peak_mib(process: str = "self") -> float:
+    """The most memory a process had in RAM at any time. `getrusage` counts the memory of its parent, too: a
+    child begins with what its parent had when it was started.
+    """
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1_024
+
+
 def median(
     name: str,
     what: str,

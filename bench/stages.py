@@ -7,7 +7,6 @@ that size alone; medians of several runs; the end-to-end time of the command sta
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from bench.figures import peak_mib
 
 SIZES = (9_000, 90_000, 900_000)
 EVAC = Path(sys.executable).parent / "evac"
@@ -64,7 +65,7 @@ def measure(servers: int, budget_s: int) -> Figures:
     for name, estate in (("pangyo", loaded), ("mended", pangyo(servers=servers, mended=True))):
         _planned(found, name, estate, budget_s, times)
         _restored(found, name, estate)
-    found["peak memory MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    found["peak memory MiB"] = int(peak_mib())
     return found
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evac.drivers.backups import Stopwatch
 from evac.drivers.mariabackup.driver import MariabackupDriver
 from evac.model.errors import ActionError
 from evac_lab.servers.mariadb import MariadbServer
 from tests.contract.adapters.command import script
-from tests.contract.adapters.copy_folder import world
+from tests.contract.adapters.copy_folder import World, world
 from tests.contract.adapters.mariabackup import PASSWORD, ROWS, MariadbSource
+from tests.contract.capabilities.story import order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 VERSION = 'case "$*" in --version) echo mariadb-backup 11.8.3; exit;; esac'
@@ -60,6 +63,28 @@ def test_rows_are_compared_and_what_is_not_complete_is_no_copy(server_folder: Pa
             error = ask("take", made.action())
         assert error.code == "setting-wrong", "MariaDB may be set up without TLS"
         assert "skip-ssl" in error.hint
+
+
+def test_a_restored_server_starts_with_the_configuration_in_its_backup(server_folder: Path) -> None:
+    """Without the setting `configuration`, nothing but the backup says how its files were written."""
+
+    async def story(made: World) -> None:
+        driver, given = MariabackupDriver(), made.action(place=str(made.place))
+        action = replace(
+            given, settings={name: value for name, value in given.settings.items() if name != "configuration"}
+        )
+        asked = order(timeout_s=60.0)
+        assert (await driver.execute(action, asked))["place"] == str(made.place)
+        assert (await driver.observe(action, asked)).outcome == "done"
+        assert await made.holds(made.place)
+        await driver._stop(action, made.place, Stopwatch(60.0))
+        assert (await driver.observe(action, asked)).outcome == "absent"
+        await driver.execute(action, asked)  # the step again: the complete data is started, not restored
+        assert (await driver.observe(action, asked)).outcome == "done"
+        assert await made.holds(made.place)
+
+    with world(server_folder, MariadbSource) as made:
+        asyncio.run(story(made))
 
 
 @contextmanager

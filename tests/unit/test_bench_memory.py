@@ -1,0 +1,16 @@
+"""The benches measure the memory of their own process, whatever started it."""
+
+import subprocess
+import sys
+
+CHILD = "from bench.figures import peak_mib; print(peak_mib())"
+PARENT = f"""
+import subprocess, sys
+held = bytes([1]) * (300 << 20)
+subprocess.run([sys.executable, "-c", {CHILD!r}], check=True)
+"""
+
+
+def test_the_memory_of_a_parent_is_not_counted() -> None:
+    done = subprocess.run([sys.executable, "-c", PARENT], capture_output=True, text=True, check=True)
+    assert 1 < float(done.stdout) < 150
