@@ -17,28 +17,36 @@ from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.containers import engine_of_image
 from evac.estate.importers.csv import HOST_COLUMNS, bare
-from evac.estate.importers.imported import Imported, Options, Sign
+from evac.estate.importers.imported import Imported, Options, Sign, Unknown
 from evac.estate.importers.services import Catalogue, Need, fill_in, service_examples
 from evac.estate.importers.source_files import entries, header_of, read_cells, read_table, read_values
 from evac.model.diagnostic import Place
 
 _BYTES_MAX: Final = 32 * 2**20
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "name": ("name", "service", "servicename", "id", "component", "application", "app", "system"),
-    "tier": ("tier", "criticality", "importance", "servicetier", "priority"),
-    "owner": ("owner", "team", "ownedby", "contact", "responsible", "squad"),
-    "people": ("people", "users", "customers", "peopleaffected"),
-    "rto": ("rto", "recoverytime", "recoverytimeobjective"),
-    "rpo": ("rpo", "recoverypoint", "recoverypointobjective"),
-    "cpu": ("cpu", "cpus", "cores", "cpudemand", "demandcpu"),
-    "memory": ("memory", "mem", "ram", "memorydemand", "demandmemory"),
-    "replicas": ("replicas", "instances", "count"),
-    "family": ("family", "product", "domain", "group"),
-    "needs": ("needs", "dependson", "dependencies", "requires", "uses", "upstreams"),
-    "type": ("type", "kind", "engine"),
+    meaning: tuple(words.split())
+    for meaning, words in {
+        "name": "name service servicename id component application app system dienst anwendung système "
+        "서비스 서비스명",
+        "tier": "tier criticality importance servicetier priority stufe kritikalität priorität criticité "
+        "priorité 등급 중요도",
+        "owner": "owner team ownedby contact responsible squad verantwortlich verantwortlicher eigentümer "
+        "responsable équipe propriétaire 담당자 담당팀",
+        "people": "people users customers peopleaffected benutzer nutzer kunden utilisateurs 사용자 사용자수",
+        "rto": "rto recoverytime recoverytimeobjective wiederanlaufzeit",
+        "rpo": "rpo recoverypoint recoverypointobjective",
+        "cpu": "cpu cpus cores cpudemand demandcpu kerne cœurs coeurs",
+        "memory": "memory mem ram memorydemand demandmemory arbeitsspeicher mémoire",
+        "replicas": "replicas instances count replikate instanzen anzahl 인스턴스",
+        "family": "family product domain group",
+        "needs": "needs dependson dependencies requires uses upstreams benötigt braucht hängtabvon "
+        "abhängigkeit abhängigkeiten dépendances dépendde besoins 의존성 의존서비스",
+        "type": "type kind engine typ art",
+    }.items()
 }
 """Meaning of a column or key -> its known names, surest first."""
 
+_NO_NEEDS: Final = "services whose needs the table has no column for"
 _PARTED: Final = re.compile(r"[;,|\s]+")
 _STORE_WORDS: Final = frozenset({"database", "db", "store", "datastore", "queue", "cache"})
 _EMPTY: Final = frozenset({"", "-", "n/a", "none", "null", "unknown", "?", "tbd"})
@@ -63,7 +71,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     imported = Imported()
     catalogue = Catalogue()
     is_table = source.suffix.lower() in (".csv", ".tsv", ".txt")
-    for facts, place in _table(source, problems) if is_table else _values(source, problems):
+    for facts, place in _table(source, imported, problems) if is_table else _values(source, problems):
         _add(facts, place, catalogue, problems)
     if not catalogue.services and not catalogue.stores and not problems.has_errors:
         problems.add(
@@ -87,7 +95,7 @@ def _meaning(name: str) -> str | None:
     return next((meaning for meaning, names in _NAMES.items() if plain in names), None)
 
 
-def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
+def _table(source: Path, imported: Imported, problems: Problems) -> Iterator[tuple[Facts, Place]]:
     text = read_table(source, source, _BYTES_MAX, problems)
     table = None if text is None else read_cells(text, source.name, problems, all_rows=True)
     if table is None:
@@ -104,6 +112,8 @@ def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
             )
         else:
             columns[meaning] = position
+    if "needs" not in columns:
+        imported.unknown.append(Unknown(_NO_NEEDS, len(table.rows)))
     if "name" not in columns:
         hint = f"name the column one of: {', '.join(_NAMES['name'][:4])}"
         problems.add("import-column-missing", "no column contains service names", table.header.place(), hint)

@@ -269,7 +269,8 @@ def _columns(table: Cells, problems: Problems) -> dict[str, Column]:
     if strange:
         what = f"column{'' if len(strange) == 1 else 's'} {', '.join(shown(header[at]) for at in strange)}"
         place = table.header.place(strange[0], table.delimiter)
-        hint = "if one of them holds one of these facts, rename it: " + ", ".join(NAMES)
+        it = "it" if len(strange) == 1 else "one of them"
+        hint = f"if {it} holds one of these facts, rename it: {', '.join(NAMES)}"
         problems.add("import-ignored", f"evac does not recognise the {what}", place, hint)
     return columns
 

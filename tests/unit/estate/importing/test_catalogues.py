@@ -61,6 +61,32 @@ def test_a_plain_catalogue(tmp_path: Path, name: str, text: str) -> None:
     assert "import-dangling" in codes
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Dienst;Stufe;Verantwortlich;Wiederanlaufzeit;Benutzer;benötigt",
+        "Anwendung;Priorität;Eigentümer;RTO;Kunden;Hängt ab von",
+        "Application;Criticité;Équipe;RTO;Utilisateurs;Dépend de",
+        "서비스명;중요도;담당팀;RTO;사용자수;의존성",
+    ],
+)
+def test_columns_in_other_languages(tmp_path: Path, header: str) -> None:
+    text = f"{header}\nshop;1;web;30 min;200 K;login\nlogin;0;;;;\n"
+    estate, result = imported(tmp_path, "catalogue", "services.csv", text)
+    shop = next(s for s in estate.services if s.id == "shop")
+    assert (shop.tier, shop.owner, shop.rto_ms, shop.people) == (1, "web", 1_800_000, 200_000)
+    assert [(n.kind, n.target, n.hard) for n in shop.needs] == [("service", "login", True)]
+    assert not result.diagnostics
+    assert not [one for one in result.unknown if "needs" in one.what]
+
+
+def test_a_table_without_needs_says_that_they_are_unknown(tmp_path: Path) -> None:
+    """Its services look as if they needed nothing."""
+    _, result = imported(tmp_path, "catalogue", "services.csv", "service,relies upon\na,b\nb,\n")
+    (unknown,) = [one for one in result.unknown if "needs" in one.what]
+    assert (unknown.what, unknown.count) == ("services whose needs the table has no column for", 2)
+
+
 def test_a_site_for_everything(tmp_path: Path) -> None:
     estate, _ = imported(tmp_path, "catalogue", "services.csv", "service,replicas\na,3\nb,\n", site="fra")
     assert [site.id for site in estate.sites] == ["fra"]
