@@ -6,17 +6,23 @@ import asyncio
 import socket
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from evac.drivers.mariadb.driver import MariadbDriver
 from evac.drivers.mariadb.link import linked, member_of, read_facts
 from evac.drivers.mariadb.rejoin import _refuse_broken
 from evac.drivers.port import Action
 from evac.model.errors import Permanent
-from evac_lab.servers.mariadb import _certify
+from evac_lab.servers.mariadb import MariadbServer, _certify
 from tests.contract.adapters.mariadb import PASSWORD, WITHOUT_PASSWORD, DataSet, ask, data_set
 from tests.contract.capabilities.story import order
 from tests.contract.drivers.test_mariadb_rebuild import order_of, until_equal
@@ -115,6 +121,67 @@ def test_a_certificate_that_is_not_accepted_is_a_refusal_and_stays_one(server_fo
         pangyo.sql("STOP SLAVE", f"CHANGE MASTER TO MASTER_USER = 'evac', MASTER_PASSWORD = '{PASSWORD}'")
         assert asyncio.run(MariadbDriver().execute(back, order_of(120.0)))["role"] == "replica"
         assert asyncio.run(source_of(back))["Master_SSL_Verify_Server_Cert"] == "Yes"
+
+
+def signed_by_own_ca(server: MariadbServer, folder: Path) -> tuple[Path, Path]:
+    """Gives a server a certificate for `127.1` that an own CA signed. Returns that CA, and another one."""
+    now, names, keys = datetime.now(UTC), [], []
+    paths = folder / "ca.pem", folder / "other-ca.pem"
+    for path in paths:
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path.stem)])
+        key = ec.generate_private_key(ec.SECP256R1())
+        made = certificate(name, name, key, now).add_extension(x509.BasicConstraints(True, None), True)
+        path.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        path.chmod(0o644)
+        names.append(name)
+        keys.append(key)
+    own = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.1")])
+    named = x509.SubjectAlternativeName([x509.DNSName("127.1")])
+    made = certificate(subject, names[0], own, now).add_extension(named, False)
+    signed = made.sign(keys[0], hashes.SHA256()).public_bytes(Encoding.PEM)
+    Path(ask(server, "@@ssl_cert")).write_bytes(signed)
+    secret = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    Path(ask(server, "@@ssl_key")).write_bytes(secret)
+    server.sql("FLUSH SSL")
+    return paths
+
+
+def certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime
+) -> x509.CertificateBuilder:
+    made = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+    return made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+
+
+def test_an_own_ca_signs_the_certificates_of_members(server_folder: Path) -> None:
+    """Set as MASTER_SSL_CA it also lets an account without a password follow; another CA does not, not even
+    with a password. Without one, the password is proof enough for a certificate that an own CA signed.
+    """
+    with data_set(server_folder, synchronous=()) as world:
+        pangyo, plain = world.pangyo, return_to_anyang(world)
+        own, other = signed_by_own_ca(world.anyang, server_folder)
+        back = replace(plain, parameters={**plain.parameters, "primary_host": "127.1"})
+        verified = "MASTER_SSL = 1, MASTER_SSL_VERIFY_SERVER_CERT = 1"
+        without = f"MASTER_USER = '{WITHOUT_PASSWORD}', MASTER_PASSWORD = ''"
+        with_one = f"MASTER_USER = 'evac', MASTER_PASSWORD = '{PASSWORD}'"
+        for account, ca, is_good in (
+            (without, own, True),
+            (without, other, False),
+            (with_one, other, False),
+            (with_one, own, True),
+            (with_one, "", True),
+        ):
+            source = f"MASTER_HOST = '127.1', {account}, MASTER_SSL_CA = '{ca}', {verified}"
+            pangyo.sql("STOP SLAVE", f"CHANGE MASTER TO {source}")
+            if is_good:
+                assert asyncio.run(MariadbDriver().execute(back, order_of(120.0)))["role"] == "replica", ca
+                found = asyncio.run(source_of(back))
+                assert found["Master_SSL_CA_File"] == str(ca), "evac never changes it"
+                assert found["Master_User"] == (WITHOUT_PASSWORD if account == without else "evac")
+                assert found["Master_SSL_Verify_Server_Cert"] == "Yes"
+            else:
+                assert refusal(back).code == "mariadb-tls", ca
 
 
 @pytest.mark.parametrize(("name", "number"), [("127.9", 2003), ("pangyo.invalid", 2005)])
