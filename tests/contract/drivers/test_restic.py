@@ -470,6 +470,7 @@ def test_an_incomplete_backup_counts_neither_here_nor_as_a_copy(server_folder: P
         (before,) = (await ResticDriver().list_copies(world.action(), LONG_S)).copies
         taken = await worker.do(task("take", world.action(program=partly(server_folder))))
         assert (taken.outcome, taken.code) == ("failed", "backup-incomplete")
+        assert taken.detail == "not in the backup: /proc/self/mem"
         listing = await ResticDriver().list_copies(world.action(), LONG_S)
         assert [one.failed for one in listing.copies] == [False, False], "restic says it now"
         copied = await worker.do(far("copy", world))
@@ -494,7 +495,7 @@ def test_an_incomplete_backup_counts_neither_here_nor_as_a_copy(server_folder: P
 def test_an_incomplete_backup_is_one_even_if_nothing_answers_after_it(server_folder: Path) -> None:
     with copies(server_folder) as world:
         taken = ask("take", world.action(program=partly(server_folder, answers=False)))
-        assert taken.missing == ("files that could not be read",)
+        assert taken.missing == ("/proc/self/mem",)
         assert taken.copy.failed
         newest = ask("list_copies", world.action()).copies[-1]
         assert taken.copy.id == newest.id

@@ -24,6 +24,7 @@ import aiohttp
 import orjson
 
 from evac.drivers.backups import (
+    WORDS_MOST,
     BackupDriver,
     Filled,
     Filling,
@@ -71,7 +72,8 @@ from evac.net import secrets
 
 PART_OK: Final = (0, 3)
 """3: some files could not be read; the backup exists, and says so."""
-_UNREAD: Final = ("files that could not be read",)
+UNREAD_MOST: Final = 10
+"""Files that could not be read and are named."""
 DAMAGED: Final = (0, 1)
 KNOWN_S: Final = 60.0
 """How long an answer about a repository is used again. A repository that shows its names and configuration
@@ -192,12 +194,12 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         except (ActionError, KeyError, TypeError) as error:
             if id_ and ended.code:  # later listings show it as if it were complete
                 lacking = CopyReport(id_, int(time.time()), failed=True)
-                return Taken(lacking, 0, 0, watch.took_ms, _UNREAD)
+                return Taken(lacking, 0, 0, watch.took_ms, _unread(ended, tool))
             words = "a backup may have been taken, but its state is unknown"
             raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         missing = tuple(path for path in paths if path not in copy.paths)
         if ended.code == PART_OK[1] and not missing:
-            missing = _UNREAD
+            missing = _unread(ended, tool)
         return Taken(copy, read, stored, watch.took_ms, missing)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
@@ -444,6 +446,19 @@ def _takes(line: bytes, early: EarlyDigests) -> bool:
     if said.get("action") == "restored" and isinstance(name, str) and isinstance(size, int):
         early.written(name, size)
     return True
+
+
+def _unread(ended: Ended, tool: Tool) -> tuple[str, ...]:
+    """The files that a backup could not read."""
+    found: dict[str, None] = {}
+    for line in ended.errors.splitlines():
+        try:
+            said = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(said, dict) and said.get("message_type") == "error" and said.get("item"):
+            found[secrets.scrub(str(said["item"]), tool.hidden)[:WORDS_MOST]] = None
+    return tuple(found)[:UNREAD_MOST] or ("files that could not be read",)
 
 
 def _is_lock(key: str, hidden: bool) -> bool:
