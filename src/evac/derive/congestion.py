@@ -1,4 +1,5 @@
-"""Links and ingress that carry too little for the traffic after a loss, or whose limit is not known.
+"""Links and ingress that carry too little for the traffic after a loss, or of which nobody knows it: their
+limit is not known, or services state no peak.
 
 A plan says where each service runs at its end and where it moves traffic: all of a service that it shifts
 arrives at one site, the rest is divided in proportion to the replicas. Before there is a plan, only the
@@ -101,11 +102,11 @@ def maybe_congested(top: Topology, lost: Loss) -> tuple[Congestion, ...]:
     most, changes = _before_a_plan(top, lost)
     if not changes:
         return ()
-    found = {
-        (one.at, one.measure): one
-        for some in (_too_much(top, _loads(top, lost.sites, most)), _certain(top, lost, most))
-        for one in some
-    }
+    found = {(one.at, one.measure): one for one in _too_much(top, _loads(top, lost.sites, most))}
+    for one in _certain(top, lost, most):
+        known = found.get((one.at, one.measure))
+        if one.is_too_small or known is None or not known.is_too_small:
+            found[one.at, one.measure] = one
     return _sorted(found.values())
 
 
@@ -143,10 +144,12 @@ def screened(top: Topology, taken: IntColumn, hosts: BoolColumn) -> Screened:
     certain, possible = np.zeros((2, len(taken), len(high)), np.bool_)
     for number, (more, less) in enumerate(zip(high, low, strict=True)):
         limit = 0 if more.limit is None else more.limit
-        stays = (less.about - touched @ less.by_service(size)) * (1 - _ROUNDING)
+        stays = (less.about - touched @ less.by_service(size, less.parts)) * (1 - _ROUNDING)
         certain[:, number] = stays > limit + _ROUNDING
+        certain[:, number] |= touched @ less.by_service(size, less.unknown) < less.unknown.sum()
         rise = rises[len(more.at) > 1, more.measure] if _hosts_at_all(top, more.at) else 0.0
         possible[:, number] = (more.about + rise) * (1 + _ROUNDING) > limit - _ROUNDING * (limit > 0)
+        possible[:, number] |= bool(more.unknown.any())
     possible |= certain
     idle = ~touched.any(axis=1)
     certain[idle] = False
@@ -167,7 +170,9 @@ def _hosts_at_all(top: Topology, at: tuple[str, ...]) -> bool:
 def _rise_of_users(top: Topology, most: _Division, measure: Measure, part: Any, hosts: BoolColumn) -> Any:
     """(L,) the most by which traffic at any ingress rises; infinite if all of them may be too small."""
     peaks = np.array([one or 0 for one in peaks_of(top.estate.services, measure)], np.float64)
-    return part @ peaks + (np.inf if measure in _short(top, lost_now(top).sites, most) else 0.0)
+    unknown = (part > 0) @ states_no_peak(top, measure).astype(np.int64) > 0
+    short = measure in _short(top, lost_now(top).sites, most)
+    return part @ peaks + np.where(unknown | short, np.inf, 0.0)
 
 
 def _rise_of_calls(top: Topology, most: _Division, measure: Measure, part: Any, hosts: BoolColumn) -> Any:
@@ -178,7 +183,10 @@ def _rise_of_calls(top: Topology, most: _Division, measure: Measure, part: Any, 
     size, amount = part.shape[1], peaks[caller].astype(np.float64)
     away = ((most.calls / most.of_calls)[:, caller] * ~most.surely[:, called]).sum(axis=0)
     makes, gets = np.bincount(caller, amount, size), np.bincount(called, amount, size)
-    return part @ makes + (part > 0) @ np.bincount(called, amount * away, size) + hosts @ gets
+    silent = states_no_peak(top, measure)[caller]
+    unknown = (part > 0) @ (np.bincount(caller, silent, size) + np.bincount(called, silent, size)) > 0
+    rise = part @ makes + (part > 0) @ np.bincount(called, amount * away, size) + hosts @ gets
+    return rise + np.where(unknown, np.inf, 0.0)
 
 
 def maybe_congested_after(top: Topology, scenario: Scenario) -> tuple[Congestion, ...]:
@@ -365,6 +373,23 @@ def peaks_of(services: Sequence[Service], measure: Measure) -> list[int | None]:
     return [s.traffic.mbps if by_bandwidth else s.traffic.connections for s in services]
 
 
+def states_no_peak(top: Topology, measure: Measure) -> BoolColumn:
+    """(S,) services whose traffic nobody knows: they state no peak, but users may be sent to them."""
+
+    def work() -> BoolColumn:
+        services = top.estate.services
+        rows = zip(peaks_of(services, measure), services, strict=True)
+        return np.array([peak is None and _may_have_users(service) for peak, service in rows], np.bool_)
+
+    return top.once(("states no peak", measure), work)
+
+
+def _may_have_users(service: Service) -> bool:
+    """Unless it states `kind: none` or no people, or is external."""
+    kind = service.traffic.kind
+    return not service.external and kind != "none" and not (kind is None and service.people == 0)
+
+
 def limit_of(site: Site, measure: Measure) -> int | None:
     """What the ingress of a site can carry; None: not known."""
     return site.ingress_mbps if measure == "bandwidth" else site.ingress_connections
@@ -384,19 +409,25 @@ class _Load:
     amounts: Any
     """What comes of each, times its share. Python integers."""
     shares: IntColumn
+    unknown: BoolColumn
+    """Whether the service of each states no peak."""
 
     @property
     def whole(self) -> int:
         return _sum(self.amounts, self.shares)
 
     @property
-    def about(self) -> float:
-        """The same, as a float."""
-        return float((self.amounts.astype(np.float64) / self.shares).sum())
+    def parts(self) -> Any:
+        """What comes of each, as floats."""
+        return self.amounts.astype(np.float64) / self.shares
 
-    def by_service(self, size: int) -> Any:
-        """(S,) how much of it each service is part of, as the caller or as the one that is called."""
-        each = self.amounts.astype(np.float64) / self.shares
+    @property
+    def about(self) -> float:
+        """The whole, as a float."""
+        return float(self.parts.sum())
+
+    def by_service(self, size: int, each: Any) -> Any:
+        """(S,) the sum of what each service is part of, as the caller or as the one that is called."""
         found = np.bincount(self.services, each, size)
         return found + np.bincount(self.called, each, size) if len(self.at) > 1 else found
 
@@ -410,9 +441,10 @@ def _too_much(top: Topology, loads: Iterable[_Load]) -> Iterator[Congestion]:
     """The loads that are too much, or may be."""
     for one in loads:
         arriving = one.whole
-        if arriving > (0 if one.limit is None else one.limit):
+        if arriving > (0 if one.limit is None else one.limit) or one.unknown.any():
             names = tuple(sorted({top.estate.services[row].id for row in one.services.tolist()}))
-            yield Congestion(one.at, one.measure, arriving, one.limit, names)
+            unstated = len(np.unique(one.services[one.unknown]))
+            yield Congestion(one.at, one.measure, arriving, one.limit, names, unstated)
 
 
 def _ingress(top: Topology, gone: BoolColumn, division: _Division) -> Iterator[_Load]:
@@ -424,12 +456,13 @@ def _ingress(top: Topology, gone: BoolColumn, division: _Division) -> Iterator[_
             continue
         peaks = peaks_of(estate.services, measure)
         peak = np.array([one or 0 for one in peaks], object)
-        unstated = np.array([one is None for one in peaks], np.bool_)
-        comes = np.where(unstated, has_users, peak > 0)
+        unstated, silent = np.array([one is None for one in peaks], np.bool_), states_no_peak(top, measure)
+        comes = np.where(unstated, has_users | silent, peak > 0)
         for site in np.flatnonzero(serving).tolist():
             rows = np.flatnonzero(comes & (at[site] > 0))
             amounts, shares = peak[rows] * at[site][rows], division.of_users[site][rows]
-            yield _Load((estate.sites[site].id,), measure, limits[site], rows, rows, amounts, shares)
+            name, unknown = (estate.sites[site].id,), silent[rows]
+            yield _Load(name, measure, limits[site], rows, rows, amounts, shares, unknown)
 
 
 def short_of_ingress(top: Topology, lost: Loss) -> frozenset[Measure]:
@@ -489,17 +522,24 @@ def _links(top: Topology, division: _Division) -> Iterator[_Load]:
             rows = np.flatnonzero(cross)
             shares = whole[rows] // (common := np.gcd(cross[rows], whole[rows]))
             amounts = peaks[caller[rows]] * (cross[rows] // common)
-            limit = limit_of_link(link, measure)
-            yield _Load(link.ends, measure, limit, caller[rows], called[rows], amounts, shares)
+            limit, unknown = limit_of_link(link, measure), states_no_peak(top, measure)[caller[rows]]
+            ends = caller[rows], called[rows]
+            yield _Load(link.ends, measure, limit, *ends, amounts, shares, unknown)
 
 
 def _calls(top: Topology, measure: Measure) -> tuple[IntColumn, IntColumn, Any]:
-    """Hard dependencies of services with a known peak, as caller and callee; and (S,) the peaks."""
+    """Hard dependencies of services with traffic, as caller and callee; and (S,) the known peaks."""
 
     def work() -> tuple[IntColumn, IntColumn, Any]:
         peaks = peaks_of(top.estate.services, measure)
         graph = top.once("graph", lambda: service_graph(top.estate))
-        pairs = [(row, other) for row, needs in enumerate(graph.hard) if peaks[row] for other in needs]
+        silent = states_no_peak(top, measure).tolist()
+        pairs = [
+            (row, other)
+            for row, needs in enumerate(graph.hard)
+            if peaks[row] or silent[row]
+            for other in needs
+        ]
         caller, called = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
         return caller, called, np.array([one or 0 for one in peaks], object)
 

@@ -166,7 +166,7 @@ class Outcome:
     why: Reason | None = None
     """Why it is shed, is unplaced or cannot be judged; None otherwise."""
     congested: bool = False
-    """Whether its traffic comes through a link or ingress that is too small, or whose limit is not known."""
+    """Whether its traffic comes through a link or ingress that is too small, or may be: see `Congestion`."""
 
     @property
     def reason(self) -> str:
@@ -208,8 +208,8 @@ MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
 
 @dataclass(frozen=True, slots=True)
 class Congestion:
-    """A link or the ingress of a site that carries less than the traffic after the loss, or whose limit is
-    not known while the limits of others are.
+    """A link or the ingress of a site that carries less than the traffic after the loss, or may: its limit is
+    not known while the limits of others are, or services state no peak.
     """
 
     at: tuple[str, ...]
@@ -221,6 +221,30 @@ class Congestion:
     """None: not known."""
     services: tuple[str, ...]
     """Those whose traffic comes through it, sorted."""
+    unstated: int = 0
+    """How many of these services state no peak."""
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether what is known to arrive is already too much; false if nobody knows."""
+        return self.limit is not None and self.arriving > self.limit
+
+    @property
+    def arriving_words(self) -> str:
+        """`at least 45 Gbit/s` if some of the peaks are not known."""
+        if self.unstated and not self.arriving:
+            return "an unknown amount of traffic"
+        shown = traffic(self.measure, self.arriving)
+        return f"at least {shown}" if self.unstated else shown
+
+    @property
+    def unstated_words(self) -> str:
+        """`1 of 3 services states no peak`; empty if all state one."""
+        if not self.unstated:
+            return ""
+        of, what = len(self.services), "peak" if self.measure == "bandwidth" else "number of connections"
+        verb = "states" if self.unstated == 1 else "state"
+        return f"{self.unstated:,} of {of:,} {'service' if of == 1 else 'services'} {verb} no {what}"
 
     @property
     def name(self) -> str:
@@ -230,10 +254,11 @@ class Congestion:
     @property
     def words(self) -> str:
         """`45 Gbit/s would come through the ingress of anyang, which can carry 30 Gbit/s`."""
-        comes = f"{traffic(self.measure, self.arriving)} would come through {self.name}"
-        if self.limit is None:
-            return f"{comes}, and its limit is not known"
-        return f"{comes}, which can carry {traffic(self.measure, self.limit)}"
+        comes = f"{self.arriving_words} would come through {self.name}"
+        carries = ", and its limit is not known"
+        if self.limit is not None:
+            carries = f", which can carry {traffic(self.measure, self.limit)}"
+        return f"{comes}{carries}; {self.unstated_words}" if self.unstated else comes + carries
 
 
 def link_or_ingress(at: tuple[str, ...]) -> str:

@@ -509,7 +509,10 @@ def _why(report: AuditReport, row: LossRow) -> str:
     for one in after.certain[:1]:
         return one.words
     for one in after.possible[:1]:
-        return f"it depends on the plan whether traffic gets through: up to {one.words}"
+        if not one.is_too_small:
+            return one.words
+        most = one.words if one.unstated else f"up to {one.words}"
+        return f"it depends on the plan whether traffic gets through: {most}"
     return "every service comes back in time" if row.down else "nothing stops"
 
 

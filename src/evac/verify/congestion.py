@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -85,10 +86,12 @@ def _difference(said: Congestion | None, wanted: Congestion | None) -> str:
     fits = "its limit is not known"
     if wanted.limit is not None:
         fits = f"{traffic(wanted.measure, wanted.limit)} fits"
-    true = f"{traffic(wanted.measure, wanted.arriving)} arrives and {fits}"
+    true = f"{wanted.arriving_words} arrives and {fits}"
+    if wanted.unstated:
+        true += f" ({wanted.unstated_words})"
     if said is None:
         return f"the plan says that the traffic fits, but {true}{_AGAIN}"
-    if (said.arriving, said.limit) != (wanted.arriving, wanted.limit):
+    if (said.arriving, said.limit, said.unstated) != (wanted.arriving, wanted.limit, wanted.unstated):
         return f"the plan says: {said.words}; but {true}{_AGAIN}"
     return f"the plan names other services than those whose traffic arrives{_AGAIN}"
 
@@ -253,17 +256,14 @@ def _ingress(top: Topology, ends: list[_End], lost: set[str], measure: Measure) 
         here = here or (dict.fromkeys(limits, 1) if end.has_users else {})
         peak = _peak(service, measure)
         comes = service.traffic.kind is not None or bool(service.people) if peak is None else peak > 0
+        comes = comes or _is_silent(service, measure)
         whole = sum(here.values())
         for site, count in here.items():
             loads[site][whole] += (peak or 0) * count
             if comes:
                 through[site].append(service.id)
-    found = ((site, _rounded(loads[site]), limits[site]) for site in limits)
-    return [
-        Congestion((site,), measure, load, limit, tuple(sorted(through[site])))
-        for site, load, limit in found
-        if load > (0 if limit is None else limit)
-    ]
+    found = {(site,): (loads[site], limits[site], set(through[site])) for site in limits}
+    return _too_much(top, found, measure)
 
 
 def _links(top: Topology, ends_of: list[_End], measure: Measure) -> list[Congestion]:
@@ -279,7 +279,7 @@ def _links(top: Topology, ends_of: list[_End], measure: Measure) -> list[Congest
     graph = service_graph(estate)
     for row, service in enumerate(estate.services):
         peak = _peak(service, measure)
-        for needed in graph.hard[row] if peak else ():
+        for needed in graph.hard[row] if peak or _is_silent(service, measure) else ():
             hosts, sent = ends_of[needed].runs.keys(), ends_of[row].sent
             for site in sent.keys() - hosts:
                 for other in hosts:
@@ -287,12 +287,29 @@ def _links(top: Topology, ends_of: list[_End], measure: Measure) -> list[Congest
                     if ends in limits:
                         loads[ends][sum(sent.values()) * len(hosts)] += (peak or 0) * sent[site]
                         through[ends].add(service.id)
-    found = ((ends, _rounded(loads[ends]), limits[ends]) for ends in limits)
-    return [
-        Congestion(ends, measure, load, limit, tuple(sorted(through[ends])))
-        for ends, load, limit in found
-        if load > (0 if limit is None else limit)
-    ]
+    found = {ends: (loads[ends], limits[ends], through[ends]) for ends in limits}
+    return _too_much(top, found, measure)
+
+
+def _too_much(
+    top: Topology, found: Mapping[Any, tuple[Amounts, int | None, set[str]]], measure: Measure
+) -> list[Congestion]:
+    """What is above its limit, or not known to be below it."""
+    silent = {service.id for service in top.estate.services if _is_silent(service, measure)}
+    rows = list[Congestion]()
+    for at, (amounts, limit, through) in found.items():
+        load, unstated = _rounded(amounts), len(silent & through)
+        if unstated or load > (limit or 0):
+            rows.append(Congestion(at, measure, load, limit, tuple(sorted(through)), unstated))
+    return rows
+
+
+def _is_silent(service: Service, measure: Measure) -> bool:
+    """Whether nobody knows how much traffic it has: it states no peak, but users may be sent to it."""
+    if _peak(service, measure) is not None or service.external:
+        return False
+    how = service.traffic.kind
+    return service.people != 0 if how is None else how != "none"
 
 
 def _peak(service: Service, measure: Measure) -> int | None:

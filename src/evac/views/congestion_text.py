@@ -28,6 +28,9 @@ def congestion_words(plan: Plan) -> str:
     found = [o for o in plan.outcomes if o.congested and o.rto_ms is not None and o.meets_rto is None]
     open_ones = [o.service for o in plan.by_weight(found)]
     meet = "meets its" if len(open_ones) == 1 else "meet their"
+    least_known = max(plan.congestion, key=lambda one: one.unstated, default=None)
+    if least_known is not None and least_known.unstated:
+        words += f" ({least_known.unstated_words})"
     return words + (f"; it is unknown whether {listed(open_ones, SHOWN)} {meet} RTO" if open_ones else "")
 
 
@@ -35,18 +38,20 @@ def through_words(plan: Plan, outcome: Outcome) -> str:
     """Why it is not known whether a service meets its objective although its recovery is on time."""
     if outcome.meets_rto is not None or not outcome.congested or outcome.recovery_ms is None:
         return ""
-    names = [one.name for one in plan.congestion if outcome.service in one.services]
-    return f"too much traffic for {listed(list(dict.fromkeys(names)), 2)}"
+    on_its_way = [one for one in plan.congestion if outcome.service in one.services]
+    too_small = [one for one in on_its_way if one.is_too_small]
+    names = listed(list(dict.fromkeys(one.name for one in too_small or on_its_way)), 2)
+    return f"too much traffic for {names}" if too_small else f"perhaps too much traffic for {names}"
 
 
 def traffic_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     """(words, style) of the first links and ingress, those that are too small before unknown ones; then how
     many more there are.
     """
-    rows = sorted(plan.congestion, key=lambda one: one.limit is None)
+    rows = sorted(plan.congestion, key=lambda one: not one.is_too_small)
     for one in rows[:SHOWN]:
         whose = f" (traffic of {listed(one.services, SHOWN)})" if one.services else ""
-        yield f"{one.words}{whose}", "unknown" if one.limit is None else "warning"
+        yield f"{one.words}{whose}", "warning" if one.is_too_small else "unknown"
     if more := rows[SHOWN:]:
-        style = "unknown" if all(one.limit is None for one in more) else "warning"
+        style = "warning" if any(one.is_too_small for one in more) else "unknown"
         yield f"{number(len(more))} more; `congestion` in the plan file names them all", style

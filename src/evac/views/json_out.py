@@ -345,6 +345,7 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
                     "limit": _COUNT_OR_NULL,
                     "services": _NAMES,
                 },
+                unstated=_COUNT,
             )
         ),
     ),

@@ -328,14 +328,16 @@ def test_audit_planner_and_checker_agree_with_the_end_of_the_plan(
     left = [name for name in NAMES if name not in lost]
     serving = [name for name in left if roles[name] != "witness"]
     ends = [at_the_end(made, f"s{row}", one[0], set(serving)) for row, one in enumerate(services)]
-    wanted = too_much(serving, dict(zip(NAMES, limits, strict=True)), services, ends)
-    assert {one.at[0]: one.arriving for one in made.congestion if len(one.at) == 1} == wanted
+    rows = [(*one, kind) for one, kind in zip(services, kinds, strict=False)]
+    wanted = too_much(serving, dict(zip(NAMES, limits, strict=True)), rows, ends)
+    found = {one.at[0]: (one.arriving, one.unstated) for one in made.congestion if len(one.at) == 1}
+    assert found == wanted
     unmarked = {o.service for o in made.outcomes if not o.congested}
     assert unmarked.isdisjoint(name for one in made.congestion for name in one.services)
     top = topology(estate)
     gone = lost_in(top, lose(*sorted(lost)))
     sure, possible = (
-        {(one.at, one.measure) for one in found(top, gone)} for found in (congested, maybe_congested)
+        {(one.at, one.measure) for one in after(top, gone)} for after in (congested, maybe_congested)
     )
     assert sure <= possible
     assert {(one.at, one.measure) for one in made.congestion} <= possible, "the audit says that it fits"
@@ -346,20 +348,23 @@ def test_audit_planner_and_checker_agree_with_the_end_of_the_plan(
 def too_much(
     serving: list[str],
     limit_of: dict[str, int | None],
-    services: list[tuple[dict[str, int], int | None, int]],
+    services: list[tuple[dict[str, int], int | None, int, str]],
     ends: list[dict[str, int]],
-) -> dict[str, int]:
-    """Site -> what arrives there, if its ingress carries less or is not known; added up by hand."""
+) -> dict[str, tuple[int, int]]:
+    """Site -> what arrives there and how many services state no peak, if that is too much or nobody knows;
+    added up by hand.
+    """
     found = {}
     for name in serving if any(limit_of[name] is not None for name in serving) else ():
-        total = Fraction(0)
-        for (places, peak, _), end in zip(services, ends, strict=True):
+        total, unstated = Fraction(0), 0
+        for (places, peak, _, kind), end in zip(services, ends, strict=True):
             here = {site: count for site, count in end.items() if site in serving}
             if not here and (end or not places):
                 here = dict.fromkeys(serving, 1)
             total += Fraction((peak or 0) * here.get(name, 0), sum(here.values()) or 1)
-        if ceil(total) > (limit_of[name] or 0):
-            found[name] = ceil(total)
+            unstated += peak is None and kind != "none" and here.get(name, 0) > 0
+        if unstated or ceil(total) > (limit_of[name] or 0):
+            found[name] = ceil(total), unstated
     return found
 
 

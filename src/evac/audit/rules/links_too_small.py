@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.derive.congestion import short_of_ingress
+from evac.derive.congestion import short_of_ingress, states_no_peak
 from evac.derive.domains import loss
 from evac.model.diagnostic import Severity
-from evac.model.plan import Congestion, Measure
+from evac.model.plan import MEASURES, Congestion, Measure
 from evac.model.units import traffic
 
 Row = tuple[int, Congestion, bool]
@@ -21,17 +22,45 @@ Key = tuple[bool, Measure, tuple[str, ...]]
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error if all surviving ingress together is too small; warning if one site or link would or may be."""
+    """Error if all surviving ingress together is too small; warning if one site or link would or may be; one
+    for each measure if services state no peak.
+    """
     crowding, found = context.impacts.crowding, dict[Key, list[int]]()
+    unclear = defaultdict[Measure, list[Row]](list)
     for number in range(len(context.impacts.losses)):
         for at, measure in crowding.at(number):
             found.setdefault((len(at) > 1, measure, at), []).append(number)
     for key, numbers in sorted(found.items()):
         numbers = context.worst_first(numbers)
         added = [number for number in numbers if crowding.is_added(number)] or numbers[:1]
-        rows = [row for number in added for row in _rows(context, number, key) if row[1].limit is not None]
-        if rows:
-            yield (_link if key[0] else _site)(context, rows, numbers)
+        rows = [row for number in added for row in _rows(context, number, key)]
+        if too_small := [row for row in rows if row[1].is_too_small]:
+            yield (_link if key[0] else _site)(context, too_small, numbers)
+        else:
+            unclear[key[1]] += [row for row in rows if row[1].unstated and row[1].limit is not None]
+    for measure in MEASURES:
+        if unclear[measure]:
+            yield _unknown(context, measure, unclear[measure])
+
+
+def _unknown(context: Context, measure: Measure, rows: list[Row]) -> Finding:
+    """Nobody knows whether the traffic of services that state no peak fits."""
+    number, worst, _ = max(rows, key=lambda row: (row[1].unstated, -row[0]))
+    names = listed(list(dict.fromkeys(one.name for _, one, _ in rows)))
+    losses = _from_worst(number, context.worst_first({row[0] for row in rows}))
+    key, through = "peak" if measure == "bandwidth" else "connections", set(worst.services)
+    silent = zip(context.estate.services, states_no_peak(context.impacts.top, measure).tolist(), strict=True)
+    services = [one.id for one, states_none in silent if states_none and one.id in through]
+    return RULE.finding(
+        context,
+        "warning",
+        f"services/*/traffic/{key}",
+        f"it is unknown whether {names} can carry the traffic after the loss of"
+        f" {listed(context.names(losses))}: {worst.unstated_words}",
+        f"State {key} in the traffic of {listed(services)}, or kind: none if no users are sent there.",
+        losses=losses,
+        paths=[path for name in services[:3] for path in (f"services/{name}/traffic", f"services/{name}")],
+    )
 
 
 def _rows(context: Context, number: int, key: Key) -> Iterator[Row]:
@@ -46,7 +75,10 @@ def _site(context: Context, rows: list[Row], numbers: list[int]) -> Finding:
     number, worst, certain = max(grave or rows, key=_how_bad)
     severity: Severity = "error" if grave else "warning"
     name, shown = worst.at[0], traffic(worst.measure, worst.arriving)
-    arrives = f"{shown} would arrive" if certain else f"up to {shown} may arrive, depending on the plan,"
+    least = "at least " if worst.unstated else ""
+    arrives = (
+        f"{least}{shown} would arrive" if certain else f"up to {shown} may arrive, depending on the plan,"
+    )
     losses = _from_worst(number, numbers)
     return RULE.finding(
         context,
