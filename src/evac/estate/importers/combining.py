@@ -23,6 +23,7 @@ from evac.estate.importers.imported import (
     Value,
     value_text,
 )
+from evac.estate.importers.services import combined_examples
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
 
@@ -85,7 +86,6 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
                     _add_entry(section, name, firm, part, known, problems)
         open_facts = _still(part.imported.unknown, described | stores)
         made.unknown += [replace(fact, what=f"{part.name}: {fact.what}") for fact in open_facts]
-        made.examples += [line for line in part.imported.examples if line not in made.examples]
     _add_tables(parts, made, problems)
     _hint_at_sites(parts, problems)
     _hint_at_names(parts, problems)
@@ -96,6 +96,7 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
             values["replicas"] = placed[name]
         made.add(section, name, values, one.entry.comment)
     made.facts = _provenance(known, parts)
+    made.examples = combined_examples(made)
     return made
 
 

@@ -11,7 +11,7 @@ from evac.estate.format import quantities as q
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.containers import hint_undescribed
-from evac.estate.importers.imported import Imported, Value
+from evac.estate.importers.imported import Imported, Value, scalar_text
 from evac.estate.importers.source_files import is_id
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
@@ -155,4 +155,40 @@ def service_examples(imported: Imported) -> list[str]:
     stores = sorted(imported.sections.get("stores", {}))
     if stores:
         lines += ["stores:", *(f"  {name}: {{members: [{{at: east, mode: primary}}]}}" for name in stores)]
+    return lines
+
+
+_OF_SERVICES: Final = (("tier", "1"), ("people", "10 K"), ("rto", "1 h"), ("share", "50 %"))
+
+
+def combined_examples(imported: Imported) -> list[str]:
+    """Lines for the first overlay of several sources, valid once uncommented: what none of them states."""
+    sites, lines = sorted(imported.sections.get("sites", {})), []
+    if not sites:
+        sites = ["east", "west"]
+        lines += ["sites:                       # where things run", "  east: {}", "  west: {}"]
+    first, *others = (scalar_text(site) for site in sites[:2])
+    if others:
+        lines += ["links:                       # the network between sites"]
+        lines += [f"  - {{ends: [{first}, {others[0]}], bandwidth: 100 Gbit/s}}"]
+    classes = sorted(imported.sections.get("classes", {}))
+    lines += ["classes:"] if classes else []
+    lines += [f"  {scalar_text(name)}: {{watts: 350 W, boot: 6 min, boot_odds: 98 %}}" for name in classes]
+    in_table = {row[0] for row in imported.tables.get("replicas", [])}
+    found: dict[str, list[str]] = {}
+    for name, entry in sorted(imported.sections.get("services", {}).items()):
+        is_placed = (
+            name in in_table or "sites" in entry.values or isinstance(entry.values.get("replicas"), dict)
+        )
+        facts = [] if is_placed else [f"replicas: {{{', '.join(f'{site}: 1' for site in (first, *others))}}}"]
+        facts += [f"{key}: {value}" for key, value in _OF_SERVICES if key not in entry.values]
+        if facts and not entry.values.get("external"):
+            found.setdefault("services", []).append(f"  {scalar_text(name)}: {{{', '.join(facts)}}}")
+    for name, entry in sorted(imported.sections.get("stores", {}).items()):
+        fact = f"members: [{{at: {first}, mode: primary}}]"
+        fact = "rpo: 5 min" if entry.values.get("members") else fact
+        if not (entry.values.get("members") and "rpo" in entry.values):
+            found.setdefault("stores", []).append(f"  {scalar_text(name)}: {{{fact}}}")
+    for section, entries in found.items():
+        lines += [f"{section}:", *entries]
     return lines

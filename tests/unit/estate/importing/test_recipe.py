@@ -516,3 +516,52 @@ def test_names_of_many_sites_are_compared_without_reading_each_pair(monkeypatch:
     combine(parts, problems)
     assert [one.message for one in problems.all()] == ["fra1 in b may be Frankfurt in a"]
     assert len(read) == 2 * 2 * (len(words) + 1), "each name in its two forms"
+
+
+COMPANY = {
+    "hosts.csv": "host;site;model;role\na1;fra;R760 (2U);shop\nb1;muc;R760;mail\nc1;ulm;;shop\n",
+    "services.csv": "service,tier,needs\nshop,1,login store:orders\nlogin,,\nmail,2,\n",
+    "cluster.yaml": (
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: login}\nspec:\n  replicas: 2\n"
+        "  template: {spec: {containers: [{name: a, env: [{name: DB_HOST, value: users}]}]}}\n---\n"
+        "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {name: users}\nspec: {instances: 3}\n"
+    ),
+    "compose.yaml": "services: {till: {image: x, depends_on: [tilldb]}, tilldb: {image: 'postgres:16'}}\n",
+}
+KINDS_OF = {"hosts": "csv", "services": "catalogue", "cluster": "kubernetes", "compose": "compose"}
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        ["hosts.csv", "services.csv", "cluster.yaml", "compose.yaml"],
+        ["compose.yaml", "cluster.yaml", "services.csv"],
+        ["services.csv", "compose.yaml", "hosts.csv"],
+    ],
+    ids=" ".join,
+)
+def test_the_example_overlay_of_several_sources_is_valid_once_its_signs_are_gone(
+    used: list[str], tmp_path: Path
+) -> None:
+    """Each section once: a second heading would replace the first, and a line below another one's would state
+    something else.
+    """
+    lines = ["recipe: 1", "into: company", "sources:"]
+    for name in used:
+        (tmp_path / name).write_text(COMPANY[name])
+        stem = name.partition(".")[0]
+        lines.append(f"  {stem}: {{kind: {KINDS_OF[stem]}, from: {name}}}")
+    (tmp_path / "estate.yaml").write_text("\n".join(lines) + "\n")
+    import_recipe(tmp_path / "estate.yaml")
+    folder = tmp_path / "company"
+    before = load(folder)
+    overlay = folder / "overlay.yaml"
+    overlay.write_text("\n".join(line.removeprefix("# ") for line in overlay.read_text().splitlines()[3:]))
+    estate = load(folder)
+    assert {one.id for one in estate.services} == {one.id for one in before.services}
+    assert {one.id for one in estate.stores} == {one.id for one in before.stores}
+    assert {one.id for one in estate.sites} == {one.id for one in before.sites} or not before.sites
+    for one in estate.services:
+        assert one.external or None not in (one.tier, one.people, one.rto_ms), one.id
+    assert all(store.members for store in estate.stores)
+    assert len(estate.links) == 1
