@@ -13,7 +13,8 @@ from fractions import Fraction
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members
 from evac.derive.domains import Loss, Topology, is_lost, lost_now, topology
-from evac.derive.hidden_power import hidden_power, pools_with_servers
+from evac.derive.hidden_power import hidden_power
+from evac.derive.in_doubt import in_doubt, may_be_lost, sites_in_part
 from evac.derive.stores import is_down, store_is_lost
 from evac.derive.tripping import tripped
 from evac.model.estate import Estate
@@ -227,58 +228,37 @@ def unplaced(top: Topology) -> BoolColumn:
     return top.once("unplaced", work)
 
 
-def sites_in_part(top: Topology, lost: Loss, feeds: BoolColumn) -> tuple[BoolColumn, BoolColumn]:
-    """(sites,) sites that a loss takes in part: something more than single servers, but not the whole. feeds:
-    (sites,) where a lost feed counts although it takes no known rack.
-    """
-    parts = np.zeros(len(top.estate.sites), np.bool_)
-    parts[top.feed_site[lost.feeds]] = True
-    parts &= feeds
-    for mask, site in ((lost.halls, top.hall_site), (lost.racks, top.rack_site)):
-        parts[site[mask]] = True
-    some = parts.copy()
-    some[top.estate.fleet.site[lost.servers]] = True
-    return some & ~lost.sites, parts & ~lost.sites
-
-
 def loose_services(top: Topology, lost: Loss) -> BoolColumn:
-    """(S,) services whose replicas a loss may or may not take, because only their site, or that of their
-    pool, is known; or because it is unknown where any of them runs.
+    """(S,) services whose replicas a loss may or may not take, because it is unknown in which part of a site
+    they, their server or a server of their pool are; or because it is unknown where any of them runs.
     """
     estate, replicas = top.estate, top.estate.replicas
-    some, parts = sites_in_part(top, lost, hidden_power(top))
+    (some, _), doubt = sites_in_part(top, lost, hidden_power(top)), in_doubt(top, lost)
     flags = np.zeros(len(estate.services), np.bool_)
-    at_site = replicas.kind == AT_SITE
-    flags[replicas.service[at_site][some[replicas.target[at_site]]]] = True
-    on_pool = np.flatnonzero(replicas.kind == ON_POOL)
-    pool = replicas.target[on_pool]
-    open_pools = some[top.pool_site] & ~pools_with_servers(top)
-    flags[replicas.service[on_pool[open_pools[pool]]]] = True
-    bare = np.flatnonzero(replicas.kind == ON_SERVER)
-    server = replicas.target[bare]
-    rackless = (estate.fleet.rack[server] < 0) & ~lost.servers[server] & parts[estate.fleet.site[server]]
-    flags[replicas.service[bare[rackless]]] = True
+    for kind, open_ones in ((AT_SITE, some), (ON_POOL, doubt.pools), (ON_SERVER, doubt.servers)):
+        here = replicas.kind == kind
+        flags[replicas.service[here][open_ones[replicas.target[here]]]] = True
     flags |= unplaced(top)[some | lost.sites].any(axis=0)
     return flags
 
 
 def loose_stores(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
-    """(D,) stores that accept writes as far as is known, and would not if members known by site only were in
-    the lost part of it. is_loss: commits wait for a lost copy, but not for one that leaves in order or comes
-    back.
+    """(D,) stores that accept writes as far as is known, and would not if members were in the lost part of
+    their site, hall or rack. is_loss: commits wait for a lost copy, but not for one that leaves in order or
+    comes back.
     """
     judge = is_down if is_loss else store_is_lost
-    some, _ = sites_in_part(top, lost, np.ones(len(top.estate.sites), np.bool_))
+    doubt = in_doubt(top, lost)
     flags = np.zeros(len(top.estate.stores), np.bool_)
     for row, store in enumerate(top.estate.stores):
         gone = lost_members(top, lost, store)
         maybe = tuple(
-            dead or bool(some[top.site_index[member.at]] if member.at in top.site_index else False)
+            dead or may_be_lost(top, lost, doubt, member.at)
             for member, dead in zip(store.members, gone, strict=True)
         )
         flags[row] = maybe != gone and judge(store, maybe) and not judge(store, gone)
         if not store.members:  # it may be anywhere
-            flags[row] = bool(some.any() or lost.sites.any())
+            flags[row] = bool(doubt.sites.any() or lost.sites.any())
     return flags
 
 

@@ -7,16 +7,18 @@ there; if the site has one pool and no such server, it is in the pool.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import numpy as np
 
 from evac.derive.domains import Loss, Topology
+from evac.derive.in_doubt import in_doubt
 from evac.derive.pools import placement_of, unplaced
 from evac.derive.tripping import tripped
 from evac.model.fleet import AT_SITE, ON_SERVER, SERVING, BoolColumn, IndexColumn, IntColumn, pools_of
 from evac.model.instance import Present, Vague
+from evac.model.reason import SERVERS
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED
 
@@ -111,8 +113,8 @@ def vague_amounts(
     in those of a failback, servers that may not get power.
 
     capacity (N, R) and owners (N,): of pools and sites, and their paths. home: (V,) rows of a restored
-    domain: what returns home fits there, as it did before. lost: servers behind a feed that may trip count as
-    capacity of unknown size. unsure: dark row -> path of the load without which it may not get power.
+    domain: what returns home fits there, as it did before. lost: servers and pools that it may take too count
+    as capacity of unknown size. unsure: dark row -> path of the load without which it may not get power.
     """
     asked = [any(s.demand[resource] for s in top.estate.services) for resource in range(RESOURCE_COUNT)]
     if scenario.kind not in ("lose", "evacuate", "restore"):
@@ -140,18 +142,28 @@ def vague_amounts(
             rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
     for row, path in unsure.items():
         rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
-    more = tripped(top, lost) if scenario.kind == "lose" else None
-    if more is not None:
-        in_pools = np.bincount(top.estate.fleet.pool[_in_pool(top, more.lost.servers)], minlength=len(full))
-        held = [*more.lost.servers[chosen].tolist(), *(bool(in_pools[pool]) for pool in pools)]
-        for row in (row for row, open_ in enumerate(held) if open_):
-            rows[row] = rows.get(row, ()) + tuple((r, more.fact) for r in range(RESOURCE_COUNT) if asked[r])
+    for row, path in _unsafe(top, lost, chosen, pools) if scenario.kind == "lose" else ():
+        rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
     for line in np.flatnonzero(np.isin(present.service, list(demand))).tolist():
         row = int(present.row[line])
         rows[row] = rows.get(row, ()) + demand[int(present.service[line])]
     away = {row: missing for row, missing in sorted(rows.items()) if not home[row]}
     asking = {} if scenario.kind == "restore" else {service: one[0][1] for service, one in demand.items()}
     return Vague(MappingProxyType(asking), MappingProxyType(away))
+
+
+def _unsafe(top: Topology, lost: Loss, chosen: IndexColumn, pools: list[int]) -> Iterator[tuple[int, str]]:
+    """(row, path of the missing fact) of servers and pools that a loss may take too: behind feeds that may
+    trip, or where it is unknown which hall or rack they are in and which feeds power them.
+    """
+    fleet, doubt, more = top.estate.fleet, in_doubt(top, lost), tripped(top, lost)
+    if more is not None:
+        in_pools = np.bincount(fleet.pool[_in_pool(top, more.lost.servers)], minlength=len(top.estate.pools))
+        behind = np.r_[more.lost.servers[chosen], in_pools[pools] > 0]
+        yield from ((row, more.fact) for row in np.flatnonzero(behind).tolist())
+    site = np.r_[fleet.site[chosen], top.pool_site[pools]]
+    for row in np.flatnonzero(np.r_[doubt.servers[chosen], doubt.pools[pools]]).tolist():
+        yield row, f"sites/{top.estate.sites[int(site[row])].id}/{SERVERS}"
 
 
 def _in_pool(top: Topology, servers: BoolColumn) -> BoolColumn:

@@ -32,6 +32,8 @@ PLACEMENT: Final = "placement"
 """The last part of the path of where replicas or members are, which the files may leave unknown."""
 LOAD: Final = "load"
 """The last part of the path of a load that may be above a budget."""
+SERVERS: Final = "servers"
+"""The last part of the path of where the servers of a site are, and of what powers them."""
 _NAMES_SERVICES: Final = frozenset(
     {"capacity-for", "place-unknown", "start-cycle", "tool-cycle", "needs", "needs-tool"}
 )
@@ -51,6 +53,8 @@ def fact_words(path: str) -> str:
         )
     if section == "limits":
         return f"how long {what} takes (limits: {name}:)"
+    if section == "sites" and what == SERVERS:
+        return f"where the servers at {name} are and what powers them"
     if section == "sites" and what == "replicas":
         return f"which servers the replicas at {name} run on"
     if section == "services":

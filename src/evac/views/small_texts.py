@@ -44,7 +44,9 @@ def what_if_text(document: Document, width: int, colour: bool) -> str:
     )
     fates = [row["fate"] for row in rows]
     doubts = [f"{number(n)} {words}" for fate, words in _UNJUDGED.items() if (n := fates.count(fate))]
-    affected = plural(len(rows) - sum(fate in _UNJUDGED for fate in fates), "service")
+    least = sum(row["fate"] != "unknown" or row["down"] for row in rows)
+    most = len(rows)
+    affected = plural(most, "service") if least == most else f"{number(least)} to {number(most)} services"
     lost = document["domains"]
     title = f"If {listed(lost)} {'is' if len(lost) == 1 else 'are'} lost: {affected} affected"
     page.title(", ".join((title, *doubts)))

@@ -44,7 +44,16 @@ KEYS: Final = {
     "classes": ("boot",),
     "pools": ("cpu", "memory"),
 }
-RANK: Final = {"unaffected": 5, "kept": 4, "recovers": 3, "degraded": 2, "unknown": 1, "lost": 1, "shed": 1}
+RANK: Final = {
+    "unaffected": 5,
+    "kept": 4,
+    "recovers": 3,
+    "degraded": 2,
+    "unknown": 1,
+    "not proved": 1,
+    "lost": 1,
+    "shed": 1,
+}
 """kept: never down, with fewer replicas. That nobody can judge it is no better than that it is lost, and no
 worse."""
 Verdicts = dict[tuple[str, str], tuple[str, int | None]]
@@ -76,7 +85,12 @@ def verdicts(folder: Path, document: dict[str, Any], table: str) -> Verdicts:
     (folder / "estate.yaml").write_text(json.dumps(document), "utf-8")
     if table:
         (folder / "servers.csv").write_text(table, "utf-8")
-    report = audit(load(folder))
+    return verdicts_of(load(folder))
+
+
+def verdicts_of(estate: Estate) -> Verdicts:
+    """The same for an estate that was read."""
+    report = audit(estate)
     found: Verdicts = {}
     for number, row in enumerate(report.rows):
         down = dict(zip(report.services, report.impacts.down[number].tolist(), strict=True))

@@ -78,6 +78,23 @@ def test_the_screen_of_a_what_if_names_every_service_that_may_not_continue(
         assert {one.service for one in fates[:20]} <= lines.keys() or len(fates) > 20
         unjudged = sum(one.fate == "unknown" for one in fates)
         assert (f"{unjudged} cannot be judged" in screen.splitlines()[0]) == bool(unjudged)
+        assert not row.down or ": 0 " not in screen.splitlines()[0]
+
+
+def test_a_service_whose_database_is_lost_is_affected_wherever_its_replicas_are(tmp_path: Path) -> None:
+    stores = "stores: {users: {engine: x, fence: 1 s, promote: 1 s, members: MEMBERS}}"
+    text = VAGUE.replace("start: 10 s}", "start: 10 s, needs: [{store: users}]}")
+    halls = "halls: {a/h1: {}, a/h2: {}, b/h: {}}"
+    stores = stores.replace("MEMBERS", "[{at: a/h1, mode: primary}, {at: b, mode: sync}]")
+    report = audit(written(tmp_path, f"{text}{halls}\n{stores}", **PLACES))
+    screens = [
+        what_if_text(asdict(what_if_of(report, (hall,))), 200, colour=False).splitlines()[0]
+        for hall in ("a/h1", "a/h2")
+    ]
+    assert screens == [
+        "If a/h1 is lost: 2 services affected, 1 cannot be judged",
+        "If a/h2 is lost: 0 to 1 services affected, 1 cannot be judged",
+    ]
 
 
 def test_a_service_that_is_back_at_an_unknown_time_does_not_look_like_one_that_never_is(

@@ -191,6 +191,8 @@ def judged(ground: Ground, wiring: Wiring) -> Impacts:
     fate[np.isin(fate, (UNAFFECTED, DEGRADED)) & proofs.stays] = NOT_PROVED
     fate[(fate == RECOVERS) & (proofs.returns | unsure)] = NOT_PROVED
     down = hit.down.marked(*size)
+    unsafe = ground.capacity.may_take.any & (ground.capacity.to_place > 0)
+    fate[unsafe[:, None] & ((fate == RECOVERS) | (fate == DEGRADED) & down)] = NOT_PROVED
     return Impacts(
         ground=ground,
         wiring=wiring,

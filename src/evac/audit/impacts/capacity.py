@@ -15,6 +15,7 @@ import numpy as np
 from evac.audit.first_fit import Shapes, own_servers
 from evac.audit.impacts.dependencies import RowNumbers, Taken
 from evac.audit.impacts.free_capacity import Reserves, open_capacity, pool_quota
+from evac.audit.impacts.in_doubt import MayTake, may_take
 from evac.audit.impacts.losses import CountTable, Losses, PoolsTaken, Presence
 from evac.audit.impacts.placing import Placed, Stock, Supply, open_packing, pack
 from evac.derive.pools import part_of
@@ -96,6 +97,7 @@ class Capacity:
     reserves: Reserves
     supply: Supply
     pools: PoolsTaken
+    may_take: MayTake
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +122,7 @@ class _Question:
     losses: Losses
     lost: CountTable
     pools: PoolsTaken
+    doubt: MayTake
 
     @cached_property
     def capped(self) -> RowNumbers:
@@ -138,8 +141,10 @@ def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, poo
     known = _headroom_known(_sites_with_headroom(supply), losses)
     requested = requested_of(taken, known, losses)
     to_place, placed = requested.in_all
-    own_servers_fit = settled(supply, losses, requested)
+    doubt = may_take(supply.top, losses)
+    own_servers_fit = settled(supply, losses, requested) & ~doubt.any
     may_fit = _headroom_known(open_capacity(supply.top, supply.headroom, supply.wants), losses)
+    may_fit |= doubt.any[:, None]
     crowded = _beside_unknown(supply, lost)
     result = Capacity(
         to_place,
@@ -151,8 +156,9 @@ def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, poo
         supply.found,
         supply,
         pools,
+        doubt,
     )
-    question = _Question(supply, losses, lost, pools)
+    question = _Question(supply, losses, lost, pools, doubt)
     for number in np.flatnonzero(~own_servers_fit & (placed > 0)).tolist():
         _place_one(question, result, number)
     return result
@@ -237,7 +243,7 @@ def taken_by_placing(found: Capacity, losses: Losses, lost: CountTable, number: 
     """(sites, R) capacity of each site used by the replicas that one loss moves, by first fit without
     shedding. lost: (L, S). Unplaced replicas use nothing.
     """
-    question, supply = _Question(found.supply, losses, lost, found.pools), found.supply
+    question, supply = _Question(found.supply, losses, lost, found.pools, found.may_take), found.supply
     sites = losses.sites.shape[1]
     taken = np.zeros((sites, len(RESOURCE_WORDS)), np.int64)
     if not found.placed[number]:
@@ -258,6 +264,7 @@ def _packed(
     question: _Question, stock: Stock, number: int, base: IntColumn, more: IntColumn, at_site: IntColumn
 ) -> Placed:
     losses, rows = question.losses, question.losses.rows_of(number)
+    rows = np.union1d(rows, question.doubt.rows_of(number)).astype(np.int32)
     # Nothing is left at a site that is lost as a whole, whatever the counts say.
     gone = stock.headroom.lost_shapes(rows[~losses.sites[number][losses.rows.site[rows]]])
     amounts = _amounts_left(question, stock, number)
@@ -266,9 +273,12 @@ def _packed(
 
 
 def _amounts_left(question: _Question, stock: Stock, number: int) -> IntColumn | None:
-    """(G, R) free amounts of each shape if a loss takes part of a pool; None if it takes none."""
+    """(G, R) free amounts of each shape if a loss takes or may take part of a pool; None if it takes none. Of
+    a pool that it may take part of, nothing is known to be free.
+    """
     supply, pools, entries = question.supply, question.pools, question.pools.of_loss(number)
-    if not len(entries):
+    unsafe = question.doubt.pools_of(number).tolist()
+    if not len(entries) and not unsafe:
         return None
     amounts = stock.headroom.amounts.copy()
     for entry in entries:
@@ -281,6 +291,8 @@ def _amounts_left(question: _Question, stock: Stock, number: int) -> IntColumn |
             left = [int(amount * share) for amount, share in zip(whole, pools.left[entry], strict=True)]
             held = kept @ supply.demand + _on_servers_left(question, stock, number, pool)
             amounts[shape] = np.maximum(np.array(left, np.int64) - held, 0)
+    shapes = stock.headroom.shape_of_pool
+    amounts[[shapes[name] for pool in unsafe if (name := supply.top.estate.pools[pool].id) in shapes]] = 0
     return amounts
 
 

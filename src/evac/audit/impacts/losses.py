@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.domains import Domain, Topology, domains, loss, resolve, resolve_each, server_row
-from evac.derive.hidden_power import hidden_power, pools_with_servers
+from evac.derive.hidden_power import hidden_power, pools_with_servers, unplaced_servers
+from evac.derive.in_doubt import sites_in_part
 from evac.derive.objectives import OF_KIND, loss_class
 from evac.derive.pools import (
     part_of,
@@ -23,7 +24,6 @@ from evac.derive.pools import (
     replicas_off,
     replicas_running,
     share_of_pool,
-    sites_in_part,
     unplaced,
 )
 from evac.derive.tripping import Tripped, tripped
@@ -320,6 +320,10 @@ class Presence:
     """(S,) whether n is known."""
     loose: BoolColumn
     """(sites, S) runs there, in an unknown part of the site."""
+    hall_unknown: BoolColumn
+    """(sites, S) runs there in a rack whose hall is unknown, or in a pool with servers in one."""
+    feeds_unknown: BoolColumn
+    """(sites, S) the same for racks that name no feeds."""
     in_pool: CountTable
     """(pools, S) replicas in pools whose servers are known."""
 
@@ -351,7 +355,8 @@ def presence(top: Topology, rows: Rows) -> Presence:
     )
     m[~counted] = np.minimum(n, 1)[~counted]
     loose, in_pool = _loose(top, rows, replicas, counts, counted)
-    return Presence(counts, per_site, n, off, m, counted, loose, in_pool)
+    rack, hall, feeds = (_on_servers(top, replicas, some) for some in _vague_servers(top))
+    return Presence(counts, per_site, n, off, m, counted, loose | rack, hall, feeds, in_pool)
 
 
 def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:
@@ -377,11 +382,27 @@ def _loose(
     loose[top.pool_site[pool[~apart]], service[~apart]] = True
     at_site = replicas.kind == AT_SITE
     loose[replicas.target[at_site], replicas.service[at_site]] = True
-    rackless = np.flatnonzero((replicas.kind == ON_SERVER) & (replicas.count > 0))
-    rackless = rackless[estate.fleet.rack[replicas.target[rackless]] < 0]
-    loose[estate.fleet.site[replicas.target[rackless]], replicas.service[rackless]] = True
     loose |= (counts[rows.of_site] > 0) & ~counted[None, :]
     return loose, in_pool
+
+
+def _vague_servers(top: Topology) -> tuple[BoolColumn, BoolColumn, BoolColumn]:
+    """(V,) each: servers without a rack; those in a rack without a hall; those in one that names no feeds."""
+    racked, without = top.estate.fleet.rack >= 0, unplaced_servers(top)
+    return without["rack"], without["hall"] & racked, without["feed"] & racked
+
+
+def _on_servers(top: Topology, replicas: Replicas, servers: BoolColumn) -> BoolColumn:
+    """(sites, S) services with replicas on some of these servers, or in a pool that has some of them."""
+    fleet, found = top.estate.fleet, np.zeros((len(top.estate.sites), len(top.estate.services)), np.bool_)
+    in_pool = np.zeros(len(top.estate.pools), np.bool_)
+    in_pool[fleet.pool[servers & (fleet.pool >= 0) & (fleet.state != CONDEMNED)]] = True
+    places = ((ON_SERVER, servers, fleet.site), (ON_POOL, in_pool, top.pool_site))
+    for kind, some, site in places:
+        here = np.flatnonzero((replicas.kind == kind) & (replicas.count > 0))
+        here = here[some[replicas.target[here]]]
+        found[site[replicas.target[here]], replicas.service[here]] = True
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -460,8 +481,8 @@ def endpoints_lost(
 
 
 def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
-    """(L, S) what a loss may or may not take: below a site because only the site is known, anywhere because
-    not even that is, and behind feeds that may trip.
+    """(L, S) what a loss may or may not take: below a site because it is unknown in which part of it
+    something is, anywhere because not even the site is known, and behind feeds that may trip.
     """
     open_question, nowhere = np.zeros((len(losses), found.n.shape[0]), np.bool_), unplaced(top)
     parts = _parts_with_feeds(top, losses)
@@ -484,11 +505,31 @@ def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
             open_question[number] |= found.loose[partly].any(axis=0)
     for number, some in parts.items():
         open_question[number] |= found.loose[some].any(axis=0)
+    halls, feeds = lost_in_part(top, losses)
+    for some, unknown in ((halls, found.hall_unknown), (feeds, found.feeds_unknown)):
+        if unknown.any():
+            open_question |= some.astype(np.int64) @ unknown > 0
     replicas = top.estate.replicas
     for one, more in tripping(top, losses).items():
         taken = replicas_lost(top, more.lost) > replicas_lost(top, loss(top, losses.members[one]))
         open_question[one, replicas.service[taken]] = True
     return open_question
+
+
+def lost_in_part(top: Topology, losses: Losses) -> tuple[BoolColumn, BoolColumn]:
+    """(L, sites) each: where a loss takes a hall, and where it takes a feed, of a site that is not lost."""
+
+    def work() -> tuple[BoolColumn, BoolColumn]:
+        halls, feeds = np.zeros((2, *losses.sites.shape), np.bool_)
+        for site in range(len(top.estate.sites)):
+            halls[:, site] = losses.halls[:, top.hall_site == site].any(axis=1)
+        alone = losses.of_kind("feed")
+        feeds[alone, losses.site[alone]] = True
+        for number in losses.of_kind("group", "pair").tolist() if len(top.estate.feeds) else ():
+            feeds[number, top.feed_site[loss(top, losses.members[number]).feeds]] = True
+        return halls & ~losses.sites, feeds & ~losses.sites
+
+    return top.once(("lost in part", losses.members), work)
 
 
 def _parts_with_feeds(top: Topology, losses: Losses) -> dict[int, BoolColumn]:

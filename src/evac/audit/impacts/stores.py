@@ -12,9 +12,11 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.impacts.losses import Losses, tripping
+from evac.audit.impacts.losses import Losses, lost_in_part, tripping
 from evac.derive.affected import ServiceGraph, lost_members
 from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
+from evac.derive.hidden_power import hidden_power
+from evac.derive.in_doubt import racks_at
 from evac.derive.objectives import judged_as
 from evac.derive.stores import (
     commits_wait,
@@ -108,7 +110,7 @@ class StoreHits:
     lost: BoolColumn
     """(L, D)"""
     maybe: BoolColumn
-    """(L, D) lost if members known by site only are in the lost part of it."""
+    """(L, D) lost if members are in the lost part of their site, hall or rack."""
     parts: tuple[StorePart, ...]
     """Store by store."""
 
@@ -142,11 +144,60 @@ class _Positions:
         number = np.repeat(np.arange(len(losses)), np.diff(losses.start))
         self._row, self._loss = losses.row[order], number[order]
         self._known: dict[str, BoolColumn] = {}
+        self._open: dict[str, BoolColumn] = {}
 
     def gone(self, at: str) -> BoolColumn:
         found = self._known.get(at)
         if found is None:
             found = self._known[at] = self._find(at)
+        return found
+
+    def may_be_gone(self, at: str) -> BoolColumn:
+        """(L,) losses that may take a position, because nothing more precise is known of it; in some of them
+        it is gone anyway.
+        """
+        found = self._open.get(at)
+        if found is None:
+            found = self._open[at] = self._may_find(at)
+        return found
+
+    def _may_find(self, at: str) -> BoolColumn:
+        """The same as `derive.in_doubt.may_be_lost`, for all losses at once."""
+        top, losses, domain = self._top, self._losses, resolve(self._top, at)
+        if domain.kind not in ("site", "hall", "rack", "server"):
+            return np.zeros(len(losses), np.bool_)
+        site = top.site_index[domain.site or at]
+        if domain.kind == "site":
+            return losses.touches(site, top.hall_site) & ~losses.sites[:, site]
+        halls, feeds = (some[:, site] for some in lost_in_part(top, losses))
+        hidden = feeds & hidden_power(top)[site]
+        if domain.kind == "hall":
+            return np.asarray(hidden | self._within(racks_at(top, domain), site), np.bool_)
+        rack = top.rack_index[at] if domain.kind == "rack" else self._rack_of(at)
+        if rack < 0:
+            racks = np.flatnonzero(top.rack_site == site)
+            return np.asarray(halls | hidden | self._losses_of(racks), np.bool_)
+        found = halls & (top.rack_hall[rack] < 0) | feeds & (top.rack_feed_count[rack] == 0)
+        inside = domain.kind == "rack"
+        return np.asarray(found | self._within(racks_at(top, domain), site) if inside else found, np.bool_)
+
+    def _rack_of(self, server: str) -> int:
+        return int(self._top.estate.fleet.rack[server_row(self._top.estate, server)])
+
+    def _within(self, racks: BoolColumn, site: int) -> BoolColumn:
+        """(L,) losses of some of these racks, or of single servers that are or may be in one."""
+        fleet, single = self._top.estate.fleet, self._losses.rows.single
+        own = [
+            row
+            for server, (row, _) in single.items()
+            if fleet.site[server] == site and (fleet.rack[server] < 0 or racks[fleet.rack[server]])
+        ]
+        return self._losses_of(np.r_[np.flatnonzero(racks), np.array(own, np.int64)])
+
+    def _losses_of(self, rows: IntColumn) -> BoolColumn:
+        some, found = np.zeros(self._losses.rows.count, np.bool_), np.zeros(len(self._losses), np.bool_)
+        some[rows] = True
+        found[self._loss[some[self._row]]] = True
         return found
 
     def _find(self, at: str) -> BoolColumn:
@@ -207,7 +258,7 @@ def _part(positions: _Positions, top: Topology, losses: Losses, store: Store) ->
     inverse, outcomes = _patterns(store, gone[:, numbers], losses.classes[numbers], people_times(top.estate))
     which = inverse.reshape(-1).astype(np.int32)
     lost = np.array([o.lost for o in outcomes], np.bool_)[which]
-    return StorePart(store, numbers, which, outcomes, lost, _maybe_lost(top, losses, store, gone))
+    return StorePart(store, numbers, which, outcomes, lost, _maybe_lost(positions, losses, store, gone))
 
 
 def _patterns(
@@ -235,8 +286,8 @@ def _gone(positions: _Positions, places: list[str], losses: int) -> BoolColumn:
     return np.stack([positions.gone(at) for at in places])
 
 
-def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -> BoolColumn | None:
-    """Whether the store would be lost if members known by site only were in the lost part of the site; one
+def _maybe_lost(positions: _Positions, losses: Losses, store: Store, gone: BoolColumn) -> BoolColumn | None:
+    """Whether the store would be lost if members were in the lost part of their site, hall or rack; one
     without stated members may be anywhere.
     """
     members = len(store.members)
@@ -244,15 +295,9 @@ def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -
         some = losses.sites.any(axis=1) | losses.halls.any(axis=1) | (np.diff(losses.start) > 0)
         return np.asarray(some | (losses.site >= 0))
     open_members = gone[:members].copy()
-    changed = False
     for place, member in enumerate(store.members):
-        site = top.site_index.get(member.at)
-        if site is None:
-            continue
-        below = losses.touches(site, top.hall_site) & ~losses.sites[:, site]
-        changed |= bool(below.any())
-        open_members[place] |= below
-    if not changed:
+        open_members[place] |= positions.may_be_gone(member.at)
+    if (open_members == gone[:members]).all():
         return None
     patterns, which = np.unique(open_members, axis=1, return_inverse=True)
     flags = np.array([is_down(store, tuple(column)) for column in patterns.T.tolist()], np.bool_)
