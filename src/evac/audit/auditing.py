@@ -202,6 +202,8 @@ class LossRow:
     """Services that come back after their RTO."""
     untimed: int
     """Services that come back at an unknown time because a duration on the way is unknown."""
+    rto_unknown: int
+    """Services of which it is not known whether they come back within the RTO that they state."""
     reduced: int
     """Services that were down and come back with reduced capacity until the horizon."""
     people_down: int
@@ -273,7 +275,9 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     reduced = (fate == DEGRADED) & impacts.down[number, found.service]
     back = (fate == RECOVERS) | reduced
     counts = _per_loss(count, number * len(FATES) + fate, len(FATES)).T.tolist()
-    late = back & (ready < NEVER) & (ready > impacts.rto_at(number, found.service))
+    rto = impacts.rto_at(number, found.service)
+    late = back & (ready < NEVER) & (ready > rto)
+    rto_unknown = _per_loss(count, number[back & found.vague & ~late & (rto < NEVER)]).tolist()
     late = _per_loss(count, number[late]).tolist()
     untimed = _per_loss(count, number[back & found.vague]).tolist()
     unsure = _per_loss(count, number[(fate == UNKNOWN) & ~impacts.down[number, found.service]]).tolist()
@@ -307,6 +311,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             not_proved=counts[NOT_PROVED][n],
             late=late[n],
             untimed=untimed[n],
+            rto_unknown=rto_unknown[n],
             reduced=less_than_all[n],
             people_down=touched[n],
             people_unstated=unstated[n] + unsure[n],

@@ -201,6 +201,11 @@ class Outcome:
         is_on_time = self.recovery_ms <= self.rto_ms
         return None if is_on_time and self.congested else is_on_time
 
+    @property
+    def rto_unknown(self) -> bool:
+        """Whether an objective is stated and it is not known whether it is met."""
+        return self.rto_ms is not None and self.meets_rto is None
+
 
 Measure = Literal["bandwidth", "connections"]
 MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)

@@ -167,6 +167,8 @@ class LossFacts:
     """Services whose fate the estimate cannot prove; a plan can."""
     untimed: int = 0
     """Services that return at an unknown time."""
+    rto_unknown: int = 0
+    """Services of which it is not known whether they are back within their `rto`; not in `late`."""
     plan: str = ""
     """The standby plan that this verdict comes from; empty: it is the estimate of the audit."""
     people_unstated: int = 0
@@ -483,6 +485,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
         what=what,
         not_proved=row.not_proved,
         untimed=row.untimed,
+        rto_unknown=row.rto_unknown,
     )
 
 

@@ -449,6 +449,8 @@ class PlanVerdict:
     """Services that stay up, with reduced capacity for a while or until the horizon."""
     congested: tuple[str, ...] = ()
     """Links and ingress that may be too small for the traffic after the loss."""
+    rto_unknown: int = 0
+    """Services of which it is not known whether they are restored within their `rto`."""
 
     @property
     def verdict(self) -> str:
@@ -539,7 +541,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         len(down),
         sum(1 for one in back if one.goes_down),
         sum(1 for one in back if one.state == "degraded" and one.goes_down),
-        sum(1 for one in ordered if one.meets_rto is False),
+        sum(1 for one in back if one.meets_rto is False),
         tuple(one.service for one in ordered if one.state == "unplaced"),
         tuple(one.service for one in ordered if one.state == "shed"),
         tuple(one.service for one in ordered if one.state == "unknown"),
@@ -552,6 +554,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         sum(1 for one in back if one.goes_down and one.recovery_ms is None),
         sum(1 for one in back if not one.goes_down),
         tuple(dict.fromkeys(one.name for one in plan.congestion if one not in already)),
+        sum(1 for one in back if one.rto_unknown),
     )
 
 
@@ -569,6 +572,7 @@ def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
         late=plan.late,
         worst_recovery_ms=plan.worst_ms,
         untimed=plan.untimed,
+        rto_unknown=plan.rto_unknown,
         data_loss_ms=plan.data_loss_ms,
         stores_lost=plan.stores_lost,
         stores_gone=plan.stores_gone,

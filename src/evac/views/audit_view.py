@@ -81,7 +81,7 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
             number(row.degraded),
             people(row.people_down, row.people_unstated),
             _last_back(row),
-            number(row.late),
+            _late(row),
         )
         for row in shown
     ]
@@ -120,6 +120,11 @@ def _last_back(row: LossRow) -> str:
     if not row.recovered + row.reduced:
         return "-"
     return "unknown" if row.untimed else duration(row.worst_ready_ms)
+
+
+def _late(row: LossRow) -> str:
+    """`3`, or `3 to 5` if it is not known of two more whether they are back in time."""
+    return number(row.late) + (f" to {number(row.late + row.rto_unknown)}" if row.rto_unknown else "")
 
 
 def important(rows: Sequence[LossRow], most: int | None) -> list[LossRow]:
@@ -352,20 +357,28 @@ def audit_answer(report: AuditReport) -> tuple[str, str]:
     if unknown:
         judged = f"{number(unknown)} cannot be judged"
         return f"No loss is known to take down a service for good, but {judged}.", "unknown"
+    late, in_doubt = _late_losses(report)
+    words, of = "Every service recovers from every loss that was tried", number(len(report.rows))
+    if late:
+        more = f" After {number(in_doubt)} others it is not known whether all are." if in_doubt else ""
+        return f"{words}, but after {number(late)} of {of} some are back too late.{more}", "warning"
+    if in_doubt:
+        words += f", but after {number(in_doubt)} of {of} it is not known whether all are back in time"
+        return f"{words}.", "unknown"
+    return f"{words}.", "ok"
+
+
+def _late_losses(report: AuditReport) -> tuple[int, int]:
+    """Losses after which services are back too late, and others after which that is not known."""
     late = sum(1 for row in report.rows if row.late)
-    words = "Every service recovers from every loss that was tried"
-    if not late:
-        return f"{words}.", "ok"
-    return (
-        f"{words}, but after {number(late)} of {number(len(report.rows))} some are back too late.",
-        "warning",
-    )
+    return late, sum(1 for row in report.rows if not row.late and (row.rto_unknown or row.untimed))
 
 
 def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
     verdicts = Counter(row.verdict for row in report.rows)
     levels = Counter(f.severity for f in findings)
-    late = sum(1 for row in report.rows if row.late)
+    late, in_doubt = _late_losses(report)
+    not_known = f"; not known of {number(in_doubt)} more" if in_doubt else ""
     return [
         Card(
             "lose services for good",
@@ -382,8 +395,8 @@ def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
         Card(
             "bring services back too late",
             number(late),
-            f"of {number(len(report.rows))} losses tried",
-            "warning" if late else "ok",
+            f"of {plural(len(report.rows), 'loss', 'losses')} tried{not_known}",
+            "warning" if late else "unknown" if in_doubt else "ok",
         ),
         Card(
             "errors to fix",
@@ -457,9 +470,9 @@ def _row(report: AuditReport, row: LossRow, explained: bool) -> dict[str, str]:
         "down": _down(row),
         "lost": number(row.lost),
         "degraded": number(row.degraded),
-        "late": number(row.late),
+        "late": _late(row),
         "people": people(row.people_down, row.people_unstated),
-        "back": duration(row.worst_ready_ms) if row.recovered + row.reduced else "-",
+        "back": _last_back(row),
         "words": words,
     }
 
@@ -563,6 +576,7 @@ _AS_THEY_ARE: Final = (
     "not_proved",
     "late",
     "untimed",
+    "rto_unknown",
     "people_down",
     "people_unstated",
     "data_loss_ms",

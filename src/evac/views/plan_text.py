@@ -227,7 +227,7 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
 def _objectives(plan: Plan) -> tuple[str, str]:
     stated = [o for o in plan.outcomes if o.rto_ms is not None]
     missed = sum(1 for o in stated if o.meets_rto is False)
-    unknown = sum(1 for o in stated if o.meets_rto is None)
+    unknown = sum(1 for o in stated if o.rto_unknown)
     if not plan.outcomes and plan.congestion:
         return "no service goes down, but traffic may not get through", "unknown"
     if not plan.outcomes:

@@ -524,7 +524,7 @@ def _objectives(plan: Plan) -> Card:
         return Card("miss their RTO", "not known", "no affected service has an RTO", "unknown")
     late = sum(1 for o in missed if o.state not in GONE)
     more = f"of {number(len(stated))}: {number(late)} late, {number(len(missed) - late)} not back"
-    unknown = sum(1 for o in stated if o.meets_rto is None)
+    unknown = sum(1 for o in stated if o.rto_unknown)
     more += f", {number(unknown)} not known" if unknown else ""
     grave = "error" if late else _grave(plan)
     state = "unknown" if unknown else "ok"

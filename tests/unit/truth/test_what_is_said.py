@@ -5,6 +5,8 @@ and which services nobody can judge.
 from __future__ import annotations
 
 import asyncio
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +20,16 @@ from evac.model.errors import EstateError
 from evac.model.estate import Estate
 from evac.model.scenario import Scenario, lose
 from evac.office.facts import facts_of
-from evac.office.reckoning import what_if_of
+from evac.office.reckoning import WhatIf, loss_by, verdict_of, what_if_of
 from evac.planning.plan import plan
 from evac.planning.simulation.simulate import simulate
-from evac.views.audit_view import audit_text
+from evac.views.audit_view import audit_context, audit_text
 from evac.views.moves import stops_words, work_words, writes_words
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import tier_rows
 from evac.views.small_texts import simulate_text
 from evac.web.pages.losses_view import can_lose, loss_row, tally
+from evac.web.pages.what_if_view import _cards
 from tests.unit.truth.written import servers, written
 
 STORES = """
@@ -175,6 +178,59 @@ def test_a_site_whose_services_return_at_an_unknown_time_is_not_said_to_be_safe_
     assert ("unknown when some services are back after the loss of a" in found["more"]) == (
         short == "Not known"
     )
+    assert (row.late, row.rto_unknown) == (int(short == "Late"), int(short == "Not known"))
+    late = _cards(WhatIf(("a",), "", row, ()))[3].more
+    said = {
+        "Late": "1 service later than",
+        "Not known": "1 service may be later than",
+        "Yes": "None later than",
+    }
+    assert late == f"{said[short]} promised"
+
+
+@pytest.mark.parametrize("start", ["start: 5 s,", "start: 2 min,", ""])
+def test_the_audit_says_how_many_may_be_too_late(tmp_path: Path, start: str) -> None:
+    report = audit(written(tmp_path, UNTIMED.replace("START", start)))
+    text = audit_text(report, report.findings, (), "x", 200, False)
+    (line,) = [words for words in text.splitlines() if words.startswith("  degraded  a ")]
+    (row,) = [one for one in audit_context(report, report.findings)["loss_rows"] if one["domain"] == "a"]
+    ends = {"start: 5 s,": ("5 s", "0"), "start: 2 min,": ("2 min", "1"), "": ("unknown", "0 to 1")}
+    assert tuple(re.split(" {2,}", line)[-2:]) == ends[start]
+    assert (row["back"], row["late"]) == ends[start]
+
+
+def test_a_site_whose_loss_congests_a_link_or_sheds_is_not_said_to_be_safe_to_lose(tmp_path: Path) -> None:
+    """Also if the services behind the link return in time, or if only what may be shed stays away."""
+    narrow = UNTIMED.replace("START", "start: 5 s,").replace("b: {}", "b: {ingress: 1 Mbit/s}")
+    narrow = narrow.replace("kind: none", "kind: load_balancer, settle: 1 s, peak: 2 Mbit/s")
+    batch = "  batch: {rto: 1 h, sheddable: true, tier: 3, replicas: {pb: 9},\n"
+    batch += "          demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}\n"
+    full = UNTIMED.replace("START", "start: 5 s, tier: 0,") + batch
+    now: Any = SimpleNamespace(lost_sites=(), quorum=SimpleNamespace(answers=True, problem=""))
+    for text, short, said in (
+        (narrow, "Not known", "It is unknown whether some services meet their RTO after the loss of a."),
+        (full, "In part", "Some services are shed after the loss of a."),
+    ):
+        estate = written(tmp_path / short, text)
+        facts = facts_of(audit(estate), "")
+        planned = [
+            loss_by(one, verdict_of("", plan(estate, lose(one.domain)))) if one.domain == "a" else one
+            for one in facts.losses
+        ]
+        facts = replace(facts, losses=tuple(planned))
+        (row,) = [one for one in facts.losses if one.domain == "a"]
+        assert (row.verdict, row.late, loss_row(row)["short"], loss_row(row)["look"]) == (
+            "degraded",
+            0,
+            short,
+            "",
+        )
+        counts = tally(facts)
+        assert sum(counts[name] for name in ("yes", "part", "late", "unknown", "no")) == counts["all"]
+        found = can_lose(now, facts)
+        assert found is not None
+        assert not found["all"]
+        assert said in found["more"]
 
 
 ELECTS = """

@@ -89,14 +89,17 @@ def test_the_verdict_sentence_follows_the_verdicts(flawed: AuditReport, report: 
     losing = sum(r.verdict == "loss" for r in sites)
     assert words.startswith(f"{losing} of {len(sites)} sites cannot be lost")
     assert state == "error"
-    fine = replace(
-        report, rows=tuple(replace(r, verdict="degraded", lost=0, stores_gone=0, late=0) for r in report.rows)
-    )
+    calm = {"verdict": "degraded", "lost": 0, "stores_gone": 0, "late": 0, "untimed": 0, "rto_unknown": 0}
+    fine = replace(report, rows=tuple(replace(r, **calm) for r in report.rows))
     assert audit_view.audit_answer(fine) == ("Every service recovers from every loss that was tried.", "ok")
     slow = replace(fine, rows=(replace(fine.rows[0], late=3), *fine.rows[1:]))
     words, state = audit_view.audit_answer(slow)
     assert words.endswith(f"but after 1 of {len(fine.rows)} some are back too late.")
     assert state == "warning", "a loss after which services are late is not fine"
+    open_one = replace(fine, rows=(replace(fine.rows[0], rto_unknown=3), *fine.rows[1:]))
+    words, state = audit_view.audit_answer(open_one)
+    assert words.endswith(f"after 1 of {len(fine.rows)} it is not known whether all are back in time.")
+    assert state == "unknown"
     dark = replace(fine, rows=(replace(fine.rows[0], verdict="unknown"), *fine.rows[1:]))
     assert audit_view.audit_answer(dark)[1] == "unknown"
     assert audit_view.audit_answer(replace(report, rows=()))[1] == "unknown"

@@ -40,10 +40,12 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
     yes = [one.domain for one in good if _in_time(one)]
     late = [one.domain for one in good if one.late]
     untimed = [one.domain for one in good if not one.late and one.untimed]
+    in_doubt = [one.domain for one in good if not (one.late or one.untimed) and one.rto_unknown]
+    shedding = [one.domain for one in good if one.sheds]
     bad = [one for one in losses if one.verdict == "loss"]
     doubt = [one.domain for one in losses if one.verdict == "unknown"]
     no = [one.domain for one in bad]
-    if yes and not (no or doubt or late or untimed):
+    if len(yes) == len(losses):
         words = "You can lose any one site." if len(yes) > 1 else f"You can lose {yes[0]}."
     elif yes:
         words = f"You can lose {_either(yes)}" + (f", but not {_either(no)}." if no else ".")
@@ -52,6 +54,10 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
     more = f"Some services are back late after the loss of {_either(late)}." if late else ""
     if untimed:
         more += f" It is unknown when some services are back after the loss of {_either(untimed)}."
+    if in_doubt:
+        more += f" It is unknown whether some services meet their RTO after the loss of {_either(in_doubt)}."
+    if shedding:
+        more += f" Some services are shed after the loss of {_either(shedding)}."
     if bad:
         more = f"If {bad[0].domain} is lost: {bad[0].what or bad[0].because}. {more.strip()}"
     if doubt:
@@ -61,8 +67,12 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
 
 
 def _in_time(loss: LossFacts) -> bool:
-    """Whether every service that a loss takes down for a while is back in time, as far as is known."""
-    return not (loss.late or loss.untimed)
+    """Whether every service that a loss takes down is known to be back in time."""
+    return not (loss.late or loss.sheds or _may_be_late(loss))
+
+
+def _may_be_late(loss: LossFacts) -> bool:
+    return bool(loss.untimed or loss.rto_unknown)
 
 
 def _either(names: Sequence[str]) -> str:
@@ -76,6 +86,7 @@ def tally(facts: EstateFacts) -> dict[str, int]:
     return {
         "all": len(facts.losses),
         "yes": sum(1 for one in good if _in_time(one)),
+        "part": sum(1 for one in good if one.sheds and not one.late and not _is_open(one)),
         "late": sum(1 for one in good if one.late),
         "unknown": sum(1 for one in facts.losses if _is_open(one)),
         "no": sum(1 for one in facts.losses if one.verdict == "loss"),
@@ -85,7 +96,7 @@ def tally(facts: EstateFacts) -> dict[str, int]:
 
 def _is_open(loss: LossFacts) -> bool:
     """Whether it is unknown if everything is back in time: what happens, or only when."""
-    return loss.verdict == "unknown" or (loss.verdict == "degraded" and not loss.late and bool(loss.untimed))
+    return loss.verdict == "unknown" or (loss.verdict == "degraded" and not loss.late and _may_be_late(loss))
 
 
 def site_losses(now: Situation, facts: EstateFacts) -> Iterator[dict[str, Any]]:
@@ -119,6 +130,8 @@ def _exceptions(loss: LossFacts) -> str:
         return "restored too late"
     if loss.untimed:
         return "restored at an unknown time"
+    if loss.rto_unknown:
+        return "may miss an RTO"
     if loss.sheds:
         return "lower tiers are shed"
     return "restored in part" if loss.degraded else ""
@@ -140,7 +153,11 @@ def loss_row(loss: LossFacts) -> dict[str, Any]:
         "because": "" if loss.because == verdict_words(loss) else loss.because,
         "people": people(loss.people_down, loss.people_unstated),
         "plan_digest": loss.plan,
-        "look": "bad" if loss.verdict == "loss" else "" if loss.late or _is_open(loss) else "good",
+        "look": "bad"
+        if loss.verdict == "loss"
+        else ""
+        if loss.verdict == "unknown" or not _in_time(loss)
+        else "good",
         "short": _short(loss),
         "data": _data(loss),
     }
@@ -149,7 +166,9 @@ def loss_row(loss: LossFacts) -> dict[str, Any]:
 def _short(loss: LossFacts) -> str:
     if loss.verdict == "loss":
         return "No"
-    return "Not known" if _is_open(loss) else "Late" if loss.late else "Yes"
+    if _is_open(loss):
+        return "Not known"
+    return "Late" if loss.late else "In part" if loss.sheds else "Yes"
 
 
 def _data(loss: LossFacts) -> str:

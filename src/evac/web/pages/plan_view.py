@@ -259,7 +259,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
     ]
     stated = [o for o in plan.outcomes if o.rto_ms is not None]
     missed = [o.service for o in stated if o.meets_rto is False]
-    open_ones = sum(o.meets_rto is None for o in stated)
+    open_ones = sum(o.rto_unknown for o in stated)
     losing = [s.store for s in plan.stores if s.primary_ms is None or s.loss_ms is None or s.loss_ms > 0]
     lost = (
         "not known"
@@ -488,9 +488,7 @@ def _services(plan: Plan, begin: int) -> dict[str, Any]:
         is_back = found.state not in views.GONE
         if found.meets_rto is False and is_back:
             return rank["missed"]
-        unclear = (found.meets_rto is None and found.rto_ms is not None) or (
-            is_back and found.recovery_ms is None
-        )
+        unclear = found.rto_unknown or (is_back and found.recovery_ms is None)
         return min(rank["unclear"], rank[found.state]) if unclear else rank[found.state]
 
     rows.sort(key=attention)

@@ -15,7 +15,7 @@ from fastapi import Query, Request, Response
 from evac.model.errors import EvacError, Unavailable
 from evac.model.plan import Plan
 from evac.model.units import measured
-from evac.office.facts import DomainFacts, EstateFacts, FindingFacts
+from evac.office.facts import DomainFacts, EstateFacts, FindingFacts, LossFacts
 from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf, loss_by, made_worse, verdict_of
 from evac.views import plan_charts, svg
 from evac.views.words import assumed_words, duration, listed, number, people, plural, time_back
@@ -242,14 +242,25 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
         data = f"{plural(loss.stores_gone, 'store')} not restored"
     doubt = f"; {number(counts['unknown'])} more cannot be judged" if counts["unknown"] else ""
     doubt += f"; {number(counts['not proved'])} more not proved" if counts["not proved"] else ""
-    late = f"{plural(loss.late, 'service')} later than promised" if loss.late else "None later than promised"
     return [
         svg.Card("Not restored", number(lost), (listed(names, 3) or "None") + doubt, "error" if lost else ""),
         svg.Card("Down, then back", number(back), worst),
         svg.Card("Degraded", number(counts["degraded"]), "Serve at reduced capacity"),
-        svg.Card("Maximum people without a service", people(loss.people_down, loss.people_unstated), late),
+        svg.Card(
+            "Maximum people without a service", people(loss.people_down, loss.people_unstated), _late(loss)
+        ),
         svg.Card("Maximum data loss", data or "none", stores, "error" if loss.stores_gone else ""),
     ]
+
+
+def _late(loss: LossFacts) -> str:
+    """`2 services later than promised; not known of 1 more`."""
+    if loss.late:
+        more = f"; not known of {number(loss.rto_unknown)} more" if loss.rto_unknown else ""
+        return f"{plural(loss.late, 'service')} later than promised{more}"
+    if loss.rto_unknown:
+        return f"{plural(loss.rto_unknown, 'service')} may be later than promised"
+    return "None later than promised"
 
 
 def _row(one: FateOf) -> dict[str, Any]:
