@@ -277,7 +277,10 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     counts = _per_loss(count, number * len(FATES) + fate, len(FATES)).T.tolist()
     rto = impacts.rto_at(number, found.service)
     late = back & (ready < NEVER) & (ready > rto)
-    rto_unknown = _per_loss(count, number[back & found.vague & ~late & (rto < NEVER)]).tolist()
+    vague = found.vague | _may_be_crowded(impacts, found)
+    rto_unknown = _per_loss(
+        count, number[(back | (fate == DEGRADED)) & vague & ~late & (rto < NEVER)]
+    ).tolist()
     late = _per_loss(count, number[late]).tolist()
     untimed = _per_loss(count, number[back & found.vague]).tolist()
     unsure = _per_loss(count, number[(fate == UNKNOWN) & ~impacts.down[number, found.service]]).tolist()
@@ -330,6 +333,20 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             fate=fate[part],
             ready_ms=ready[part],
         )
+
+
+def _may_be_crowded(impacts: Impacts, found: _Touched) -> BoolColumn:
+    """Of each entry, whether the traffic of the service may be too much for a link or ingress."""
+    names = np.array([service.id for service in impacts.estate.services], np.object_)
+    may = np.zeros(len(found.loss), np.bool_)
+    for number in np.unique(found.loss).tolist():
+        if impacts.crowding.at(number):
+            part = slice(*np.searchsorted(found.loss, (number, number + 1)).tolist())
+            may[part] = True
+            if impacts.crowding.is_added(number):
+                through = {name for one in impacts.crowding.of(number).possible for name in one.services}
+                may[part] = np.isin(names[found.service[part]].astype(np.str_), sorted(through))
+    return may
 
 
 def _per_loss(losses: int, keys: NDArray[np.integer[Any]], width: int = 1) -> NDArray[np.int64]:

@@ -85,17 +85,8 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
         )
         for row in shown
     ]
-    heads = (
-        "verdict",
-        "when this is lost",
-        "down",
-        "never back",
-        "degraded",
-        "people",
-        "last back",
-        "too late",
-    )
-    page.table(heads, rows, right=range(2, 8), optional=(7, 4))
+    heads = ("verdict", "when this is lost", "down", "never back", "degraded", "people", "last back")
+    page.table((*heads, "too late"), rows, right=range(2, 8), optional=(7, 4))
     worst = next((row for row in shown if row.verdict == "loss"), None)
     if worst is not None:
         page.line()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from evac.office.reckoning import verdict_of, what_if_of
 from evac.planning.plan import plan
 from evac.views.plan_view import tally, verdict_words
 from evac.web.pages.what_if_view import _heading, by_plan
+from tests.unit.truth.networked import networked, networked_document
 
 
 @pytest.mark.parametrize("seed", [s for s in range(60) if len(random_estate(s).services) <= 4])
@@ -36,3 +38,15 @@ def test_each_loss_takes_down_as_many_in_the_audit_the_plan_and_the_page(seed: i
         if found.degraded:
             assert "all " not in verdict_words(made)
             assert "All " not in _heading(planned)
+
+
+@pytest.mark.parametrize("seed", [s for s in range(16) if len(networked_document(s)[0]["services"]) <= 4])
+def test_what_a_plan_may_bring_back_late_the_audit_never_calls_in_time(tmp_path: Path, seed: int) -> None:
+    """Links and ingress that are too small included: an estimate leaves at least as much open as a plan."""
+    estate = networked(tmp_path, seed)
+    for row in audit(estate).rows:
+        told = verdict_of("", plan(estate, lose(*row.members), work=0))
+        if row.not_proved:
+            continue
+        assert told.late + told.rto_unknown <= row.late + row.rto_unknown, row.domain
+        assert told.late >= row.late, row.domain
