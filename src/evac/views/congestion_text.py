@@ -24,7 +24,7 @@ def congestion_words(plan: Plan) -> str:
     words = too_small_words(plan)
     through = sorted({name for one in plan.congestion for name in one.services})
     if through:
-        words += f"; affected is the traffic of {listed(through, SHOWN)}"
+        words += f"; this affects the traffic of {listed(through, SHOWN)}"
     found = [o for o in plan.outcomes if o.congested and o.rto_ms is not None and o.meets_rto is None]
     open_ones = [o.service for o in plan.by_weight(found)]
     meet = "meets its" if len(open_ones) == 1 else "meet their"

@@ -156,7 +156,7 @@ def test_a_plan_where_nothing_goes_down_names_whose_traffic_may_not_get_through(
         assert "no service is affected" not in words
         assert "the ingress of b" in " ".join(words.split())
     assert "(traffic of cart, mail, maps and 2 more)" in " ".join(text.split())
-    assert "affected is the traffic of cart, mail, maps and 2 more" in told
+    assert "this affects the traffic of cart, mail, maps and 2 more" in told
     assert state == cards(Planned(still, "d"))[0].state == "warning"
     assert verdict.verdict != "ok"
     none = replace(still, congestion=())
