@@ -227,6 +227,11 @@ def _best(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Ent
     return max(able, key=worth)
 
 
+def others(estate: Estate, data_set: str, copy: str) -> list[str]:
+    """The other backups of a data set that evac can restore."""
+    return sorted({entry.copy for entry in _asked(estate, "restore", data_set, "")} - {copy})
+
+
 def _asked(estate: Estate, job: Job, data_set: str, copy: str) -> list[Entry]:
     every = [(one.id, one.backups) for one in estate.stores]
     every += [(one.id, one.backups) for one in estate.data_sets]

@@ -275,6 +275,7 @@ def restore(
     Without --copy, evac uses the backup with the best proof. Nothing is started: a database is recovered,
     checked and stopped. Exit 3: the backup is damaged. Exit 1: it could not be restored.
     """
+    from evac.app.backups import others
     from evac.estate.format.quantities import QuantityError, parse_moment
 
     try:
@@ -287,5 +288,8 @@ def restore(
     kept = {"place": str(into.absolute()), "snapshot": snapshot, "until_s": until_s}
     events = _perform("restore", estate, data_set, anyway=True, kept=kept, **given)
     is_there = all(event.proof is None and event.outcome == "done" for event in events)
-    footer = f"next: check the data in {kept['place']}, then start what uses it" if is_there else ""
+    footer = f"next: check the data in {kept['place']}, then start what uses it"
+    if not is_there:
+        names = others(_loaded(estate), data_set, events[0].copy)
+        footer = f"next: fix that, or restore another backup: --copy {names[0]}" if names else ""
     return _report(data_set, events, output, target, footer)

@@ -231,6 +231,18 @@ def test_a_check_that_cannot_run_fails_and_proves_nothing(
     assert "never checked; last check could not run" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_restore_that_fails_names_another_backup(
+    estate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The site of the best one may be gone."""
+    monkeypatch.setenv("BPW", "a password")
+    into = str(tmp_path / "restored")
+    for tried, other in (("near", "far"), ("far", "near")):
+        argv = ["backup", "restore", estate, "wiki-files", "--into", into, "--copy", tried, "-q"]
+        assert run(argv) == console.FAILED
+        assert f"next: fix that, or restore another backup: --copy {other}" in capsys.readouterr().out
+
+
 def test_a_report_says_in_whole_lines_where_the_data_is() -> None:
     place = "/srv/a/folder/whose/path/is/longer/than/any/column/of/a/table/would/be"
     done = replace(seen("near", True), kind="restored", seen=None, detail=f"c1 is in {place}")
