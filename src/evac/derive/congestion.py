@@ -66,13 +66,10 @@ def congested_by(top: Topology, plan: Plan) -> tuple[Congestion, ...]:
 
 
 def congested(top: Topology, lost: Loss) -> tuple[Congestion, ...]:
-    """Where the traffic that is certain to arrive after a loss is too much, or the limit is not known; and
-    where all ingress together is too small for what may run. Sorted. lost: with what is already lost.
+    """Where the traffic that is certain to arrive after a loss is too much, or nobody knows it; and where all
+    ingress together is too small for what may run. Sorted. lost: with what is already lost.
     """
-    if not _states_a_limit(top):
-        return ()
-    most, changes = _before_a_plan(top, lost)
-    return _certain(top, lost, most) if changes else ()
+    return congested_and_maybe(top, lost)[0]
 
 
 def _certain(top: Topology, lost: Loss, whole: _Division) -> tuple[Congestion, ...]:
@@ -97,17 +94,23 @@ def _fixed_part(whole: _Division) -> _Division:
 
 def maybe_congested(top: Topology, lost: Loss) -> tuple[Congestion, ...]:
     """The same, and where some plan may send too much. lost: with what is already lost."""
+    return congested_and_maybe(top, lost)[1]
+
+
+def congested_and_maybe(top: Topology, lost: Loss) -> tuple[tuple[Congestion, ...], tuple[Congestion, ...]]:
+    """Both, for less than the two of them cost."""
     if not _states_a_limit(top):
-        return ()
+        return (), ()
     most, changes = _before_a_plan(top, lost)
     if not changes:
-        return ()
+        return (), ()
     found = {(one.at, one.measure): one for one in _too_much(top, _loads(top, lost.sites, most))}
-    for one in _certain(top, lost, most):
+    certain = _certain(top, lost, most)
+    for one in certain:
         known = found.get((one.at, one.measure))
         if one.is_too_small or known is None or not known.is_too_small:
             found[one.at, one.measure] = one
-    return _sorted(found.values())
+    return certain, _sorted(found.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

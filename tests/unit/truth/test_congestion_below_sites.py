@@ -206,3 +206,17 @@ def test_every_loss_of_any_estate_has_one_answer(
         assert named <= possible, members
         if not any(o.state in ("unplaced", "shed", "degraded", "unknown") for o in made.outcomes):
             assert named or not certain, members
+
+
+def test_a_loss_after_which_everything_fits_is_not_added_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An audit of thousands of racks asks for the words of each of them."""
+    monkeypatch.setattr(crowding, "ADDED_MOST", 0)
+    top = topology(halls(tmp_path, "1 Gbit/s"))
+    every = losses(top)
+    found = impacts(top, every).crowding
+    number = every.index["a/h1"]
+    assert found.at(number) == ()
+    assert found.of(number) == crowding.After((), ())
+    assert not found.is_added(number)

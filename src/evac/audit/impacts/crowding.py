@@ -8,7 +8,7 @@ import numpy as np
 
 from evac.audit.impacts.hits import Ground
 from evac.audit.impacts.losses import LossKind
-from evac.derive.congestion import congested, maybe_congested, screened
+from evac.derive.congestion import congested_and_maybe, screened
 from evac.derive.domains import loss
 from evac.model.plan import Congestion, Measure
 from evac.model.records import dataclass
@@ -34,7 +34,7 @@ _LARGEST_FIRST: Final[tuple[LossKind, ...]] = (
     "rack",
     "server",
 )
-ADDED_MOST: Final = 1_000_000
+ADDED_MOST: Final = 500_000
 """Sums of a service at a link or ingress that all losses below whole sites cost together, at most."""
 
 
@@ -57,15 +57,16 @@ class Crowding:
         self._added = {number: self._add_up(number) for number in added}
 
     def _add_up(self, number: int) -> After:
-        lost = loss(self._top, self._losses.members[number])
-        return After(congested(self._top, lost), maybe_congested(self._top, lost))
+        return After(*congested_and_maybe(self._top, loss(self._top, self._losses.members[number])))
 
     def is_added(self, number: int) -> bool:
         """Whether the traffic after a loss was added up."""
         return number in self._added
 
     def of(self, number: int) -> After:
-        """The sums after one loss."""
+        """The sums after one loss; nothing is added up if everything fits."""
+        if not self.at(number):
+            return After((), ())
         if number not in self._added:
             self._added[number] = self._add_up(number)
         return self._added[number]
