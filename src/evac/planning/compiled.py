@@ -4,7 +4,7 @@ A board or a state is a tuple of some thirty arrays. By default numba counts ref
 each call and field access, which costs 0.7 to 1.4 microseconds a time, up to a hundred times the work
 itself. Kernels that allocate nothing need no counting: their callers hold the arrays.
 
-Compiling takes a minute or two, once; planning a few services takes seconds without it. Within `interpreted`,
+Compiling takes about a minute, once; planning a few services takes seconds without it. Within `interpreted`,
 kernels run as plain Python, with bit-identical results. numba is imported when the first kernel is compiled
 or loaded, and not before.
 
@@ -153,6 +153,7 @@ def plain_function(function: FunctionType, plain_of: Callable[[Any], Any]) -> An
 
 
 __all__ = [
+    "PROGRESS",
     "Kernel",
     "allocating_inner",
     "allocating_kernel",
@@ -167,7 +168,6 @@ __all__ = [
     "note_complete",
     "parallel_kernel",
     "prange",
-    "spliced",
     "unlocked_kernel",
 ]
 
@@ -179,6 +179,8 @@ prange: Final = range
 UNCOUNTED: Final[dict[str, Any]] = {"counted": False}
 COUNTED: Final[dict[str, Any]] = {"counted": True}
 _INNER: Final[dict[str, Any]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+PROGRESS: Final = "progress"
+"""File in the folder of kernels with a byte for each compiled kernel that is in no file of its own."""
 _FOLDER: Final = "kernels-"
 _COMPLETE: Final = "complete"
 _ROOMS: Final = ("audit", "planning")
@@ -227,16 +229,6 @@ class Kernel:
     def _numba_type_(self) -> Any:
         return self.compiled._numba_type_
 
-    @property
-    def targetoptions(self) -> Any:
-        """From these options numba sees that a kernel is spliced into its callers."""
-        return self.compiled.targetoptions
-
-    @property
-    def py_func(self) -> Any:
-        """What numba splices."""
-        return self.function
-
 
 @contextmanager
 def interpreted() -> Iterator[None]:
@@ -276,20 +268,15 @@ def parallel_kernel(function: Callable[..., Any]) -> Any:
 
 
 def inner(function: Function) -> Function:
-    """A kernel called only by kernels: without an entry point from Python it compiles much faster."""
+    """A kernel called only by kernels: it has no entry point from Python, and becomes machine code only as a
+    part of those that have one.
+    """
     return _kernel(function, _INNER | UNCOUNTED)
 
 
 def allocating_inner(function: Function) -> Function:
     """Like `inner`, for the few that make arrays."""
     return _kernel(function, _INNER | COUNTED)
-
-
-def spliced(function: Function) -> Function:
-    """Part of the one or two kernels that call it, never compiled alone. For functions that call most of the
-    others: a kernel is optimised together with everything it calls, so each such step would repeat that cost.
-    """
-    return _kernel(function, {"inline": "always"})
 
 
 def _kernel(function: Function, options: Mapping[str, Any]) -> Function:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import evac
 from evac.app.planner import kernels as chosen
 from evac.app.planner.kernels import COMPILING_S, LOADING_S, PATIENCE_S, audit_s, kernels, search_s
 from evac.cli import console
@@ -190,3 +192,25 @@ def test_every_extra_names_itself_for_the_modules_that_it_brings() -> None:
     assert extras.needs("serve", "evac serve").message == (
         "evac serve needs extra packages: pip install 'evac[serve]'"
     )
+
+
+def test_progress_counts_what_is_kept_and_what_this_compilation_has_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier one that was interrupted kept only the kernels in files."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    folder = compiled.kept_in((tmp_path,), Path(str(evac.__file__)).parent)
+    assert folder is not None
+    assert chosen._count_compiled(folder) == 0
+    (folder / "one.nbi").touch()
+    (folder / compiled.PROGRESS).write_bytes(b"." * 7)
+    assert chosen._count_compiled(folder) == 8
+
+    def compile_two(report: chosen.Report, tell: Callable[[], None]) -> None:
+        (folder / compiled.PROGRESS).write_bytes(b"..")
+        tell()
+
+    monkeypatch.setattr(chosen, "_compile", compile_two)
+    lines: list[str] = []
+    chosen.compile_all(lines.append)
+    assert [line.split(" of ")[0].rpartition(" ")[2] for line in lines] == ["8", "3"]

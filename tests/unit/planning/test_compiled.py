@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.planning.compiled import kept_in
+from evac.planning.compiled import PROGRESS, kept_in
 
 INNER = "from numba import njit\nSTEP = {step}\n\n@njit\ndef inner(x):\n    return x + STEP\n"
 OUTER = """from evac.planning.compiled import kernel
@@ -22,13 +22,13 @@ def outer(x):
     return inner(x)
 """
 CALLS = """import numpy as np
-from evac.planning.compiled import inner, kernel, spliced
+from evac.planning.compiled import inner, kernel
 
 @inner
 def weighed(x, times):
     return x * times + 1
 
-@spliced
+@inner
 def twice(x):
     if x < 0:
         return 0
@@ -41,6 +41,36 @@ def outer(x):
 
 if __name__ == "__main__":
     print(outer(100_000), weighed.compiled.signatures, twice.compiled.signatures)
+"""
+INNERS = """from evac.planning.compiled import inner, kernel
+
+@inner
+def successor(x):
+    if x < 0:
+        raise ValueError("below zero")
+    return x + 1
+
+@inner
+def twice(x):
+    return successor(x) * 2
+
+@kernel
+def outer(x):
+    return twice(x)
+
+@kernel
+def outermost(x):
+    return outer(x) + twice(x)
+
+def tell():
+    print([outer(20), outermost(20)])
+    for one in (outer, outermost):
+        try:
+            one(-1)
+        except ValueError as error:
+            print(error)
+    alone = [one.compiled.overloads.values() for one in (successor, twice)]
+    print([name.name for found in alone for one in found for name in one.library.get_defined_functions()])
 """
 
 
@@ -191,4 +221,36 @@ def test_what_kernels_call_is_compiled_once_whatever_whole_numbers_they_pass(pac
         check=False,
         timeout=120,
     )
-    assert (done.returncode, done.stdout.strip()) == (0, f"{expected} [(int64, int64)] []"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, f"{expected} [(int64, int64)] [(int64,)]"), (
+        done.stderr
+    )
+
+
+def test_what_only_kernels_call_is_machine_code_within_the_kernels_that_python_calls(
+    package: Path, tmp_path: Path
+) -> None:
+    """Compiled, loaded, and compiled again next to one that is loaded, with the errors that it raises."""
+    (package / "planning/inners.py").write_text(INNERS)
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    code = "from evac.planning.inners import tell; tell()"
+    for lost in ((), (), ("outermost",), ("outer", "outermost")):
+        for path in (tmp_path / "kept").rglob("*.nb?"):
+            if any(path.name.startswith(f"inners.{name}-") for name in lost):
+                path.unlink()
+        lines = said(package, code, **kept).stdout.splitlines()
+        assert lines == ["[42, 84]", "below zero", "below zero", "[]"], lost
+        assert {path.name.split("-")[0] for path in (tmp_path / "kept").rglob("*.nbi")} == {
+            "inners.outer",
+            "inners.outermost",
+        }
+
+
+def test_a_kernel_without_a_file_of_its_own_is_counted_when_it_is_compiled(
+    package: Path, tmp_path: Path
+) -> None:
+    (package / "planning/inners.py").write_text(INNERS)
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    for _ in ("compiled", "loaded"):
+        said(package, "from evac.planning.inners import outer; outer(20)", **kept)
+        (home,) = folders(tmp_path / "kept")
+        assert (home / PROGRESS).stat().st_size == 2

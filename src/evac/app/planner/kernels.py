@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -27,7 +27,7 @@ from evac.model import extras
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.scenario import lose
-from evac.planning.compiled import ALL, interpreted, kept_in, kernel_bases, kernels_are_kept
+from evac.planning.compiled import ALL, PROGRESS, interpreted, kept_in, kernel_bases, kernels_are_kept
 
 Report = Callable[[str], None]
 """Receives one line about compilation, about twice a second."""
@@ -166,10 +166,10 @@ def compile_all(report: Report) -> None:
         report("compiling planner kernels as needed; there is no folder to keep them in: set NUMBA_CACHE_DIR")
         return
     whole, began = _count_kernels(), time.monotonic()
-    before = _count_kept(folder)
+    before = _count_compiled(folder)
 
     def tell() -> None:
-        report(_progress(before, _count_kept(folder), whole, time.monotonic() - began, folder))
+        report(_progress(before, _count_compiled(folder), whole, time.monotonic() - began, folder))
 
     tell()
     with (folder / _LOCK).open("w") as lock:
@@ -177,6 +177,8 @@ def compile_all(report: Report) -> None:
             time.sleep(POLL_S)
             tell()
         if kernels_are_kept() is None:
+            (folder / PROGRESS).unlink(missing_ok=True)  # what it counts was not kept
+            before, began = _count_compiled(folder), time.monotonic()
             _compile(report, tell)
 
 
@@ -217,11 +219,14 @@ def _count_kernels() -> int:
         for module in walk_packages(room.__path__, f"{room.__name__}."):
             if module.name != "evac.planning.compiling":  # numba is not needed to count
                 import_module(module.name)
-    return sum(1 for one in ALL if "inline" not in one.options)
+    return len(ALL)
 
 
-def _count_kept(folder: Path) -> int:
-    return sum(1 for _ in folder.rglob("*.nbi"))
+def _count_compiled(folder: Path) -> int:
+    inner = 0
+    with suppress(FileNotFoundError):
+        inner = (folder / PROGRESS).stat().st_size
+    return inner + sum(1 for _ in folder.rglob("*.nbi"))
 
 
 def _progress(before: int, done: int, whole: int, passed_s: float, folder: Path) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from evac.planning.compiled import inner, spliced
+from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BARRED,
     BOOTS,
@@ -271,7 +271,7 @@ def _startable_at(board: Board, component: int) -> int:
     return _all_there(board, component, START_WAIT, START_STORE)
 
 
-@spliced
+@inner
 def start(board: Board, item: int, service: int, mile: int, count: int, since: int, options: Ints) -> bool:
     """Starts replicas on the rows pinned for the item, or on rows chosen now."""
     if board.size[PINNED]:
@@ -282,7 +282,7 @@ def start(board: Board, item: int, service: int, mile: int, count: int, since: i
     return fits
 
 
-@spliced
+@inner
 def _start_members(board: Board, component: int, since: int, options: Ints) -> bool:
     for k in range(
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
@@ -336,7 +336,7 @@ def _is_out(board: Board, component: int) -> bool:
     return False
 
 
-@spliced
+@inner
 def _base(board: Board, component: int, options: Ints) -> None:
     """Generates the base of a component, or undoes all of it; what started ahead cannot be undone."""
     ahead = board.item[component].ahead if board.item[component].ahead < NEVER else UNKNOWN
@@ -400,7 +400,7 @@ def puts_off(board: Board) -> int:
     return found
 
 
-@spliced
+@inner
 def run_ahead(board: Board, component: int, options: Ints) -> None:
     """Starts a component before what it needs only to serve is generated, unless that would shed."""
     board.item[component].ahead = NEVER
@@ -420,7 +420,7 @@ def run_ahead(board: Board, component: int, options: Ints) -> None:
     _advance(board)
 
 
-@spliced
+@inner
 def start_late(board: Board, component: int, options: Ints) -> None:
     """Starts a component whose traffic cannot be moved before the horizon: it serves after that."""
     ready, since = ready_at(board, component), _startable_at(board, component)
@@ -438,7 +438,7 @@ def start_late(board: Board, component: int, options: Ints) -> None:
             board.service[board.heap[k]].verify_at[0] = UNKNOWN
 
 
-@spliced
+@inner
 def _top(board: Board, service: int, options: Ints) -> None:
     """Generates the top of a service, or undoes all of it."""
     board.service[service].top_own = NEVER

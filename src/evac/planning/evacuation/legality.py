@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from evac.planning.compiled import inner, kernel, spliced
+from evac.planning.compiled import inner, kernel
 from evac.planning.evacuation.board import (
     HARD_USER,
     HELD,
@@ -268,7 +268,7 @@ def _shed_ticks(board: Board, service: int, row: int) -> tuple[int, int]:
     return done, due
 
 
-@spliced
+@inner
 def _find_ready(board: Board, service: int) -> None:
     """Sets `time` of source p: the first tick at which a row of pool p with capacity is on and has freed it.
 
@@ -305,7 +305,7 @@ def _needs_met(board: Board, service: int, waits: int, stores: int) -> int:
     return at
 
 
-@spliced
+@inner
 def _next_start(board: Board, service: int, since: int) -> tuple[int, int, int, int]:
     """Pool, tick, length, by hand or not: the start on a row that `_find_ready` found which ends first."""
     found, found_at, found_length, found_by_hand = -1, NEVER, 0, 0
@@ -320,7 +320,7 @@ def _next_start(board: Board, service: int, since: int) -> tuple[int, int, int, 
     return found, found_at, found_length, found_by_hand
 
 
-@spliced
+@inner
 def _all_started(board: Board, service: int, wanted: int, since: int) -> int:
     """When `wanted` starts would have ended, each as early as holds allow; NEVER if impossible."""
     end = since
@@ -432,7 +432,7 @@ def first_idle_shed(board: Board, since: int) -> int:
     return -1
 
 
-@spliced
+@inner
 def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[bool, int]:
     """Whether a service that lacks `wanted` replicas would have its capacity if lower tiers made way, and
     time to use it; and the new meaning of `spare`.
@@ -453,7 +453,7 @@ def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[boo
     return breach, known
 
 
-@spliced
+@inner
 def _lower_should_go(board: Board, service: int, wanted: int, known: int) -> tuple[bool, int]:
     """Like `_is_breach`, for replicas that do not fit beside everything."""
     breach, held_back = False, _hold_back(board, board.service[service].component)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from evac.planning.compiled import inner, spliced
+from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BLOCK,
     BOOT_UNSURE,
@@ -76,7 +76,7 @@ def _may_move(board: Board) -> int:
     return 0
 
 
-@spliced
+@inner
 def place_failed(board: Board, options: Ints, last: bool) -> None:
     """Retries components that found no capacity. Then, in the order of the generation, lower tiers move out
     of the way of those that still find none. last: what is put off has its turn.
@@ -88,7 +88,7 @@ def place_failed(board: Board, options: Ints, last: bool) -> None:
                 _place_again(board, component, options[component], clears)
 
 
-@spliced
+@inner
 def _place_again(board: Board, component: int, options: Ints, clears: int) -> None:
     """Runs a component that found no capacity again: as things are, then (clears 1) with lower tiers moved
     elsewhere.

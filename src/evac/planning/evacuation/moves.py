@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evac.planning.compiled import allocating_inner, inner, spliced
+from evac.planning.compiled import allocating_inner, inner
 from evac.planning.evacuation.board import (
     BOOTS,
     HARD_USER,
@@ -68,7 +68,7 @@ def _users_stay(board: Board, service: int) -> None:
         board.service[board.heap[k]].stays = 1
 
 
-@spliced
+@inner
 def _start_again(board: Board, service: int, count: int, options: Ints) -> bool:
     """Starts shed replicas on other rows and verifies them, or undoes all of it. Lower tiers make way for
     what it lacks to serve, if that fits nowhere else.
@@ -99,7 +99,7 @@ def _start_again(board: Board, service: int, count: int, options: Ints) -> bool:
     return True
 
 
-@spliced
+@inner
 def restart_shed(board: Board, options: Ints) -> None:
     """Starts shed services elsewhere on remaining capacity, most valuable first: all of it, or as much as
     serves. The old replica goes when its capacity is needed, served or not; if nothing uses it, it stays.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.planning.compiled import inner, kernel, spliced, unlocked_kernel
+from evac.planning.compiled import inner, kernel, unlocked_kernel
 from evac.planning.evacuation.board import (
     AHEAD_WAIT,
     AT_LEVEL,
@@ -172,7 +172,7 @@ def _price(board: Board, item: int) -> int:
     return total
 
 
-@spliced
+@inner
 def _run_with_needs(board: Board, item: int, options: Ints, limit: int) -> int:
     """Generates an item after everything it waits for; returns what that adds to the objective, at most just
     over `limit`.
@@ -220,7 +220,7 @@ def _raise_floor(board: Board, item: int) -> None:
         board.size[AT_LEVEL], board.size[FLOOR] = board.item[item].level, board.size[REACHED]
 
 
-@spliced
+@inner
 def _run_stretch(board: Board, order: Ints, options: Ints, first: int, last: int, limit: int) -> int:
     """Generates order[first:last]; returns what they add to the objective, or NEVER if that exceeds
     `limit`.
@@ -233,7 +233,7 @@ def _run_stretch(board: Board, order: Ints, options: Ints, first: int, last: int
     return paid
 
 
-@spliced
+@inner
 def _generation(board: Board, order: Ints, options: Ints, limit: int) -> int:
     """Generates all items in an order; returns the searched objective, or NEVER as soon as it exceeds
     `limit`.
@@ -255,7 +255,7 @@ def _begin(board: Board) -> None:
         recover_store(board, store, 0)
 
 
-@spliced
+@inner
 def _conclude(board: Board, options: Ints) -> int:
     """Retries what was left out, then places what no one waits for: late services, other stores, and shed
     services that can run elsewhere. After all of that, what is put off. Returns the total price.
@@ -392,7 +392,7 @@ def _vary_options(board: Board, random: Random, options: Ints, item: int, each: 
     return column, old
 
 
-@spliced
+@inner
 def _keep(order: Ints, options: Ints, best_order: Ints, best_options: Ints) -> None:
     for item in range(len(order)):
         best_order[item] = order[item]
@@ -401,7 +401,7 @@ def _keep(order: Ints, options: Ints, best_order: Ints, best_options: Ints) -> N
             best_options[item, column] = options[item, column]
 
 
-@spliced
+@inner
 def _anneal(board: Board, order: Ints, options: Ints, task: _Task) -> int:
     """Runs generations from an order of value `limit`; returns the best value found. The temperature falls
     linearly to 0; `order` and `options` end as the last accepted ones. In mode `_GENERATE`, runs one
@@ -442,7 +442,7 @@ def _anneal(board: Board, order: Ints, options: Ints, task: _Task) -> int:
     return best
 
 
-@spliced
+@inner
 def _try_moves(board: Board, order: Ints, options: Ints, task: _Task, first: int, last: int) -> None:
     """Tries insertions within order[first:last], each priced by generating only that stretch from the
     mark.
@@ -467,7 +467,7 @@ def _try_moves(board: Board, order: Ints, options: Ints, task: _Task, first: int
             _shift(order, target, source)
 
 
-@spliced
+@inner
 def _sweep(board: Board, order: Ints, options: Ints, task: _Task) -> int:
     """Improves an order from front to back, one window at a time; returns the value of the final order.
 
@@ -488,7 +488,7 @@ def _sweep(board: Board, order: Ints, options: Ints, task: _Task) -> int:
     return _conclude(board, options)
 
 
-@spliced
+@inner
 def _use_capacity(board: Board, options: Ints) -> int:
     """Retries components that found no capacity in their turn: now there is more."""
     board.size[LEFTOVERS] = 1

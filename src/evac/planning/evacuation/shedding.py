@@ -10,7 +10,7 @@ first replicas above the smallest count that serves, then whole services.
 
 from __future__ import annotations
 
-from evac.planning.compiled import inner, spliced
+from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     ENTRY,
     HARD_USER,
@@ -526,7 +526,7 @@ def _is_victim(board: Board, service: int, victim: int, tier_wanted: int) -> boo
     return lower and is_dead(board, victim)
 
 
-@spliced
+@inner
 def _row_of_victim(board: Board, service: int, victim: int) -> int:
     size = board.size
     never, not_now = -size[TURN], size[VERSION]

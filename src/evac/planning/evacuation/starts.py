@@ -13,7 +13,7 @@ generation on the board, and with `PINNED` set the next ones reuse them, at a fr
 
 from __future__ import annotations
 
-from evac.planning.compiled import inner, kernel, spliced
+from evac.planning.compiled import inner, kernel
 from evac.planning.evacuation.board import (
     BLOCK,
     BY_HAND_LAST,
@@ -103,7 +103,7 @@ def keep_rows(board: Board, keep: int) -> None:
     board.size[PINNED] = keep
 
 
-@spliced
+@inner
 def _shed_pinned(board: Board, service: int, row: int) -> int:
     """Sheds what the placement sheds of lower tiers on a row, but for what is; returns when the last ends."""
     lines = 0
@@ -118,7 +118,7 @@ def _shed_pinned(board: Board, service: int, row: int) -> int:
     return do_sheds(board, row, lines)
 
 
-@spliced
+@inner
 def _ready(board: Board, service: int, row: int, since: int) -> tuple[int, int]:
     """When a replica may start on its row: (tick, whether it waits for a shed)."""
     if board.row[row].on_at < 0 and not boot(board, row, board.row[row].group):
@@ -132,7 +132,7 @@ def _ready(board: Board, service: int, row: int, since: int) -> tuple[int, int]:
     return ready, waits
 
 
-@spliced
+@inner
 def _start_one(board: Board, service: int, mile: int, row: int, since: int) -> bool:
     ready, waits = _ready(board, service, row, since)
     if ready >= NEVER:
@@ -334,7 +334,7 @@ def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int,
     return start_when(board, pool, board.service[service].start, since)
 
 
-@spliced
+@inner
 def _look(board: Board, service: int, source: int, since: int) -> int:
     """Next row of a source, with its tick updated; -1 if the source is used up.
 
@@ -373,7 +373,7 @@ def _look(board: Board, service: int, source: int, since: int) -> int:
     return row
 
 
-@spliced
+@inner
 def _look_freed(board: Board, service: int, source: int, since: int) -> int:
     """Like `_look`, for rows freed by sheds; if they take turns, the row is for when nothing else is left."""
     line = board.source[source]
@@ -391,7 +391,7 @@ def _look_freed(board: Board, service: int, source: int, since: int) -> int:
     return -1
 
 
-@spliced
+@inner
 def _shed_ready(board: Board, service: int, row: int) -> tuple[int, bool]:
     if capacity_for(board, service, row, 0) > 0:
         return 0, False
@@ -407,7 +407,7 @@ def _drop(board: Board, source: int) -> None:
     board.size[SOURCES] = last
 
 
-@spliced
+@inner
 def _first_source(board: Board, service: int, since: int, taste: int, favour: int) -> int:
     """The source that can start a replica first, examined; -1 if all are used up."""
     while board.size[SOURCES] > 0:
@@ -435,7 +435,7 @@ def _group_key(board: Board, source: int) -> int:
     return board.group[line.number].pool if line.kind != FREED else -1
 
 
-@spliced
+@inner
 def _use_on(board: Board, service: int, mile: int, source: int, count: int, since: int) -> int:
     """Starts replicas on rows of an on-group at the first possible tick; returns how many, at most
     `count`.
@@ -471,7 +471,7 @@ def use_row(board: Board, service: int, mile: int, row: int, ready: int, waits: 
     return 1
 
 
-@spliced
+@inner
 def _use_freed(board: Board, service: int, mile: int, row: int, since: int) -> int:
     if capacity_for(board, service, row, 0) > 0:
         return use_row(board, service, mile, row, since, 0)
