@@ -198,7 +198,7 @@ class Worker:
                 assert task.origin is not None
                 taken = await driver.copy_on(action_of(task.origin), task.timeout_s, action)
                 known = await self._evidence.known(task.data_set)
-                if known.is_incomplete(task.copy, taken.copy.id, taken.copy.original):
+                if known.lacking(task.copy)(taken.copy.id, taken.copy.original):
                     taken = replace(taken, missing=(f"what {taken.copy.original or taken.copy.id} lacks",))
             else:
                 before, unseen = await _witness(driver, task, action) if task.compare else ({}, "")

@@ -5,7 +5,7 @@ Invariant: the verdict on this state is the verdict on all events (`derive.backu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -90,12 +90,13 @@ class Known:
         failed = [NotMade(one.copy, one.at_ms) for one in last if one and one.failures]
         return max(failed, key=lambda one: one.at_ms, default=None)
 
-    def is_incomplete(self, copy: str, snapshot: str, original: str) -> bool:
-        """Whether a backup, or the one that it was copied from, lacks something."""
-        return any(
-            one.snapshot == original or (one.copy, one.snapshot) == (copy, snapshot)
-            for one in self.incomplete
-        )
+    def lacking(self, copy: str) -> Callable[[str, str], bool]:
+        """For backups of a copy: from a backup's id, and the id that it was copied from, whether it lacks
+        something.
+        """
+        every = {one.snapshot for one in self.incomplete}
+        own = {one.snapshot for one in self.incomplete if one.copy == copy}
+        return lambda snapshot, original: original in every or snapshot in own
 
     def _made(self, copy: str) -> LastRun | None:
         runs = (one for one in self.runs if one.copy == copy and one.job in MAKING)

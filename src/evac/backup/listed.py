@@ -19,9 +19,11 @@ TELLING_BYTES: Final = 1 << 18
 
 def judged_by(known: Known, name: str, listing: Listing) -> Listing:
     """A listing in which the backups found incomplete count as failed: their tool may not show that."""
+    if not known.incomplete:
+        return listing
+    lacks = known.lacking(name)
     copies = tuple(
-        replace(copy, failed=copy.failed or known.is_incomplete(name, copy.id, copy.original))
-        for copy in listing.copies
+        replace(copy, failed=True) if lacks(copy.id, copy.original) else copy for copy in listing.copies
     )
     return replace(listing, copies=copies)
 

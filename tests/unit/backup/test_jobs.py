@@ -339,9 +339,9 @@ def test_the_newest_incomplete_backups_are_remembered() -> None:
         event = BackupEvent("taken", at, "wiki", "near", outcome="failed", snapshot=f"c{at}")
         known = after(after(known, event), event)
     assert len(known.incomplete) == INCOMPLETE_KEPT
-    assert known.is_incomplete("near", f"c{INCOMPLETE_KEPT + 1}", "")
-    assert known.is_incomplete("far", "k1", "c9")
-    assert not known.is_incomplete("far", "c9", "")
+    assert known.lacking("near")(f"c{INCOMPLETE_KEPT + 1}", "")
+    assert known.lacking("far")("k1", "c9")
+    assert not known.lacking("far")("c9", "")
 
 
 def test_one_copy_is_worked_on_by_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
