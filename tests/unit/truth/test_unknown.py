@@ -1,6 +1,7 @@
 """Taking a fact away from an estate never turns a verdict better: where a service runs, a start time, how
 long a fence, a promotion or a boot takes, how far a replica lags, what a backup is, what a replica needs,
-what a pool has.
+what a pool has, whether a store elects its primary or waits for a copy, what a server draws, and whether a
+service may be stopped.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ Place = tuple[str | int, ...]
 SEEDS: Final = (2, 3, 11, 15, 17, 20, 26, 41, 52, 61, 64, 73)
 """Estates of few services that have such facts."""
 KEYS: Final = {
-    "services": ("start", "demand", "replicas"),
-    "stores": ("fence", "promote", "members"),
-    "classes": ("boot",),
+    "services": ("start", "demand", "replicas", "sheddable"),
+    "stores": ("fence", "promote", "members", "automatic", "sync_timeout"),
+    "classes": ("boot", "watts"),
     "pools": ("cpu", "memory"),
 }
 RANK: Final = {
