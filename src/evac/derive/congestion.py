@@ -136,6 +136,7 @@ def screened(top: Topology, taken: IntColumn, hosts: BoolColumn) -> Screened:
         return Screened((), none, none)
     now, size = lost_now(top), taken.shape[1]
     (most, changes), touched = _before_a_plan(top, now), taken > 0
+    moves = touched.astype(np.float64)
     high, low = (list(_loads(top, now.sites, some)) for some in (most, _fixed_part(most)))
     part = np.minimum(taken / np.maximum(running_per_site(top).sum(axis=0), 1), 1.0)
     part = np.where(touched & (hosts | _may_leave(top)), 1.0, part)
@@ -147,9 +148,10 @@ def screened(top: Topology, taken: IntColumn, hosts: BoolColumn) -> Screened:
     certain, possible = np.zeros((2, len(taken), len(high)), np.bool_)
     for number, (more, less) in enumerate(zip(high, low, strict=True)):
         limit = 0 if more.limit is None else more.limit
-        stays = (less.about - touched @ less.by_service(size, less.parts)) * (1 - _ROUNDING)
+        stays = (less.about - moves @ less.by_service(size, less.parts)) * (1 - _ROUNDING)
         certain[:, number] = stays > limit + _ROUNDING
-        certain[:, number] |= touched @ less.by_service(size, less.unknown) < less.unknown.sum()
+        if less.unknown.any():
+            certain[:, number] |= moves @ less.by_service(size, less.unknown) < less.unknown.sum()
         rise = rises[len(more.at) > 1, more.measure] if _hosts_at_all(top, more.at) else 0.0
         possible[:, number] = (more.about + rise) * (1 + _ROUNDING) > limit - _ROUNDING * (limit > 0)
         possible[:, number] |= bool(more.unknown.any())
