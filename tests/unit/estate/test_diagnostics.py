@@ -433,6 +433,7 @@ def test_entries_with_problems_of_their_own_are_not_called_missing(tmp_path: Pat
 
 ELSEWHERE = {
     "replicas-on-dark-server",  # in truth/test_dark_servers
+    "pool-is-off",  # likewise
     "not-upgraded",  # in test_versions
     "estate-not-found",
     "estate-empty",

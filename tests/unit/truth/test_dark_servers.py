@@ -243,6 +243,37 @@ def test_nothing_runs_in_a_pool_whose_servers_are_all_off(
     assert found.message == "no server of 'b-k8s' is on, so the replicas placed in it count as down"
 
 
+RESERVE = """
+sites: {a: {}, b: {}}
+classes: {big: {cpu: 8 cores, memory: 64 GiB, boot: 3 min}}
+pools: {a-k8s: {site: a, cpu: 8 cores, memory: 64 GiB}, b-k8s: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {people: 9, start: 1 s, replicas: {a-k8s: 1}, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("s1,b,big,dark,b-k8s\n", "its only server is off"),
+        ("s1,b,big,dark,b-k8s\ns2,b,big,condemned,b-k8s\n", "none of its 2 servers is on"),
+        ("s1,b,big,dark,b-k8s\ns2,b,big,serving,b-k8s\n", ""),
+        ("s1,b,big,dark,\n", ""),
+    ],
+)
+def test_check_names_a_pool_of_which_only_a_dark_reserve_is_listed(
+    tmp_path: Path, rows: str, words: str
+) -> None:
+    """Nothing starts there after a loss, although the pool states 8 cores."""
+    estate = written(tmp_path, RESERVE, servers=f"server,site,class,state,pool\n{rows}")
+    found = [d for d in check_estate(tmp_path).diagnostics if d.code == "pool-is-off"]
+    assert [d.message for d in found] == ([f"'b-k8s' has no capacity: {words}"] if words else [])
+    assert {(d.severity, d.place.file) for d in found} <= {("warning", "estate.yaml")}
+    (outcome,) = plan(estate, lose("a")).outcomes
+    assert outcome.state == ("unplaced" if words else "restored")
+
+
 def test_one_server_that_is_on_makes_a_pool_run(tmp_path: Path) -> None:
     estate = pools_of(tmp_path, "dark")
     state = estate.fleet.state.copy()

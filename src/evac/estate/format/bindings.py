@@ -119,6 +119,19 @@ def _check_pools_are_on(fleet: Fleet, rows: ReplicaRows, pools: tuple[Any, ...],
             Place(*reader.places[f"pools/{pools[row].id}"]),
             "correct the state of its servers, or place the replicas where they run",
         )
+    listed = np.bincount(fleet.pool[fleet.pool >= 0], minlength=len(pools))
+    off[placed] = False
+    for row in np.flatnonzero(off).tolist():
+        reader.problems.add(
+            "pool-is-off",
+            f"{shown(pools[row].id)} has no capacity: {_none_on(int(listed[row]))}",
+            Place(*reader.places[f"pools/{pools[row].id}"]),
+            "list every server of the pool with its state, or none of them",
+        )
+
+
+def _none_on(servers: int) -> str:
+    return "its only server is off" if servers == 1 else f"none of its {servers:,} servers is on"
 
 
 def with_counts(services: tuple[Service, ...], rows: ReplicaRows, reader: Reader) -> tuple[Service, ...]:

@@ -216,6 +216,12 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "down.",
     ),
     (
+        "pool-is-off",
+        _SENSE,
+        "All servers listed for a pool are dark or condemned. It has no capacity until they are booted, "
+        "whatever it states.",
+    ),
+    (
         "replicas-exceed-servers",
         _SENSE,
         "More replicas on one server than the spread of their service allows.",
