@@ -2,7 +2,8 @@
 
 What runs keeps running, whatever it uses. But the free capacity next to it is unknown, and so is whether
 something of unknown demand fits. A replica with only a known site may be on any serving server or in any pool
-there; if the site has one pool and no such server, it is in the pool.
+there; if the site has one pool and no such server, it is in the pool. A pool that can hold all replicas of
+everything that may run at its site has enough free, wherever they are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from evac.derive.domains import Loss, Topology
+from evac.derive.domains import Loss, Topology, may_run_at, site_of_replicas
 from evac.derive.in_doubt import in_doubt
 from evac.derive.pools import placement_of, unplaced
 from evac.derive.tripping import tripped
@@ -70,6 +71,43 @@ def crowded(top: Topology) -> tuple[BoolColumn, BoolColumn]:
         return bare, sites[top.pool_site]
 
     return top.once("crowded", work)
+
+
+def holds_all(top: Topology, pool: int, capacity: IntColumn) -> bool:
+    """Whether this capacity of a pool is enough for every replica of every service that may run at its site,
+    or has replicas there. Then what is free cannot be too little, however replicas are placed.
+    """
+    needed, known = _most_at_sites(top)
+    site = int(top.pool_site[pool])
+    return bool(known[site] and (capacity >= needed[site]).all())
+
+
+def _most_at_sites(top: Topology) -> tuple[IntColumn, BoolColumn]:
+    """(sites, R) demand of all replicas of all services that may run at a site or do, and (sites,) whether
+    the files state it and how many replicas there are.
+    """
+
+    def work() -> tuple[IntColumn, BoolColumn]:
+        estate, replicas, sites = top.estate, top.estate.replicas, site_of_replicas(top)
+        may = unplaced(top).copy()
+        for row, service in enumerate(estate.services):
+            names = may_run_at(estate, service)
+            may[
+                slice(None) if names is None else [top.site_index[n] for n in names if n in top.site_index],
+                row,
+            ] = True
+        may[sites[sites >= 0], replicas.service[sites >= 0]] = True
+        may[:, [service.external for service in estate.services]] = False
+        placed = np.bincount(replicas.service, replicas.count, len(estate.services)).astype(np.int64)
+        stated = np.array([1 if s.replicas is None else s.replicas for s in estate.services], np.int64)
+        demand = np.array([[amount or 0 for amount in s.demand] for s in estate.services], np.int64)
+        demand = demand.reshape(-1, RESOURCE_COUNT) * np.maximum(placed, stated)[:, None]
+        silent = np.isin(np.arange(len(estate.services)), list(vague_demand(top)))
+        silent |= (placed == 0) & np.array([one.replicas is None for one in estate.services], np.bool_)
+        known = np.asarray(~may[:, silent].any(axis=1), np.bool_)
+        return may.astype(np.int64) @ demand, known
+
+    return top.once("most at sites", work)
 
 
 def crowd_of(top: Topology, site: int) -> str:
@@ -137,7 +175,7 @@ def vague_amounts(
     for row, site in zip(crowds.tolist(), top.estate.fleet.site[chosen[crowds]].tolist(), strict=True):
         rows[row] = tuple((r, crowd_of(top, site)) for r in range(RESOURCE_COUNT) if asked[r])
     for row, pool in enumerate(pools, first):
-        if full[pool]:
+        if full[pool] and not holds_all(top, pool, capacity[row - first]):
             path = crowd_of(top, int(top.pool_site[pool]))
             rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
     for row, path in unsure.items():

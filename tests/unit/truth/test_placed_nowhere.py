@@ -62,7 +62,8 @@ def test_a_service_without_a_place_cannot_be_judged(
         assert check(estate, made).holds
         states = {one.service: one.state for one in made.outcomes}
         assert (states.get("calls") == "unknown") == is_open
-        assert ("services/calls/placement" in made.unknown) == (is_open or place != "replicas: 0,")
+        uncounted = place in ("", "sites: [a],")
+        assert ("services/calls/placement" in made.unknown) == (is_open or uncounted)
         with monkeypatch.context() as patch:
             for told in fates(estate, loss, patch).values():
                 assert (told["calls"] == "unknown") == is_open
@@ -85,12 +86,27 @@ def test_a_service_that_is_placed_in_part_cannot_be_judged(
             assert {(told["calls"] == "unknown") for told in fates(estate, loss, patch).values()} == {is_open}
 
 
+def wiki_after(folder: Path, place: str, cores: int) -> str:
+    text = ESTATE.replace("PLACE", place).replace("cpu: 8 cores", f"cpu: {cores} cores")
+    text = text.replace(", c: {}", "")
+    made = plan(written(folder, text), lose("a"))
+    return {one.service: one.state for one in made.outcomes}["wiki"]
+
+
 def test_what_is_free_next_to_it_is_not_known(tmp_path: Path) -> None:
     """`wiki` starts in pb, which `calls` may fill."""
-    placed = written(tmp_path / "placed", ESTATE.replace("PLACE", "replicas: {pb: 2},"))
-    nowhere = written(tmp_path / "nowhere", ESTATE.replace("PLACE", "replicas: 2,"))
-    states = [{one.service: one.state for one in plan(e, lose("a")).outcomes} for e in (placed, nowhere)]
-    assert [found["wiki"] for found in states] == ["restored", "unknown"]
+    assert wiki_after(tmp_path / "placed", "replicas: {pb: 1},", 3) == "restored"
+    assert wiki_after(tmp_path / "nowhere", "replicas: 2,", 3) == "unknown"
+
+
+@pytest.mark.parametrize(("cores", "state"), [(3, "unknown"), (4, "restored"), (8, "restored")])
+def test_a_pool_that_holds_everything_has_enough_free(tmp_path: Path, cores: int, state: str) -> None:
+    """Wherever the two replicas of `calls` are: with 4 cores, each place leaves one for `wiki`."""
+    assert wiki_after(tmp_path / "nowhere", "replicas: 2,", cores) == state
+    assert wiki_after(tmp_path / "uncounted", "", cores) == "unknown", "there may be any number"
+    places = ("replicas: {pb: 2},", "replicas: {pa: 1, pb: 1},", "replicas: {pa: 2},")
+    found = {wiki_after(tmp_path / str(n), place, cores) for n, place in enumerate(places)}
+    assert (found == {"restored"}) == (state == "restored")
 
 
 @pytest.mark.parametrize("seed", range(40, 52))

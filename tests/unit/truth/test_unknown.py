@@ -525,7 +525,7 @@ BESIDE = """
 name: n
 sites: {a: {}, b: {}, c: {}}
 classes: {c: {cpu: 8 cores, memory: 64 GiB, boot: 60 s}}
-pools: {pc: {site: c, cpu: 8 cores, memory: 64 GiB}, pd: {site: c, cpu: 8 cores, memory: 64 GiB}}
+pools: {pc: {site: c, cpu: 3 cores, memory: 64 GiB}, pd: {site: c, cpu: 3 cores, memory: 64 GiB}}
 services:
   shop: {tier: 0, people: 9, replicas: {a: 1}, start: 60 s, ONLY demand: {cpu: 2 cores, memory: 1 GiB},
          traffic: {kind: none}}
