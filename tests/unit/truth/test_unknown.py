@@ -379,7 +379,8 @@ def test_an_unstated_audience_counts_like_others_and_is_never_called_nobody(
 def test_an_audit_calls_nothing_late_or_harmless_of_which_it_knows_nothing(tmp_path: Path, seed: int) -> None:
     document, table = random_document(seed)
     for path in list(facts_of(document))[::3]:
-        document = without(document, path)
+        if path in facts_of(document):  # a store without members has no lag either
+            document = without(document, path)
     (tmp_path / "estate.yaml").write_text(json.dumps(document), "utf-8")
     if table:
         (tmp_path / "servers.csv").write_text(table, "utf-8")
