@@ -222,9 +222,13 @@ def test_the_exit_code_says_that_what_was_imported_is_partial(
         assert ("partial: what the source says in the places above" in err) is (name == "part")
 
 
-def test_a_table_that_a_spreadsheet_saved_in_its_own_encoding_is_found(tmp_path: Path) -> None:
-    (tmp_path / "hosts.csv").write_bytes("Gerätename;Standort\nw1;Köln\nw2;Düren\n".encode("cp1252"))
+@pytest.mark.parametrize(("encoding", "named"), [("cp1252", "Windows-1252"), ("utf-16-be", "UTF-16")])
+def test_a_table_that_a_spreadsheet_saved_in_its_own_encoding_is_found(
+    tmp_path: Path, encoding: str, named: str
+) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "hosts.csv").write_bytes((mark + "Gerätename;Standort\nw1;Köln\nw2;Düren\n").encode(encoding))
     done = invoke(tmp_path, "--no-audit")
     assert done.exit_code == 0, done.output
-    assert "read as Windows-1252" in done.output
+    assert f"read as {named}" in done.output
     assert [site.id for site in load(tmp_path / "estate").sites] == ["Düren", "Köln"]

@@ -46,7 +46,9 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Meaning of a column or key -> its known names, surest first."""
 
-_NO_NEEDS: Final = "services whose needs the table has no column for"
+_NO_NEEDS: Final = "services whose needs the source does not state"
+_STRANGE_MOST: Final = 50
+"""Maximum keys of a YAML catalogue that are named as unknown."""
 _PARTED: Final = re.compile(r"[;,|\s]+")
 _STORE_WORDS: Final = frozenset({"database", "db", "store", "datastore", "queue", "cache"})
 _EMPTY: Final = frozenset({"", "-", "n/a", "none", "null", "unknown", "?", "tbd"})
@@ -71,8 +73,11 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     imported = Imported()
     catalogue = Catalogue()
     is_table = source.suffix.lower() in (".csv", ".tsv", ".txt")
-    for facts, place in _table(source, imported, problems) if is_table else _values(source, problems):
+    found = list(_table(source, problems) if is_table else _values(source, problems))
+    for facts, place in found:
         _add(facts, place, catalogue, problems)
+    if found and not any("needs" in facts for facts, _ in found):
+        imported.unknown.append(Unknown(_NO_NEEDS, len(found)))
     if not catalogue.services and not catalogue.stores and not problems.has_errors:
         problems.add(
             "import-shape",
@@ -95,7 +100,7 @@ def _meaning(name: str) -> str | None:
     return next((meaning for meaning, names in _NAMES.items() if plain in names), None)
 
 
-def _table(source: Path, imported: Imported, problems: Problems) -> Iterator[tuple[Facts, Place]]:
+def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
     text = read_table(source, source, _BYTES_MAX, problems)
     table = None if text is None else read_cells(text, source.name, problems, all_rows=True)
     if table is None:
@@ -112,8 +117,6 @@ def _table(source: Path, imported: Imported, problems: Problems) -> Iterator[tup
             )
         else:
             columns[meaning] = position
-    if "needs" not in columns:
-        imported.unknown.append(Unknown(_NO_NEEDS, len(table.rows)))
     if "name" not in columns:
         hint = f"name the column one of: {', '.join(_NAMES['name'][:4])}"
         problems.add("import-column-missing", "no column contains service names", table.header.place(), hint)
@@ -134,9 +137,10 @@ def _values(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
     for _ in range(2):
         wrapped = {bare(name): value for name, _, value in entries(tree)}
         tree = next((wrapped[name] for name in _WRAPPERS if name in wrapped), tree)
+    strange: dict[str, Place] = {}
     for name, key, node in entries(tree):
         if node.kind == MAP:
-            facts = _facts(node)
+            facts = _facts(node, strange)
             facts.setdefault("name", [(name, key.place)])
             yield facts, key.place
         elif not node.is_unknown:
@@ -145,14 +149,19 @@ def _values(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
         else:
             yield {"name": [(name, key.place)]}, key.place
     for node in tree.items if tree is not None and tree.kind == LIST else ():
-        yield _facts(node), node.place
+        yield _facts(node, strange), node.place
+    for name, place in list(strange.items())[:_STRANGE_MOST]:
+        hint = f"rename it if it is one of: {', '.join(_NAMES)}"
+        problems.add("import-ignored", f"the key {shown(name)} is unknown to evac", place, hint)
 
 
-def _facts(node: Node) -> Facts:
+def _facts(node: Node, strange: dict[str, Place]) -> Facts:
+    """What an entry states. strange: keys that evac does not know are added, each at its first place."""
     found: Facts = {}
-    for name, _, value in entries(node):
+    for name, key, value in entries(node):
         meaning = _meaning(name)
         if meaning is None or meaning in found:
+            strange.setdefault(name, key.place)
             continue
         if value.kind == LIST or (meaning == "needs" and value.kind == MAP):
             items = value.items or [key for _, key, _ in entries(value)]

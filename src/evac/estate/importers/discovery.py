@@ -5,6 +5,7 @@ Importers recognise their sources by the first lines of a file. Kinds are named 
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Sequence
@@ -114,7 +115,10 @@ def _kind_of(path: Path) -> tuple[str, Sign] | None:
             data = handle.read(_HEAD_BYTES)
     except OSError:
         return None
-    known = western(data[: data.rfind(b"\n")]) if path.name.endswith(_TABLES) else None
+    end = data.rfind(b"\n")
+    if data.startswith(codecs.BOM_UTF16_BE):
+        end &= ~1  # the line feed is the second byte of its character
+    known = western(data[:end]) if path.name.endswith(_TABLES) else None
     head = data.decode("utf-8-sig", "replace") if known is None else known[0]
     for kind in KINDS:
         looks_like = getattr(import_module(IMPORTERS[kind]), "looks_like", None)

@@ -180,7 +180,10 @@ def combined_examples(imported: Imported) -> list[str]:
         is_placed = (
             name in in_table or "sites" in entry.values or isinstance(entry.values.get("replicas"), dict)
         )
-        facts = [] if is_placed else [f"replicas: {{{', '.join(f'{site}: 1' for site in (first, *others))}}}"]
+        where = f"replicas: {{{', '.join(f'{site}: 1' for site in (first, *others))}}}"
+        if "replicas" in entry.values:  # a number without a site, which stays
+            where = f"sites: [{', '.join((first, *others))}]"
+        facts = [] if is_placed else [where]
         facts += [f"{key}: {value}" for key, value in _OF_SERVICES if key not in entry.values]
         if facts and not entry.values.get("external"):
             found.setdefault("services", []).append(f"  {scalar_text(name)}: {{{', '.join(facts)}}}")

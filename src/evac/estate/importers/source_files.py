@@ -320,7 +320,7 @@ def read_text(
 
 def read_table(path: Path, root: Path, limit: int, problems: Problems) -> str | None:
     """The text of a table, as `read_text`. Spreadsheets also save UTF-16, which begins with a mark, and the
-    encoding of western Windows: such a text is read, with a note.
+    encodings of Windows: such a text is read with a note, if its letters are certain.
     """
     if not os.path.lexists(path):
         return read_text(path, root, limit, problems)
@@ -337,25 +337,24 @@ def read_table(path: Path, root: Path, limit: int, problems: Problems) -> str | 
 
 
 def western(data: bytes) -> tuple[str, str] | None:
-    """The text of bytes that are not UTF-8, and its encoding, if they are UTF-16 with a mark, or Windows-1252
-    as people write it: letters of western languages, at most two in a row, unlike in Greek or Russian words.
-    None if they are neither for certain.
+    """The text of bytes that are not UTF-8, and its encoding, if they are UTF-16 with a mark, or a Windows
+    encoding of Latin script in which every letter beyond ASCII is one that all of these encodings have at the
+    same place, and stands next to an ASCII letter, unlike letters of Greek or Russian words. None otherwise:
+    a wrong guess makes two sites of one.
     """
     is_utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if is_utf_16 else "utf-8-sig")
         return (text, "UTF-16") if is_utf_16 and "\0" not in text else None
     except UnicodeDecodeError:
-        beyond = data.translate(None, delete=bytes(range(1, 0x80)))
-        has_utf_8 = not data.decode("utf-8", "ignore").isascii()
-        if is_utf_16 or has_utf_8 or beyond.strip(_WESTERN) or _IN_A_ROW.search(data):
+        if is_utf_16 or b"\0" in data or not _SAME_EVERYWHERE.sub(b"", data).isascii():
             return None
         return data.decode("cp1252"), "Windows-1252"
 
 
-_WESTERN: Final = bytes({*range(0xC0, 0xFF)} - {0xD7, 0xF7}) + "€…‘’“”–—Œœ\xa0§«»°".encode("cp1252")
-"""Letters and signs of western languages in Windows-1252."""
-_IN_A_ROW: Final = re.compile(rb"[\xc0-\xff]{3}")
+_LETTERS: Final = "ÄÉÓÖÜßäéóöü".encode("cp1252")
+"""Letters that Windows-1250, 1252, 1254 and 1257 have at the same place: those of German, and a few more."""
+_SAME_EVERYWHERE: Final = re.compile(rb"(?<=[A-Za-z])[%b]\xdf?|[%b]\xdf?(?=[A-Za-z])" % (_LETTERS, _LETTERS))
 
 
 def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:

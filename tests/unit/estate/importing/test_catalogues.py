@@ -80,11 +80,28 @@ def test_columns_in_other_languages(tmp_path: Path, header: str) -> None:
     assert not [one for one in result.unknown if "needs" in one.what]
 
 
-def test_a_table_without_needs_says_that_they_are_unknown(tmp_path: Path) -> None:
-    """Its services look as if they needed nothing."""
-    _, result = imported(tmp_path, "catalogue", "services.csv", "service,relies upon\na,b\nb,\n")
+@pytest.mark.parametrize(
+    ("name", "text", "unknown_key"),
+    [
+        ("services.csv", "service,tier\nshop,1\nlogin,0\n", False),
+        ("services.csv", "service,tier,needs\nshop,1,\nlogin,0,\n", False),
+        ("services.yaml", "services: {shop: {tier: 1, relies_on: [login]}, login: {tier: 0}}\n", True),
+        ("services.yaml", "services:\n- {name: shop, relies_on: [login]}\n- {name: login}\n", True),
+    ],
+)
+def test_a_catalogue_without_needs_says_that_they_are_unknown(
+    tmp_path: Path, name: str, text: str, unknown_key: bool
+) -> None:
+    _, result = imported(tmp_path, "catalogue", name, text)
     (unknown,) = [one for one in result.unknown if "needs" in one.what]
-    assert (unknown.what, unknown.count) == ("services whose needs the table has no column for", 2)
+    assert (unknown.what, unknown.count) == ("services whose needs the source does not state", 2)
+    named = [one for one in result.diagnostics if "'relies_on' is unknown to evac" in one.message]
+    assert len(named) == unknown_key
+
+
+def test_a_catalogue_that_says_that_nothing_is_needed_leaves_nothing_unknown(tmp_path: Path) -> None:
+    _, result = imported(tmp_path, "catalogue", "services.yaml", "services: {shop: {needs: []}, login: {}}\n")
+    assert not [one for one in result.unknown if "needs" in one.what]
 
 
 def test_a_site_for_everything(tmp_path: Path) -> None:

@@ -559,6 +559,9 @@ def test_the_example_overlay_of_several_sources_is_valid_once_its_signs_are_gone
     overlay.write_text("\n".join(line.removeprefix("# ") for line in overlay.read_text().splitlines()[3:]))
     estate = load(folder)
     assert {one.id for one in estate.services} == {one.id for one in before.services}
+    assert {one.id: one.replicas for one in before.services if one.replicas}.items() <= {
+        one.id: one.replicas for one in estate.services
+    }.items()
     assert {one.id for one in estate.stores} == {one.id for one in before.stores}
     assert {one.id for one in estate.sites} == {one.id for one in before.sites} or not before.sites
     for one in estate.services:
