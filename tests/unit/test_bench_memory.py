@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 CHILD = "from bench.figures import peak_mib; print(peak_mib())"
 PARENT = f"""
@@ -11,6 +12,7 @@ subprocess.run([sys.executable, "-c", {CHILD!r}], check=True)
 """
 
 
-def test_the_memory_of_a_parent_is_not_counted() -> None:
-    done = subprocess.run([sys.executable, "-c", PARENT], capture_output=True, text=True, check=True)
+def test_the_memory_of_a_parent_is_not_counted(project_root: Path) -> None:
+    words = [sys.executable, "-c", PARENT]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=project_root)
     assert 1 < float(done.stdout) < 150

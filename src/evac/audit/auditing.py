@@ -204,6 +204,8 @@ class LossRow:
     """Services that come back at an unknown time because a duration on the way is unknown."""
     rto_unknown: int
     """Services of which it is not known whether they come back within the RTO that they state."""
+    congested: bool
+    """Whether a link or an ingress may be too small for the traffic."""
     reduced: int
     """Services that were down and come back with reduced capacity until the horizon."""
     people_down: int
@@ -315,6 +317,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             late=late[n],
             untimed=untimed[n],
             rto_unknown=rto_unknown[n],
+            congested=bool(impacts.crowding.at(n)),
             reduced=less_than_all[n],
             people_down=touched[n],
             people_unstated=unstated[n] + unsure[n],
@@ -337,15 +340,17 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
 
 def _may_be_crowded(impacts: Impacts, found: _Touched) -> BoolColumn:
     """Of each entry, whether the traffic of the service may be too much for a link or ingress."""
-    names = np.array([service.id for service in impacts.estate.services], np.object_)
+    row_of = {service.id: row for row, service in enumerate(impacts.estate.services)}
     may = np.zeros(len(found.loss), np.bool_)
     for number in np.unique(found.loss).tolist():
         if impacts.crowding.at(number):
             part = slice(*np.searchsorted(found.loss, (number, number + 1)).tolist())
             may[part] = True
             if impacts.crowding.is_added(number):
-                through = {name for one in impacts.crowding.of(number).possible for name in one.services}
-                may[part] = np.isin(names[found.service[part]].astype(np.str_), sorted(through))
+                through = {
+                    row_of[name] for one in impacts.crowding.of(number).possible for name in one.services
+                }
+                may[part] = np.isin(found.service[part], sorted(through))
     return may
 
 

@@ -169,6 +169,8 @@ class LossFacts:
     """Services that return at an unknown time."""
     rto_unknown: int = 0
     """Services of which it is not known whether they are back within their `rto`; not in `late`."""
+    congested: bool = False
+    """Whether a link or an ingress may be too small for the traffic after the loss."""
     plan: str = ""
     """The standby plan that this verdict comes from; empty: it is the estimate of the audit."""
     people_unstated: int = 0
@@ -486,6 +488,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
         not_proved=row.not_proved,
         untimed=row.untimed,
         rto_unknown=row.rto_unknown,
+        congested=row.congested,
     )
 
 
@@ -516,6 +519,8 @@ def _why(report: AuditReport, row: LossRow) -> str:
             return one.words
         most = one.words if one.unstated else f"up to {one.words}"
         return f"it depends on the plan whether traffic gets through: {most}"
+    if row.untimed or row.rto_unknown:
+        return "it is not known whether every service comes back in time"
     return "every service comes back in time" if row.down else "nothing stops"
 
 

@@ -504,7 +504,8 @@ def _as_before(one: Outcome, was: Outcome | None) -> bool:
         return one.state == was.state or one.state not in _GONE
     late = one.meets_rto is False and was.meets_rto is not False
     untimed = one.recovery_ms is None and was.recovery_ms is not None
-    return not late and not untimed and (one.state == "restored" or was.state == "degraded")
+    in_doubt = one.rto_unknown and not was.rto_unknown
+    return not (late or untimed or in_doubt) and (one.state == "restored" or was.state == "degraded")
 
 
 def _lost_before(one: StoreOutcome, was: StoreOutcome | None) -> bool:
@@ -573,6 +574,7 @@ def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
         worst_recovery_ms=plan.worst_ms,
         untimed=plan.untimed,
         rto_unknown=plan.rto_unknown,
+        congested=bool(plan.congested),
         data_loss_ms=plan.data_loss_ms,
         stores_lost=plan.stores_lost,
         stores_gone=plan.stores_gone,

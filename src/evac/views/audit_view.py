@@ -362,14 +362,16 @@ def audit_answer(report: AuditReport) -> tuple[str, str]:
 def _late_losses(report: AuditReport) -> tuple[int, int]:
     """Losses after which services are back too late, and others after which that is not known."""
     late = sum(1 for row in report.rows if row.late)
-    return late, sum(1 for row in report.rows if not row.late and (row.rto_unknown or row.untimed))
+    return late, sum(
+        1 for row in report.rows if not row.late and (row.rto_unknown or row.untimed or row.congested)
+    )
 
 
 def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
     verdicts = Counter(row.verdict for row in report.rows)
     levels = Counter(f.severity for f in findings)
     late, in_doubt = _late_losses(report)
-    not_known = f"; not known of {number(in_doubt)} more" if in_doubt else ""
+    not_known = f"; unknown for {number(in_doubt)} more" if in_doubt else ""
     return [
         Card(
             "lose services for good",
@@ -568,6 +570,7 @@ _AS_THEY_ARE: Final = (
     "late",
     "untimed",
     "rto_unknown",
+    "congested",
     "people_down",
     "people_unstated",
     "data_loss_ms",

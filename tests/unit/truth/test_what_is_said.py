@@ -23,7 +23,7 @@ from evac.office.facts import facts_of
 from evac.office.reckoning import WhatIf, loss_by, verdict_of, what_if_of
 from evac.planning.plan import plan
 from evac.planning.simulation.simulate import simulate
-from evac.views.audit_view import audit_context, audit_text
+from evac.views.audit_view import audit_answer, audit_context, audit_text
 from evac.views.moves import stops_words, work_words, writes_words
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import tier_rows
@@ -199,38 +199,72 @@ def test_the_audit_says_how_many_may_be_too_late(tmp_path: Path, start: str) -> 
     assert (row["back"], row["late"]) == ends[start]
 
 
-def test_a_site_whose_loss_congests_a_link_or_sheds_is_not_said_to_be_safe_to_lose(tmp_path: Path) -> None:
+NARROW = (
+    UNTIMED.replace("START", "start: 5 s,")
+    .replace("a: {}, b: {}, c: {}", "a: {ingress: 9 Mbit/s}, b: {ingress: 1 Mbit/s}, c: {ingress: 9 Mbit/s}")
+    .replace("kind: none", "kind: load_balancer, settle: 1 s, peak: 2 Mbit/s")
+)
+FULL = UNTIMED.replace("START", "start: 5 s, tier: 0,") + (
+    "  batch: {rto: 1 h, sheddable: true, tier: 3, replicas: {pb: 9},\n"
+    "          demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}\n"
+)
+CROWDED = "The traffic may be too much for a link or an ingress after the loss of a"
+
+
+@pytest.mark.parametrize(
+    ("text", "short", "said", "card"),
+    [
+        (NARROW, "Not known", CROWDED, "1 service may be later than promised"),
+        (NARROW.replace("rto: 1 min, ", ""), "Not known", CROWDED, "None later than promised"),
+        (
+            NARROW.replace(", peak: 2 Mbit/s", ""),
+            "Not known",
+            CROWDED,
+            "1 service may be later than promised",
+        ),
+        (
+            FULL,
+            "In part",
+            "Some services are shed after the loss of a.",
+            "None that comes back is later than promised",
+        ),
+    ],
+    ids=["narrow", "no objective", "no peak", "full"],
+)
+@pytest.mark.parametrize("by_plan", [False, True])
+def test_a_site_whose_loss_congests_a_link_or_sheds_is_not_said_to_be_safe_to_lose(
+    tmp_path: Path, text: str, short: str, said: str, card: str, by_plan: bool
+) -> None:
     """Also if the services behind the link return in time, or if only what may be shed stays away."""
-    narrow = UNTIMED.replace("START", "start: 5 s,").replace("b: {}", "b: {ingress: 1 Mbit/s}")
-    narrow = narrow.replace("kind: none", "kind: load_balancer, settle: 1 s, peak: 2 Mbit/s")
-    batch = "  batch: {rto: 1 h, sheddable: true, tier: 3, replicas: {pb: 9},\n"
-    batch += "          demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}\n"
-    full = UNTIMED.replace("START", "start: 5 s, tier: 0,") + batch
-    now: Any = SimpleNamespace(lost_sites=(), quorum=SimpleNamespace(answers=True, problem=""))
-    for text, short, said in (
-        (narrow, "Not known", "It is unknown whether some services meet their RTO after the loss of a."),
-        (full, "In part", "Some services are shed after the loss of a."),
-    ):
-        estate = written(tmp_path / short, text)
-        facts = facts_of(audit(estate), "")
+    estate = written(tmp_path, text)
+    report = audit(estate)
+    facts = facts_of(report, "")
+    if by_plan:
         planned = [
             loss_by(one, verdict_of("", plan(estate, lose(one.domain)))) if one.domain == "a" else one
             for one in facts.losses
         ]
         facts = replace(facts, losses=tuple(planned))
-        (row,) = [one for one in facts.losses if one.domain == "a"]
-        assert (row.verdict, row.late, loss_row(row)["short"], loss_row(row)["look"]) == (
-            "degraded",
-            0,
-            short,
-            "",
-        )
-        counts = tally(facts)
-        assert sum(counts[name] for name in ("yes", "part", "late", "unknown", "no")) == counts["all"]
-        found = can_lose(now, facts)
-        assert found is not None
-        assert not found["all"]
-        assert said in found["more"]
+    (row,) = [one for one in facts.losses if one.domain == "a"]
+    assert (row.verdict, row.late) == ("degraded", 0)
+    assert (loss_row(row)["short"], loss_row(row)["look"]) == (short, "")
+    assert _cards(WhatIf(("a",), "", row, ()))[3].more == card
+    counts = tally(facts)
+    assert sum(counts[name] for name in ("yes", "part", "late", "unknown", "no")) == counts["all"]
+    now: Any = SimpleNamespace(lost_sites=(), quorum=SimpleNamespace(answers=True, problem=""))
+    found = can_lose(now, facts)
+    assert found is not None
+    assert not found["all"]
+    assert said in found["more"]
+    assert audit_answer(report)[1] in {"Not known": ("unknown",), "In part": ("unknown", "warning")}[short]
+
+
+def test_a_second_loss_that_leaves_an_objective_in_doubt_is_worse(tmp_path: Path) -> None:
+    made = plan(written(tmp_path, NARROW), lose("a"))
+    calm = tuple(replace(one, congested=False) for one in made.outcomes)
+    before = replace(made, outcomes=calm, congestion=())
+    assert verdict_of("", made, before).rto_unknown == verdict_of("", made).rto_unknown == 1
+    assert verdict_of("", made, made).rto_unknown == 0
 
 
 ELECTS = """

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -89,7 +90,8 @@ def test_the_verdict_sentence_follows_the_verdicts(flawed: AuditReport, report: 
     losing = sum(r.verdict == "loss" for r in sites)
     assert words.startswith(f"{losing} of {len(sites)} sites cannot be lost")
     assert state == "error"
-    calm = {"verdict": "degraded", "lost": 0, "stores_gone": 0, "late": 0, "untimed": 0, "rto_unknown": 0}
+    calm: dict[str, Any] = {"verdict": "degraded", "lost": 0, "stores_gone": 0, "late": 0, "untimed": 0}
+    calm |= {"rto_unknown": 0, "congested": False}
     fine = replace(report, rows=tuple(replace(r, **calm) for r in report.rows))
     assert audit_view.audit_answer(fine) == ("Every service recovers from every loss that was tried.", "ok")
     slow = replace(fine, rows=(replace(fine.rows[0], late=3), *fine.rows[1:]))

@@ -40,7 +40,8 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
     yes = [one.domain for one in good if _in_time(one)]
     late = [one.domain for one in good if one.late]
     untimed = [one.domain for one in good if not one.late and one.untimed]
-    in_doubt = [one.domain for one in good if not (one.late or one.untimed) and one.rto_unknown]
+    crowded = [one.domain for one in good if one.congested]
+    in_doubt = [o.domain for o in good if o.rto_unknown and not (o.late or o.untimed or o.congested)]
     shedding = [one.domain for one in good if one.sheds]
     bad = [one for one in losses if one.verdict == "loss"]
     doubt = [one.domain for one in losses if one.verdict == "unknown"]
@@ -54,6 +55,8 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
     more = f"Some services are back late after the loss of {_either(late)}." if late else ""
     if untimed:
         more += f" It is unknown when some services are back after the loss of {_either(untimed)}."
+    if crowded:
+        more += f" The traffic may be too much for a link or an ingress after the loss of {_either(crowded)}."
     if in_doubt:
         more += f" It is unknown whether some services meet their RTO after the loss of {_either(in_doubt)}."
     if shedding:
@@ -72,7 +75,7 @@ def _in_time(loss: LossFacts) -> bool:
 
 
 def _may_be_late(loss: LossFacts) -> bool:
-    return bool(loss.untimed or loss.rto_unknown)
+    return bool(loss.untimed or loss.rto_unknown or loss.congested)
 
 
 def _either(names: Sequence[str]) -> str:
@@ -130,6 +133,8 @@ def _exceptions(loss: LossFacts) -> str:
         return "restored too late"
     if loss.untimed:
         return "restored at an unknown time"
+    if loss.congested:
+        return "traffic may not get through"
     if loss.rto_unknown:
         return "may miss an RTO"
     if loss.sheds:

@@ -254,12 +254,14 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
 
 
 def _late(loss: LossFacts) -> str:
-    """`2 services later than promised; not known of 1 more`."""
+    """`2 services later than promised; unknown for 1 more`."""
     if loss.late:
-        more = f"; not known of {number(loss.rto_unknown)} more" if loss.rto_unknown else ""
+        more = f"; unknown for {number(loss.rto_unknown)} more" if loss.rto_unknown else ""
         return f"{plural(loss.late, 'service')} later than promised{more}"
     if loss.rto_unknown:
         return f"{plural(loss.rto_unknown, 'service')} may be later than promised"
+    if loss.never_back or loss.sheds:
+        return "None that comes back is later than promised"
     return "None later than promised"
 
 
