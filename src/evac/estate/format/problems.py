@@ -308,8 +308,8 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "import-feed-missing",
         _IMPORTS,
-        "A server has power from fewer feeds than its rack. The rack counts as lost with the feeds that all "
-        "its servers share.",
+        "A server is not known to have power from every feed of its rack. The rack counts as lost with the "
+        "feeds that all its servers share.",
     ),
     (
         "import-node-unavailable",

@@ -72,6 +72,7 @@ _OF_OBJECT: Final = (
     "vcpus",
     "memory",
     "parent",
+    "parent_device",
     "slug",
     "u_height",
     "power_panel",
@@ -152,9 +153,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     by_id: dict[str, str] = {}
     for device in (item for item, is_virtual in found if not is_virtual):
         made = _add_host(device, dump)
-        if made is not None and (number := word(device, "id")):
-            by_id[number] = made
-    _add_feeds(roots, [item for item, is_virtual in found if not is_virtual], by_id, dump)
+        if made is not None:
+            by_id[_number(device)] = made
+    _add_feeds(roots, [item for item, is_virtual in found if not is_virtual], by_id, dump, imported.unknown)
     clusters: dict[str, set[str]] = {}
     for host in hosts.values():
         if {"pool", "site"} <= host.facts.keys():
@@ -281,18 +282,24 @@ def _add_host(device: Node, dump: _Dump) -> str | None:
     return made
 
 
-def _add_feeds(roots: list[Node], devices: list[Node], by_id: Mapping[str, str], dump: _Dump) -> None:
+def _add_feeds(
+    roots: list[Node],
+    devices: list[Node],
+    by_id: Mapping[str, str],
+    dump: _Dump,
+    unknown: list[Unknown],
+) -> None:
     """Adds the feeds of their racks to servers. A panel that has the name of a hall or rack gets another."""
     hosts = dump.hosts
     taken = {host.facts[key] for host in hosts.values() for key in ("hall", "rack") if key in host.facts}
     racks: dict[str, power.Wired] = {}
     for device in devices:
-        number, rack = word(device, "id") or "", word(device, "rack", "id")
+        number, rack = _number(device), word(device, "rack", "id")
         made = by_id.get(number, "")
-        in_use = made and hosts[made].facts.get("state", "serving") == "serving"
-        if number and rack:
-            name = word(device, "rack", "name") or rack
-            racks[number] = power.Wired(rack, name, made if in_use else "", device.place)
+        counts = made and hosts[made].facts.get("state") != "condemned"
+        if rack:
+            name, chassis = word(device, "rack", "name") or rack, word(device, "parent_device", "id") or ""
+            racks[number] = power.Wired(rack, name, made if counts else "", device.place, chassis)
 
     def name_of(text: str, circuit: Node) -> str:
         name = id_of_text(text)
@@ -307,11 +314,23 @@ def _add_feeds(roots: list[Node], devices: list[Node], by_id: Mapping[str, str],
         return f"panel-{name}" if name in taken else name
 
     items = [item for root in roots for item in _items(root) if power.kind_of_power(item)]
-    feeds = power.feeds_of_racks(items, racks, name_of, dump.left_out, dump.problems)
+    feeds = power.feeds_of_racks(items, racks, name_of, unknown, dump.problems)
+    shared: dict[tuple[str, ...], set[str]] = {}
     for number, made in by_id.items():
-        found = feeds.get(racks[number].rack) if number in racks else None
-        if found and "rack" in hosts[made].facts:
-            hosts[made].facts["feed"] = "+".join(found)
+        found = set(feeds.get(racks[number].rack, ()) if number in racks else ())
+        shared.setdefault(_rack(hosts[made]), found).intersection_update(found)
+    for made in by_id.values():
+        if "rack" in hosts[made].facts and (found := shared[_rack(hosts[made])]):
+            hosts[made].facts["feed"] = "+".join(sorted(found))
+
+
+def _rack(host: Host) -> tuple[str, ...]:
+    """The rack of a host. NetBox may have several racks of one name at a site; here they are one."""
+    return tuple(host.facts.get(key, "") for key in ("site", "hall", "rack"))
+
+
+def _number(device: Node) -> str:
+    return word(device, "id") or f"at {device.place}"
 
 
 def _locations(roots: list[Node], devices: list[Node]) -> dict[str, _Location]:

@@ -5,18 +5,21 @@ panel, so the panel is the feed of an estate. A circuit that is assigned to no r
 strip, or other device, at its end. Only active circuits count.
 
 Power ports show which servers have fewer feeds than their rack, such as one power supply. An estate has feeds
-for racks only, so such a rack has the feeds that all of its servers share: it is lost with them.
+for racks only, so such a rack has the feeds that all of its servers are known to have: it is lost with them.
+Servers that are off count too, because a plan may boot them. With a server without a known feed, the feeds of
+its rack are unknown.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import field
 from typing import Final
 
 from evac.estate.format.document import Node
 from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.imported import Unknown
 from evac.estate.importers.source_files import at, word
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
@@ -31,21 +34,25 @@ _MARKS: Final[Mapping[str, str]] = {"power_panel": FEEDS, "maximum_draw": PORTS}
 _ACTIVE: Final = "active"
 _NOT_IN_USE: Final = frozenset({"offline", "planned", "failed"})
 _STRIPS_MAX: Final = 8
-"""Most power strips one behind the other."""
+"""Most power strips one behind the other. What is behind more has no known power."""
 _FEEDS_MAX: Final = 64
 """Most feeds of a rack or device."""
 _NAMED_MAX: Final = 4
+_UNPOWERED: Final = "servers without a known power feed; the feeds of their racks stay unknown"
+_ASSUMED: Final = "servers whose power ports are not in the source; they count as on every feed of their rack"
 
 
 @dataclass(frozen=True, slots=True)
 class Wired:
-    """A device in a rack. `name`: of a server that is in service, empty for all others."""
+    """A device in a rack. `name`: of a server that is not condemned, empty for all others."""
 
     rack: str
     """The number of its rack."""
     rack_name: str
     name: str
     place: Place
+    chassis: str = ""
+    """The number of the device that it is in, such as that of a blade; empty if it is in none."""
 
 
 @dataclass(slots=True)
@@ -61,10 +68,7 @@ class _Wiring:
     """Active circuit -> its panel."""
     above: dict[str, set[str]] = field(default_factory=dict)
     """Device -> devices that give it power."""
-    doubtful: set[str] = field(default_factory=set)
-    """Devices with a cable that leads to no active circuit."""
-    found: dict[str, frozenset[str] | None] = field(default_factory=dict)
-    """Device -> all panels from which it has power; None if that is not known."""
+    with_ports: set[str] = field(default_factory=set)
 
 
 def kind_of_power(item: Node) -> str:
@@ -81,15 +85,15 @@ def feeds_of_racks(
     items: Iterable[Node],
     devices: Mapping[str, Wired],
     name_of: Callable[[str, Node], str],
-    left_out: Counter[str],
+    unknown: list[Unknown],
     problems: Problems,
 ) -> dict[str, tuple[str, ...]]:
     """Number of a rack -> its feeds, sorted; racks whose feeds are not known are left out.
 
     items: power feeds and power ports; devices: all in racks, by their numbers; name_of: the id for the name
-    of a panel, empty if there is none; left_out: counts circuits that are not used.
+    of a panel, empty if there is none; unknown: gets what is not used and not known.
     """
-    wiring = _Wiring(devices)
+    wiring, left_out = _Wiring(devices), Counter[str]()
     by_kind: dict[str, list[Node]] = {FEEDS: [], PORTS: [], "": []}
     for item in items:
         by_kind[kind_of_power(item)].append(item)
@@ -97,25 +101,52 @@ def feeds_of_racks(
         _add_circuit(circuit, wiring, name_of, left_out, problems)
     for port in by_kind[PORTS]:
         _add_port(port, wiring)
-    for number, panels in wiring.of_device.items():
-        if number in devices:
-            wiring.of_rack.setdefault(devices[number].rack, set()).update(panels)
-    inside: dict[str, list[tuple[Wired, frozenset[str]]]] = {}
+    unknown += [Unknown(what, count) for what, count in sorted(left_out.items())]
     for number, device in devices.items():
-        found = _panels_of(number, wiring, 0) if device.name else None
-        if found:
-            inside.setdefault(device.rack, []).append((device, found))
-    for rack, known in inside.items():
-        stated = wiring.of_rack.get(rack) or set[str]().union(*(panels for _, panels in known))
-        wiring.of_rack[rack] = stated.intersection(*(panels for _, panels in known))
-        fewer = sorted((one for one, panels in known if not stated <= panels), key=lambda one: one.name)
-        if fewer:
-            _note_fewer(fewer, stated, wiring.of_rack[rack], problems)
-    many = {rack for rack, panels in wiring.of_rack.items() if len(panels) > _FEEDS_MAX}
-    for rack in sorted(many):
-        message = f"rack {shown(rack)} has more than {_FEEDS_MAX} feeds: they stay unknown"
-        problems.add("import-skipped", message, by_kind[FEEDS][0].place, "check its power feeds in NetBox")
-    return {rack: tuple(sorted(one)) for rack, one in wiring.of_rack.items() if one and rack not in many}
+        if device.chassis and number not in wiring.with_ports:
+            wiring.above[number] = {device.chassis}
+    return _shared(wiring, bool(by_kind[PORTS]), unknown, problems)
+
+
+def _shared(
+    wiring: _Wiring, has_ports: bool, unknown: list[Unknown], problems: Problems
+) -> dict[str, tuple[str, ...]]:
+    """Number of a rack -> the feeds that all its servers are known to have. Without power ports, servers
+    count as on every feed of their rack.
+    """
+    inside: dict[str, list[tuple[Wired, frozenset[str]]]] = {}
+    found = _panels(wiring)
+    for number, device in wiring.devices.items():
+        inside.setdefault(device.rack, []).append((device, found.get(number, frozenset())))
+        if has_ports or not device.name:
+            wiring.of_rack.setdefault(device.rack, set()).update(wiring.of_device.get(number, ()))
+    feeds: dict[str, tuple[str, ...]] = {}
+    unpowered: list[str] = []
+    assumed: list[str] = []
+    for rack, members in sorted(inside.items()):
+        servers = [one for one in members if one[0].name]
+        known = [panels for _, panels in servers if panels]
+        of_rack = wiring.of_rack.get(rack, set())
+        stated = of_rack or set[str]().union(*known)
+        without = [device.name for device, panels in servers if stated and not panels]
+        if len(stated) > _FEEDS_MAX:
+            first = members[0][0]
+            message = f"rack {shown(first.rack_name)} has more than {_FEEDS_MAX} feeds: they stay unknown"
+            problems.add("import-skipped", message, first.place, "check its power feeds in NetBox")
+        elif without and (has_ports or not of_rack):
+            unpowered += without
+        elif stated:
+            assumed += without
+            shared = stated.intersection(*known)
+            fewer = [device for device, panels in servers if panels and not stated <= panels]
+            if fewer:
+                _note_fewer(sorted(fewer, key=lambda one: one.name), stated, shared, problems)
+            if shared:
+                feeds[rack] = tuple(sorted(shared))
+    for what, names in ((_UNPOWERED, unpowered), (_ASSUMED, assumed)):
+        if names:
+            unknown.append(Unknown(what, len(names), tuple(sorted(names))))
+    return feeds
 
 
 def _add_circuit(
@@ -149,8 +180,11 @@ def _add_circuit(
 
 
 def _add_port(port: Node, wiring: _Wiring) -> None:
-    """A power port leads to a circuit, or to the device whose outlet is at the other end of its cable."""
+    """A power port leads to a circuit, or to the device whose outlet is at the other end of its cable. A
+    circuit that is not active gives nothing.
+    """
     number = word(port, "device", "id") or ""
+    wiring.with_ports.add(number)
     for end in _ends(port):
         is_circuit = kind_of_power(end) == FEEDS
         panel = wiring.of_circuit.get(word(end, "id") or "") if is_circuit else None
@@ -159,8 +193,6 @@ def _add_port(port: Node, wiring: _Wiring) -> None:
             wiring.of_device.setdefault(number, set()).add(panel)
         elif above and not is_circuit:
             wiring.above.setdefault(number, set()).add(above)
-        else:
-            wiring.doubtful.add(number)
 
 
 def _ends(item: Node) -> list[Node]:
@@ -169,38 +201,46 @@ def _ends(item: Node) -> list[Node]:
     return [end for node in found for end in (node.items or [node]) if end.fields]
 
 
-def _panels_of(device: str, wiring: _Wiring, depth: int) -> frozenset[str] | None:
-    """All panels from which a device has power; None if one of its cables leads nowhere that is known."""
-    if device in wiring.found:
-        return wiring.found[device]
-    wiring.found[device] = None  # also for a device that gives itself power
-    own = wiring.of_device.get(device, set())
-    above = sorted(wiring.above.get(device, ()))
-    if device in wiring.doubtful or not (own or above) or depth > _STRIPS_MAX:
-        return None
-    found = frozenset(own)
-    for one in above:
-        panels = _panels_of(one, wiring, depth + 1)
-        if panels is None or len(found) > _FEEDS_MAX:
-            return None
-        found = found | panels if found else panels
-    wiring.found[device] = found
+def _panels(wiring: _Wiring) -> dict[str, frozenset[str]]:
+    """Device -> the panels from which it is known to have power. There may be others: a cable that leads
+    nowhere adds none.
+    """
+    found = {number: _bounded(own) for number, own in wiring.of_device.items()}
+    nothing = frozenset[str]()
+    for _ in range(_STRIPS_MAX):
+        more = {
+            number: panels
+            for number, above in wiring.above.items()
+            if (
+                panels := _bounded(
+                    found.get(number, nothing).union(*(found.get(one, nothing) for one in above))
+                )
+            )
+            != found.get(number, nothing)
+        }
+        if not more:
+            break
+        found |= more
     return found
+
+
+def _bounded(panels: Collection[str]) -> frozenset[str]:
+    return frozenset(panels if len(panels) <= _FEEDS_MAX else sorted(panels)[:_FEEDS_MAX])
 
 
 def _note_fewer(fewer: list[Wired], stated: set[str], shared: set[str], problems: Problems) -> None:
     rack, place = shown(fewer[0].rack_name), fewer[0].place
     names = ", ".join(one.name for one in fewer[:_NAMED_MAX])
     names += f" and {len(fewer) - _NAMED_MAX} more" if len(fewer) > _NAMED_MAX else ""
+    verb = "is" if len(fewer) == 1 else "are"
+    rest = f"{verb} not known to have power from every feed of the rack ({', '.join(sorted(stated))})"
     if shared:
-        verb = "has" if len(fewer) == 1 else "have"
         message = (
-            f"{names} in rack {rack} {verb} power from fewer feeds than the rack"
-            f" ({', '.join(sorted(stated))}): the rack counts as lost with {' and '.join(sorted(shared))}"
+            f"{names} in rack {rack} {rest}: the rack counts as lost with {' and '.join(sorted(shared))}"
         )
         hint = "connect them to every feed, or put them into racks of their own"
         problems.add("import-feed-missing", message, place, hint)
         return
-    message = f"no feed powers all servers in rack {rack} ({names} have fewer): its feeds stay unknown"
+    message = f"no feed is known to power all servers in rack {rack} ({names} {rest}): its feeds stay unknown"
     hint = "state the feeds of the rack in the overlay, or put its servers into racks of their own"
     problems.add("import-skipped", message, place, hint)

@@ -104,12 +104,12 @@ HOUSE: dict[str, list[dict[str, Any]]] = {
     "power-feeds": [
         feed(1, "Panel A (UPS 1)", 1, 20),
         feed(2, "Panel B", 1, 21),
-        feed(3, "Panel A (UPS 1)", 2),
+        feed(3, "Panel A (UPS 1)", 2, 22),
         feed(4, "Panel B", None, 23),
     ],
     "power-ports": [
-        *(port(30 + n, 20 + n, circuit=1 + n) for n in (0, 1)),
-        *(port(40 + n, 10 + n // 2, strip=20 + n % 2) for n in range(4)),
+        *(port(30 + n, 20 + n, circuit=1 + n) for n in range(4)),
+        *(port(40 + n, 10 + n // 2, strip=20 + n % 2 + 2 * (n // 4)) for n in range(8)),
         port(50, 12),
     ],
 }
@@ -146,36 +146,117 @@ def test_a_circuit_that_is_not_active_gives_a_rack_no_feed(tmp_path: Path) -> No
 
 
 def test_a_rack_is_lost_with_the_feed_that_its_servers_with_one_power_supply_have(tmp_path: Path) -> None:
-    house = {**HOUSE, "power-ports": [*HOUSE["power-ports"], port(60, 13, strip=22), port(61, 12, strip=23)]}
-    house["power-feeds"] = [*HOUSE["power-feeds"][:2], feed(3, "Panel A", 2, 22), feed(4, "Panel B", 2, 23)]
-    estate, result = imported(tmp_path, **{**house, "power-ports": house["power-ports"][:-1]})
-    assert feeds(estate)["fra/R2"] == ["fra/Panel-A"]
+    ports = [*HOUSE["power-ports"][:-3], port(60, 13, strip=22), port(61, 12, strip=23)]
+    house = {**HOUSE, "power-ports": [one for one in ports if one["id"] not in (44, 45)]}
+    both = {**house, "power-ports": [*house["power-ports"], port(62, 12, strip=22)]}
+    estate, result = imported(tmp_path, **both)
+    assert feeds(estate)["fra/R2"] == ["fra/Panel-A-UPS-1"]
     (problem,) = [one for one in result.diagnostics if one.code == "import-feed-missing"]
-    assert "web-3 in rack 'R2' has power from fewer feeds" in problem.message
-    assert "lost with Panel-A" in problem.message
+    assert "web-3 in rack 'R2' is not known to have power from every feed of the rack" in problem.message
+    assert "lost with Panel-A-UPS-1" in problem.message
     assert not result.partial
     assert feeds(estate)["fra/R1"] == ["fra/Panel-A-UPS-1", "fra/Panel-B"]
     # With another one on the other feed, no loss of one feed says what is lost in the rack.
     result = import_estate("netbox", written(tmp_path / "second", **house), tmp_path / "other")
     assert feeds(load(tmp_path / "other"))["fra/R2"] == []
     (problem,) = [one for one in result.diagnostics if one.code == "import-skipped"]
-    assert "no feed powers all servers in rack 'R2' (web-2, web-3 have fewer)" in problem.message
+    assert "no feed is known to power all servers in rack 'R2' (web-2, web-3 are not" in problem.message
     assert result.partial
 
 
-def test_servers_that_are_not_in_use_and_cables_that_lead_nowhere_say_nothing(tmp_path: Path) -> None:
-    devices = [
-        device(10, "web-0", 1),
-        device(11, "web-1", 1, status={"value": "planned"}),
-        device(12, "w", 1),
-    ]
-    devices += [device(20, "pdu20", 1, "pdu"), device(21, "pdu21", 1, "pdu"), device(22, "pdu22", 1, "pdu")]
-    circuits = [feed(1, "A", 1, 20), feed(2, "B", 1, 21)]
-    ports = [port(30, 10, strip=20), port(31, 10, strip=21), port(32, 11, strip=20)]
-    ports += [port(33, 12, strip=20), port(34, 12, strip=22), port(35, 22, strip=22)]
+NO_FEED = "servers without a known power feed; the feeds of their racks stay unknown"
+ASSUMED = "servers whose power ports are not in the source; they count as on every feed of their rack"
+
+
+def one_rack(tmp_path: Path, *second: dict[str, Any], **more: Any) -> tuple[list[str], ImportResult]:
+    """The feeds of a rack on two feeds with a server on both, and another one that is on the first and has
+    these other ports.
+    """
+    devices = [device(10, "web-0", 1), device(11, "web-1", 1, **more)]
+    devices += [device(20 + n, f"pdu{20 + n}", 1, "pdu") for n in range(3)]
+    circuits = [feed(1, "A", 1, 20), feed(2, "B", 1, 21), feed(3, "B", 1, status="failed")]
+    ports = [port(30, 10, strip=20), port(31, 10, strip=21), port(32, 22), *second]
     estate, result = imported(tmp_path, devices=devices, feeds=circuits, ports=ports)
-    assert feeds(estate) == {"fra/R1": ["fra/A", "fra/B"]}
+    return feeds(estate)["fra/R1"], result
+
+
+@pytest.mark.parametrize("state", ["active", "offline"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param([port(41, 11, circuit=3)], id="a failed circuit"),
+        pytest.param([port(41, 11, circuit=9)], id="a circuit that the source does not have"),
+        pytest.param([port(41, 11, strip=22)], id="a strip without a feed"),
+        pytest.param([port(41, 11)], id="no cable"),
+        pytest.param([], id="no second port"),
+    ],
+)
+def test_a_second_power_supply_without_power_is_no_feed(
+    other: list[dict[str, Any]], state: str, tmp_path: Path
+) -> None:
+    found, result = one_rack(tmp_path, port(40, 11, strip=20), *other, status={"value": state})
+    assert found == ["fra/A"]
+    (problem,) = [one for one in result.diagnostics if one.code == "import-feed-missing"]
+    assert "web-1 in rack 'R1' is not known to have power from every feed" in problem.message
+
+
+@pytest.mark.parametrize(
+    "ports",
+    [
+        pytest.param([], id="no ports"),
+        pytest.param([port(40, 11), port(41, 11)], id="no cables"),
+        pytest.param([port(40, 11, circuit=3), port(41, 11, strip=22)], id="nothing has power"),
+    ],
+)
+def test_a_server_without_a_known_feed_is_named_and_leaves_its_rack_unknown(
+    ports: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    found, result = one_rack(tmp_path, *ports)
+    assert found == []
+    assert [(one.count, one.names) for one in result.unknown if one.what == NO_FEED] == [(1, ("web-1",))]
+
+
+def test_without_power_ports_the_source_says_nothing_of_single_servers(tmp_path: Path) -> None:
+    lists = {key: found for key, found in HOUSE.items() if key != "power-ports"}
+    estate, result = imported(tmp_path, **lists)
+    assert {tuple(found) for found in feeds(estate).values()} == {("fra/Panel-A-UPS-1", "fra/Panel-B")}
+    (found,) = [one for one in result.unknown if one.what == ASSUMED]
+    assert found.names == ("web-0", "web-1", "web-2", "web-3")
+
+
+def test_servers_that_are_condemned_have_no_part_in_the_feeds_of_their_rack(tmp_path: Path) -> None:
+    found, result = one_rack(tmp_path, port(40, 11, strip=20), status={"value": "planned"})
+    assert found == ["fra/A", "fra/B"]
     assert not result.diagnostics
+    assert not [one for one in result.unknown if one.what == NO_FEED]
+
+
+@pytest.mark.parametrize("limit", [0, netbox.PRUNED_FROM_BYTES], ids=["in parts", "whole"])
+def test_a_blade_has_the_power_of_its_chassis(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netbox, "PRUNED_FROM_BYTES", limit)
+    inside = {"parent_device": reference("devices", 12, "chassis")}
+    devices = [device(10, "blade-1", 1, **inside), device(11, "blade-2", 1, **inside), device(12, "c", 1)]
+    devices += [device(20, "pdu20", 1, "pdu"), device(21, "pdu21", 1, "pdu")]
+    circuits = [feed(1, "A", 1, 20), feed(2, "B", 1, 21)]
+    ports = [port(30, 12, strip=20), port(31, 12, strip=21)]
+    estate, result = imported(tmp_path, devices=devices, feeds=circuits, ports=ports)
+    assert feeds(estate)["fra/R1"] == ["fra/A", "fra/B"]
+    # One with a port of its own does not live on its chassis.
+    result = import_estate(
+        "netbox",
+        written(tmp_path / "own", devices=devices, feeds=circuits, ports=[*ports, port(32, 11)]),
+        tmp_path / "other",
+    )
+    assert feeds(load(tmp_path / "other"))["fra/R1"] == []
+    assert [one.names for one in result.unknown if one.what == NO_FEED] == [("blade-2",)]
+
+
+def test_racks_of_one_name_have_only_the_feeds_that_both_have(tmp_path: Path) -> None:
+    devices = [device(10, "web-0", 1), {**device(11, "web-1", 2), "rack": reference("racks", 2, "R1")}]
+    estate, _ = imported(tmp_path, devices=devices, feeds=[feed(1, "A", 1), feed(2, "B", 1), feed(3, "A", 2)])
+    assert feeds(estate) == {"fra/R1": ["fra/A"]}
 
 
 def test_a_panel_with_the_name_of_a_rack_is_another_thing(tmp_path: Path) -> None:
@@ -209,41 +290,59 @@ def test_a_token_that_may_not_read_power_feeds_is_reported(tmp_path: Path) -> No
 
 
 def powered(ports: dict[int, list[int]], circuits: dict[int, str], lost: set[str]) -> set[int]:
-    """Servers (below 100) with power when these panels are lost; strips are 100 and more."""
+    """Servers (below 100) with power when these panels are lost; strips are 100 to 199. A circuit without a
+    panel, and a cable that leads nowhere, give no power.
+    """
 
     def has(one: int) -> bool:
-        return circuits[one] not in lost if one in circuits else any(map(has, ports.get(one, [])))
+        return circuits[one] not in {"", *lost} if one in circuits else any(map(has, ports.get(one, [])))
 
     return {one for one in ports if one < 100 and has(one)}
 
 
+STATES = ("active", "active", "active", "offline", "planned", "inventory")
+NOWHERE = (0, 299)
+"""A port without a cable, and one with a cable to a circuit that the source does not have."""
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_no_server_is_without_power_while_its_rack_counts_as_powered(seed: int, tmp_path: Path) -> None:
-    """Random wiring: two racks, strips behind strips, servers with one to three power supplies."""
+    """Random wiring: two racks, strips behind strips, circuits that are not active, loose cables, servers
+    with no to three power supplies, and some that are off or condemned.
+    """
     chance = random.Random(seed)
     circuits = {200 + n: chance.choice("ABC") for n in range(chance.randrange(1, 6))}
+    status_of = {n: chance.choice(("active", "active", "active", "failed", "offline")) for n in circuits}
+    loose = NOWHERE if chance.random() < 0.5 else ()
     wires: dict[int, list[int]] = {}
     for n in range(chance.randrange(1, 6)):
-        choices = [*circuits, *(one for one in wires if one >= 100)]
+        choices = [*circuits, *(one for one in wires if one >= 100), *loose]
         wires[100 + n] = chance.choices(choices, k=chance.choice((1, 1, 2)))
     strips = list(wires)
     for n in range(1, chance.randrange(2, 8)):
-        wires[n] = chance.choices([*strips, *circuits], k=chance.randrange(1, 4))
+        wires[n] = chance.choices([*strips, *circuits, *loose], k=chance.choice((0, 1, 1, 2, 2, 3)))
     rack_of = {n: chance.choice((1, 2)) for n in wires}
-    devices = [device(n, f"d{n}", rack_of[n], "web" if n < 100 else "pdu") for n in wires]
-    feeds_of = [feed(n, panel, chance.choice((None, 1, 2))) for n, panel in circuits.items()]
-    ports = []
+    state_of = {n: chance.choice(STATES) if n < 100 else "active" for n in wires}
+    devices = [
+        device(n, f"d{n}", rack_of[n], "web" if n < 100 else "pdu", status={"value": state_of[n]})
+        for n in wires
+    ]
+    feeds_of = [
+        feed(n, panel, chance.choice((None, 1, 2)), status=status_of[n]) for n, panel in circuits.items()
+    ]
+    ports = [port(999, 150)]
     for owner, ends in wires.items():
         for end in ends:
-            made = {"circuit": end} if end in circuits else {"strip": end}
+            made = {"circuit": end} if end >= 200 else {"strip": end} if end else {}
             ports.append(port(1_000 + len(ports), owner, **made))
     folder = written(tmp_path / "netbox", devices=devices, feeds=feeds_of, ports=ports)
     rows = read_source("netbox", folder, Problems(), Options()).tables["racks"]
     known = {rack: set(filter(None, found.split("+"))) for rack, _, found in rows}
-    for size in range(1, 4):
+    live = {n: panel if status_of[n] == "active" else "" for n, panel in circuits.items()}
+    for size in range(4):
         for lost in itertools.combinations("ABC", size):
-            alive = powered(wires, circuits, set(lost))
-            for n in (one for one in wires if one < 100):
+            alive = powered(wires, {**live, 299: ""}, set(lost))
+            for n in (one for one in wires if one < 100 and state_of[one] in ("active", "offline")):
                 found = known[f"fra/R{rack_of[n]}"]
                 if found and not found <= {f"fra/{one}" for one in lost}:
                     assert n in alive, (n, lost, found)
