@@ -77,7 +77,8 @@ class Server(BaseHTTPRequestHandler):
     machines_status: ClassVar[int] = 200
     """Whether virtual machines are given."""
     power_status: ClassVar[int] = 200
-    """Whether power feeds and power ports are given."""
+    """Of power feeds and power ports below the paths `power_refused`."""
+    power_refused: ClassVar[tuple[str, ...]] = ()
     ended: ClassVar[threading.Event] = threading.Event()
 
     def do_GET(self) -> None:
@@ -113,7 +114,7 @@ class Server(BaseHTTPRequestHandler):
             ]
             around = {"id": 9, "slug": "house", "site": {"slug": "fra"}, "parent": None}
             self._send(200, {"next": None, "results": [*found, around]})
-        elif url.path in POWER and Server.power_status != 200:
+        elif url.path in Server.power_refused and Server.power_status != 200:
             self._send(Server.power_status, {})
         elif url.path in POWER:
             self._send(200, {"next": None, "results": POWER[url.path]})
@@ -258,14 +259,17 @@ def test_locations_that_a_token_may_not_read_are_reported(
 
 
 @pytest.mark.parametrize(("status", "said"), [(403, True), (404, False)])
+@pytest.mark.parametrize("refused", [tuple(POWER)[:1], tuple(POWER)[1:], tuple(POWER)])
 def test_power_that_a_token_may_not_read_is_reported(
-    server: str, tmp_path: Path, status: int, said: bool
+    server: str, tmp_path: Path, status: int, said: bool, refused: tuple[str, ...]
 ) -> None:
-    Server.power_status = status
+    Server.power_status, Server.power_refused = status, refused
     done = CliRunner().invoke(cli, ["import", "netbox", server, "-o", str(tmp_path / "estate")])
     assert done.exit_code == 0, done.output
-    assert load(tmp_path / "estate").feeds == ()
-    assert ("did not let this token read power feeds" in done.output) == said
+    no_feeds, no_ports = (path in refused for path in POWER)
+    assert (load(tmp_path / "estate").feeds == ()) == no_feeds
+    assert ("did not let this token read power feeds: feeds of racks" in done.output) == (said and no_feeds)
+    assert ("did not let this token read power ports: servers with" in done.output) == (said and no_ports)
 
 
 @pytest.mark.parametrize("most", [1, 7, 50, 1_000])

@@ -16,7 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from evac.estate.importers.netbox import LOCATIONS_REFUSED, POWER_REFUSED, REFUSED, pruned
+from evac.estate.importers.netbox import (
+    FEEDS_REFUSED,
+    LOCATIONS_REFUSED,
+    MACHINES_REFUSED,
+    PORTS_REFUSED,
+    pruned,
+)
 from evac.estate.importers.prometheus import QUERIES, recorded
 from evac.model.errors import InvalidInput
 from evac.net.http_calls import check_url, retry_after_ms
@@ -184,26 +190,20 @@ def _samples(answer: Any) -> Any:
 
 def _netbox(server: _Server) -> Mapping[str, Any]:
     found: dict[str, Any] = {"devices": list(_pages(server, "/api/dcim/devices/"))}
-    for key, path in _OPTIONAL.items():
+    for key, (path, _) in _OPTIONAL.items():
         if server.get(path, "Token", optional=True, limit="1") is not None:
             found[key] = list(_pages(server, path))
-    if _LOCATIONS in server.forbidden:
-        found[LOCATIONS_REFUSED] = True
-    if not server.forbidden.isdisjoint(_POWER):
-        found[POWER_REFUSED] = True
-    return found if "virtual_machines" in found else {**found, REFUSED: True}
+    found |= {refused: True for path, refused in _OPTIONAL.values() if path in server.forbidden}
+    return found if "virtual_machines" in found else {**found, MACHINES_REFUSED: True}
 
 
-_LOCATIONS: Final = "/api/dcim/locations/"
-_MACHINES: Final = "/api/virtualization/virtual-machines/"
-_POWER: Final = ("/api/dcim/power-feeds/", "/api/dcim/power-ports/")
-_OPTIONAL: Final[Mapping[str, str]] = {
-    "locations": _LOCATIONS,
-    "power_feeds": _POWER[0],
-    "power_ports": _POWER[1],
-    "virtual_machines": _MACHINES,
+_OPTIONAL: Final[Mapping[str, tuple[str, str]]] = {
+    "locations": ("/api/dcim/locations/", LOCATIONS_REFUSED),
+    "power_feeds": ("/api/dcim/power-feeds/", FEEDS_REFUSED),
+    "power_ports": ("/api/dcim/power-ports/", PORTS_REFUSED),
+    "virtual_machines": ("/api/virtualization/virtual-machines/", MACHINES_REFUSED),
 }
-"""Key in the dump -> path of what a NetBox may not have, or a token may not read."""
+"""Key in the dump -> path of what a NetBox may not have, or a token may not read; the key if it may not."""
 
 
 def _pages(server: _Server, path: str) -> Iterator[Any]:

@@ -47,11 +47,16 @@ _POSITION: Final = re.compile(r"(\d{1,3})(?:\.0)?", re.ASCII)
 _COUNT: Final = re.compile(r"\d{1,9}", re.ASCII)
 _LISTS: Final = ("results", "devices", "virtual_machines", "virtual-machines", "locations", *power.KEYS)
 LOCATIONS_REFUSED: Final = "locations_refused"
-"""Set in a dump if the server did not let evac read locations."""
-REFUSED: Final = "virtual_machines_refused"
-"""Set in a dump if the server did not let evac read virtual machines."""
-POWER_REFUSED: Final = "power_refused"
-"""Set in a dump if the server did not let evac read power feeds or power ports."""
+MACHINES_REFUSED: Final = "virtual_machines_refused"
+FEEDS_REFUSED: Final = "power_feeds_refused"
+PORTS_REFUSED: Final = "power_ports_refused"
+_REFUSED: Final[Mapping[str, tuple[str, str]]] = {
+    LOCATIONS_REFUSED: ("locations", "halls of one building are not grouped"),
+    MACHINES_REFUSED: ("virtual machines", "they are left out"),
+    FEEDS_REFUSED: ("power feeds", "feeds of racks are unknown"),
+    PORTS_REFUSED: ("power ports", "servers with fewer feeds than their rack are not found"),
+}
+"""Set in a dump if the server did not let evac read them -> what, and what follows."""
 PRUNED_FROM_BYTES: Final = PARTS_FROM_BYTES
 _OF_OBJECT: Final = (
     "id",
@@ -124,7 +129,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         if tree is not None:
             roots.append(tree)
             if source.is_dir() and not any(_devices(tree)) and not any(map(_is_of_use, _items(tree))):
+                is_empty = any(True for _ in _lists(tree)) and not any(True for _ in _items(tree))
                 message = f"{path.name} has no devices and no virtual machines: evac does not use it"
+                message = f"{path.name} is an empty list" if is_empty else message
                 problems.add("import-ignored", message, Place(path.name))
     found = [item for root in roots for item in _devices(root)]
     if not found and not problems.has_errors:
@@ -134,18 +141,11 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             Place(source.name),
             "give the response of /api/dcim/devices/?limit=0",
         )
-    if any(word(root, LOCATIONS_REFUSED) == "true" for root in roots):
-        message = "NetBox did not let this token read locations: halls of one building are not grouped"
-        hint = "give the token the permission to view locations, then import again"
-        problems.add("import-skipped", message, Place(source.name), hint)
-    if any(word(root, REFUSED) == "true" for root in roots):
-        message = "NetBox did not let this token read virtual machines; they are left out"
-        hint = "give the token the permission to view virtual machines, then import again"
-        problems.add("import-skipped", message, Place(source.name), hint)
-    if any(word(root, POWER_REFUSED) == "true" for root in roots):
-        message = "NetBox did not let this token read power feeds and power ports: feeds of racks are unknown"
-        hint = "give the token the permission to view power feeds and power ports, then import again"
-        problems.add("import-skipped", message, Place(source.name), hint)
+    for key, (what, effect) in _REFUSED.items():
+        if any(word(root, key) == "true" for root in roots):
+            message = f"NetBox did not let this token read {what}: {effect}"
+            hint = f"give the token the permission to view {what}, then import again"
+            problems.add("import-skipped", message, Place(source.name), hint)
     _check_pages(roots, problems)
     locations = _locations(roots, [item for item, _ in found])
     dump = _Dump(problems, options, _hall_names(locations))

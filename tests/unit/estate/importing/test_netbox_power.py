@@ -266,9 +266,12 @@ def test_a_panel_with_the_name_of_a_rack_is_another_thing(tmp_path: Path) -> Non
 
 def test_more_feeds_than_a_rack_can_have_stay_unknown(tmp_path: Path) -> None:
     circuits = [feed(n, f"P{n}", 1) for n in range(1, 66)]
-    estate, result = imported(tmp_path, devices=HOUSE["devices"], feeds=circuits)
-    assert feeds(estate)["fra/R1"] == []
+    devices = [{**device(1, "web-0", 1), "rack": reference("racks", 1, "R7")}]
+    estate, result = imported(tmp_path, devices=devices, feeds=circuits)
+    assert feeds(estate)["fra/R7"] == []
     assert result.partial
+    (problem,) = [one for one in result.diagnostics if one.code == "import-skipped"]
+    assert "rack 'R7' has more than 64 feeds" in problem.message
 
 
 def test_a_page_of_power_feeds_that_is_missing_refuses_the_source(tmp_path: Path) -> None:
@@ -280,13 +283,43 @@ def test_a_page_of_power_feeds_that_is_missing_refuses_the_source(tmp_path: Path
     assert [one.code for one in caught.value.diagnostics if one.severity == "error"] == ["import-truncated"]
 
 
-def test_a_token_that_may_not_read_power_feeds_is_reported(tmp_path: Path) -> None:
-    body = {"devices": HOUSE["devices"], netbox.POWER_REFUSED: True}
+@pytest.mark.parametrize(
+    "refused",
+    [(netbox.FEEDS_REFUSED,), (netbox.PORTS_REFUSED,), (netbox.FEEDS_REFUSED, netbox.PORTS_REFUSED)],
+)
+def test_what_a_token_may_not_read_is_reported(refused: tuple[str, ...], tmp_path: Path) -> None:
+    body: dict[str, Any] = {"devices": HOUSE["devices"], **dict.fromkeys(refused, True)}
+    if netbox.FEEDS_REFUSED not in refused:
+        body["power_feeds"] = HOUSE["power-feeds"]
     (tmp_path / "netbox.json").write_text(json.dumps(body))
     result = import_estate("netbox", tmp_path / "netbox.json", tmp_path / "estate")
-    (problem,) = [one for one in result.diagnostics if one.code == "import-skipped"]
-    assert "feeds of racks are unknown" in problem.message
+    said = "".join(one.message for one in result.diagnostics if one.code == "import-skipped")
+    assert ("power feeds: feeds of racks are unknown" in said) == (netbox.FEEDS_REFUSED in refused)
+    assert ("power ports: servers with fewer feeds" in said) == (netbox.PORTS_REFUSED in refused)
+    assert any(feeds(load(tmp_path / "estate")).values()) == (netbox.FEEDS_REFUSED not in refused)
     assert result.partial
+
+
+def test_an_empty_list_is_called_empty(tmp_path: Path) -> None:
+    _, result = imported(tmp_path, **{**HOUSE, "power-ports": [], "sites": [{"slug": "fra", "u_height": 1}]})
+    assert [one.message for one in result.diagnostics if one.code == "import-ignored"] == [
+        "power-ports.json is an empty list",
+        "sites.json has no devices and no virtual machines: evac does not use it",
+    ]
+
+
+def test_a_server_on_another_feed_than_its_rack_does_not_have_fewer(tmp_path: Path) -> None:
+    circuits = [feed(1, "A", 1), feed(2, "B", 1), feed(3, "C", 9)]
+    ports = [port(30, 10, circuit=1), port(31, 10, circuit=2), port(32, 11, circuit=1)]
+    devices = [device(10, "web-0", 1), device(11, "web-1", 1)]
+    ports += [port(33, 11, strip=20), port(34, 20, circuit=3)]
+    devices += [device(20, "pdu20", 9, "pdu")]
+    estate, result = imported(tmp_path, devices=devices, feeds=circuits, ports=ports)
+    assert feeds(estate) == {"fra/R1": ["fra/A"]}
+    assert [one.message for one in result.diagnostics] == [
+        "web-1 in rack 'R1' is not known to have power from every feed of the rack (A, B): the rack counts "
+        "as lost with A"
+    ]
 
 
 def powered(ports: dict[int, list[int]], circuits: dict[int, str], lost: set[str]) -> set[int]:
