@@ -26,7 +26,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.csv import bare
 from evac.estate.importers.host_words import NAMES, STATES
-from evac.estate.importers.hosts import Host, add_hosts, host_examples, id_of_text
+from evac.estate.importers.hosts import Host, Renames, add_hosts, host_examples, id_of_text
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
 from evac.estate.importers.source_files import (
@@ -135,9 +135,6 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         message = f"{shown(text)} is a template that only Ansible can fill in: unknown for {count}"
         hint = "set the value for the host or its group, or import the folder of the playbooks that set it"
         problems.add("import-word-unknown", message, stated[0], hint)
-    for text, place in sorted(odd.models.items()):
-        message = f"{shown(text)} is taken as the class {shown(id_of_text(text))}"
-        problems.add("import-name-changed", message, place, "use that name for the class in the overlay")
     around = groups.around_places()
     for group, node in groups.nodes.items():
         if group not in around:
@@ -163,8 +160,7 @@ class _Odd:
 
     templates: dict[str, list[Place]] = field(default_factory=dict)
     """Template that nothing here fills in -> its places."""
-    models: dict[str, Place] = field(default_factory=dict)
-    """Hardware model whose class has another name -> its first place."""
+    renames: Renames = field(default_factory=Renames)
 
 
 def _inventory(source: Path, has_plays: bool, problems: Problems) -> Node | None:
@@ -484,8 +480,8 @@ def _facts(
             if node is not None and _IN_TEMPLATE.search(text):
                 odd.templates.setdefault(text, []).append(node.place)
             elif node is not None and (value := _fact(meaning, unit, text, node, problems)) is not None:
-                if meaning == "class" and value != text:
-                    odd.models.setdefault(text, node.place)
+                if meaning == "class":
+                    odd.renames.note("class", text, value, node.place, problems)
                 found[meaning] = value
                 break
     return found

@@ -22,7 +22,7 @@ from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.host_words import NAMES, STATE_WORDS, STATES
-from evac.estate.importers.hosts import Host, add_hosts, host_examples, id_of_text
+from evac.estate.importers.hosts import Host, add_hosts, host_examples, id_of_text, taken_as
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_table
 from evac.model.records import dataclass
@@ -172,6 +172,7 @@ class _Reading:
     problems: Problems
     hosts: dict[str, _Host] = field(default_factory=dict)
     spelled: dict[tuple[str, str], str] = field(default_factory=dict)
+    texts: dict[tuple[str, str], str] = field(default_factory=dict)
     changed: set[tuple[str, str]] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     blanks: dict[str, list[tuple[Row, str]]] = field(default_factory=dict)
@@ -460,10 +461,11 @@ def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
         )
         return None
     first = reading.spelled.setdefault((meaning, name.lower()), name)
-    if first != text and (meaning, text) not in reading.changed:
+    same = reading.texts.setdefault((meaning, first), text)
+    if not first == text == same and (meaning, text) not in reading.changed:
         reading.changed.add((meaning, text))
-        message = f"{shown(text)} is taken as the {meaning} {shown(first)}"
-        if first == name:
+        message = taken_as(meaning, text, first, same)
+        if first == name and same == text:
             reading.blanks.setdefault(meaning, []).append((row, message))
         else:
             reading.note("import-name-changed", message, row, meaning, "use one spelling")

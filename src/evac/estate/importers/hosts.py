@@ -12,7 +12,9 @@ from dataclasses import field
 from typing import Final
 
 from evac.estate.format.kinds import ID, ID_MAX
+from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.imported import Imported, Rows, Unknown, Value
+from evac.model.diagnostic import Place
 from evac.model.records import dataclass
 
 AMOUNTS: Final = ("cpu", "memory", "disk", "accelerators", "watts")
@@ -78,6 +80,32 @@ def id_of_text(text: str) -> str:
     if "/" not in name and len(name) <= ID_MAX and ID.fullmatch(name):
         return name
     return _NOT_IN_IDS.sub("-", name).strip("_.:@-")[:ID_MAX]
+
+
+@dataclass(slots=True)
+class Renames:
+    """Texts of a source that are other names here, each reported once."""
+
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    first: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Kind of thing and its name here -> the first text that it was made of."""
+
+    def note(self, what: str, text: str, name: str, place: Place, problems: Problems) -> None:
+        """Reports it if the name of a class or feed is not its text, or was made of another text before."""
+        text = " ".join(text.split())
+        first = self.first.setdefault((what, name), text)
+        if (what, text) in self.seen or name == text == first:
+            return
+        self.seen.add((what, text))
+        hint = f"use that name for the {what} in the overlay"
+        hint = hint if first == text else f"if they are two, change the name of one in the source, or {hint}"
+        problems.add("import-name-changed", taken_as(what, text, name, first), place, hint)
+
+
+def taken_as(what: str, text: str, name: str, first: str) -> str:
+    """The message that a text is another name here. first: the first text of that name."""
+    other = "" if first == text else f", as is {shown(first)}"
+    return f"{shown(text)} is taken as the {what} {shown(name)}{other}"
 
 
 def _capacity(members: list[Mapping[str, str]]) -> dict[str, Value]:

@@ -24,7 +24,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import netbox_power as power
 from evac.estate.importers.csv import amount, bare, understand
 from evac.estate.importers.host_words import STATES
-from evac.estate.importers.hosts import AMOUNTS, Host, add_hosts, host_examples, id_of_text
+from evac.estate.importers.hosts import AMOUNTS, Host, Renames, add_hosts, host_examples, id_of_text
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, is_large, read_pruned
 from evac.estate.importers.source_files import at, entries, is_id, items_in, read_values, word
@@ -109,8 +109,7 @@ class _Dump:
     left_out: Counter[str] = field(default_factory=Counter)
     unitless: set[str] = field(default_factory=set)
     """Custom fields that were reported because they state no unit."""
-    renamed: set[str] = field(default_factory=set)
-    """Hardware models and power panels that have other names here."""
+    renames: Renames = field(default_factory=Renames)
 
 
 def looks_like(name: str, head: str) -> Sign | None:
@@ -306,12 +305,10 @@ def _add_feeds(
         if not name:
             message = f"{shown(text)} is not a valid name of a power panel; its feed is left out"
             dump.problems.add("import-name", message, circuit.place, "letters, digits and . _ - : @")
-        elif name != "-".join(text.split()) and text not in dump.renamed:
-            dump.renamed.add(text)
-            message = f"{shown(text)} is taken as the feed {shown(name)}"
-            hint = "use that name for the feed in the overlay"
-            dump.problems.add("import-name-changed", message, circuit.place, hint)
-        return f"panel-{name}" if name in taken else name
+            return ""
+        name = f"panel-{name}" if name in taken else name
+        dump.renames.note("feed", text, name, circuit.place, dump.problems)
+        return name
 
     items = [item for root in roots for item in _items(root) if power.kind_of_power(item)]
     feeds = power.feeds_of_racks(items, racks, name_of, unknown, dump.problems)
@@ -532,12 +529,9 @@ def _facts(device: Node, dump: _Dump) -> dict[str, str]:
     }
     model = stated["class"] or ""
     stated["class"] = made = id_of_text(model) or model
-    if made != model and model not in dump.renamed:
-        dump.renamed.add(model)
-        message = f"{shown(model)} is taken as the class {shown(made)}"
-        hint = "use that name for the class in the overlay"
-        problems.add("import-name-changed", message, device.place, hint)
     facts = {meaning: name for meaning, text in stated.items() if (name := _as_id(text, device))}
+    if "class" in facts:
+        dump.renames.note("class", model, made, device.place, problems)
     for meaning, text in stated.items():
         if text and meaning not in facts:
             message = f"{shown(text)} is not a valid {meaning} name; it stays unknown"

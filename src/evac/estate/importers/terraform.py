@@ -16,7 +16,7 @@ from evac.estate.format.document import MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.csv import bare
 from evac.estate.importers.host_words import STATES
-from evac.estate.importers.hosts import Host, add_hosts, id_of_text
+from evac.estate.importers.hosts import Host, Renames, add_hosts, id_of_text
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
 from evac.estate.importers.services import service_examples
@@ -159,6 +159,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         return imported
     hosts: dict[str, Host] = {}
     names: dict[tuple[str, str], str] = {}
+    renames = Renames()
     unread: dict[str, int] = {}
     copies: list[tuple[_Resource, str]] = []
     stores: dict[str, str] = {}
@@ -169,7 +170,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         if _first(resource.values, ("create_mode",)) == "Replica":
             original = _first(resource.values, ("source_server_id",)) or original
         if resource.kind in _MACHINES:
-            _add_machine(resource, hosts, names, options, problems)
+            _add_machine(resource, hosts, names, renames, options, problems)
         elif resource.kind in _INSTANCES:
             instances.setdefault(_first(resource.values, ("cluster_identifier",)), []).append(resource)
         elif resource.kind in _DATA and original:
@@ -315,6 +316,7 @@ def _add_machine(
     resource: _Resource,
     hosts: dict[str, Host],
     names: dict[tuple[str, str], str],
+    renames: Renames,
     options: Options,
     problems: Problems,
 ) -> None:
@@ -332,9 +334,11 @@ def _add_machine(
     else:
         message = f"{shown(resource.address)} has no zone; it is left out"
         problems.add("import-host-nowhere", message, resource.node.place, "set its site with --site")
-    size = id_of_text(_first(resource.values, kind.kinds).rpartition("/")[2])
+    stated = _first(resource.values, kind.kinds).rpartition("/")[2]
+    size = id_of_text(stated)
     if size:
         facts["class"] = size
+        renames.note("class", stated, size, resource.node.place, problems)
     stated = _first(resource.values, ("instance_state", "current_status", "power_state", "status"))
     if stated:
         state = STATES.get(bare(stated))

@@ -124,7 +124,10 @@ def test_a_panel_is_a_feed_of_the_racks_that_its_circuits_lead_to(
     assert [one.id for one in estate.feeds] == ["fra/Panel-A-UPS-1", "fra/Panel-B"]
     both = ["fra/Panel-A-UPS-1", "fra/Panel-B"]
     assert feeds(estate) == {"fra/R1": both, "fra/R2": both}, "circuit 4 leads to R2 by its strip"
-    assert [one.code for one in result.diagnostics] == ["import-name-changed"]
+    assert [(one.code, one.message) for one in result.diagnostics] == [
+        ("import-name-changed", "'Panel A (UPS 1)' is taken as the feed 'Panel-A-UPS-1'"),
+        ("import-name-changed", "'Panel B' is taken as the feed 'Panel-B'"),
+    ]
     assert not result.partial
 
 
@@ -262,6 +265,16 @@ def test_racks_of_one_name_have_only_the_feeds_that_both_have(tmp_path: Path) ->
 def test_a_panel_with_the_name_of_a_rack_is_another_thing(tmp_path: Path) -> None:
     estate, _ = imported(tmp_path, devices=HOUSE["devices"], feeds=[feed(1, "R1", 1), feed(2, "(!)", 1)])
     assert feeds(estate)["fra/R1"] == ["fra/panel-R1"]
+
+
+def test_panels_that_become_one_feed_are_reported(tmp_path: Path) -> None:
+    circuits = [feed(1, "UPS (1)", 1), feed(2, "UPS 1", 1), feed(3, "UPS (1)", 2), feed(4, "R1", 2)]
+    _, result = imported(tmp_path, devices=HOUSE["devices"], feeds=circuits)
+    assert [one.message for one in result.diagnostics if one.code == "import-name-changed"] == [
+        "'UPS (1)' is taken as the feed 'UPS-1'",
+        "'UPS 1' is taken as the feed 'UPS-1', as is 'UPS (1)'",
+        "'R1' is taken as the feed 'panel-R1'",
+    ]
 
 
 def test_more_feeds_than_a_rack_can_have_stay_unknown(tmp_path: Path) -> None:

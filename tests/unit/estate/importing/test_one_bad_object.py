@@ -253,8 +253,36 @@ def test_a_model_with_brackets_is_a_class_and_makes_no_import_partial(what: str,
     estate = load(tmp_path / "estate")
     assert [one.id for one in estate.classes] == ["Standard-PC-Q35-ICH9-2009"]
     assert len(estate.fleet) == 2
-    if kind != "terraform":
-        assert len([one for one in result.diagnostics if MODEL in one.message]) == 1
+    assert len([one for one in result.diagnostics if MODEL in one.message]) == 1
+
+
+PAIR = ("X 1", "X (1)")
+FIVE = (*PAIR, "X-1", "X 1", "Y")
+HOSTS = {f"h{n}": {"dc": "fra", "model": model} for n, model in enumerate(FIVE)}
+MERGED: dict[str, tuple[str, Any]] = {
+    "ansible": ("ansible", {"_meta": {"hostvars": HOSTS}, "shop": {"hosts": list(HOSTS)}}),
+    "netbox": (
+        "netbox",
+        {"results": [{**DEVICE, "name": f"h{n}", "device_type": {"model": m}} for n, m in enumerate(FIVE)]},
+    ),
+    "terraform": ("terraform", state(*(machine(f"h{n}", server_type=m) for n, m in enumerate(FIVE)))),
+}
+
+
+@pytest.mark.parametrize("what", [*MERGED, "csv"])
+def test_models_that_become_one_class_are_reported(what: str, tmp_path: Path) -> None:
+    if what == "csv":
+        source = tmp_path / "hosts.csv"
+        source.write_text("host,site,model\n" + "".join(f"h{n},fra,{m}\n" for n, m in enumerate(FIVE)))
+    else:
+        source = source_of(*MERGED[what], tmp_path / "source")
+    result = import_estate(what, source, tmp_path / "estate", strict=True)
+    assert [one.id for one in load(tmp_path / "estate").classes] == ["X-1", "Y"]
+    assert [one.message for one in result.diagnostics if one.code == "import-name-changed"] == [
+        "'X 1' is taken as the class 'X-1'",
+        "'X (1)' is taken as the class 'X-1', as is 'X 1'",
+        "'X-1' is taken as the class 'X-1', as is 'X 1'",
+    ]
 
 
 def test_the_state_of_a_machine_that_evac_does_not_know_is_no_capacity(tmp_path: Path) -> None:
