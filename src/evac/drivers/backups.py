@@ -13,8 +13,9 @@ import errno
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,8 @@ OUTPUT_BYTES: Final = 32 << 20
 """Limit of one output; a listing of 50,000 copies is smaller."""
 COPIES_MOST: Final = 100_000
 WORDS_MOST: Final = 600
+UNREAD_MOST: Final = 10
+"""Files that could not be read and are named."""
 SHORT_ID: Final = 8
 """Minimum length of an abbreviated id."""
 AHEAD_S: Final = 300
@@ -159,6 +162,11 @@ def word(found: object, name: str, most: int = 4_096) -> str:
     if not isinstance(found, str) or len(found) > most:
         raise unreadable(name, "something other than text")
     return found
+
+
+def unread(found: Iterable[str]) -> tuple[str, ...]:
+    """What an incomplete backup lacks, from the first files that its tool names, if it names any."""
+    return tuple(one[:WORDS_MOST] for one in islice(found, UNREAD_MOST)) or ("files that could not be read",)
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from evac.drivers.backups import (
     in_time,
     number,
     objects,
+    unread,
     unreadable,
     word,
 )
@@ -114,8 +115,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         missing = tuple(path for path in paths if path not in held)
         if ended.code not in WHOLE and not missing:
-            unread = (secrets.scrub(words, tool.hidden) for words in log.unread)
-            missing = tuple(unread) or ("files that could not be read",)
+            missing = unread(secrets.scrub(words, tool.hidden) for words in log.unread)
         return Taken(replace(copy, failed=bool(missing)), copy.bytes or 0, stored, watch.took_ms, missing)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:

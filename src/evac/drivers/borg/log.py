@@ -13,13 +13,11 @@ from typing import Any, Final
 
 import orjson
 
-from evac.drivers.backups import WORDS_MOST, Tool, document
+from evac.drivers.backups import UNREAD_MOST, WORDS_MOST, Tool, document
 from evac.drivers.programs import Ended
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.net import secrets
 
-UNREAD_MOST: Final = 10
-"""Paths that could not be read and are named."""
 TRACEBACK_MOST: Final = 20_000
 """Characters of one message."""
 _FRAME: Final = (" ", "Traceback ")

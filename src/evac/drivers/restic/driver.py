@@ -24,7 +24,6 @@ import aiohttp
 import orjson
 
 from evac.drivers.backups import (
-    WORDS_MOST,
     BackupDriver,
     Filled,
     Filling,
@@ -35,6 +34,7 @@ from evac.drivers.backups import (
     newest,
     number,
     objects,
+    unread,
     unreadable,
     word,
 )
@@ -72,8 +72,6 @@ from evac.net import secrets
 
 PART_OK: Final = (0, 3)
 """3: some files could not be read; the backup exists, and says so."""
-UNREAD_MOST: Final = 10
-"""Files that could not be read and are named."""
 DAMAGED: Final = (0, 1)
 KNOWN_S: Final = 60.0
 """How long an answer about a repository is used again. A repository that shows its names and configuration
@@ -457,8 +455,8 @@ def _unread(ended: Ended, tool: Tool) -> tuple[str, ...]:
         except orjson.JSONDecodeError:
             continue
         if isinstance(said, dict) and said.get("message_type") == "error" and said.get("item"):
-            found[secrets.scrub(str(said["item"]), tool.hidden)[:WORDS_MOST]] = None
-    return tuple(found)[:UNREAD_MOST] or ("files that could not be read",)
+            found[secrets.scrub(str(said["item"]), tool.hidden)] = None
+    return unread(found)
 
 
 def _is_lock(key: str, hidden: bool) -> bool:
