@@ -115,7 +115,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         missing = tuple(path for path in paths if path not in held)
         if ended.code not in WHOLE and not missing:
-            missing = unread(secrets.scrub(words, tool.hidden) for words in log.unread)
+            missing = unread(log.unread)
         return Taken(replace(copy, failed=bool(missing)), copy.bytes or 0, stored, watch.took_ms, missing)
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
@@ -144,7 +144,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             return self._unproven(action, watch, level, error)
         said = partial(self._proof, action, watch, level, version=version, repository=_repository(found))
         if ended.code:
-            words = secrets.scrub(log.cause, tool.hidden) or "Borg's check reports errors"
+            words = log.cause or "Borg's check reports errors"
             detail = f"{words}; to see all errors, run: borg check {how}"
             return said("damaged", code="backup-corrupt", detail=detail)
         if level == STRUCTURE:
@@ -171,7 +171,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             words = (
                 f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes were restored"
             )
-            said = secrets.scrub(log.cause or "; ".join(log.unread), tool.hidden)[:300]
+            said = (log.cause or "; ".join(log.unread))[:300]
             words = f"{words}; Borg reports: {said}" if said else words
             raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
         return Filled(found.bytes, copy.taken_at, facts_of(found))

@@ -1,11 +1,15 @@
 """Borg's log, as `--log-json` writes it: which error ended it, and what it could not read.
 
 Borg's own ids say what an error means. Its first error is the cause; others follow from it, sometimes
-thousands. An exception that Borg does not expect has no id of its own, and its traceback comes after it.
+thousands. An exception that Borg does not expect has no id of its own, and its traceback comes after it; one
+of a Borg server has its class as its id, and its traceback as its message. It says something about the
+repository only if it passed through Borg's code for repositories: it may be about a cache on this machine.
 """
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +18,10 @@ from typing import Any, Final
 import orjson
 
 from evac.drivers.backups import UNREAD_MOST, WORDS_MOST, Tool, document
-from evac.drivers.programs import Ended
+from evac.drivers.programs import MAX_OUTPUT_BYTES, Ended
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.net import secrets
+from evac.net.secrets import Secret
 
 TRACEBACK_MOST: Final = 20_000
 """Characters of one message."""
@@ -32,6 +37,11 @@ _SILENT: Final = Retryable(
 )
 _FORBIDDEN: Final = Permanent("backup-forbidden", "evac may not use the repository", "give it permission")
 _CORRUPT: Final = Permanent("backup-corrupt", "data is damaged", "run: borg check --verify-data")
+_UNAUTHENTIC: Final = Permanent(
+    "backup-corrupt",
+    "data cannot be authenticated: it is damaged, or someone changed it",
+    "compare it with another copy of it; after an upgrade of Borg, see its upgrade notes",
+)
 _FULL: Final = Permanent("backup-full", "the repository has no space left", "free some space in it")
 _OTHER: Final = "backup-other-repository"
 ERRORS: Final[Mapping[str, ActionError]] = {
@@ -65,16 +75,34 @@ ERRORS: Final[Mapping[str, ActionError]] = {
         ),
         _CORRUPT,
     ),
+    **dict.fromkeys(
+        (
+            *("TAMInvalid", "TAMRequiredError", "TAMUnsupportedSuiteError"),
+            *("ArchiveTAMInvalid", "ArchiveTAMRequiredError"),
+        ),
+        _UNAUTHENTIC,
+    ),
     **dict.fromkeys(("Repository.InsufficientFreeSpaceError", "Repository.StorageQuotaExceeded"), _FULL),
 }
-_SYSTEM: Final = (("[errno 28]", _FULL), ("[errno 122]", _FULL), ("[errno 13]", _FORBIDDEN))
-"""Errors of the operating system in the line that begins a traceback."""
+_OF_SERVERS: Final[Mapping[str, ActionError]] = {
+    id_.removeprefix("Repository."): error for id_, error in ERRORS.items() if id_.startswith("Repository.")
+}
+"""A server names errors of the repository without the class that they belong to."""
+_SYSTEM: Final[Mapping[int, ActionError]] = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+}
+"""What errors of the operating system mean in the code for repositories."""
+_ERRNO: Final = re.compile(r"\w*Error: \[Errno (\d+)\] ")
+_IN_REPOSITORY: Final = re.compile(r'^  File "[^"\n]*/borg/repository\.py", line \d+', re.MULTILINE)
 
 
 class BorgLog:
-    """Hears Borg's log."""
+    """Hears Borg's log. hidden: secrets that are removed from it, before anything is cut or joined."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Sequence[Secret] = ()) -> None:
+        self._hidden = hidden
         self._errors: list[tuple[str, str]] = []
         self.unread: list[str] = []
         """Paths that it could not read, and why, of the first ones."""
@@ -82,38 +110,68 @@ class BorgLog:
     def hear(self, line: bytes) -> None:
         if len(self._errors) > 1 and len(self.unread) >= UNREAD_MOST:
             return
-        with suppress(orjson.JSONDecodeError):
-            said = orjson.loads(line)
-            if not isinstance(said, dict) or said.get("type") != "log_message":
-                return
-            words, level = str(said.get("message", ""))[:TRACEBACK_MOST], said.get("levelname")
-            if level in ("ERROR", "CRITICAL"):
-                self._errors = [*self._errors, (str(said.get("msgid", "")), words)][:2]
-            elif level == "WARNING" and len(self.unread) < UNREAD_MOST:
-                self.unread.append(words[:WORDS_MOST])
+        said = _object(line)
+        if said is None or said.get("type") != "log_message":
+            return
+        words = secrets.scrub(str(said.get("message", "")), self._hidden)[:TRACEBACK_MOST]
+        level = said.get("levelname")
+        if level in ("ERROR", "CRITICAL"):
+            self._errors = [*self._errors, (str(said.get("msgid", "")), words)][:2]
+        elif level == "WARNING" and len(self.unread) < UNREAD_MOST:
+            self.unread.append(words[:WORDS_MOST])
 
     @property
     def cause(self) -> str:
         """What the first error says; of an exception, what kind it is."""
+        return " ".join(self._cause.split())[:WORDS_MOST]
+
+    @property
+    def _id(self) -> str:
+        return self._errors[0][0] if self._errors else ""
+
+    @property
+    def _traceback(self) -> str:
+        """The traceback of the first error; if there is none, what it says."""
         if not self._errors:
             return ""
-        id_, words = self._errors[0]
-        if id_ == _UNEXPECTED and len(self._errors) > 1:
-            lines = self._errors[1][1].splitlines()
-            words = next((one for one in lines if one and not one.startswith(_FRAME)), words)
-        return " ".join(words.split())[:WORDS_MOST]
+        return self._errors[1 if self._id == _UNEXPECTED and len(self._errors) > 1 else 0][1]
 
-    def error(self, tool: Tool, what: str, code: int | None) -> ActionError:
+    @property
+    def _cause(self) -> str:
+        lines = self._traceback.splitlines()
+        if self._id != _UNEXPECTED and not any(line.startswith(_FRAME[1]) for line in lines):
+            return self._traceback
+        return next((line for line in lines if line and not line.startswith(_FRAME)), self._traceback)
+
+    def error(self, tool: Tool, what: str, ended: Ended) -> ActionError:
         """The error that ended Borg, with its own words."""
-        words = secrets.scrub(self.cause, tool.hidden)
-        name = Path(tool.program).name
-        id_ = self._errors[0][0] if self._errors else ""
-        found = ERRORS.get(id_)
-        if found is None and id_ == _UNEXPECTED:
-            found = next((error for part, error in _SYSTEM if part in words.lower()), None)
+        name, words = Path(tool.program).name, self.cause
+        found = ERRORS.get(self._id) or _OF_SERVERS.get(self._id)
+        if found is None and _IN_REPOSITORY.search(self._traceback):
+            number = _ERRNO.match(self._cause)
+            found = _SYSTEM.get(int(number[1])) if number else None
         if found is None:
-            return Permanent("backup-refused", f"{name} {what} ended with {code}: {words}"[:WORDS_MOST])
+            said = (f"{name} {what} ended with {ended.code}", words or self._plain(ended))
+            return Permanent("backup-refused", ": ".join(part for part in said if part))
         return found.said_as(found.code, f"{name}: {found.message}: {words}"[:WORDS_MOST])
+
+    def _plain(self, ended: Ended) -> str:
+        """The end of what was written to standard error outside the log: programs that start Borg, and Borg
+        before it has read its options, do so.
+        """
+        whole = ended.errors
+        if len(whole.encode()) >= MAX_OUTPUT_BYTES:  # its first line may begin in the middle of a secret
+            whole = whole.partition("\n")[2]
+        lines = secrets.scrub(whole, self._hidden).splitlines()
+        return " ".join(" ".join(line for line in lines if _object(line) is None).split())[-WORDS_MOST:]
+
+
+def _object(line: bytes | str) -> Mapping[str, Any] | None:
+    """The JSON object that a line is, if it is one."""
+    with suppress(orjson.JSONDecodeError):
+        said = orjson.loads(line)
+        return said if isinstance(said, dict) else None
+    return None
 
 
 async def run(
@@ -125,13 +183,13 @@ async def run(
     keeps: Sequence[int] = (),
 ) -> tuple[Ended, BorgLog]:
     """Run Borg. Raises `ActionError` with the cause, if its exit code is not allowed."""
-    log = BorgLog()
+    log = BorgLog(tool.hidden)
     asked = ("--log-json", *argv)
     ended = await tool.run(
         *asked, timeout_s=timeout_s, allowed=_EVERY_CODE, changes=changes, keeps=keeps, hears=log.hear
     )
     if ended.code not in allowed:
-        raise log.error(tool, argv[0], ended.code)
+        raise log.error(tool, argv[0], ended)
     return ended, log
 
 
