@@ -280,6 +280,18 @@ def test_what_could_not_be_read_is_named(server_folder: Path) -> None:
         assert unread.startswith("/proc/self/mem: read: ")
 
 
+def test_an_incomplete_backup_is_one_even_if_nothing_answers_after_it(server_folder: Path) -> None:
+    """Borg lists it like any other."""
+    with archives(server_folder) as world:
+        more = f'[ "$2" = create ] && exec {shutil.which("borg")} "$@" /proc/self/mem'
+        taken = ask("take", world.action(program=script(world.folder, "borg", more, "exit 1")))
+        assert taken.copy.failed
+        (unread,) = taken.missing
+        assert unread.startswith("/proc/self/mem: read: ")
+        listed = {one.id: one.failed for one in ask("list_copies", world.action()).copies}
+        assert listed[taken.copy.id] is False, "Borg says it now"
+
+
 def test_a_restore_needs_no_version(server_folder: Path) -> None:
     """It is reported with a listing; a start of the program costs time that a check may not have."""
     with archives(server_folder) as world:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -58,6 +59,8 @@ WHOLE: Final = (0, 100)
 """100: a file changed while being read; the copy is as complete as any of files in use."""
 MADE: Final = (1, *range(100, 108))
 """Exit codes of warnings, general and by kind: the copy exists, and is incomplete unless it is 100."""
+GENERAL: Final = 1
+"""A program that should start Borg may also end with it."""
 DAMAGED: Final = (0, 1)
 
 
@@ -112,6 +115,11 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
             held = await self._held(tool, name, paths, watch)
         except (ActionError, KeyError, TypeError, ValueError) as error:
             words = "a backup may have been taken, but its state is unknown"
+            if ended.code == GENERAL and not ended.output.strip():
+                words = f"{words}: {log.error(tool, argv[0], ended).message}"
+            elif ended.code not in WHOLE:  # later listings show it as if it were complete
+                lacking = CopyReport(name, int(time.time()), failed=True)
+                return Taken(lacking, 0, 0, watch.took_ms, unread(log.unread))
             raise OutcomeUnknown("backup-unknown", words, "list the backups") from error
         missing = tuple(path for path in paths if path not in held)
         if ended.code not in WHOLE and not missing:
