@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from evac.backup.evidence import Evidence
-from evac.backup.jobs import Worker
+from evac.backup.jobs import PLACE, Worker
 from evac.backup.known import Job, NotMade
 from evac.backup.schedule import Entry, entries_of, entry_for
 from evac.backup.scheduler import AT_ONCE, Say, Scheduler
@@ -212,24 +212,38 @@ def _best(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Ent
     """
     if len(entries) == 1:
         return entries[0]
+    if not (able := _by_worth(estate, facts, now_ms, entries)):
+        words = f"every backup of {entries[0].data_set} is lost, damaged or empty"
+        raise Permanent("backup-unusable", words, "choose one anyway: --copy NAME")
+    return able[0]
+
+
+def _by_worth(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Entry]) -> list[Entry]:
+    """Those of these backups of a data set that can be used, as far as known, the best one first."""
+    if not entries:
+        return []
     found = {one.data_set: one for one in verdicts(topology(estate), facts, now_ms)}[entries[0].data_set]
     usable = {one.name: one for one in found.copies if one.usable is not False}
-    able = [entry for entry in entries if entry.copy in usable]
-    if not able:
-        words = f"every backup of {found.data_set} is lost, damaged or empty"
-        raise Permanent("backup-unusable", words, "choose one anyway: --copy NAME")
 
     def worth(entry: Entry) -> tuple[int, float, str]:
         state = usable[entry.copy]
         age_ms = float("inf") if state.age_ms is None else state.age_ms
         return -1 if state.level is None else state.level, -age_ms, entry.copy
 
-    return max(able, key=worth)
+    return sorted((entry for entry in entries if entry.copy in usable), key=worth, reverse=True)
 
 
-def others(estate: Estate, data_set: str, copy: str) -> list[str]:
-    """The other backups of a data set that evac can restore."""
-    return sorted({entry.copy for entry in _asked(estate, "restore", data_set, "")} - {copy})
+def instead_of(estate: Estate, facts: BackupFacts, now_ms: int, failed: BackupEvent) -> str:
+    """What to restore, or where, after a restore that failed: the best other backup that can be used, of
+    another site if there is one, because this site may be gone.
+    """
+    if failed.code in PLACE:
+        return "restore into another folder: --into FOLDER"
+    entries = _asked(estate, "restore", failed.data_set, "")
+    sites = {entry.endpoint.at for entry in entries if entry.copy == failed.copy}
+    able = _by_worth(estate, facts, now_ms, [entry for entry in entries if entry.copy != failed.copy])
+    best = next((entry for entry in able if entry.endpoint.at not in sites), able[0] if able else None)
+    return "" if best is None else f"restore another backup: --copy {best.copy}"
 
 
 def _asked(estate: Estate, job: Job, data_set: str, copy: str) -> list[Entry]:

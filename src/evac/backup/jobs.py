@@ -20,6 +20,7 @@ from evac.backup.evidence import Evidence
 from evac.backup.known import Job, NotMade, Witnessed
 from evac.backup.listed import chosen_of, is_mine, judged_by, newest_id, one_of, seen_of, source_of
 from evac.drivers.capabilities import CopyReport, Listing, Restored, RestoresData, Taken, TakesBackups
+from evac.drivers.places import LOCKED
 from evac.drivers.port import Action
 from evac.drivers.registry import Drivers, can
 from evac.engine.clock import Clock
@@ -47,6 +48,13 @@ CONSISTENT_MS: Final = 2_000
 """The longest wait for the end of the second in which a backup became consistent."""
 DAMAGE: Final = frozenset({"archive-damaged", "backup-corrupt", "copy-differs", "restore-incomplete"})
 """Error codes of drivers that mean the data read is damaged."""
+PLACE: Final = frozenset(
+    {
+        *("place-foreign", "place-full", "place-in-use", "place-not-empty", "place-record", "place-unusable"),
+        *("place-wrong", LOCKED),
+    }
+)
+"""Error codes of drivers that mean a folder cannot be restored into, whatever the backup."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,6 @@ def restore(
     Without --copy, evac uses the backup with the best proof. Nothing is started: a database is recovered,
     checked and stopped. Exit 3: the backup is damaged. Exit 1: it could not be restored.
     """
-    from evac.app.backups import others
     from evac.estate.format.quantities import QuantityError, parse_moment
 
     try:
@@ -290,6 +289,17 @@ def restore(
     is_there = all(event.proof is None and event.outcome == "done" for event in events)
     footer = f"next: check the data in {kept['place']}, then start what uses it"
     if not is_there:
-        names = others(_loaded(estate), data_set, events[0].copy)
-        footer = f"next: fix that, or restore another backup: --copy {names[0]}" if names else ""
+        footer = _after_failure(estate, given["where"], events[0])
     return _report(data_set, events, output, target, footer)
+
+
+def _after_failure(estate: Path, where: Where, failed: BackupEvent) -> str:
+    from evac.app.backups import instead_of
+    from evac.model.errors import StoreError
+
+    try:
+        facts = _facts(where)
+    except StoreError:  # what failed must be shown all the same
+        return ""
+    instead = instead_of(_loaded(estate), facts, _now_ms(), failed)
+    return f"next: fix that, or {instead}" if instead else ""

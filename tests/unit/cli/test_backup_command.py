@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.backups import blocked, perform
+from evac.app.backups import blocked, instead_of, perform
 from evac.backup.evidence import Evidence
 from evac.cli import console
 from evac.cli.main import run
-from evac.drivers import registry
+from evac.drivers import places, registry
 from evac.drivers.capabilities import CopyReport
 from evac.drivers.registry import Drivers
 from evac.engine.stores.guards import HOLD_KEY
 from evac.estate import load
-from evac.model.backup import BackupEvent, CopySeen, ProofRecord
+from evac.model.backup import NOTHING_SEEN, BackupEvent, CopySeen, ProofRecord
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Retryable
 from evac.model.estate import Backup, BackupPolicy, Site
 from evac.model.run_policy import RunPolicy, Window
@@ -241,6 +241,48 @@ def test_a_restore_that_fails_names_another_backup(
         argv = ["backup", "restore", estate, "wiki-files", "--into", into, "--copy", tried, "-q"]
         assert run(argv) == console.FAILED
         assert f"next: fix that, or restore another backup: --copy {other}" in capsys.readouterr().out
+
+
+SPARE = """
+  spare: {for: wiki-files, at: anyang, driver: restic, settings: {repository: /no/spare, password: "env:BPW"}}
+"""
+
+
+def test_the_other_backup_is_the_best_that_can_be_used_and_of_another_site(
+    estate: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """near and spare are at one site, far at another."""
+    monkeypatch.setenv("BPW", "a password")
+    spare = "      - {at: anyang, endpoint: spare, system: tape, size: 1 GiB, restore: 1 Gbit/s}\n"
+    more = ESTATE.replace("    backup_policy: {rpo", f"{spare}    backup_policy: {{rpo") + SPARE.lstrip("\n")
+    Path(estate).write_text(more)
+
+    def named_after(tried: str) -> str:
+        argv = ["backup", "restore", estate, "wiki-files", "--into", str(tmp_path / "restored"), "-q"]
+        assert run([*argv, "--copy", tried]) == console.FAILED
+        return "".join(re.findall("restore another backup: --copy ([a-z]+)", capsys.readouterr().out))
+
+    keep(url, seen("near", True), seen("far", False), seen("spare", False), proven("spare"))
+    assert named_after("near") == "far", "the site of near may be gone"
+    assert named_after("far") == "spare", "it is proven, and near is not"
+    keep(url, proven("far", 2, "damaged", "pack 17 differs"))
+    assert named_after("near") == "spare", "rather of the same site than damaged"
+    keep(url, proven("spare", 2, "damaged", "pack 17 differs"))
+    assert named_after("near") == ""
+    assert named_after("spare") == "near"
+
+
+def test_another_backup_does_not_help_where_the_folder_is_the_problem(estate: str) -> None:
+    """Every code of a driver that is about the folder is known as one."""
+    source = Path(places.__file__).parent.rglob("*.py")
+    codes = {code for path in source for code in re.findall(r'"(place-[a-z-]+)"', path.read_text())}
+    assert {"place-full", "place-not-empty"} <= codes
+    for code in (*codes, places.LOCKED):
+        failed = BackupEvent("restored", 1, "wiki-files", "near", outcome="failed", code=code)
+        words = instead_of(load(estate), NOTHING_SEEN, now_ms(), failed)
+        assert words == "restore into another folder: --into FOLDER", code
+    silent = BackupEvent("restored", 1, "wiki-files", "near", outcome="failed", code="backup-silent")
+    assert instead_of(load(estate), NOTHING_SEEN, now_ms(), silent) == "restore another backup: --copy far"
 
 
 def test_a_report_says_in_whole_lines_where_the_data_is() -> None:
