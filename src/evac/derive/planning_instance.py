@@ -537,7 +537,7 @@ def _open_questions(
         return {}
     without = np.zeros(len(top.estate.stores), np.bool_)
     without[list(store_rows)] = True
-    return unjudged(top, lost, graph, without, waits.rebuilds, scenario.kind == "lose")
+    return unjudged(top, lost, graph, without, waits.rebuilds, scenario)
 
 
 def _estimated(top: Topology, lost: Loss, scenario: Scenario) -> tuple[str, ...]:

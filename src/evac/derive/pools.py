@@ -228,15 +228,16 @@ def unplaced(top: Topology) -> BoolColumn:
     return top.once("unplaced", work)
 
 
-def loose_services(top: Topology, lost: Loss) -> BoolColumn:
+def loose_services(top: Topology, lost: Loss, replicas: Replicas) -> BoolColumn:
     """(S,) services whose replicas a loss may or may not take, because it is unknown in which part of a site
     they, their server or a server of their pool are; or because it is unknown where any of them runs.
+    replicas: those that it can take; where nothing runs, a loss takes nothing.
     """
-    estate, replicas = top.estate, top.estate.replicas
+    estate = top.estate
     (some, _), doubt = sites_in_part(top, lost, hidden_power(top)), in_doubt(top, lost)
     flags = np.zeros(len(estate.services), np.bool_)
     for kind, open_ones in ((AT_SITE, some), (ON_POOL, doubt.pools), (ON_SERVER, doubt.servers)):
-        here = replicas.kind == kind
+        here = (replicas.kind == kind) & (replicas.count > 0)
         flags[replicas.service[here][open_ones[replicas.target[here]]]] = True
     flags |= unplaced(top)[some | lost.sites].any(axis=0)
     return flags
@@ -268,14 +269,16 @@ def unjudged(
     graph: ServiceGraph,
     without_store: BoolColumn,
     rebuilds: Mapping[int, tuple[tuple[str, str], ...]],
-    is_loss: bool,
+    scenario: Scenario,
 ) -> dict[int, str]:
     """Service -> path of the fact without which the effect of a loss is unknown. without_store: (D,) lost
-    stores. rebuilds: service -> (store, its source) of what it rebuilds. is_loss: see `loose_stores`.
+    stores. rebuilds: service -> (store, its source) of what it rebuilds. What is off counts only where it is
+    restored.
     """
-    estate = top.estate
+    estate, is_loss = top.estate, scenario.kind == "lose"
+    replicas = estate.replicas if scenario.kind == "restore" else replicas_running(top)
     causes: list[tuple[str, BoolColumn]] = []
-    for row in np.flatnonzero(loose_services(top, lost)).tolist():
+    for row in np.flatnonzero(loose_services(top, lost, replicas)).tolist():
         causes.append((placement_of(estate.services[row].id), _only(row, len(estate.services))))
     loose = loose_stores(top, lost, is_loss)
     for family, stores in graph.family_stores.items():
@@ -309,7 +312,7 @@ def _taken_by(
     """(S,) services that lose replicas or the last store of a family if `more` is lost instead of `lost`.
     without_store: (D,) stores that are lost anyway, or may be.
     """
-    flags, replicas = loose_services(top, more), top.estate.replicas
+    flags, replicas = loose_services(top, more, replicas_running(top)), top.estate.replicas
     flags[replicas.service[replicas_lost(top, more) > replicas_lost(top, lost)]] = True
     down = np.array([is_down(store, lost_members(top, more, store)) for store in top.estate.stores], np.bool_)
     for family, stores in graph.family_stores.items():

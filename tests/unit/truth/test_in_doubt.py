@@ -123,6 +123,42 @@ services: {{shop: {{tier: 0, people: 9, {REST}}}}}
     assert (row.method, fates) == (method, ["unknown" if state == "unknown" else known])
 
 
+@pytest.mark.parametrize("state", ["dark", "condemned"])
+@pytest.mark.parametrize("method", ["plan", "estimate"])
+def test_where_nothing_runs_a_loss_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, state: str
+) -> None:
+    if method == "estimate":
+        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+            monkeypatch.setattr(planned, most, 0)
+    text = f"""
+name: n
+sites: {{a: {{}}, b: {{}}}}
+halls: {{a/h1: {{}}, b/h: {{}}}}
+racks: {{a/h1/r1: {{}}, b/h/r: {{}}}}
+classes: {{c: {{cpu: 8 cores, memory: 64 GiB}}}}
+pools:
+  off: {{site: a, cpu: 8 cores, memory: 64 GiB}}
+  on: {{site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  in-pool: {{tier: 0, people: 9, share: "50 %", replicas: {{off: 1, on: 1}}, {REST}}}
+  on-server: {{tier: 0, people: 9, share: "50 %", {REST}}}
+"""
+    table = servers(
+        "v1,a,a/h1/r1,c,serving,", f"v2,a,,c,{state},", f"p1,a,,c,{state},off", "b1,b,b/h/r,c,serving,on"
+    )
+    replicas = "service,target,count\non-server,v2,1\non-server,b1,1\n"
+    estate = written(tmp_path, text, servers=table, replicas=replicas)
+    report = audit(estate)
+    for domain in ("a/h1", "a/h1/r1"):
+        made = plan(estate, lose(domain))
+        assert check(estate, made).holds
+        assert made.unjudged == (), domain
+        row = next(row for row in report.rows if row.domain == domain)
+        fates = {one.fate for one in row.fates(report.services)}
+        assert (row.method, "unknown" in fates) == (method, False), domain
+
+
 def vaguer(
     document: dict[str, Any], tables: dict[str, str]
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:

@@ -375,7 +375,7 @@ def _loose(
     estate = top.estate
     shape = (len(estate.pools), counts.shape[1])
     in_pool, loose = np.zeros(shape, np.int32), np.zeros((len(estate.sites), shape[1]), np.bool_)
-    on_pool = np.flatnonzero(replicas.kind == ON_POOL)
+    on_pool = np.flatnonzero((replicas.kind == ON_POOL) & (replicas.count > 0))
     pool, service = replicas.target[on_pool], replicas.service[on_pool]
     apart = pools_with_servers(top)[pool]
     in_pool[pool[apart], service[apart]] = replicas.count[on_pool[apart]]
