@@ -22,6 +22,7 @@ from evac.views.small_texts import at_risk, odds_words, untimed_words
 from evac.views.words import (
     duration,
     number,
+    outage_doubt,
     people,
     people_words,
     percent,
@@ -342,11 +343,12 @@ def _matrix(estate: Estate, where: plan_view.Standing, rows: Sequence[MatrixRow]
 def _facts(planned: Planned) -> Facts:
     plan = planned.plan
     weights = ", ".join(map(str, plan.tier_weights))
+    whole = f"{user_minutes(plan.objective, plan.tick_ms)} (tier weights {weights})"
     facts = [
         ("plan", planned.digest),
         ("estate", plan.estate_digest or "not said"),
         ("as of", plan.as_of.isoformat() if plan.as_of else "not said"),
-        ("weighted outage", f"{user_minutes(plan.objective, plan.tick_ms)} (tier weights {weights})"),
+        ("weighted outage", "; ".join(filter(None, (whole, outage_doubt(plan))))),
         ("lower bound", f"{user_minutes(plan.bound, plan.tick_ms)}, {plan.proof} proof"),
         ("critical chains only", user_minutes(plan.heads, plan.tick_ms)),
         ("contention gap", percent(plan.contention_gap_permille)),

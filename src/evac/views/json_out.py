@@ -310,7 +310,9 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
     "$schema": _DIALECT,
     "title": "evac plan",
     **_object(
-        "A plan. Amounts of outage are integers in tier-weighted user-milliseconds, written in full.",
+        "A plan. Amounts of outage are integers in tier-weighted user-milliseconds, written in full. If "
+        "proof is partial, they count what is unknown with its most favourable value: a service with "
+        "the state unknown may add to them.",
         {
             "kind": {"const": "evac-plan"},
             "schema_version": {"const": 1},

@@ -16,15 +16,18 @@ from evac.views.congestion_text import traffic_lines
 from evac.views.moves import stops_words, work_ms, work_words, writes_words
 from evac.views.sheet import Page
 from evac.views.words import (
+    as_judged,
     duration,
     listed,
     number,
+    outage_doubt,
     outage_words,
     people,
     people_words,
     percent,
     plural,
     since,
+    untimed,
     user_minutes,
     why_words,
 )
@@ -192,10 +195,10 @@ def _takes(plan: Plan) -> tuple[str, str]:
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     times = plan_view.recovery_times(plan, plan.outcomes)
     if times:
-        half, of = times[(len(times) - 1) // 2], " of those known" if plan_view.untimed(plan) else ""
+        half, of = times[(len(times) - 1) // 2], " of those known" if untimed(plan) else ""
         words = f"first {duration(times[0])}, half {duration(half)}, last {duration(times[-1])}{of}"
         yield "back", f"{words} {since(plan.scenario.kind)}", ""
-    if late := plan_view.untimed(plan):
+    if late := untimed(plan):
         be = "is" if late == 1 else "are"
         yield "not known", f"when {plural(late, 'service')} {be} back", "unknown"
     if plan.scenario.kind != "lose" and plan.steps:
@@ -215,7 +218,7 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     if unstated := plan_view.felt(plan, plan.outcomes)[1]:
         as_others = "counted like others in their tier"
         outage += f"; of {plural(unstated, 'service')} no number of users is stated: {as_others}"
-    yield "outage", outage, "unknown" if unstated else ""
+    yield "outage", outage, "unknown" if unstated or outage_doubt(plan) else ""
     yield "quality", _gap(plan), ""
     kinds = Counter(step.kind for step in plan.steps)
     each = ", ".join(f"{number(kinds[k])} {k}" for k in sorted(kinds))
@@ -255,7 +258,7 @@ def _gap(plan: Plan) -> str:
         return better if gone or plan.unweighted_before else f"nothing is lost; {better}"
     if plan.gap_permille is None:
         return "no bound above zero is known for this loss"
-    words = f"at most {percent(plan.gap_permille)} above the best possible"
+    words = f"at most {percent(plan.gap_permille)} above the best possible{as_judged(plan)}"
     if plan.contention_gap_permille is not None:
         words += f" ({percent(plan.contention_gap_permille)} of what contention adds)"
     return words

@@ -25,10 +25,12 @@ from evac.views.congestion_text import congestion_words, through_words, too_smal
 from evac.views.moves import stops_words, work_words, writes_words
 from evac.views.svg import Card
 from evac.views.words import (
+    as_judged,
     assumed_words,
     duration,
     listed,
     number,
+    outage_doubt,
     outage_words,
     people,
     people_words,
@@ -36,6 +38,7 @@ from evac.views.words import (
     plural,
     since,
     time_back,
+    untimed,
     why_words,
 )
 
@@ -113,11 +116,6 @@ def tally(plan: Plan) -> Tally:
     counts = Counter[str](o.state for o in plan.outcomes) - up
     gone = (counts[state] for state in GONE)
     return Tally(counts["restored"], counts["degraded"], up.total(), up["degraded"], *gone)
-
-
-def untimed(plan: Plan) -> int:
-    """Number of services restored at an unknown time."""
-    return sum(1 for o in plan.outcomes if o.state in ("restored", "degraded") and o.recovery_ms is None)
 
 
 def unjudged_words(plan: Plan) -> str:
@@ -468,8 +466,8 @@ def cards(planned: Planned) -> list[Card]:
     """The figures of the summary: eight, so that rows of four or two are full."""
     plan = planned.plan
     counts, last = tally(plan), max(recovery_times(plan, plan.outcomes), default=None)
-    lead = plan.lead.ms
-    outage, of = outage_words(plan)
+    lead, writes = plan.lead.ms, writes_words(plan)
+    (outage, of), doubt = outage_words(plan), outage_doubt(plan)
     ends = Card("last one back after", duration(last) if last is not None else "-", "from the loss")
     if late := untimed(plan):
         ends = Card("last one back after", "not known", f"of {plural(late, 'service')}", "unknown")
@@ -490,7 +488,12 @@ def cards(planned: Planned) -> list[Card]:
             duration(lead),
             f"{duration(plan.detection_ms)} to detect, {duration(plan.approval_ms)} to approve",
         ),
-        Card("outage", outage, writes_words(plan) or of),
+        Card(
+            "outage",
+            outage,
+            "; ".join(filter(None, (writes, doubt))) if writes else of,
+            "unknown" * bool(doubt),
+        ),
         _gap(plan),
         _check(planned.verdict),
     ]
@@ -555,7 +558,8 @@ def _gap(plan: Plan) -> Card:
     if plan.gap_permille is None:
         return Card("above the best possible", "not known", "no bound above zero")
     more = "proved for every plan" if plan.proof == "full" else "proof partial: facts are unknown"
-    return Card("above the best possible, at most", percent(plan.gap_permille), more)
+    grave = "unknown" if plan.unjudged else ""
+    return Card("above the best possible, at most", percent(plan.gap_permille), more + as_judged(plan), grave)
 
 
 def tier_rows(plan: Plan) -> list[dict[str, Any]]:

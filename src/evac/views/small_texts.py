@@ -13,6 +13,7 @@ from evac.views.json_out import Alert, counts
 from evac.views.plan_view import GONE, assumed_times, unjudged_words
 from evac.views.sheet import Page
 from evac.views.words import (
+    as_judged,
     assumed_words,
     duration,
     listed,
@@ -158,7 +159,7 @@ def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: b
             ),
             (
                 "quality",
-                f"at most {percent(gap)} above the best possible"
+                f"at most {percent(gap)} above the best possible{as_judged(plan)}"
                 if verdict.bound > 0
                 else "no bound above zero",
                 "",
@@ -216,7 +217,9 @@ def untimed_words(plan: Plan, found: Simulation) -> str:
     unjudged = set(plan.unjudged)
     parts = [_restored_untimed([s for s in found.services if s.untimed and s.service not in unjudged])]
     if unjudged:
-        parts.append(f"{plural(len(unjudged), 'service')} {unjudged_words(plan)}")
+        parts.append(
+            f"{plural(len(unjudged), 'service')} {unjudged_words(plan)}; they may add to the weighted outage"
+        )
     return "; ".join(part for part in parts if part)
 
 

@@ -207,13 +207,36 @@ def wall_clock_here() -> WallClock:
     return wall_clock(os.environ.get(ZONE, ""))
 
 
+def untimed(plan: Plan) -> int:
+    """Number of services restored at an unknown time."""
+    return sum(1 for o in plan.outcomes if o.state in ("restored", "degraded") and o.recovery_ms is None)
+
+
 def outage_words(plan: Plan) -> tuple[str, str]:
-    """User-minutes of outage from the loss, as a number, and its parts: what the plan determines, and
-    what has passed before it begins.
+    """User-minutes of outage from the loss, as a number, and its parts: what the plan determines, what has
+    passed before it begins, and what is not counted.
     """
-    before, whole = plan.unweighted_before or 0, duration(plan.horizon_ms)
+    before, whole, doubt = plan.unweighted_before or 0, duration(plan.horizon_ms), outage_doubt(plan)
+    rest = f"; {doubt}" if doubt else ""
     if not before:
-        return user_minutes_number(plan.unweighted, plan.tick_ms), f"user-minutes in {whole}"
+        return user_minutes_number(plan.unweighted, plan.tick_ms), f"user-minutes in {whole}{rest}"
     both = user_minutes_number(plan.unweighted * plan.tick_ms + before, 1)
     parts = user_minutes_number(before, 1), user_minutes_number(plan.unweighted, plan.tick_ms)
-    return both, f"user-minutes: {parts[0]} until the plan begins, then {parts[1]} in {whole}"
+    return both, f"user-minutes: {parts[0]} until the plan begins, then {parts[1]} in {whole}{rest}"
+
+
+def outage_doubt(plan: Plan) -> str:
+    """What the outage of a plan does not count: services that cannot be judged count as if they were back as
+    soon as possible, and unknown times as zero. Empty if it counts everything.
+    """
+    parts = []
+    if plan.unjudged:
+        parts.append(f"{plural(len(plan.unjudged), 'service')} that cannot be judged may add to it")
+    if late := untimed(plan):
+        parts.append(f"the unknown time of {plural(late, 'service')} counts as zero")
+    return "; ".join(parts)
+
+
+def as_judged(plan: Plan) -> str:
+    """What limits a claim about the whole outage of a plan; empty if everything can be judged."""
+    return ", as far as it can be judged" if plan.unjudged else ""

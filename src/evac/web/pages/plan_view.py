@@ -27,13 +27,16 @@ from evac.views.plan_charts import Chain, seconds, step_words
 from evac.views.plan_view import Planned
 from evac.views.words import (
     OUTCOME_WORDS,
+    as_judged,
     duration,
     listed,
     number,
+    outage_doubt,
     outage_words,
     people,
     percent,
     plural,
+    untimed,
     user_minutes,
 )
 from evac.web.api.runs import plan_of
@@ -272,15 +275,16 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
     lost = f"{plural(ended, 'store')} not restored" if ended else lost
     lead = f"Includes {duration(plan.detection_ms)} to detect and {duration(plan.approval_ms)} to approve"
     ends = svg.Card("Last one back after", duration(found.worst_ms) if found.worst_ms else "-", lead)
-    if late := views.untimed(plan):
+    if late := untimed(plan):
         ends = svg.Card("Last one back after", "Unknown", f"Not known of {plural(late, 'service')}")
     if plan.scenario.kind != "lose":
         ends = svg.Card("Finished after", work_words(plan), plural(len(plan.steps), "step"))
     gap = percent(plan.gap_permille) if plan.objective and plan.gap_permille is not None else "-"
     proof = "Unknown", "The lower bound is zero"
     if gap != "-":
-        proof = f"At most {gap}", "The outage of this plan, compared with a proven lower bound"
-    if gap == percent(0):
+        against = "The outage of this plan, compared with a proven lower bound"
+        proof = f"At most {gap}", f"{against}{as_judged(plan)}"
+    if gap == percent(0) and not plan.unjudged:
         proof = gap, "Proven: no plan can do better"
     return [
         svg.Card(
@@ -536,11 +540,9 @@ def _page(rows: Sequence[Any], begin: int, most: int) -> dict[str, Any]:
 
 def _facts(plan: Plan, digest: str) -> list[tuple[str, str]]:
     """The proof: the plan's outage, what no plan can get below, and what the plan was made from."""
+    made = f"{user_minutes(plan.objective, plan.tick_ms)} lost in {duration(plan.horizon_ms)}, weighted"
     facts = [
-        (
-            "This plan",
-            f"{user_minutes(plan.objective, plan.tick_ms)} lost in {duration(plan.horizon_ms)}, weighted",
-        ),
+        ("This plan", "; ".join(filter(None, (made, outage_doubt(plan))))),
         ("Lower bound", f"{user_minutes(plan.bound, plan.tick_ms)}, {plan.proof} proof"),
         ("People without service", " ".join(outage_words(plan))),
         ("Search", f"{number(plan.work)} schedules tried, seed {plan.seed}"),

@@ -1,0 +1,98 @@
+"""A figure for a whole loss says what it does not count: services that cannot be judged, unknown times."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from evac.derive.planning_instance import derive
+from evac.estate.codecs.plan import encode
+from evac.model.estate import Estate
+from evac.model.scenario import lose
+from evac.planning.plan import plan
+from evac.planning.simulation.simulate import simulate
+from evac.verify import check
+from evac.views.html_report import plan_context
+from evac.views.json_out import PLAN_SCHEMA
+from evac.views.plan_text import plan_text
+from evac.views.plan_view import Planned, cards
+from evac.views.small_texts import simulate_text, verify_text
+from evac.web.pages.plan_view import _cards, _facts
+from tests.unit.truth.written import servers, written
+
+REST: Final = "demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}"
+ESTATE: Final = f"""
+name: j
+sites: {{a: {{}}, b: {{}}}}
+halls: {{a/h1: {{}}, a/h2: {{}}, b/h: {{}}}}
+racks: {{a/h1/r: {{}}, a/h2/r: {{}}, b/h/r: {{}}}}
+classes: {{c: {{cpu: 8 cores, memory: 8 GiB}}}}
+services:
+  shop: {{tier: 1, people: 20, START, {REST}}}
+  vault: {{tier: 0, people: 10, replicas: {{PLACE: 1}}, start: 10 s, {REST}}}
+"""
+TABLES: Final = {
+    "servers": servers("a1,a,a/h1/r,c,serving,", "a2,a,a/h2/r,c,serving,", "b1,b,b/h/r,c,serving,"),
+    "replicas": "service,target,count\nshop,a1,1\n",
+}
+OPEN: Final = "1 service that cannot be judged may add to it"
+UNTIMED: Final = "the unknown time of 1 service counts as zero"
+LIMIT: Final = "as far as it can be judged"
+
+
+def planned(folder: Path, place: str, start: str) -> tuple[Estate, Planned, str, str]:
+    """A plan for the loss of a hall, and what its screens say: the plan, and its checks."""
+    estate = written(folder, ESTATE.replace("PLACE", place).replace("START", start), **TABLES)
+    made = plan(estate, lose("a/h1"))
+    verdict = check(estate, made)
+    assert verdict.holds
+    found = simulate(derive(estate, made.scenario, made.policy, made.tick_ms), made, trials=10)
+    checked = verify_text(made, "x", verdict, 400, False) + simulate_text(made, found, 400, False)
+    return estate, Planned(made, "x", verdict, found), plan_text(made, "x", 400, False), checked
+
+
+@pytest.mark.parametrize("place", ["a", "b"])
+def test_a_figure_of_a_loss_that_cannot_be_judged_is_never_said_of_the_whole(
+    tmp_path: Path, place: str
+) -> None:
+    _, whole, text, checked = planned(tmp_path, place, "start: 10 s")
+    made, open_ones = whole.plan, place == "a"
+    assert bool(made.unjudged) == open_ones
+    outage, quality = (
+        next(line for line in text.splitlines() if word in line) for word in ("user-minutes", "quality")
+    )
+    assert (OPEN in outage, LIMIT in quality) == (open_ones, open_ones)
+    assert (LIMIT in checked, "may add to the weighted outage" in checked) == (open_ones, open_ones)
+    by_name = {card.name: card for card in cards(whole)}
+    gap = by_name["above the best possible, at most"]
+    for card, words in ((by_name["outage"], OPEN), (gap, LIMIT)):
+        assert (words in card.more, card.state == "unknown") == (open_ones, open_ones)
+    assert any(OPEN in words for _, words in _facts(made, "x")) == open_ones
+    proof = next(card for card in _cards(made, "x") if card.name == "Above the best possible")
+    assert (LIMIT in proof.more, "no plan can do better" in proof.more) == (open_ones, not open_ones)
+
+
+@pytest.mark.parametrize("start", ["start: 10 s", "sheddable: false"])
+def test_an_outage_says_that_an_unknown_time_counts_as_zero(tmp_path: Path, start: str) -> None:
+    known = start.startswith("start")
+    _, whole, text, _ = planned(tmp_path, "b", start)
+    made = whole.plan
+    assert (UNTIMED in text) != known
+    assert any(UNTIMED in words for _, words in _facts(made, "x")) != known
+    assert any(UNTIMED in card.more for card in cards(whole)) != known
+
+
+def test_the_page_of_a_plan_says_it_among_its_facts(tmp_path: Path) -> None:
+    estate, whole, _, _ = planned(tmp_path, "a", "start: 10 s")
+    assert OPEN in str(plan_context(estate, whole)["facts"])
+
+
+def test_the_document_of_a_plan_says_what_its_amounts_count(tmp_path: Path) -> None:
+    _, whole, _, _ = planned(tmp_path, "a", "start: 10 s")
+    document = json.loads(encode(whole.plan))
+    assert document["proof"] == "partial"
+    assert [one["service"] for one in document["services"] if one["state"] == "unknown"] == ["vault"]
+    assert "a service with the state unknown may add to them" in PLAN_SCHEMA["description"]
