@@ -426,7 +426,7 @@ class Headline:
 def headline(report: AuditReport, row: LossRow) -> Headline:
     """The sentence for one row: `pangyo: 412 services down, 37 never come back, because ...`."""
     because = causes(report, row) if row.lost else ()
-    parts = [_first(row)]
+    parts = [_first(report, row)]
     if row.lost:
         parts.append(f"{row.lost:,} never {'comes' if row.lost == 1 else 'come'} back")
     if row.recovered + row.reduced > row.untimed:
@@ -492,10 +492,17 @@ def _crowded(report: AuditReport, row: LossRow) -> Iterator[str]:
         yield f"the traffic may be too much for {listed(names, 3)}"
 
 
-def _first(row: LossRow) -> str:
+def _first(report: AuditReport, row: LossRow) -> str:
     if row.down:
-        return f"{counted(row.down, 'service')} down"
+        before = _down_before(report, row)
+        return f"{counted(row.down, 'service')} down{f' ({before:,} of them before the loss)' * bool(before)}"
     return f"{counted(row.degraded, 'service')} with fewer replicas" if row.degraded else "nothing is down"
+
+
+def _down_before(report: AuditReport, row: LossRow) -> int:
+    """Services that are down in a row because servers are off, not because of the loss."""
+    impacts, number = report.impacts, report.impacts.losses.index.get(row.domain)
+    return 0 if number is None else int((impacts.down[number] & ~impacts.caused[number]).sum())
 
 
 def causes(report: AuditReport, row: LossRow, most: int = 3) -> tuple[tuple[Cause, int], ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from evac.audit.impacts.capacity import Capacity
 from evac.audit.impacts.crowding import Crowding
 from evac.audit.impacts.dependencies import Bits, Order, Pairs, any_of, spread_table, unpacked
-from evac.audit.impacts.hits import Down, Ground, Wiring, down_by, ground_of, wiring_of
+from evac.audit.impacts.hits import Down, Ground, Wiring, caused_by, down_by, ground_of, wiring_of
 from evac.audit.impacts.losses import CountTable, Losses, Presence, tripping
 from evac.audit.impacts.proved import Alone, doubts
 from evac.audit.impacts.recovery import Chains, Damage, Recovery, Times, by_loss_of, levels_of, recovery
@@ -131,6 +131,11 @@ class Impacts:
     def crowding(self) -> Crowding:
         """Links and ingress that may be too small after each loss."""
         return Crowding(self.ground)
+
+    @cached_property
+    def caused(self) -> BoolColumn:
+        """(L, S) down by the loss itself, not before it: servers that are off may keep services down."""
+        return caused_by(self.ground, self.wiring, self.hit)
 
     def left(self, number: int, service: int) -> int:
         """Replicas of one service that one loss leaves."""

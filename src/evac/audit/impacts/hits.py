@@ -149,10 +149,7 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
     kinds = [s.traffic.kind in ("dns", "load_balancer") for s in ground.top.estate.services]
     movable = np.array(kinds, np.bool_)
     moved = ground.endpoints.only(movable[ground.endpoints.service])
-    without = _without_store(wiring.graph, wiring.families)
-    direct = dependencies.packed(
-        (ground.short, moved, without, dependencies.pairs_of(ground.losses.external)), services, losses
-    )
+    direct = _directly(ground, wiring, moved, ground.short)
     bits = dependencies.spread_all(wiring.order, wiring.graph, direct)
     return Down(
         moved.marked(losses, services),
@@ -160,6 +157,33 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
         bits,
         dependencies.unpacked(bits, losses),
     )
+
+
+def _directly(
+    ground: Ground, wiring: Wiring, moved: dependencies.Pairs, short: dependencies.Pairs
+) -> dependencies.Bits:
+    """What is down by its own replicas, stores, traffic or provider. short: pairs with too few replicas."""
+    without = _without_store(wiring.graph, wiring.families)
+    external = dependencies.pairs_of(ground.losses.external)
+    return dependencies.packed((short, moved, without, external), len(wiring.graph.hard), len(ground.losses))
+
+
+def caused_by(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
+    """(L, S) what is down by the loss itself: not what would be down as well if nothing were lost, because
+    servers are off.
+    """
+    found, short, order, graph = ground.presence, ground.short, wiring.order, wiring.graph
+    services, losses = len(graph.hard), len(ground.losses)
+    down = hit.down.marked(losses, services)
+    if not found.off.any():
+        return down
+    off = dependencies.pairs_of((found.n - found.off < found.m)[None, :])
+    before = dependencies.spread_all(order, graph, dependencies.packed((off,), services, 1))
+    more = short.only(short.of(ground.lost) > found.off[short.service])
+    own = _directly(ground, wiring, dependencies.pairs_of(hit.moved), more)
+    touched = dependencies.unpacked(dependencies.spread_all(order, graph, own), losses)
+    was_up = ~dependencies.unpacked(before, 1).marked(1, services)
+    return np.asarray(down & (touched.marked(losses, services) | was_up), np.bool_)
 
 
 def _without_store(graph: ServiceGraph, families: FamilyHits) -> dependencies.Pairs:

@@ -11,6 +11,7 @@ from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import DEGRADED
 from evac.derive.objectives import audience
 from evac.model.estate import PROVIDER_PREFIX
+from evac.model.fleet import BoolColumn
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -19,8 +20,11 @@ def check(context: Context) -> Iterator[Finding]:
     own = np.array([not service.external for service in services], np.bool_)
     for number in impacts.losses.of_kind("provider").tolist():
         provided = [services[row].id for row in np.flatnonzero(impacts.losses.external[number]).tolist()]
-        falls = np.flatnonzero(impacts.down[number] & own).tolist()
-        worse = np.flatnonzero((impacts.fate[number] == DEGRADED) & own).tolist()
+        caused = impacts.caused[number]
+        falls = np.flatnonzero(caused & own).tolist()
+        worse = np.flatnonzero(
+            (impacts.fate[number] == DEGRADED) & own & ~_as_before(context, number)
+        ).tolist()
         tools = _tools(context, number)
         if not (falls or worse or tools):
             continue
@@ -49,6 +53,17 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
+def _as_before(context: Context, number: int) -> BoolColumn:
+    """(S,) services with replicas that are off, of which this loss takes no other, and nothing they need."""
+    impacts, graph = context.impacts, context.impacts.graph
+    caused, off = impacts.caused[number], impacts.presence.off
+    same = (off > 0) & (impacts.lost[number] == off) & ~impacts.moved[number] & ~caused
+    for row in np.flatnonzero(same).tolist():
+        groups = (member for group in graph.alternatives[row] for member in group.members)
+        same[row] = not caused[[*graph.soft[row], *groups]].any()
+    return np.asarray(same, np.bool_)
+
+
 def _by_weight(context: Context, rows: list[int]) -> list[str]:
     """Names, highest tier and most users first."""
     services, felt = context.estate.services, audience(context.estate)
@@ -62,13 +77,16 @@ def _by_weight(context: Context, rows: list[int]) -> list[str]:
 
 
 def _tools(context: Context, number: int) -> list[str]:
-    """Roles of recovery tools that are down, each with the service that fills it, or all candidates."""
-    down, index = context.impacts.down[number], context.impacts.graph.index
+    """Roles of recovery tools that are down, not all of them before the loss, each with the service that
+    fills it, or all candidates.
+    """
+    impacts, index = context.impacts, context.impacts.graph.index
+    down, caused = impacts.down[number], impacts.caused[number]
     return [
         f"{role} ({' or '.join(group)})"
         for role in sorted(context.estate.tools)
         for group in context.estate.tool_groups((role,))
-        if all(down[index[name]] for name in group)
+        if all(down[index[name]] for name in group) and any(caused[index[name]] for name in group)
     ]
 
 
