@@ -197,7 +197,9 @@ class LossRow:
     lost: int
     unknown: int
     not_proved: int
-    """Services for which the estimate proves neither that they stay or come back, nor that they are lost."""
+    """Services for which the estimate proves neither that they stay or come back, nor that they are lost;
+    or that a plan does not restore or keep, but a longer search may.
+    """
     late: int
     """Services that come back after their RTO."""
     untimed: int
@@ -469,7 +471,7 @@ def _who_is_back(row: LossRow) -> str:
 def _doubt(row: LossRow) -> str:
     """What is not proved, and how to find out."""
     if row.method == PLANNED:
-        return f"no place found for {row.not_proved:,} ({proof_command(row)} searches longer)"
+        return f"{row.not_proved:,} not proved ({proof_command(row)} searches longer)"
     return f"{row.not_proved:,} not proved ({proof_command(row)} shows)"
 
 

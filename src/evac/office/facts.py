@@ -508,7 +508,7 @@ def _why(report: AuditReport, row: LossRow) -> str:
         return "facts are missing"
     if row.not_proved:
         if row.method == PLANNED:
-            return f"no placement was found for them; {proof_command(row)} searches longer"
+            return f"a longer search may restore or keep them: {proof_command(row)}"
         return f"the estimate proves it for none of them; {proof_command(row)} can"
     impacts = report.impacts
     after = impacts.crowding.of(impacts.losses.index[row.domain])

@@ -122,6 +122,8 @@ class Foreseen:
     """Of every affected service."""
     moved: frozenset[str]
     """Those that the loss does not touch, and that move to free capacity."""
+    vague: bool = False
+    """Whether some capacity or demand is unknown: a longer search may keep what this plan sheds."""
 
 
 def foresee(
@@ -151,7 +153,7 @@ def foresee(
     moved = movable.intersection(one.service for one in outcomes)
     found = _with_providers(estate, scenario, outcomes)
     congestion = maybe_congested_after(top or topology(estate), scenario)
-    return Foreseen(_with_congestion(congestion, found), frozenset(moved))
+    return Foreseen(_with_congestion(congestion, found), frozenset(moved), bool(instance.vague))
 
 
 def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) -> tuple[str, ...]:

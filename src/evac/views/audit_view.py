@@ -422,10 +422,10 @@ def open_words(report: AuditReport) -> str:
         )
     if rows := [row for row in report.rows if row.not_proved and row.method == PLANNED]:
         parts.append(
-            f"In {plural(len(rows), 'loss', 'losses')} no placement was found for "
-            "some services, which does not "
-            f"prove that there is none. They count as not restored. A longer search may find one, for "
-            f"example {proof_command(important(rows, 1)[0])}."
+            f"In {plural(len(rows), 'loss', 'losses')} no placement was found for some services, or "
+            "services are shed while some capacity or demand is unknown, which does not prove that it must "
+            "be so. They count as not restored. A longer search may restore or keep them, for example "
+            f"{proof_command(important(rows, 1)[0])}."
         )
     return " ".join(parts)
 

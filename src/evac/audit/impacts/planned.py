@@ -31,7 +31,7 @@ from evac.model.plan import Outcome
 from evac.model.reason import Reason
 from evac.model.scenario import lose
 from evac.planning import compiled
-from evac.planning.plan import foresee
+from evac.planning.plan import Foreseen, foresee
 
 PLANNED_MOST: Final = 2_000
 """Every loss is planned up to this size: fault domains of an estate times the size of their plans (services,
@@ -123,12 +123,13 @@ def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], 
         for row, service in enumerate(estate.services):
             outcome = by_service.get(service.id)
             down = bool(found.down[number, row])
-            fate[number, row] = _fate(outcome, by_service, down, service.id in foreseen.moved)
+            fate[number, row] = _fate(outcome, by_service, down, foreseen)
             if large and fate[number, row] == UNKNOWN and found.fate[number, row] == LOST:
                 fate[number, row] = LOST  # a plan may try capacity of unknown size, which proves nothing
             back = None if outcome is None else outcome.recovery_ms
             away = down or (outcome is not None and outcome.base_outage_ms > 0)
-            ready[number, row] = 0 if not away else NEVER if back is None else back
+            if outcome is None or outcome.state != "shed" or not foreseen.vague:
+                ready[number, row] = 0 if not away else NEVER if back is None else back
             untimed[number, row] = down and fate[number, row] in (RECOVERS, DEGRADED) and back is None
             if outcome is not None and outcome.why is not None:
                 reasons[number, row] = outcome.why
@@ -146,23 +147,29 @@ def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], 
     )
 
 
-def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool, moved: bool) -> int:
-    """The code of a plan's verdict on one service; down: right after the loss; moved: to free capacity, and
-    not touched by the loss itself.
-    """
+def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool, foreseen: Foreseen) -> int:
+    """The code of a plan's verdict on one service; down: right after the loss."""
     if outcome is None:
         return UNAFFECTED
     if outcome.state == "unknown":
         return UNKNOWN
-    if outcome.state == "shed":
-        return SHED
-    if outcome.state == "unplaced":
-        seen = set[str]()
-        while outcome.needs in others and outcome.needs not in seen:
-            seen.add(outcome.needs)
-            outcome = others[outcome.needs]
-        return NOT_PROVED if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
+    if outcome.state in ("shed", "unplaced"):
+        root, seen = outcome, set[str]()
+        while root.needs in others and root.needs not in seen:
+            seen.add(root.needs)
+            root = others[root.needs]
+        if _is_open(root, foreseen):
+            return NOT_PROVED
+        return SHED if outcome.state == "shed" else LOST
     away = down or outcome.base_outage_ms > 0
-    if moved and not away and outcome.state == "restored" and outcome.top_outage_ms == 0:
+    moved = outcome.service in foreseen.moved and not away
+    if moved and outcome.state == "restored" and outcome.top_outage_ms == 0:
         return UNAFFECTED
     return RECOVERS if away and outcome.state != "degraded" else DEGRADED
+
+
+def _is_open(outcome: Outcome, foreseen: Foreseen) -> bool:
+    """Whether a longer search may restore or keep what a plan does not."""
+    if outcome.state == "shed":
+        return foreseen.vague
+    return outcome.why is not None and outcome.why.kind == "capacity-not-found"
