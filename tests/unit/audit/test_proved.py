@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.contradictions import contradictions
-from bench.random_estates import random_estate
+from bench.random_estates import random_estate, strange_estate
 from evac.audit import AuditReport, LossRow, audit, headline
 from evac.audit.impacts import planned
 from evac.model.scenario import lose
@@ -88,6 +88,11 @@ def test_it_is_late_if_no_plan_can_be_in_time(tmp_path: Path) -> None:
 def test_no_plan_denies_what_an_estimate_says(seed: int) -> None:
     estate = random_estate(seed)
     assert list(contradictions(estate)) == []
+
+
+def test_no_plan_denies_what_an_estimate_says_of_a_pool_that_is_off() -> None:
+    """The only server of the pool with the replicas is dark, and may be in any rack."""
+    assert list(contradictions(strange_estate(950043))) == []
 
 
 @pytest.mark.parametrize("seed", [2, 74])

@@ -8,11 +8,16 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pytest
 
-from bench.random_estates import strange_document
+from bench.random_estates import strange_document, strange_estate
 from evac.audit import audit
+from evac.audit.impacts import losses as all_losses
 from evac.audit.impacts import planned
+from evac.derive.domains import loss, topology
+from evac.derive.pools import loose_services, replicas_lost, replicas_running
+from evac.derive.tripping import tripped
 from evac.estate import load
 from evac.model.estate import Estate
 from evac.model.scenario import lose
@@ -203,3 +208,19 @@ def test_a_place_that_is_less_precise_never_improves_a_verdict(tmp_path: Path, s
         found = {at: now for at, now in after.items() if at in before and is_better(now, before[at])}
         better |= {(what, "/".join(at)): now for at, now in found.items()}
     assert better == {}
+
+
+@pytest.mark.parametrize("seed", [950043, *range(24)])
+def test_the_tables_of_the_audit_doubt_what_a_plan_doubts(seed: int) -> None:
+    estate = strange_estate(seed)
+    top, replicas = topology(estate), replicas_running(topology(estate))
+    tried = all_losses.losses(top)
+    table = all_losses.unjudged(top, all_losses.presence(top, tried.rows), tried)
+    for number, members in enumerate(tried.members):
+        lost = loss(top, members)
+        doubted, more = loose_services(top, lost, replicas), tripped(top, lost)
+        if more is not None:
+            doubted |= loose_services(top, more.lost, replicas)
+            taken = replicas_lost(top, more.lost) > replicas_lost(top, lost)
+            doubted[estate.replicas.service[taken]] = True
+        assert np.flatnonzero(table[number]).tolist() == np.flatnonzero(doubted).tolist(), tried.ids[number]
