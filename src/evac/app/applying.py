@@ -25,6 +25,7 @@ from evac.app.detached import last_started
 from evac.app.lost_store import next_generation
 from evac.app.observing import look_at, observe, standing_facts
 from evac.app.situations import facts_now
+from evac.backup.complete import as_kept, restoring_complete
 from evac.derive.domains import site_of, topology
 from evac.derive.situation import of
 from evac.drivers.port import Action, Order
@@ -187,7 +188,7 @@ async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int, kept: Kept)
     facts = await standing_facts(loaded.estate, loaded.policy, drivers, lambda: now_ms, kept.epochs)
     kept = replace(kept, standing={**kept.standing, **{fact.store: fact for fact in facts}})
     known = Known(roles, kept, loaded.policy, lambda: now_ms, sites)
-    found = await problems_of(bound, drivers.get, known)
+    found = await problems_of(bound, restoring_complete(drivers.get, as_kept(kept.incomplete)), known)
     steps = []
     for step in bound.spec.steps:
         problems, gate, words = found[step.id], step.gate, words_of(bound.actions[step.id])

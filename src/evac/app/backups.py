@@ -20,6 +20,7 @@ from evac.derive.backups import verdicts
 from evac.derive.domains import topology
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
+from evac.engine.runs.dry_run import Kept, read_kept
 from evac.engine.stores.guards import HOLD_KEY
 from evac.model.backup import BackupEvent, BackupFacts, DataVerdict
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Permanent
@@ -92,6 +93,11 @@ def _tool_row(role: str, service: str, verdict: DataVerdict) -> ToolRow:
     else:
         words = "no policy"
     return ToolRow(role, service, verdict.data_set, verdict.state, words)
+
+
+async def kept_facts(store: Store) -> Kept:
+    """What a dry run needs of a store. Raises Corrupt, Unavailable."""
+    return replace(await read_kept(store), incomplete=await Evidence(store).incomplete())
 
 
 def scratch_folder() -> Path:

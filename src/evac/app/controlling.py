@@ -36,6 +36,7 @@ from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.app.store_alarms import StoreAlarmChore, commits_wait
+from evac.backup.complete import recorded, restoring_complete
 from evac.backup.evidence import Evidence
 from evac.drivers import process
 from evac.drivers.process.client import AgentPeer, peer_of
@@ -223,7 +224,7 @@ async def compose(
     people.unwitnessed = None if anchors else journalled
     desk = replace(
         _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker, people),
-        driver=generations.guarded(drivers.get),
+        driver=generations.guarded(restoring_complete(drivers.get, recorded(store))),
         mend=mender.of_store(store, lambda: seen.estate),
         compare=HeldJournals(store, _newest(anchors, generations), clock, setting.site, tell).compare,
     )

@@ -21,7 +21,7 @@ import orjson
 
 from evac.backup.known import Known, after
 from evac.engine.clock import Clock
-from evac.model.backup import NOTHING_SEEN, BackupEvent, BackupFacts, Stray
+from evac.model.backup import NOTHING_SEEN, BackupEvent, BackupFacts, Incomplete, Stray
 from evac.model.errors import Conflict, Corrupt, Unavailable
 from evac.model.records import dataclass
 from evac.store.journal import Journal, last_of, records_after
@@ -111,6 +111,10 @@ class Evidence:
         """Data set -> its known state."""
         found = [_read(Known, entry.value) for entry in await all_entries(self._store, KNOWN)]
         return {one.data_set: one for one in found}
+
+    async def incomplete(self) -> dict[str, tuple[Incomplete, ...]]:
+        """Data set -> its incomplete backups. Raises Corrupt, Unavailable."""
+        return {name: one.incomplete for name, one in (await self.all_known()).items()}
 
     async def facts(self) -> BackupFacts:
         """The input of verdicts."""

@@ -10,7 +10,17 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from evac.derive.backups import counts, open_errors
-from evac.model.backup import READ, Alarm, AlarmCode, BackupEvent, CopySeen, EventKind, ProofRecord
+from evac.model.backup import (
+    READ,
+    Alarm,
+    AlarmCode,
+    BackupEvent,
+    CopySeen,
+    EventKind,
+    Incomplete,
+    ProofRecord,
+    lacking,
+)
 from evac.model.records import dataclass
 
 Job = Literal["list", "take", "copy", "prove", "restore-test", "restore"]
@@ -31,14 +41,6 @@ class Witnessed:
     snapshot: str
     at_ms: int
     facts: Mapping[str, str | int]
-
-
-@dataclass(frozen=True, slots=True)
-class Incomplete:
-    """A backup that lacks something, as the job that made it reported. Its tool may list it as complete."""
-
-    copy: str
-    snapshot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,8 @@ class Known:
         """For backups of a copy: from a backup's id, and the id that it was copied from, whether it lacks
         something.
         """
-        every = {one.snapshot for one in self.incomplete}
-        own = {one.snapshot for one in self.incomplete if one.copy == copy}
-        return lambda snapshot, original: original in every or snapshot in own
+        own = (one.snapshot for one in self.incomplete if one.copy == copy)
+        return lacking(own, (one.snapshot for one in self.incomplete if one.copy != copy))
 
     def _made(self, copy: str) -> LastRun | None:
         runs = (one for one in self.runs if one.copy == copy and one.job in MAKING)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from evac.backup.known import Known
-from evac.drivers.backups import newest, refuse_ahead
+from evac.drivers.backups import newest, refuse_ahead, without
 from evac.drivers.capabilities import CopyReport, Listing
 from evac.model.backup import WHOLE, CopySeen
 from evac.model.estate import Endpoint
@@ -19,13 +18,7 @@ TELLING_BYTES: Final = 1 << 18
 
 def judged_by(known: Known, name: str, listing: Listing) -> Listing:
     """A listing in which the backups found incomplete count as failed: their tool may not show that."""
-    if not known.incomplete:
-        return listing
-    lacks = known.lacking(name)
-    copies = tuple(
-        replace(copy, failed=True) if lacks(copy.id, copy.original) else copy for copy in listing.copies
-    )
-    return replace(listing, copies=copies)
+    return without(listing, known.lacking(name)) if known.incomplete else listing
 
 
 def chosen_of(listing: Listing | None, snapshot: str, until_s: int | None) -> str:

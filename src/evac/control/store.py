@@ -166,11 +166,11 @@ class StoreControl:
 
     async def rehearse(self, plan: port.PlanGiven) -> DryRun:
         from evac.app.applying import rehearse
-        from evac.engine.runs.dry_run import read_kept
+        from evac.app.backups import kept_facts
 
         estate, known = _estate(plan.estate), await self.facts(plan.estate, True)
         now_ms = self._clock.now_ms()
-        kept = await read_kept(self.store)
+        kept = await kept_facts(self.store)
         return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known, kept)
 
     async def ready(self, plan: port.PlanGiven) -> str:

@@ -22,10 +22,21 @@ from typing import Any, Final
 import orjson
 
 from evac.drivers import parameters
-from evac.drivers.capabilities import EXPECTED, CopyReport, Listing, Proof, ProofOutcome, Restored, Taken
+from evac.drivers.capabilities import (
+    EXPECTED,
+    INCOMPLETE,
+    INCOMPLETE_ELSEWHERE,
+    CopyReport,
+    Listing,
+    Proof,
+    ProofOutcome,
+    Restored,
+    Taken,
+)
 from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.programs import Ended, Takes, environment, run_program
+from evac.model.backup import lacking
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.model.units import moment_words
@@ -216,13 +227,26 @@ def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
         whole = [one for one in listing.copies if one.id.startswith(copy)]
     if not whole or (copy and len(whole) > 1):
         what = f"no copy {copy}" if copy else "no complete backup"
-        raise Permanent("copy-unknown", f"the repository contains {what} of it", "evac backup status ESTATE")
+        words = f"the repository contains {what} of it"
+        if not copy and listing.copies:
+            words += f": all {len(listing.copies):,} are incomplete or failed"
+        raise Permanent("copy-unknown", words, "evac backup status ESTATE")
     found = [one for one in whole if until is None or _reaches_back_to(one) <= until]
     if not found:
         first = moment_words(min(map(_reaches_back_to, whole)))
         words = f"no backup goes back to {moment_words(until or 0)}: the earliest point in time is {first}"
         raise Permanent("moment-uncovered", words, "choose a later point in time")
     return found[-1]
+
+
+def without(listing: Listing, lacks: Callable[[str, str], bool]) -> Listing:
+    """A listing in which the backups that lack something count as failed: their tool may not show that.
+    lacks: from a backup's id and the id that it was copied from.
+    """
+    copies = tuple(
+        replace(copy, failed=True) if lacks(copy.id, copy.original) else copy for copy in listing.copies
+    )
+    return replace(listing, copies=copies)
 
 
 def refuse_ahead(found: CopyReport) -> None:
@@ -428,8 +452,9 @@ class BackupDriver(ABC):
         return done
 
     async def _expected(self, action: Action, watch: Stopwatch) -> Listing:
-        """The copies. Raises `Permanent` if they are in another repository than the expected one, or if its
-        id is unknown: none of its backups has been proven.
+        """The copies; those that evac found incomplete count as failed. Raises `Permanent` if they are in
+        another repository than the expected one, or if its id is unknown: none of its backups has been
+        proven.
         """
         listing = await self._list(action, watch.left_s)
         expected = parameters.text(action.parameters, EXPECTED, "")
@@ -443,7 +468,8 @@ class BackupDriver(ABC):
                 f"evac backup prove ESTATE {action.target} --anyway, then plan again"
             )
             raise Permanent("backup-other-repository", words, hint)
-        return listing
+        own, others = (parameters.many(action.parameters, key) for key in (INCOMPLETE, INCOMPLETE_ELSEWHERE))
+        return without(listing, lacking(own, others)) if own or others else listing
 
     def _asked(self, action: Action) -> tuple[RestorePlace, str, int | None]:
         """The folder, copy and restore point that a step of a run requests."""

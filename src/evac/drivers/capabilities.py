@@ -27,6 +27,12 @@ Subject = Literal["store", "service", "site", "feed", "backup"]
 
 EXPECTED: Final = "expected"
 """Parameter of a restore: the id of the repository to restore from. A driver refuses another one."""
+BACKUP: Final = "backup"
+"""Parameter of a restore: the backup that it restores, as the estate names it."""
+INCOMPLETE: Final = "incomplete"
+"""Parameter of a restore: ids of incomplete backups, which are restored only by name."""
+INCOMPLETE_ELSEWHERE: Final = "incomplete_elsewhere"
+"""Parameter of a restore: ids of incomplete backups of other copies; a copy of one is incomplete."""
 ANY_COPY: Final = "any copy"
 """What a primary waits for if any copy may confirm its commits."""
 

@@ -7,7 +7,7 @@ application served a request from it. A check that could not run counts neither 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from typing import Final, Literal
 
@@ -113,6 +113,23 @@ class Alarm:
     at_ms: int
     """When it was detected."""
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A backup that lacks something, as the job that made it reported. Its tool may list it as complete."""
+
+    copy: str
+    snapshot: str
+
+
+def lacking(own: Iterable[str], others: Iterable[str]) -> Callable[[str, str], bool]:
+    """For backups of a copy: from a backup's id, and the id that it was copied from, whether it lacks
+    something. own: ids of incomplete backups of this copy; others: of other copies of the data set.
+    """
+    mine = frozenset(own)
+    every = mine.union(others)
+    return lambda snapshot, original: original in every or snapshot in mine
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from typing import Any, Final
 import orjson
 
 from evac.app.applying import Rehearser
+from evac.app.backups import kept_facts
 from evac.app.controlling import hands_of
 from evac.app.doctor import Systems
 from evac.app.estates.copies import Standing, edition_of, read_standing, words_of
@@ -37,7 +38,6 @@ from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans import library
-from evac.engine.runs.dry_run import read_kept
 from evac.engine.stores.guards import HOLD_KEY, SITES_KEY, marks_in
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.records import Notice
@@ -509,7 +509,7 @@ def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
     worker = Worker(setting.estate, setting.as_of, setting.policy, apart=setting.apart)
     made: list[Office] = []
     rehearser = Rehearser(
-        setting.estate, setting.policy, lambda: made[0].published, lambda: read_kept(made[0].store)
+        setting.estate, setting.policy, lambda: made[0].published, lambda: kept_facts(made[0].store)
     )
     office = Office(
         open_store(setting.store),

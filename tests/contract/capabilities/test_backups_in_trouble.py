@@ -21,7 +21,14 @@ import pytest
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
 from evac.backup.known import Job
-from evac.drivers.capabilities import EXPECTED, READ, RestoresData, TakesBackups
+from evac.drivers.capabilities import (
+    EXPECTED,
+    INCOMPLETE,
+    INCOMPLETE_ELSEWHERE,
+    READ,
+    RestoresData,
+    TakesBackups,
+)
 from evac.drivers.port import Action, Order
 from evac.drivers.registry import Drivers, can
 from evac.engine.clock import SystemClock
@@ -249,6 +256,33 @@ def test_a_run_restores_only_from_the_expected_repository(asked: AskedRestore) -
         assert (refused.value.code, await asked.left()) == ("backup-other-repository", before)
         same = replace(other, parameters={EXPECTED: listing.repository})
         assert (await asked.driver.check(same, order)).problems == ()
+
+    asked.run(story())
+
+
+@asking(RestoresData, real=True)
+def test_a_run_restores_no_incomplete_backup(asked: AskedRestore) -> None:
+    """Its tool may list it like any other."""
+
+    async def story() -> None:
+        (copy,) = (
+            await Drivers().able(asked.action.driver, TakesBackups).list_copies(asked.action, LONG_S)
+        ).copies
+        order = Order("r", "restore", 1, 1, 1, "a test", LONG_S, "k")
+        before = await asked.left()
+        action = replace(
+            asked.action,
+            settings={**asked.action.settings, "place": str(asked.place)},
+            parameters={INCOMPLETE: (copy.id,)},
+        )
+        checked = await asked.driver.check(action, order)
+        assert checked.error is not None
+        assert (checked.error.code, "incomplete" in checked.error.message) == ("copy-unknown", True)
+        with pytest.raises(Permanent) as refused:
+            await asked.driver.execute(action, order)
+        assert (refused.value.code, await asked.left()) == ("copy-unknown", before)
+        other = replace(action, parameters={INCOMPLETE_ELSEWHERE: (copy.id,)})
+        assert (await asked.driver.check(other, order)).problems == ()
 
     asked.run(story())
 

@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 import pytest
 
+from evac.backup.complete import recorded, restoring_complete
 from evac.backup.evidence import Evidence
 from evac.backup.known import Job
-from evac.drivers.capabilities import READ, STRUCTURE
+from evac.drivers.capabilities import BACKUP, READ, STRUCTURE
 from evac.drivers.places import EarlyDigests, place_at
+from evac.drivers.port import Order
 from evac.drivers.restic.driver import ResticDriver
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.store.port import MemoryStore, host_monotonic_ms
@@ -473,8 +475,19 @@ def test_an_incomplete_backup_counts_neither_here_nor_as_a_copy(server_folder: P
         assert taken.detail == "not in the backup: /proc/self/mem"
         listing = await ResticDriver().list_copies(world.action(), LONG_S)
         assert [one.failed for one in listing.copies] == [False, False], "restic says it now"
+        driver = restoring_complete(lambda name: ResticDriver(), recorded(store))("restic")
+        order = Order("r", "restore", 1, 1, 1, "a test", LONG_S, "k")
+        action = world.action(place=str(tmp_path / "place"))
+        action = replace(action, target="messages", parameters={BACKUP: "r-one"})
+        assert (await driver.check(action, order)).evidence["copy"] == before.id
+        assert (await driver.execute(action, order))["copy"] == before.id, "in a run, too"
         copied = await worker.do(far("copy", world))
         assert (copied.outcome, copied.code) == ("failed", "backup-incomplete")
+        action = world.action("two", place=str(tmp_path / "there"))
+        action = replace(action, target="messages", parameters={BACKUP: "r-two"})
+        refused = (await driver.check(action, order)).error
+        assert refused is not None
+        assert (refused.code, "all 1 are incomplete" in refused.message) == ("copy-unknown", True)
         near, there = (await evidence.known("messages")).copies
         assert (near.count, near.taken_at_ms) == (1, before.taken_at * 1_000)
         assert (there.count, there.taken_at_ms) == (0, None)

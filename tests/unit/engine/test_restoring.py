@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evac.derive.stores import observed
-from evac.drivers.capabilities import EXPECTED
+from evac.drivers.capabilities import BACKUP, EXPECTED
 from evac.drivers.port import Action
 from evac.engine.runs.binding import bind
 from evac.estate.loading import load
@@ -63,6 +63,7 @@ def test_the_endpoint_that_a_backup_names_is_the_one(tmp_path: Path) -> None:
     )
     _, action = restore_of(load(tmp_path))
     assert action.settings["place"] == "/srv/2"
+    assert action.parameters[BACKUP] == "others"
 
 
 def test_a_restore_names_the_repository_that_was_listed_and_not_one_that_replaced_it(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order
+from evac.drivers.port import Action, Checked, Driver, Evidence, Observed, Order
 from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.performing import Terms
@@ -103,13 +103,15 @@ class Ground:
     store: Store = field(default_factory=lambda: MemoryStore(LOOP_MS))
     actions: dict[str, tuple[Action, ...]] = field(default_factory=dict)
     dry_run: bool = False
+    drivers: Callable[[str], Driver] | None = None
+    """Drivers by name; None: `driver` does everything."""
 
     def terms(self, leading: Leadership) -> Terms:
         default = (Action("run", "x", "world"),)
         return Terms(
             "run-1",
             lambda step: self.actions.get(step, default),
-            lambda name: self.driver,
+            self.drivers or (lambda name: self.driver),
             leading,
             self.spec.patience,
             "test",

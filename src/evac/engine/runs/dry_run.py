@@ -25,6 +25,7 @@ from evac.engine.runs.ordering import in_order
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import PREFIX as EPOCH
 from evac.engine.stores.datasets import Epoch
+from evac.model.backup import Incomplete
 from evac.model.errors import EvacError, NotAllowed
 from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
@@ -50,10 +51,12 @@ class Kept:
     epochs: Mapping[str, Epoch] = field(default_factory=dict)
     standing: Mapping[str, Standing] = field(default_factory=dict)
     """Proofs by synchronous copies, checked while all was well."""
+    incomplete: Mapping[str, Sequence[Incomplete]] = field(default_factory=dict)
+    """Data set -> its incomplete backups."""
 
 
 async def read_kept(store: Store) -> Kept:
-    """Raises Unavailable. Unreadable facts prove nothing."""
+    """All but what is known of backups. Raises Unavailable. Unreadable facts prove nothing."""
     epochs: dict[str, Epoch] = {}
     for entry in await all_entries(store, EPOCH):
         name = entry.key.removeprefix(EPOCH)

@@ -15,6 +15,7 @@ from evac.derive.serving import Serving
 from evac.derive.stores import confirms_by_hand, primary_site
 from evac.drivers import manual
 from evac.drivers.capabilities import (
+    BACKUP,
     EXPECTED,
     Follows,
     Promotes,
@@ -281,7 +282,7 @@ def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
         return ()
     old_end = _first(ground, store.id, primary_site(ground.top, store), Promotes)
     moment_s = dict(ground.plan.scenario.moments).get(store.id)
-    asked: dict[str, Value] = {} if moment_s is None else {"until": moment_s}
+    asked: dict[str, Value] = {BACKUP: end.id, **({} if moment_s is None else {"until": moment_s})}
     if repository := next((one.repository for one in store.backups if one.endpoint == end.id), ""):
         asked[EXPECTED] = repository
     action = _act("restore", end, candidate=site, synchronous=(), **asked, **_peer("old", old_end))

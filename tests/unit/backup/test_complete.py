@@ -1,0 +1,159 @@
+"""A run restores no backup that evac found incomplete, although its tool lists it like any other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.backup.complete import as_kept, recorded, restoring_complete
+from evac.backup.evidence import KNOWN, Evidence
+from evac.drivers.backups import BackupDriver, Filled, Filling
+from evac.drivers.capabilities import BACKUP, CopyReport, Listing
+from evac.drivers.port import Action, Order
+from evac.engine.runs.reading import events_of
+from evac.model.backup import BackupEvent, Incomplete
+from evac.model.errors import Unavailable
+from evac.run.values import RunStep
+from evac.run.view import RunView
+from evac.store.port import MemoryStore, Put, host_monotonic_ms
+from tests.unit.engine.worlds import Ground, WorldDriver, run_async, spec_of
+from tests.unit.virtual_time import LOOP_MS
+
+FENCE = RunStep("fence:db", "fence", "db", 0, 10)
+STEP = RunStep("restore:db", "restore", "db", 1, 10, ("fence:db",))
+ORDER = Order("r", "restore:db", 1, 1, 1, "a test", 30.0, "r/restore:db")
+
+
+class Folder(BackupDriver):
+    """Restores a file that names the backup."""
+
+    name = "restic"
+
+    def __init__(self, *copies: CopyReport) -> None:
+        self.copies = copies
+
+    async def _list(self, action: Action, timeout_s: float) -> Listing:
+        return Listing("one", self.copies, self.name, "1")
+
+    async def _fill(self, into: Filling) -> Filled:
+        (into.folder / "copy").write_text(into.copy.id)
+        return Filled(1, None, {})
+
+
+def lists(*ids: str) -> Folder:
+    return Folder(*(CopyReport(one, at, 1) for at, one in enumerate(ids, 1)))
+
+
+def restore(place: Path, **parameters: Any) -> Action:
+    return Action("restore", "db", "restic", "south", {"place": str(place)}, {BACKUP: "near", **parameters})
+
+
+def taken(at_ms: int, snapshot: str, copy: str = "near", *, whole: bool = False) -> BackupEvent:
+    outcome, code = ("done", "") if whole else ("failed", "backup-incomplete")
+    return BackupEvent("taken", at_ms, "db", copy, outcome=outcome, snapshot=snapshot, code=code)  # type: ignore[arg-type]
+
+
+def run_of(
+    driver: Folder, place: Path, *events: BackupEvent, during: Iterable[BackupEvent] = ()
+) -> tuple[RunView, list[str]]:
+    """A run of one restore after these events, and others while it is open; how it stands then, and the
+    messages in its journal.
+    """
+
+    async def story() -> tuple[RunView, list[str]]:
+        store = MemoryStore(LOOP_MS)
+        evidence = Evidence(store)
+        for event in events:
+            await evidence.add(event)
+        drivers: dict[str, Any] = {"restic": driver, "world": WorldDriver()}
+        ground = Ground(spec_of(FENCE, STEP), store=store, actions={STEP.id: (restore(place),)})
+        ground.drivers = restoring_complete(drivers.__getitem__, recorded(store))
+        leading = await ground.lead()
+        execution = await ground.begin(leading)
+        for event in during:
+            await evidence.add(event)
+        running = asyncio.create_task(execution.run())
+        while not running.done() and execution.view.phases[1] != "failed":
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        told = [str(one.data.get("message", "")) for one in await events_of(store, "run-1")]
+        await leading.release()
+        return execution.view, told
+
+    return run_async(story())
+
+
+def test_a_run_restores_the_backup_before_an_incomplete_one(tmp_path: Path) -> None:
+    place = tmp_path / "db"
+    view, _ = run_of(lists("c1", "c2"), place, taken(1, "c1", whole=True), taken(2, "c2"))
+    assert (view.phase, (place / "copy").read_text()) == ("succeeded", "c1")
+
+
+def test_a_backup_that_ends_incomplete_while_the_run_is_open_is_passed_over(tmp_path: Path) -> None:
+    place = tmp_path / "db"
+    view, _ = run_of(lists("c1", "c2"), place, during=(taken(2, "c2"),))
+    assert (view.phase, (place / "copy").read_text()) == ("succeeded", "c1")
+
+
+def test_a_copy_of_an_incomplete_backup_is_passed_over_and_an_equal_id_elsewhere_is_not(
+    tmp_path: Path,
+) -> None:
+    copies = lists("k1", "k2").copies
+    driver = Folder(copies[0], replace(copies[1], original="c2"))
+    view, _ = run_of(driver, tmp_path / "a", taken(2, "c2", "far"))
+    assert (view.phase, (tmp_path / "a" / "copy").read_text()) == ("succeeded", "k1")
+    view, _ = run_of(lists("c1", "c2"), tmp_path / "b", taken(2, "c2", "far"))
+    assert (view.phase, (tmp_path / "b" / "copy").read_text()) == ("succeeded", "c2")
+
+
+def test_with_only_incomplete_backups_the_run_waits_for_a_person_and_says_so(tmp_path: Path) -> None:
+    place = tmp_path / "db"
+    view, told = run_of(lists("c1", "c2"), place, taken(1, "c1"), taken(2, "c2"))
+    assert view.phases[1] == "failed"
+    assert view.phase != "succeeded"
+    assert any("no complete backup of it: all 2 are incomplete or failed" in one for one in told), told
+    assert not place.exists()
+
+
+def test_an_incomplete_backup_is_restored_by_name(tmp_path: Path) -> None:
+    found = as_kept({"db": (Incomplete("near", "c2"),)})
+    driver = restoring_complete(lambda name: lists("c1", "c2"), found)("restic")
+    asyncio.run(driver.execute(restore(tmp_path / "db", copy="c2"), ORDER))
+    assert (tmp_path / "db" / "copy").read_text() == "c2"
+
+
+def test_a_run_of_an_older_version_restores_what_is_complete_in_every_copy(tmp_path: Path) -> None:
+    """Its action does not name the backup."""
+    found = as_kept({"db": (Incomplete("far", "c2"),)})
+    driver = restoring_complete(lambda name: lists("c1", "c2"), found)("restic")
+    older = Action("restore", "db", "restic", "south", {"place": str(tmp_path / "db")})
+    asyncio.run(driver.execute(older, ORDER))
+    assert (tmp_path / "db" / "copy").read_text() == "c1"
+
+
+def test_nothing_is_restored_while_the_records_cannot_be_read(tmp_path: Path) -> None:
+    store = MemoryStore(host_monotonic_ms)
+    place = tmp_path / "db"
+
+    async def silent(data_set: str) -> Iterable[Incomplete]:
+        raise Unavailable("no majority answers")
+
+    async def story() -> None:
+        await store.transact((), (Put(f"{KNOWN}db", b"{"),))
+        for found, words in ((recorded(store), "cannot read"), (silent, "no majority answers")):
+            driver = restoring_complete(lambda name: lists("c1"), found)("restic")
+            checked = await driver.check(restore(place), ORDER)
+            assert checked.error is not None
+            assert checked.error.code == "backup-records"
+            assert words in checked.problems[0]
+            with pytest.raises(type(checked.error)):
+                await driver.execute(restore(place), ORDER)
+            assert not place.exists()
+
+    asyncio.run(story())
