@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from evac.backup.evidence import Evidence
 from evac.drivers.capabilities import BACKUP, INCOMPLETE, INCOMPLETE_ELSEWHERE, RestoresData
+from evac.drivers.parameters import many
 from evac.drivers.port import Action, Checked, Driver, Observed, Order, Value
 from evac.drivers.port import Evidence as Seen
 from evac.drivers.registry import can
@@ -60,9 +61,12 @@ class CompleteOnly:
 
     async def check(self, action: Action, order: Order) -> Checked:
         try:
-            return await self._driver.check(await self._told(action), order)
+            told = await self._told(action)
+            checked = await self._driver.check(told, order)
+            _refuse_incomplete(told, checked)
         except ActionError as error:
             return Checked((error.message,), error=error)
+        return checked
 
     async def execute(self, action: Action, order: Order) -> Seen:
         return await self._driver.execute(await self._told(action), order)
@@ -97,3 +101,14 @@ class CompleteOnly:
         others = {one.snapshot for one in found if copy not in ("", one.copy)}
         told: dict[str, Value] = {INCOMPLETE: tuple(sorted(own)), INCOMPLETE_ELSEWHERE: tuple(sorted(others))}
         return replace(action, parameters=MappingProxyType({**action.parameters, **told}))
+
+
+def _refuse_incomplete(action: Action, checked: Checked) -> None:
+    """Raise `Permanent` if an incomplete backup would be restored that no one named: an agent of an older
+    version does not know these parameters.
+    """
+    chosen = checked.evidence.get("copy", "")
+    named = {**action.settings, **action.parameters}.get("copy", "")
+    if chosen and not named and chosen in many(action.parameters, INCOMPLETE):
+        words = f"{chosen} is incomplete, and an older version of evac at {action.at} would restore it"
+        raise Permanent("backup-incomplete", words, "upgrade the agent there, then retry the step")

@@ -14,7 +14,7 @@ from evac.backup.complete import as_kept, recorded, restoring_complete
 from evac.backup.evidence import KNOWN, Evidence
 from evac.drivers.backups import BackupDriver, Filled, Filling
 from evac.drivers.capabilities import BACKUP, CopyReport, Listing
-from evac.drivers.port import Action, Order
+from evac.drivers.port import Action, Checked, Order
 from evac.engine.runs.reading import events_of
 from evac.model.backup import BackupEvent, Incomplete
 from evac.model.errors import Unavailable
@@ -157,3 +157,24 @@ def test_nothing_is_restored_while_the_records_cannot_be_read(tmp_path: Path) ->
             assert not place.exists()
 
     asyncio.run(story())
+
+
+def test_an_agent_that_would_restore_an_incomplete_backup_is_refused(tmp_path: Path) -> None:
+    """Its version is older: it does not read what it is given."""
+
+    class Older(Folder):
+        async def check(self, action: Action, order: Order) -> Checked:
+            return await super().check(replace(action, parameters={}), order)
+
+    found = as_kept({"db": (Incomplete("near", "c2"),)})
+    older = Older(*lists("c1", "c2").copies)
+    checked = asyncio.run(
+        restoring_complete(lambda name: older, found)("restic").check(restore(tmp_path), ORDER)
+    )
+    assert checked.error is not None
+    assert (checked.error.code, checked.error.hint[:17]) == ("backup-incomplete", "upgrade the agent")
+    whole = Older(*lists("c1").copies)
+    checked = asyncio.run(
+        restoring_complete(lambda name: whole, found)("restic").check(restore(tmp_path), ORDER)
+    )
+    assert checked.problems == ()
