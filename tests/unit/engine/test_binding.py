@@ -496,6 +496,21 @@ def test_a_way_home_and_a_return_end_with_a_copy_that_confirms_commits(tmp_path:
     assert "unprotected" not in {one.state for one in (*home.spec.leaves, *back.spec.leaves)}
 
 
+def test_a_return_makes_a_copy_confirm_that_may_have_stopped_since_it_was_last_seen(tmp_path: Path) -> None:
+    """Its site was silent meanwhile, so that it kept its role although commits went on without it."""
+
+    def protects(of: Estate, site: str) -> list[Any]:
+        found = bound(of, Scenario("restore", (site,)), CAREFUL)
+        steps = [step for step in found.spec.steps if step.kind == "protect"]
+        return [(step.after, *found.actions[step.id][0].parameters["synchronous"]) for step in steps]
+
+    silent = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
+    assert protects(silent, "anyang") == [(("reprotect:messages:anyang",), "dc-anyang")]
+    assert not protects(silent, "ansan"), "the one that confirms is not changed for another"
+    two = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="sync")
+    assert not protects(two, "anyang"), "one that confirms alone would leave out the other"
+
+
 def test_a_store_that_was_promoted_by_hand_before_its_fire_was_taken_over_is_unprotected(
     tmp_path: Path,
 ) -> None:

@@ -48,13 +48,17 @@ def protection_after(
     """For each store that the run moves or repoints a copy of: a failover, return or way home ends with a
     copy that confirms every commit if the store may lose nothing or had one before. The copy must follow
     first; until then commits would hang.
+
+    A silent copy keeps its role, so one that confirmed may have stopped since it was last seen: where a run
+    repoints the only one, it makes sure that it confirms.
     """
     found: list[tuple[RunStep, Action]] = []
     missing: list[str] = []
     for name, store in sorted(ground.stores.items()):
         promotes = [s for s in steps if s.target == name and kind_of(s.kind).makes_primary]
         follows = [s for s in steps if s.target == name and kind_of(s.kind).follows]
-        had_copy = any(m.mode == "sync" for m in store.members)
+        confirming = [site_of(ground.top, m.at) for m in store.members if m.mode == "sync"]
+        had_copy = bool(confirming)
         primary = ground.candidates.get(name, "") or primary_site(ground.top, store)
         if not (promotes or follows):
             if _stays_unconfirmed(ground, store, primary) or _is_unconfirmed(ground, store, primary):
@@ -64,21 +68,30 @@ def protection_after(
         if not concerned or not is_protected_by_us(ground, store, primary):
             continue
         promoting = [action for step in promotes for action in actions[step.id] if action.verb == "promote"]
-        if any(action.parameters.get("synchronous") for action in promoting) or (had_copy and not promotes):
+        if any(action.parameters.get("synchronous") for action in promoting):
             continue
+        if had_copy and not promotes:
+            follows = [step for step in follows if [_copy_of(actions[step.id])] == confirming]
+            if not follows:
+                continue
         refused = ground.policy.store(name).on_sync_loss == "async" and ground.plan.scenario.kind == "lose"
         made = None
         for follow in () if refused else follows:
-            copy = next((a.at for a in actions[follow.id] if a.verb == "rejoin"), "")
+            copy = _copy_of(actions[follow.id])
             action = protect_action(ground, store, primary, copy) if copy not in ("", primary) else None
             if action is not None:
                 made = _protect_step(follow, promotes, action), action
                 break
         if made is not None:
             found.append(made)
-        elif store.rpo_ms == 0:
+        elif store.rpo_ms == 0 and (promotes or not had_copy):
             missing.append(name)
     return Protection(tuple(found), tuple(missing))
+
+
+def _copy_of(actions: Sequence[Action]) -> str:
+    """The site of the copy that a step makes follow; empty if a person does it."""
+    return next((action.at for action in actions if action.verb == "rejoin"), "")
 
 
 def _stays_unconfirmed(ground: Ground, store: Store, primary: str) -> bool:
