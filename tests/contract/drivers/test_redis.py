@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from evac.drivers.redis import driver as redis_driver
 from evac.drivers.redis.driver import RedisDriver
 from evac.drivers.store_driver import ANOTHER_PRIMARY
 from evac.model.errors import Permanent, Retryable
 from tests.contract.adapters.redis import PASSWORD, action, ask, two_servers
-from tests.contract.capabilities.story import order
+from tests.contract.capabilities.story import order, until_stopped
 from tests.contract.ports import free_port
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -73,6 +74,43 @@ def test_what_the_old_primary_had_alone_is_counted(server_folder: Path) -> None:
             assert evidence["role"] == "replica"
             assert await ask(pangyo, "GET", "presence:1") is None
             assert 5_000 <= int(evidence["lost_bytes"]) < 6_000
+
+        asyncio.run(story())
+
+
+def test_a_rejoin_tells_a_silent_primary_from_one_that_accepts_no_writes(server_folder: Path) -> None:
+    with two_servers(server_folder) as (pangyo, anyang):
+
+        async def story() -> None:
+            driver = RedisDriver()
+            await driver.execute(action("demote", pangyo), order())
+            await driver.execute(action("promote", anyang), order())
+            rejoin = action("rejoin", pangyo, primary_host=anyang.host, primary_port=anyang.port)
+            anyang.pause()
+            await until_stopped(anyang.process.pid)
+            silent = await driver.check(rejoin, replace(order(), timeout_s=1.0))
+            assert silent.problems == (f"{anyang.host}:{anyang.port} does not answer",)
+            anyang.resume()
+            await driver.execute(action("demote", anyang), order())
+            demoted = await driver.check(rejoin, order())
+            assert demoted.problems == (f"{anyang.host}:{anyang.port} is not a primary that accepts writes",)
+
+        asyncio.run(story())
+
+
+def test_a_rejoin_gives_its_primary_more_time_than_a_promotion_gives_a_peer(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine a primary that lives answers late; four such tries paused a failback."""
+    with two_servers(server_folder) as (pangyo, anyang):
+
+        async def story() -> None:
+            driver = RedisDriver()
+            await driver.execute(action("demote", pangyo), order())
+            await driver.execute(action("promote", anyang), order())
+            monkeypatch.setattr(redis_driver, "ANSWER_MS", 0)
+            rejoin = action("rejoin", pangyo, primary_host=anyang.host, primary_port=anyang.port)
+            assert (await driver.execute(rejoin, order()))["role"] == "replica"
 
         asyncio.run(story())
 

@@ -416,12 +416,26 @@ async def _problems(action: Action, order: Order, facts: RedisFacts) -> list[str
             short = facts.replicas < wanted
             return [f"{facts.replicas} replicas are connected, {wanted} are needed"] if short else []
         case "rejoin":
-            writable, _ = await _ask_all([_split(_primary(action), action)], order, CONNECT_MS / 1_000 * 4)
-            return [] if writable else [f"{_primary(action)} is not a primary that accepts writes"]
+            return await _upstream_problems(action, order)
         case "verify":
             return [f"it is {facts.role}, which is not expected"]
         case _:
             return []
+
+
+async def _upstream_problems(action: Action, order: Order) -> list[str]:
+    """Why a copy cannot follow its new primary now. That one is expected to live: unlike a peer of a
+    promotion, which may be lost, it has the time of the step to answer.
+    """
+    address = _primary(action)
+    try:
+        async with _Server(_split(address, action), order.timeout_s).open() as server:
+            theirs = await server.facts()
+    except Permanent as error:
+        return [error.message]
+    except ActionError:
+        return [f"{address} does not answer"]
+    return [] if theirs.writable else [f"{address} is not a primary that accepts writes"]
 
 
 def _commands(action: Action) -> list[tuple[str | int, ...]]:
