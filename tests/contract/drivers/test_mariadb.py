@@ -11,6 +11,7 @@ import asyncmy
 import pytest
 from asyncmy.errors import MySQLError
 
+from evac.drivers import store_driver
 from evac.drivers.mariadb import rejoin as rejoining
 from evac.drivers.mariadb.driver import MariadbDriver
 from evac.drivers.mariadb.link import MariadbFacts, covers, linked, member_of, stop_receiving
@@ -164,6 +165,21 @@ def test_an_old_primary_with_transactions_of_its_own_takes_no_more_and_is_else_l
             with pytest.raises(Retryable, match="does not answer"):
                 await driver.execute(rejoin, given)
             assert ask(pangyo, "@@read_only") == "0", "without another primary it stays what it is"
+
+        asyncio.run(story())
+
+
+def test_a_rejoin_gives_its_primary_more_time_than_a_promotion_gives_a_peer(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine a primary that lives answers late."""
+    with data_set(server_folder) as world:
+
+        async def story() -> None:
+            world.anyang.sql("STOP SLAVE IO_THREAD")
+            monkeypatch.setattr(store_driver, "ANSWER_MS", 0)
+            evidence = await MariadbDriver().execute(world.rejoin("dc-anyang", "dc-pangyo"), order())
+            assert evidence["role"] == "replica"
 
         asyncio.run(story())
 

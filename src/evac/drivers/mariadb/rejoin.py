@@ -68,11 +68,13 @@ async def check_rejoin(action: Action, order: Order, facts: MariadbFacts) -> Che
 
 
 async def _rejoin_refused(action: Action, order: Order, facts: MariadbFacts) -> ActionError | None:
-    """Permanent: its data must be replaced, and another primary accepts writes. Retryable: not yet."""
+    """Permanent: its data must be replaced, and another primary accepts writes. Retryable: not yet. That
+    primary is expected to live: unlike a peer of a promotion, it has the time of the step to answer.
+    """
     primary = _primary(action)
     problem = ""
     try:
-        async with linked(primary, min(store_driver.ANSWER_MS / 1_000, order.timeout_s)) as link:
+        async with linked(primary, order.timeout_s) as link:
             theirs = await read_facts(link)
     except ActionError:
         problem = "does not answer"
