@@ -295,22 +295,24 @@ async def _standing(
 ) -> Standing | None:
     ends = {e.at: e for e in store_endpoints(estate) if e.subject == store.id and can(e.driver, ProvesSync)}
     top = topology(estate)
-    sites = {m.mode: site_of(top, m.at) or "" for m in store.members if m.mode in ("primary", "sync")}
-    primary, candidate = ends.get(sites.get("primary", "")), ends.get(sites.get("sync", ""))
-    if primary is None or candidate is None:
+    sites = [(m.mode, site_of(top, m.at) or "") for m in store.members]
+    primary = next((ends[site] for mode, site in sites if mode == "primary" and site in ends), None)
+    if primary is None:
         return None
     names = {str(e.settings["name"]): e.at for e in ends.values() if "name" in e.settings}
-    member = str(candidate.settings.get("name", ""))
     at_ms = now_ms()
     driver = drivers.able(primary.driver, ProvesSync)
-    try:
-        async with asyncio.timeout(timeout_s):
-            checked = await driver.precheck_sync(action_of(primary), timeout_s, member, names, primary.at)
-    except (ActionError, TimeoutError, OSError):
-        return None
-    if not checked.ready:
-        return None
-    return Standing(store.id, member, candidate.at, primary.at, at_ms, epoch.changes)
+    # A silent copy keeps its role, so there may be two where only one confirms now.
+    for candidate in (ends[site] for mode, site in sites if mode == "sync" and site in ends):
+        member = str(candidate.settings.get("name", ""))
+        try:
+            async with asyncio.timeout(timeout_s):
+                checked = await driver.precheck_sync(action_of(primary), timeout_s, member, names, primary.at)
+        except (ActionError, TimeoutError, OSError):
+            return None
+        if checked.ready:
+            return Standing(store.id, member, candidate.at, primary.at, at_ms, epoch.changes)
+    return None
 
 
 def probes_of(estate: Estate, drivers: Drivers, timeout_s: float) -> Mapping[str, tuple[Probe, ...]]:
