@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import orjson
 
-from evac.app.observing import observe, standing_facts
+from evac.app.observing import is_replaced, observe, standing_facts
 from evac.app.store_alarms import StoreAlarms
 from evac.backup.evidence import BackupsReader
 from evac.derive import situation
@@ -415,7 +415,7 @@ def merged(
             if not certain:
                 found += [was] if was is not None else []
             elif was is not None and _stays(was, member, members):
-                found.append(was)
+                found.append(replace(was, role="async") if is_replaced(was, member, members) else was)
             else:
                 found.append(MemberSeen(store, site, member.role))
     return Observation(now.at_ms, tuple(found))

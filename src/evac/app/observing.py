@@ -251,6 +251,15 @@ def confirming(members: Iterable[MemberSeen]) -> dict[str, set[str]]:
     return confirms
 
 
+def is_replaced(was: MemberSeen, now: MemberSeen, members: Mapping[str, MemberSeen]) -> bool:
+    """Whether a silent copy that confirmed commits of a certain primary no longer does: another one confirms
+    them now, and they wait for none.
+    """
+    others = any(one.role == "sync" for one in members.values())
+    waits = any(one.waits_for for one in members.values())
+    return was.role == "sync" and now.role == "unreachable" and others and not waits
+
+
 def _with_sync(found: list[MemberSeen]) -> list[MemberSeen]:
     """Mark copies as synchronous if the primary of their store lists them as such, by name."""
     confirms = confirming(found)
@@ -295,24 +304,22 @@ async def _standing(
 ) -> Standing | None:
     ends = {e.at: e for e in store_endpoints(estate) if e.subject == store.id and can(e.driver, ProvesSync)}
     top = topology(estate)
-    sites = [(m.mode, site_of(top, m.at) or "") for m in store.members]
-    primary = next((ends[site] for mode, site in sites if mode == "primary" and site in ends), None)
-    if primary is None:
+    sites = {m.mode: site_of(top, m.at) or "" for m in store.members if m.mode in ("primary", "sync")}
+    primary, candidate = ends.get(sites.get("primary", "")), ends.get(sites.get("sync", ""))
+    if primary is None or candidate is None:
         return None
     names = {str(e.settings["name"]): e.at for e in ends.values() if "name" in e.settings}
+    member = str(candidate.settings.get("name", ""))
     at_ms = now_ms()
     driver = drivers.able(primary.driver, ProvesSync)
-    # A silent copy keeps its role, so there may be two where only one confirms now.
-    for candidate in (ends[site] for mode, site in sites if mode == "sync" and site in ends):
-        member = str(candidate.settings.get("name", ""))
-        try:
-            async with asyncio.timeout(timeout_s):
-                checked = await driver.precheck_sync(action_of(primary), timeout_s, member, names, primary.at)
-        except (ActionError, TimeoutError, OSError):
-            return None
-        if checked.ready:
-            return Standing(store.id, member, candidate.at, primary.at, at_ms, epoch.changes)
-    return None
+    try:
+        async with asyncio.timeout(timeout_s):
+            checked = await driver.precheck_sync(action_of(primary), timeout_s, member, names, primary.at)
+    except (ActionError, TimeoutError, OSError):
+        return None
+    if not checked.ready:
+        return None
+    return Standing(store.id, member, candidate.at, primary.at, at_ms, epoch.changes)
 
 
 def probes_of(estate: Estate, drivers: Drivers, timeout_s: float) -> Mapping[str, tuple[Probe, ...]]:

@@ -59,6 +59,20 @@ def test_a_copy_that_is_silent_keeps_its_role_and_an_old_primary_does_not() -> N
     assert roles(moved) == {"pangyo": "unreachable", "anyang": "primary", "ansan": "sync"}
 
 
+def test_a_silent_copy_that_another_replaced_confirms_nothing_any_more() -> None:
+    """With two that confirm by role, the next plan could count on the silent one, which nothing proves."""
+    replaced = seen(pangyo="primary", anyang="unreachable", ansan="sync")
+    after = merged(HEALTHY, replaced)
+    assert roles(after) == {"pangyo": "primary", "anyang": "async", "ansan": "sync"}
+    assert roles(merged(after, replaced))["anyang"] == "async", "also later"
+    both = seen(pangyo="primary", anyang="sync", ansan="sync")
+    ansan, anyang, pangyo = replaced.members
+    waits = Observation(0, (ansan, anyang, replace(pangyo, waits_for=("dc-anyang",))))
+    assert roles(merged(both, waits))["anyang"] == "sync", "commits wait for it"
+    unsure = seen(pangyo="unreachable", anyang="unreachable", ansan="sync")
+    assert roles(merged(HEALTHY, unsure)) == roles(HEALTHY), "without a primary nothing is certain"
+
+
 def test_an_old_primary_that_came_back_is_not_believed_while_the_true_one_burns() -> None:
     before = merged(HEALTHY, seen(pangyo="unreachable", anyang="primary", ansan="sync"))
     back = seen(pangyo="primary", anyang="unreachable", ansan="async")

@@ -119,35 +119,6 @@ def test_what_is_not_proven_yet_is_looked_for_often(desk: Desk, monkeypatch: pyt
     assert waits == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0, 5.0, 0.5]
 
 
-@pytest.mark.parametrize("silent", ["anyang", "ansan"])
-def test_the_copy_that_confirms_is_found_beside_a_silent_one_that_did(desk: Desk, silent: str) -> None:
-    """The silent one keeps its role. Without a fact, the next fire would wait for a person."""
-    copies = ("anyang", "ansan")
-    (chat,) = ESTATE.stores
-    three = replace(
-        ESTATE,
-        stores=(replace(chat, members=(*chat.members, StoreMember("ansan", "sync"))),),
-        sites=(*ESTATE.sites, Site("ansan")),
-        endpoints=(
-            *ESTATE.endpoints,
-            Endpoint("chat-ansan", "chat", "ansan", "postgres", {"name": "dc-ansan", "host": "ansan"}),
-        ),
-    )
-
-    async def precheck(_: Any, within_s: float, candidate: str, *asked: Any) -> Checked:
-        return Checked(("it is not connected",) if candidate == f"dc-{silent}" else ())
-
-    async def story() -> None:
-        await desk.seen.adopt(three, lambda: None)
-        desk.primary.precheck_sync = precheck  # type: ignore[method-assign, assignment]
-        assert await desk.check() == 0
-        held = desk.seen.standing("chat")
-        assert held is not None
-        assert [held.candidate] == [site for site in copies if site != silent]
-
-    asyncio.run(story())
-
-
 @pytest.mark.parametrize("what", ["begin", "begin_and_settle"])
 def test_a_look_that_a_change_overtook_writes_nothing(desk: Desk, what: str) -> None:
     async def story() -> None:
