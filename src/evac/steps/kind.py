@@ -16,7 +16,7 @@ from evac.model.plan import Step
 from evac.model.records import dataclass
 from evac.model.situation import Draft
 
-Target = Literal["service", "store", "copy", "server", "supply", "plan"]
+Target = Literal["service", "store", "copy", "server", "supply", "site", "plan"]
 """store: one that lost its primary; copy: a member of any store; supply: a feed or a rack."""
 Colour = Literal["fence", "shed", "start", "promote", "boot", "verify", "shift", "other"]
 """In charts; the style sheets of pages and reports have a rule for each."""

@@ -23,8 +23,3 @@ class Power(StepKind):
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
         """The person or control that closes the breaker, in the estate's own order of power steps."""
         return instance.power_steps[at.power].uses
-
-    def approval_of_load(self, target: str, servers: int, budget: str) -> str:
-        """What a person must approve first if the load of a budget is not fully known."""
-        more = "1 more server" if servers == 1 else f"{servers:,} more servers"
-        return f"what {budget} can still carry is unknown: check that {target} has power for {more}"

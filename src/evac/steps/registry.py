@@ -14,6 +14,7 @@ from evac.steps.elect import Elect
 from evac.steps.fence import Fence
 from evac.steps.force_quorum import ForceQuorum
 from evac.steps.kind import Condition, StepKind
+from evac.steps.load import Load
 from evac.steps.power import Power
 from evac.steps.promote import Promote
 from evac.steps.protect import Protect
@@ -49,6 +50,7 @@ KINDS: Final[tuple[StepKind, ...]] = (
     Rejoin(),
     Protect(),
     Redirect(),
+    Load(),
 )
 
 _BY_NAME: Final[Mapping[str, StepKind]] = MappingProxyType({kind.name: kind for kind in KINDS})

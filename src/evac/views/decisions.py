@@ -140,7 +140,7 @@ def _of_step(shown: RunShown, i: int, plan: Plan | None) -> Decision:
     kind = kind_of(step.kind)
     losses = tuple(one for one in shown.losses if kind.makes_primary and one.store == step.target)
     services = served_by(view, i, plan)
-    where = f" in {step.site}" if step.site else ""
+    where = f" in {step.site}" if step.site not in ("", step.target) else ""
     return _decision(
         shown,
         step.id,

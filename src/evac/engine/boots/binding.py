@@ -9,8 +9,8 @@ network and a slow controller, so two starts that were apart may coincide. So th
 again at the request that draws power: from before it is sent until it is answered, and then for the length of
 the inrush.
 
-A server of unknown power fits no known budget. Where a budget may carry more than the files tell, all servers
-that draw from it wait until a person approves: one approval for each site.
+A server of unknown power fits no known budget. Where a budget may carry more than the files state, all
+servers that draw from it wait until a person approves: one approval for each site.
 
 A request may go out long after its start was written; a second record says that the controller took it. So a
 new leader counts every boot that was begun and has neither a result nor that record: the old leader sent it
@@ -39,16 +39,16 @@ from evac.derive.limits import (
     limits_of,
     power_table,
     stated_budgets,
-    unknown_loads,
 )
 from evac.drivers import manual
 from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import can
 from evac.drivers.spec import FENCE
+from evac.engine.boots.loads import UnsureLoads, unsure_loads
 from evac.model.errors import Retryable
 from evac.model.estate import Endpoint, Estate, Rack
-from evac.model.fleet import BMC_NO, BoolColumn, IndexColumn, np
+from evac.model.fleet import BMC_NO, IndexColumn, np
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
 from evac.model.records import dataclass
@@ -57,7 +57,6 @@ from evac.run.boots.events import ARRIVES_MS, MAYBE_SENT
 from evac.run.patience import LATE
 from evac.run.values import KEPT, RunLimit, RunStep
 from evac.run.view import RunView
-from evac.steps.power import Power
 from evac.steps.registry import kind_of
 
 SLACK_S: Final = 0.01
@@ -242,15 +241,6 @@ def boot_endpoint(ends: Iterable[Endpoint]) -> Endpoint | None:
     return min(boots, key=lambda end: end.id, default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class UnsureLoad:
-    """Servers of a site that would draw from a budget whose load is not fully known."""
-
-    servers: int
-    budget: str
-    """The first such budget."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Boots:
     """Context for binding every boot."""
@@ -269,12 +259,7 @@ class Boots:
     limits: tuple[RunLimit, ...]
     dark: frozenset[str]
     """Feeds and racks that the plan gives power to."""
-    unsure: Mapping[int, UnsureLoad]
-    """Row of a site -> what may be more than its budgets can carry."""
-    unsure_rows: BoolColumn
-    """(V,) servers to be powered on that draw from a budget whose load is not fully known."""
-    unsure_supplies: Mapping[str, str]
-    """Feed or rack whose power switches some of these servers on by itself -> its site."""
+    loads: UnsureLoads
 
     def rack(self, server: str) -> Rack | None:
         row = int(self.estate.fleet.rack[self.rows[server]])
@@ -350,13 +335,6 @@ class Boots:
             return False
         return rack.id in self.dark or (bool(rack.feeds) and self.dark.issuperset(rack.feeds))
 
-    def waits_for(self, server: str) -> tuple[str, ...]:
-        """The approval that its power needs."""
-        row = self.rows[server]
-        if not self.unsure_rows[row]:
-            return ()
-        return (power_step(self.estate.sites[int(self.estate.fleet.site[row])].id),)
-
     def power_uses(self, step: Step) -> Uses:
         """What restoring power holds: the inrush of servers that start by themselves outlasts the step."""
         planned = next((one for one in self.energy.steps if one.target == step.target), None)
@@ -375,10 +353,10 @@ class Boots:
 
 
 def boots_of(top: Topology, plan: Plan) -> Boots | None:
-    """None if the plan boots nothing. Raises UnknownDomain."""
-    names = [step.target for step in plan.steps if kind_of(step.kind).boots]
-    if not names:
+    """None if the plan switches nothing on. Raises UnknownDomain."""
+    if not any(kind_of(step.kind).powers for step in plan.steps):
         return None
+    names = [step.target for step in plan.steps if kind_of(step.kind).boots]
     estate, fleet = top.estate, top.estate.fleet
     found = np.searchsorted(
         fleet.name, np.array([name.encode() for name in names], fleet.name.dtype)
@@ -403,32 +381,8 @@ def boots_of(top: Topology, plan: Plan) -> Boots | None:
         MappingProxyType(_first_offsets(estate, table, found)),
         _power_limits(top, power, beside),
         frozenset(step.target for step in plan.steps if kind_of(step.kind).gives_power),
-        *_unsure(top, power, lit, energy, np.array(found, np.int32)),
+        unsure_loads(top, power, lit, energy, np.array(found, np.int32)),
     )
-
-
-def _unsure(
-    top: Topology, power: PowerTable, on: BoolColumn, energy: Energy, boots: IndexColumn
-) -> tuple[dict[int, UnsureLoad], BoolColumn, dict[str, str]]:
-    """By site what may be too much for its budgets, whose servers, and the supplies that power some of them
-    on by themselves. on: servers that no boot switches on.
-    """
-    fleet, unsure = top.estate.fleet, np.zeros(len(top.estate.fleet), np.bool_)
-    asked = np.union1d(boots, np.flatnonzero(energy.by_itself)).astype(np.int32)
-    first = unknown_loads(top, power, on, asked).first
-    rows, first = asked[first >= 0], first[first >= 0]
-    unsure[rows] = True
-    sites, one_each, counts = np.unique(fleet.site[rows], return_index=True, return_counts=True)
-    found = {
-        site: UnsureLoad(count, power.names[number])
-        for site, count, number in zip(sites.tolist(), counts.tolist(), first[one_each].tolist(), strict=True)
-    }
-    steps = energy.step_of[fleet.rack[np.flatnonzero(unsure & energy.by_itself)]]
-    supplies = {energy.steps[number].target for number in np.unique(steps[steps >= 0]).tolist()}
-    site_of = {feed.id: feed.site for feed in top.estate.feeds} | {
-        rack.id: rack.site for rack in top.estate.racks
-    }
-    return found, unsure, {name: site_of[name] for name in supplies}
 
 
 def _power_limits(top: Topology, power: PowerTable, beside: Iterable[int]) -> tuple[RunLimit, ...]:
@@ -499,8 +453,7 @@ def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
         return made
     beyond_plan = tuple(use for use in made.uses if LimitId.parse(use[0]).kind == "driver")
     if kind_of(step.kind).gives_power:
-        site = boots.unsure_supplies.get(step.target)
-        after = made.after if site is None else (*made.after, power_step(site))
+        after = (*made.after, *boots.loads.of_supply(step.target))
         return replace(made, uses=(*boots.power_uses(step), *beyond_plan), after=after)
     feeds, server = boots.feeds(step.target), step.target
     rack = boots.rack(server)
@@ -508,7 +461,7 @@ def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
     return replace(
         made,
         uses=(*boots.uses(server, made.manual), *beyond_plan),
-        after=(*made.after, *fed, *boots.waits_for(server)),
+        after=(*made.after, *fed, *boots.loads.of_server(boots.estate, boots.rows[server])),
         feeds=feeds,
         rack="" if rack is None else rack.id,
         boot_server=boots.boot_server(server),
@@ -576,24 +529,4 @@ def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
         yield (
             RunStep(StepId("power", feed), "power", feed, 0, 0, site=site),
             Action("start", feed, manual.NOOP.name, site),
-        )
-
-
-def approved_loads(boots: Boots) -> Iterator[tuple[RunStep, Action]]:
-    """For each site with budgets whose load is not fully known a step that a person approves, because evac
-    cannot tell whether they carry its servers. Nothing is done for it.
-    """
-    for row, load in sorted(boots.unsure.items()):
-        site = boots.estate.sites[row].id
-        yield (
-            RunStep(
-                StepId("power", site),
-                "power",
-                site,
-                0,
-                0,
-                site=site,
-                gate=Power().approval_of_load(site, load.servers, load.budget),
-            ),
-            Action("start", site, manual.NOOP.name, site),
         )

@@ -26,7 +26,8 @@ from evac.derive.limits import limits_of
 from evac.derive.stores import primary_site
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
-from evac.engine.boots.binding import approved_loads, fed_already, in_time, longest_first, with_power
+from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
+from evac.engine.boots.loads import approved_loads
 from evac.engine.runs.ordering import in_order
 from evac.engine.runs.protection import protection_after, rejoin_ms
 from evac.engine.runs.step_actions import (
@@ -128,7 +129,7 @@ def bind(
         steps = longest_first(steps)
         if plan.wave is not None:
             steps = in_time(steps, _limits(ground, steps), plan.wave.bound_ms)
-    for fed, action in (*fed_already(steps), *(approved_loads(ground.boots) if ground.boots else ())):
+    for fed, action in (*fed_already(steps), *(approved_loads(ground.boots.loads) if ground.boots else ())):
         steps.append(fed)
         actions[fed.id] = (action,)
     in_order(steps)
