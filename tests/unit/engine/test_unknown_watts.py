@@ -11,15 +11,19 @@ import pytest
 
 from evac import estate as estates
 from evac.engine.runs.binding import Bound, bind
+from evac.incident.timeline import told
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan as make_plan
 from evac.run.replan import merging
+from evac.run.values import Event
 from evac.steps.load import BUDGETS_MOST, Load
 from evac.steps.registry import kind_of
 from evac.verify import check
+from evac.views.decisions import decision_of
+from evac.views.documents import RunShown
 from tests.unit.run.world import World
 
 ESTATE = """evac: 1
@@ -233,8 +237,17 @@ def test_boots_at_the_surviving_site_of_a_loss_wait_for_its_load(tmp_path: Path)
     assert behind(bound, "load:b") >= {"boot:s1"}
 
 
-def test_the_approval_gives_no_power_and_says_so() -> None:
-    kind = kind_of(Load.name)
-    assert not kind.powers
-    assert not kind.is_planned
-    assert kind.entry.words.format(target="a", where="") == "the load of a was approved"
+def test_the_approval_gives_no_power_and_says_so(tmp_path: Path) -> None:
+    """On the page of the decision, and in the timeline of the incident."""
+    _, bound = bound_of(estate_of(tmp_path))
+    before = performed(bound).view
+    gated = before.index[next(iter(gates(bound)))]
+    step = before.steps[gated]
+    assert decision_of(RunShown(before, "", 0), step.id, None).does == "approve an unknown load: a"
+    assert told(Event("step_succeeded", 0, step.id, 1, {}), step) == (
+        "approved",
+        "the load of a was approved",
+        "detail",
+    )
+    assert not kind_of(step.kind).powers
+    assert not kind_of(step.kind).is_planned
