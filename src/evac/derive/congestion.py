@@ -5,8 +5,10 @@ A plan says where each service runs at its end and where it moves traffic: all o
 arrives at one site, the rest is divided in proportion to the replicas. Before there is a plan, only the
 division of services that the loss does not touch, or that may run at one site alone, is certain. Of another,
 the most arrives at each site that any plan could send there: all of it if a plan may shift, shed or move it,
-else its part if everything that is missing starts at that site. What a service calls at another site crosses
-the link between the two, at most its own peak for each call. Sums are exact and rounded up.
+else its part if everything that is missing starts at that site. Of a service whose places are unknown, or of
+which it is unknown whether the loss takes replicas, all may arrive at each site where it may run, whatever
+the plan is. What a service calls at another site crosses the link between the two, at most its own peak for
+each call. Sums are exact and rounded up.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import numpy as np
 from evac.derive.affected import counts_by_service, service_graph
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, may_run_at, site_of_replicas
 from evac.derive.moving import traffic_leaves
-from evac.derive.pools import replicas_lost, replicas_off
+from evac.derive.pools import loose_services, replicas_lost, replicas_off, unplaced
 from evac.derive.serving import Serving
+from evac.derive.tripping import tripped
 from evac.model.estate import Link, Service, Site
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.plan import MEASURES, Congestion, Measure, Plan
@@ -59,9 +62,10 @@ def congested_by(top: Topology, plan: Plan) -> tuple[Congestion, ...]:
         return ()
     lost = lost_in(top, plan.scenario)
     acts = any(kind_of(step.kind).replicas or kind_of(step.kind).moves_traffic for step in plan.steps)
-    if not (acts or _takes_something(top, lost)):
+    doubtful = _may_lose(top, lost, plan.scenario.kind == "lose")
+    if not (acts or doubtful.any() or _takes_something(top, lost)):
         return ()
-    division = _planned(top, plan, lost)
+    division = _planned(top, plan, lost, doubtful)
     return _sorted(_too_much(top, _loads(top, lost.sites, division)))
 
 
@@ -125,9 +129,9 @@ class Screened:
     """What may arrive may be too much; where this is false, every plan fits."""
 
 
-def screened(top: Topology, taken: IntColumn, hosts: BoolColumn) -> Screened:
+def screened(top: Topology, taken: IntColumn, hosts: BoolColumn, loose: BoolColumn) -> Screened:
     """For losses below whole sites. taken: (L, S) running replicas that each takes; hosts: (L, S) whether it
-    takes, or may take, all that a service has at some site.
+    takes all that a service has at some site; loose: (L, S) whether it may take more than that.
 
     A loss changes no more than the parts of what it takes: t of r replicas move at most t / r of the traffic.
     """
@@ -136,15 +140,16 @@ def screened(top: Topology, taken: IntColumn, hosts: BoolColumn) -> Screened:
         return Screened((), none, none)
     now, size = lost_now(top), taken.shape[1]
     (most, changes), touched = _before_a_plan(top, now), taken > 0
-    moves = touched.astype(np.float64)
+    moves = (touched | loose).astype(np.float64)
     high, low = (list(_loads(top, now.sites, some)) for some in (most, _fixed_part(most)))
     part = np.minimum(taken / np.maximum(running_per_site(top).sum(axis=0), 1), 1.0)
-    part = np.where(touched & (hosts | _may_leave(top)), 1.0, part)
-    rises = {
-        (is_link, measure): rise(top, most, measure, part, touched & hosts)
-        for is_link, rise in ((False, _rise_of_users), (True, _rise_of_calls))
-        for measure in MEASURES
-    }
+    part = np.where(loose | (touched & (hosts | _may_leave(top))), 1.0, part)
+    open_to = _may_start(top) & ~now.sites[:, None] & loose.any(axis=0)
+    short = _short(top, now.sites, replace(most, arrives=np.maximum(most.arrives, open_to)))
+    rises = {}
+    for measure in MEASURES:
+        rises[False, measure] = _rise_of_users(top, measure, part, measure in short)
+        rises[True, measure] = _rise_of_calls(top, most, measure, part, loose | (touched & hosts))
     certain, possible = np.zeros((2, len(taken), len(high)), np.bool_)
     for number, (more, less) in enumerate(zip(high, low, strict=True)):
         limit = 0 if more.limit is None else more.limit
@@ -158,7 +163,7 @@ def screened(top: Topology, taken: IntColumn, hosts: BoolColumn) -> Screened:
     possible |= certain
     idle = ~touched.any(axis=1)
     certain[idle] = False
-    possible[idle] &= changes
+    possible[idle & ~loose.any(axis=1)] &= changes
     return Screened(tuple((one.at, one.measure) for one in high), certain, possible)
 
 
@@ -172,11 +177,12 @@ def _hosts_at_all(top: Topology, at: tuple[str, ...]) -> bool:
     return not any(never[top.site_index[site]] for site in at)
 
 
-def _rise_of_users(top: Topology, most: _Division, measure: Measure, part: Any, hosts: BoolColumn) -> Any:
-    """(L,) the most by which traffic at any ingress rises; infinite if all of them may be too small."""
+def _rise_of_users(top: Topology, measure: Measure, part: Any, short: bool) -> Any:
+    """(L,) the most by which traffic at any ingress rises; infinite if all of them may be too small. short:
+    whether all ingress together is too small.
+    """
     peaks = np.array([one or 0 for one in peaks_of(top.estate.services, measure)], np.float64)
     unknown = (part > 0) @ states_no_peak(top, measure).astype(np.int64) > 0
-    short = measure in _short(top, lost_now(top).sites, most)
     return part @ peaks + np.where(unknown | short, np.inf, 0.0)
 
 
@@ -219,11 +225,13 @@ def _takes_something(top: Topology, lost: Loss) -> bool:
     return bool(lost.sites.any() or taken.any())
 
 
-def _planned(top: Topology, plan: Plan, lost: Loss) -> _Division:
-    """At the end of a plan."""
+def _planned(top: Topology, plan: Plan, lost: Loss, doubtful: BoolColumn) -> _Division:
+    """At the end of a plan. doubtful: (S,) services of which the loss may take more than is certain."""
     estate, serving = top.estate, Serving(top, plan)
     row_of = {service.id: row for row, service in enumerate(estate.services)}
     runs, witness = left_per_site(top, lost), _witnesses(top)
+    untold = doubtful | ~_place_known(top)
+    may = _where_untold(top, lost, runs, untold)
     for name in serving.changed & row_of.keys():
         runs[:, row_of[name]] = 0
         for site, count in serving.running(name).items():
@@ -234,33 +242,55 @@ def _planned(top: Topology, plan: Plan, lost: Loss) -> _Division:
         if to := [site for site in serving.sites(name) if not witness[top.site_index[site]]][:1]:
             sent[:, row_of[name]] = 0
             sent[top.site_index[to[0]], row_of[name]] = 1
-    arrives = sent.copy()
-    anywhere = ~_place_known(top) & ~sent.any(axis=0)
-    arrives[np.ix_(serves_users(top, lost.sites), anywhere)] = 1
-    whole, calls = (np.broadcast_to(some.sum(axis=0), some.shape) for some in (arrives, sent))
-    return _Division(arrives, whole, sent, calls, runs > 0, runs > 0, np.ones(len(row_of), np.bool_))
+    hosts = may | (runs > 0)
+    parts = np.where(untold, hosts, sent).astype(np.int64)
+    of = np.where(untold, 1, np.broadcast_to(sent.sum(axis=0), sent.shape)).astype(np.int64)
+    return _Division(parts, of, parts, of, hosts, (runs > 0) & ~untold, ~untold)
 
 
 def _before_a_plan(top: Topology, lost: Loss) -> tuple[_Division, bool]:
-    """The most that any plan sends to each site after a loss; and whether the loss takes anything, or a plan
-    has something to start or to move.
+    """The most that any plan sends to each site after a loss; and whether the loss takes anything or may, or
+    a plan has something to start or to move.
     """
-    left, known = left_per_site(top, lost), _place_known(top)
-    stay = left.sum(axis=0)
-    missing = np.maximum(_wanted(top) - stay, 0) * known
+    left, doubtful = left_per_site(top, lost), _may_lose(top, lost, True)
+    untold, stay = doubtful | ~_place_known(top), left.sum(axis=0)
+    missing = np.maximum(_wanted(top) - stay, 0) * ~untold
     moved, leaves = _leaves_a_site(top, lost), _may_leave(top)
     open_to = _may_start(top) & ~lost.sites[:, None]
     starts = open_to & (missing > 0)
     may = (left > 0) | starts | (open_to & np.array([s.movable for s in top.estate.services], np.bool_))
-    may[:, ~known] = serves_users(top, lost.sites)[:, None]
+    may |= _where_untold(top, lost, left, untold)
     alone = (left > 0).any(axis=0) & (may.sum(axis=0) == 1)
-    fixed = known & (alone | ~((missing > 0) | moved | leaves))
-    whole = ~fixed & (moved | leaves | ~known)
+    fixed = ~untold & (alone | ~((missing > 0) | moved | leaves))
+    whole = ~fixed & (moved | leaves | untold)
     added = missing * starts * ~fixed
     parts = np.where(whole, may, left + added).astype(np.int64)
     of = np.where(whole, 1, np.maximum(stay + added, 1)).astype(np.int64)
-    changes = bool(missing.any() or moved.any() or _takes_something(top, lost))
-    return _Division(parts, of, parts, of, may, (left > 0) & (fixed | ~leaves), fixed), changes
+    surely = (left > 0) & (fixed | ~leaves) & ~untold
+    changes = bool(missing.any() or moved.any() or doubtful.any() or _takes_something(top, lost))
+    return _Division(parts, of, parts, of, may, surely, fixed), changes
+
+
+def _may_lose(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
+    """(S,) services of which a loss may take more replicas than it certainly takes: it is unknown where they
+    are, or they are behind feeds that may trip. is_loss: no feed trips where everything leaves in order.
+    """
+    found, more = loose_services(top, lost), tripped(top, lost) if is_loss else None
+    if more is not None:
+        found |= loose_services(top, more.lost)
+        taken = replicas_lost(top, more.lost) > replicas_lost(top, lost)
+        found[top.estate.replicas.service[taken]] = True
+    return found
+
+
+def _where_untold(top: Topology, lost: Loss, left: IntColumn, untold: BoolColumn) -> BoolColumn:
+    """(sites, S) where all of a service may arrive after a loss, if its places are unknown then: where some
+    is left, or may be already, or may be started. left: (sites, S) what is left of all.
+    """
+    found = unplaced(top) | ~_is_named(top)
+    found &= serves_users(top, lost.sites)[:, None]
+    found |= (left > 0) | (_may_start(top) & ~lost.sites[:, None])
+    return np.asarray(found & untold, np.bool_)
 
 
 def _may_leave(top: Topology) -> BoolColumn:
@@ -299,7 +329,12 @@ def _witnesses(top: Topology) -> BoolColumn:
 
 
 def _place_known(top: Topology) -> BoolColumn:
-    """(S,) whether it is known where a service runs, or would run."""
+    """(S,) whether it is known where all of a service runs, or would run."""
+    return top.once("place known", lambda: _is_named(top) & ~unplaced(top).any(axis=0))
+
+
+def _is_named(top: Topology) -> BoolColumn:
+    """(S,) whether the files name any place of a service."""
 
     def work() -> BoolColumn:
         estate = top.estate
@@ -308,7 +343,7 @@ def _place_known(top: Topology) -> BoolColumn:
         named[estate.replicas.service[at & (estate.replicas.count > 0)]] = True
         return named
 
-    return top.once("place known", work)
+    return top.once("place named", work)
 
 
 def _may_start(top: Topology) -> BoolColumn:

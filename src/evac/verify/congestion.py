@@ -1,7 +1,8 @@
 """What the plan says about links and ingress that carry too little, computed again one service at a time.
 
 Where each service runs at the end is counted from the steps, and where a shift moves traffic to is chosen
-again. With fractions, so that no rounding is shared with `derive`.
+again. All of a service whose places are unknown may arrive wherever it may run. With fractions, so that no
+rounding is shared with `derive`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from evac.derive.affected import service_graph
-from evac.derive.domains import Topology, site_of_replicas
+from evac.derive.domains import Topology, loss, site_of_replicas
 from evac.derive.pools import replicas_running
+from evac.derive.tripping import tripped
 from evac.model.estate import Estate, Service
 from evac.model.fleet import (
     AT_SITE,
@@ -36,6 +38,13 @@ from evac.steps.registry import kind_of
 from evac.verify.needs import with_members
 from evac.verify.places import Where
 from evac.verify.reading import Violation
+from evac.verify.unknown_places import (
+    lost_racks,
+    may_arrive,
+    may_be_taken,
+    placed_in_part,
+    placed_nowhere,
+)
 
 Amounts = defaultdict[int, int]
 """Denominator -> sum of numerators."""
@@ -47,8 +56,8 @@ class _End:
 
     runs: Mapping[str, int]
     sent: Mapping[str, int]
-    has_users: bool
-    """Whether its users come in at any site if it runs at none that serves users."""
+    untold: bool
+    """Whether it is unknown where it runs: all of it may, at each of these sites, or nothing."""
 
 
 def check_congestion(top: Topology, plan: Plan) -> list[Violation]:
@@ -103,15 +112,28 @@ def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
     names = with_members(estate, {*plan.scenario.domains, *estate.lost})
     lost = names & {site.id for site in estate.sites}
     running, left = replicas_running(top).count, _left(top, names)
+    doubtful = _may_lose(top, plan, names, left)
     kinds = [kind_of(step.kind) for step in plan.steps]
-    if not (lost or (left < running).any() or any(kind.replicas or kind.moves_traffic for kind in kinds)):
+    acts = any(kind.replicas or kind.moves_traffic for kind in kinds)
+    if not (lost or doubtful or (left < running).any() or acts):
         return []
     sites = {site.id for site in estate.sites if site.role != "witness"} - lost
-    ends, found = _at_the_end(top, plan, sites, left), list[Congestion]()
+    ends, found = _at_the_end(top, plan, sites, left, doubtful), list[Congestion]()
     for measure in MEASURES:
         found += _ingress(top, ends, lost, measure)
         found += _links(top, ends, measure)
     return sorted(found, key=lambda one: (one.at, one.measure))
+
+
+def _may_lose(top: Topology, plan: Plan, names: set[str], left: IntColumn) -> set[int]:
+    """Services of which the loss of these domains may take more than what leaves these replicas."""
+    found = may_be_taken(top, names, _lost_servers(top.estate, names))
+    more = tripped(top, loss(top, names)) if plan.scenario.kind == "lose" else None
+    if more is not None:
+        wider = names.union(more.feeds)
+        found |= may_be_taken(top, wider, _lost_servers(top.estate, wider))
+        found.update(top.estate.replicas.service[_left(top, wider) < left].tolist())
+    return found
 
 
 def _left(top: Topology, names: Collection[str]) -> IntColumn:
@@ -152,17 +174,12 @@ def _lost_share(fleet: Fleet, mine: IntColumn, gone: BoolColumn) -> Fraction:
 def _lost_servers(estate: Estate, names: Collection[str]) -> BoolColumn:
     """(V,) servers in any of these domains: by name, rack, hall or site, or in a rack without any feed."""
     fleet = estate.fleet
-    halls = {hall.id for hall in estate.halls if hall.id in names or hall.site in names}
-    feeds = {feed.id for feed in estate.feeds if feed.id in names or feed.site in names}
-    racks = [
-        rack.id in names
-        or rack.site in names
-        or rack.hall in halls
-        or (bool(rack.feeds) and feeds.issuperset(rack.feeds))
-        for rack in estate.racks
-    ]
+    racks = lost_racks(estate, names)
     sites = [site.id in names for site in estate.sites]
-    gone = _flags([*racks, False])[fleet.rack] | _flags([*sites, False])[fleet.site]
+    gone = (
+        _flags([*(rack.id in racks for rack in estate.racks), False])[fleet.rack]
+        | _flags([*sites, False])[fleet.site]
+    )
     others = {one.id for some in (estate.sites, estate.halls, estate.feeds, estate.racks) for one in some}
     own = [name.rsplit("/", 1)[-1].encode() for name in names if name not in others]
     return gone | np.isin(fleet.name, own) if own else gone
@@ -192,8 +209,12 @@ def _running(top: Topology, sites: Iterable[str], counted: IntColumn) -> list[di
     return found
 
 
-def _at_the_end(top: Topology, plan: Plan, left: set[str], survive: IntColumn) -> list[_End]:
-    """Of each service: what survives, what the steps start and stop, and the target of its shift."""
+def _at_the_end(
+    top: Topology, plan: Plan, left: set[str], survive: IntColumn, doubtful: set[int]
+) -> list[_End]:
+    """Of each service: what survives, what the steps start and stop, and the target of its shift. doubtful:
+    services of which the loss may take more.
+    """
     estate, where = top.estate, Where(top.estate)
     running, sent = _running(top, left, survive), [dict[str, int]() for _ in estate.services]
     row_of = {service.id: row for row, service in enumerate(estate.services)}
@@ -205,7 +226,7 @@ def _at_the_end(top: Topology, plan: Plan, left: set[str], survive: IntColumn) -
             shifts.add(row)
         for place, count in step.servers if row >= 0 and kind.replicas else ():
             changes[row, where.site(place)] += kind.replicas * count
-    counted = _counted(estate)
+    counted, before = _counted(estate), [dict(some) for some in running]
     for row in {row for row, _ in changes} - counted:
         running[row] = {}
     for (row, site), count in changes.items():
@@ -215,12 +236,14 @@ def _at_the_end(top: Topology, plan: Plan, left: set[str], survive: IntColumn) -
     for row in shifts:
         if running[row]:
             sent[row] = {_target(top, plan, where, row, running[row]): 1}
-    at = (site_of_replicas(top) >= 0) & (estate.replicas.count > 0)
-    placed = set(estate.replicas.service[at].tolist())
-    return [
-        _End(runs, users or runs, bool(runs) or not (row in placed or estate.services[row].sites))
-        for row, (runs, users) in enumerate(zip(running, sent, strict=True))
-    ]
+    lost = {site.id for site in estate.sites} - left
+    in_part = {*placed_in_part(estate), *placed_nowhere(top)}
+    ends = [_End(runs, users or runs, False) for runs, users in zip(running, sent, strict=True)]
+    for row in in_part | doubtful:
+        places = may_arrive(estate, estate.services[row], lost, row in in_part)
+        places = places.union(running[row], (site for site, count in before[row].items() if count > 0))
+        ends[row] = _End(dict.fromkeys(places, 1), dict.fromkeys(places, 1), True)
+    return ends
 
 
 def _counted(estate: Estate) -> set[int]:
@@ -253,11 +276,10 @@ def _ingress(top: Topology, ends: list[_End], lost: set[str], measure: Measure) 
     loads, through = {site: Amounts(int) for site in limits}, {site: list[str]() for site in limits}
     for service, end in zip(estate.services, ends, strict=True):
         here = {site: count for site, count in end.sent.items() if site in limits}
-        here = here or (dict.fromkeys(limits, 1) if end.has_users else {})
         peak = _peak(service, measure)
         comes = service.traffic.kind is not None or bool(service.people) if peak is None else peak > 0
         comes = comes or _is_silent(service, measure)
-        whole = sum(here.values())
+        whole = 1 if end.untold else sum(here.values())
         for site, count in here.items():
             loads[site][whole] += (peak or 0) * count
             if comes:
@@ -280,15 +302,25 @@ def _links(top: Topology, ends_of: list[_End], measure: Measure) -> list[Congest
     for row, service in enumerate(estate.services):
         peak = _peak(service, measure)
         for needed in graph.hard[row] if peak or _is_silent(service, measure) else ():
-            hosts, sent = ends_of[needed].runs.keys(), ends_of[row].sent
-            for site in sent.keys() - hosts:
-                for other in hosts:
-                    ends = (site, other) if (site, other) in limits else (other, site)
-                    if ends in limits:
-                        loads[ends][sum(sent.values()) * len(hosts)] += (peak or 0) * sent[site]
-                        through[ends].add(service.id)
+            for ends in limits:
+                part = _crossing(ends_of[row], ends_of[needed], ends)
+                if part:
+                    loads[ends][part.denominator] += (peak or 0) * part.numerator
+                    through[ends].add(service.id)
     found = {ends: (loads[ends], limits[ends], through[ends]) for ends in limits}
     return _too_much(top, found, measure)
+
+
+def _crossing(caller: _End, called: _End, ends: tuple[str, str]) -> Fraction:
+    """The part of its own traffic that a service sends through a link to one that it calls: from where that
+    one does not run, or may not, to where it does, or may; all of it at most.
+    """
+    hosts, whole, parts = called.runs.keys(), sum(caller.sent.values()), list[Fraction]()
+    for here, far in (ends, ends[::-1]):
+        if far in hosts and (called.untold or here not in hosts) and here in caller.sent:
+            among = 1 if called.untold else len(hosts)
+            parts.append(Fraction(caller.sent[here], (1 if caller.untold else whole) * among))
+    return min(sum(parts, Fraction(0)), Fraction(1)) if parts else Fraction(0)
 
 
 def _too_much(

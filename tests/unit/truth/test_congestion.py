@@ -359,9 +359,9 @@ def too_much(
         total, unstated = Fraction(0), 0
         for (places, peak, _, kind), end in zip(services, ends, strict=True):
             here = {site: count for site, count in end.items() if site in serving}
-            if not here and (end or not places):
-                here = dict.fromkeys(serving, 1)
-            total += Fraction((peak or 0) * here.get(name, 0), sum(here.values()) or 1)
+            here = here if places else dict.fromkeys(serving, 1)
+            whole = sum(here.values()) if places else 1  # all of it may run anywhere
+            total += Fraction((peak or 0) * here.get(name, 0), whole or 1)
             unstated += peak is None and kind != "none" and here.get(name, 0) > 0
         if unstated or ceil(total) > (limit_of[name] or 0):
             found[name] = ceil(total), unstated

@@ -46,8 +46,8 @@ class Crowding:
 
     def __init__(self, ground: Ground) -> None:
         self._top, self._losses = ground.top, ground.losses
-        hosts = ground.loose | ground.endpoints.marked(*ground.lost.shape)
-        found = screened(ground.top, ground.lost - ground.presence.off, hosts)
+        hosts = ground.endpoints.marked(*ground.lost.shape)
+        found = screened(ground.top, ground.lost - ground.presence.off, hosts, ground.loose)
         self._at, self._certain, self._possible = found.at, found.certain, found.possible
         whole = ground.losses.sites.any(axis=1)
         below = np.flatnonzero(found.possible.any(axis=1) & ~whole).tolist()
