@@ -11,6 +11,7 @@ from evac.audit import audit, headline
 from evac.audit.impacts import crowding
 from evac.audit.impacts.all_losses import impacts
 from evac.audit.impacts.losses import losses
+from evac.audit.rules import links_too_small
 from evac.derive.congestion import congested, maybe_congested
 from evac.derive.domains import loss, lost_in, topology
 from evac.derive.pools import without_lost
@@ -220,3 +221,45 @@ def test_a_loss_after_which_everything_fits_is_not_added_up(
     assert found.at(number) == ()
     assert found.of(number) == crowding.After((), ())
     assert not found.is_added(number)
+
+
+TWO_HALLS = """
+sites: {a: {ingress: 9 Gbit/s}, b: {ingress: LIMIT Mbit/s}}
+halls: {a/h1: {}, a/h2: {}}
+racks: {a/h1/r: {}, a/h2/r: {}}
+classes: {k: {cpu: 4 cores, memory: 64 GiB}}
+services:
+  shop: {people: 900, start: 1 s, share: 1/2, eligible_sites: [b], demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: anycast, peak: 400 Mbit/s}}
+  bulk: {people: 1, start: 1 s, share: 1/2, eligible_sites: [b], demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: anycast, peak: 1000 Mbit/s}}
+"""
+IN_HALLS = servers("a1,a,a/h1/r,k,serving,", "a2,a,a/h2/r,k,serving,", "b1,b,,k,serving,")
+TWO = "service,target,count\nshop,a1,1\nshop,b1,1\nbulk,a2,1\nbulk,b1,1\n"
+
+
+@pytest.mark.parametrize("tried", [links_too_small.TRIED_MOST, 1, 0])
+@pytest.mark.parametrize("limit", [700, 900, 1000, 1100, 1199])
+def test_no_loss_is_left_out_because_the_worst_one_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, tried: int
+) -> None:
+    """After a/h1, 900 Mbit/s arrive at b; after a/h2, where bulk is, 1,200 Mbit/s."""
+    monkeypatch.setattr(crowding, "ADDED_MOST", 0)
+    monkeypatch.setattr(links_too_small, "TRIED_MOST", tried)
+    report = audit(written(tmp_path, TWO_HALLS.replace("LIMIT", str(limit)), servers=IN_HALLS, replicas=TWO))
+    (found,) = (one for one in report.findings if one.code == "EV122" and "a/h2" in one.domains)
+    assert found.subject == "b: bandwidth"
+
+
+def test_what_is_said_of_a_loss_does_not_follow_from_what_was_asked_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowding, "ADDED_MOST", 0)
+    top = topology(written(tmp_path, TWO_HALLS.replace("LIMIT", "1000"), servers=IN_HALLS, replicas=TWO))
+    every = losses(top)
+    found = impacts(top, every).crowding
+    number = every.index["a/h1"]
+    before = found.at(number), found.is_certain(number), found.is_added(number)
+    assert before[0], "the bound is above the limit"
+    assert found.of(number).possible == ()
+    assert (found.at(number), found.is_certain(number), found.is_added(number)) == before

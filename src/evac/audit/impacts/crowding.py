@@ -55,21 +55,26 @@ class Crowding:
         most = ADDED_MOST // max(1, len(found.at) * ground.lost.shape[1])
         added = [*np.flatnonzero(whole).tolist(), *below[:most]]
         self._added = {number: self._add_up(number) for number in added}
+        self._asked = dict[int, After]()
 
     def _add_up(self, number: int) -> After:
         return After(*congested_and_maybe(self._top, loss(self._top, self._losses.members[number])))
 
     def is_added(self, number: int) -> bool:
-        """Whether the traffic after a loss was added up."""
+        """Whether the traffic after a loss was added up from the start. What is said of a loss follows from
+        that alone, whatever was asked before.
+        """
         return number in self._added
 
     def of(self, number: int) -> After:
         """The sums after one loss; nothing is added up if everything fits."""
         if not self.at(number):
             return After((), ())
-        if number not in self._added:
-            self._added[number] = self._add_up(number)
-        return self._added[number]
+        if number in self._added:
+            return self._added[number]
+        if number not in self._asked:
+            self._asked[number] = self._add_up(number)
+        return self._asked[number]
 
     def is_certain(self, number: int) -> bool:
         """Whether the traffic is too much for something, or its limit is not known, whatever the plan is."""

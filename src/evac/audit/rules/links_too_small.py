@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.derive.congestion import short_of_ingress, states_no_peak
+from evac.derive.congestion import limit_of, limit_of_link, short_of_ingress, states_no_peak
 from evac.derive.domains import loss
 from evac.model.diagnostic import Severity
-from evac.model.plan import MEASURES, Congestion, Measure
+from evac.model.plan import MEASURES, Congestion, Measure, link_or_ingress
 from evac.model.units import traffic
 
 Row = tuple[int, Congestion, bool]
@@ -32,15 +32,51 @@ def check(context: Context) -> Iterator[Finding]:
             found.setdefault((len(at) > 1, measure, at), []).append(number)
     for key, numbers in sorted(found.items()):
         numbers = context.worst_first(numbers)
-        added = [number for number in numbers if crowding.is_added(number)] or numbers[:1]
+        added = [number for number in numbers if crowding.is_added(number)]
+        others = [number for number in numbers if not crowding.is_added(number)]
         rows = [row for number in added for row in _rows(context, number, key)]
+        tried = 0
+        while tried < min(TRIED_MOST, len(others)) and not any(row[1].is_too_small for row in rows):
+            rows += _rows(context, others[tried], key)
+            tried += 1
         if too_small := [row for row in rows if row[1].is_too_small]:
             yield (_link if key[0] else _site)(context, too_small, numbers)
-        else:
-            unclear[key[1]] += [row for row in rows if row[1].unstated and row[1].limit is not None]
+            continue
+        unclear[key[1]] += [row for row in rows if row[1].unstated and row[1].limit is not None]
+        if others[tried:] and (limit := _limit(context, key)) is not None:
+            yield _by_bound(context, key, limit, others[tried:])
     for measure in MEASURES:
         if unclear[measure]:
             yield _unknown(context, measure, unclear[measure])
+
+
+TRIED_MOST = 8
+"""Losses for which sums are made for one link or ingress, of those below whole sites that have none."""
+
+
+def _limit(context: Context, key: Key) -> int | None:
+    """What a link or the ingress of a site can carry; None: not known."""
+    is_link, measure, at = key
+    if is_link:
+        return next(limit_of_link(link, measure) for link in context.estate.links if link.ends == at)
+    return next(limit_of(site, measure) for site in context.estate.sites if site.id == at[0])
+
+
+def _by_bound(context: Context, key: Key, limit: int, numbers: list[int]) -> Finding:
+    """After these losses, the upper bound is above the limit, and no sum was made."""
+    is_link, measure, at = key
+    name = " - ".join(at)
+    of = next((n for n, link in enumerate(context.estate.links) if link.ends == at), 0)
+    return RULE.finding(
+        context,
+        "warning",
+        name if is_link and measure == "bandwidth" else f"{name}: {measure}",
+        f"more than {traffic(measure, limit)} may come through {link_or_ingress(at)}, depending on the plan,"
+        f" after the loss of {listed(context.names(numbers))}; it can carry {traffic(measure, limit)}",
+        "Plan for these losses to see how much arrives.",
+        losses=numbers,
+        paths=(f"links/{of}",) if is_link else (f"sites/{name}/ingress", f"sites/{name}"),
+    )
 
 
 def _unknown(context: Context, measure: Measure, rows: list[Row]) -> Finding:
