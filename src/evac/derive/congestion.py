@@ -1,5 +1,5 @@
-"""Links and ingress that carry too little for the traffic after a loss, or of which nobody knows it: their
-limit is not known, or services state no peak.
+"""Links and ingress that carry too little for the traffic after a loss, or may, because a limit or a peak is
+not stated.
 
 A plan says where each service runs at its end and where it moves traffic: all of a service that it shifts
 arrives at one site, the rest is divided in proportion to the replicas. Before there is a plan, only the
@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from evac.derive.affected import counts_by_service, service_graph
-from evac.derive.domains import Loss, Topology, lost_in, lost_now, may_run_at, site_of_replicas
+from evac.derive.arrivals import may_lose, may_start, place_known, serves_users, where_untold, witnesses
+from evac.derive.domains import Loss, Topology, lost_in, lost_now, site_of_replicas
 from evac.derive.moving import traffic_leaves
-from evac.derive.pools import loose_services, replicas_lost, replicas_off, unplaced
+from evac.derive.pools import replicas_lost, replicas_off
 from evac.derive.serving import Serving
-from evac.derive.tripping import tripped
 from evac.model.estate import Link, Service, Site
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.plan import MEASURES, Congestion, Measure, Plan
@@ -62,7 +62,7 @@ def congested_by(top: Topology, plan: Plan) -> tuple[Congestion, ...]:
         return ()
     lost = lost_in(top, plan.scenario)
     acts = any(kind_of(step.kind).replicas or kind_of(step.kind).moves_traffic for step in plan.steps)
-    doubtful = _may_lose(top, lost, plan.scenario.kind == "lose")
+    doubtful = may_lose(top, lost, plan.scenario.kind == "lose")
     if not (acts or doubtful.any() or _takes_something(top, lost)):
         return ()
     division = _planned(top, plan, lost, doubtful)
@@ -70,18 +70,21 @@ def congested_by(top: Topology, plan: Plan) -> tuple[Congestion, ...]:
 
 
 def congested(top: Topology, lost: Loss) -> tuple[Congestion, ...]:
-    """Where the traffic that is certain to arrive after a loss is too much, or nobody knows it; and where all
-    ingress together is too small for what may run. Sorted. lost: with what is already lost.
+    """Where the traffic that is certain to arrive after a loss is too much, or may be, because a limit or a
+    peak is not stated; and where all ingress together is too small for what may run. Sorted. lost: with what
+    is already lost.
     """
     return congested_and_maybe(top, lost)[0]
 
 
-def _certain(top: Topology, lost: Loss, whole: _Division) -> tuple[Congestion, ...]:
+def _certain(
+    top: Topology, lost: Loss, whole: _Division, short: frozenset[Measure]
+) -> tuple[Congestion, ...]:
     """What every plan names; nothing if the loss takes nothing."""
     if not _takes_something(top, lost):
         return ()
     sure = _too_much(top, _loads(top, lost.sites, _fixed_part(whole)))
-    return _sorted((*sure, *_hopeless(top, lost.sites, whole)))
+    return _sorted((*sure, *_hopeless(top, lost.sites, whole, short)))
 
 
 def _fixed_part(whole: _Division) -> _Division:
@@ -101,20 +104,26 @@ def maybe_congested(top: Topology, lost: Loss) -> tuple[Congestion, ...]:
     return congested_and_maybe(top, lost)[1]
 
 
-def congested_and_maybe(top: Topology, lost: Loss) -> tuple[tuple[Congestion, ...], tuple[Congestion, ...]]:
-    """Both, for less than the two of them cost."""
+def congested_and_maybe(
+    top: Topology, lost: Loss
+) -> tuple[tuple[Congestion, ...], tuple[Congestion, ...], frozenset[Measure]]:
+    """Both, for less than the two of them cost; and in which measures all ingress that is left is too small
+    for all that may run: no plan helps.
+    """
+    nothing = (), (), frozenset[Measure]()
     if not _states_a_limit(top):
-        return (), ()
+        return nothing
     most, changes = _before_a_plan(top, lost)
     if not changes:
-        return (), ()
+        return nothing
+    short = _short(top, lost.sites, most)
     found = {(one.at, one.measure): one for one in _too_much(top, _loads(top, lost.sites, most))}
-    certain = _certain(top, lost, most)
+    certain = _certain(top, lost, most, short)
     for one in certain:
         known = found.get((one.at, one.measure))
         if one.is_too_small or known is None or not known.is_too_small:
             found[one.at, one.measure] = one
-    return certain, _sorted(found.values())
+    return certain, _sorted(found.values()), short
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +153,7 @@ def screened(top: Topology, taken: IntColumn, hosts: BoolColumn, loose: BoolColu
     high, low = (list(_loads(top, now.sites, some)) for some in (most, _fixed_part(most)))
     part = np.minimum(taken / np.maximum(running_per_site(top).sum(axis=0), 1), 1.0)
     part = np.where(loose | (touched & (hosts | _may_leave(top))), 1.0, part)
-    open_to = _may_start(top) & ~now.sites[:, None] & loose.any(axis=0)
+    open_to = may_start(top) & ~now.sites[:, None] & loose.any(axis=0)
     short = _short(top, now.sites, replace(most, arrives=np.maximum(most.arrives, open_to)))
     rises = {}
     for measure in MEASURES:
@@ -173,7 +182,7 @@ _ROUNDING = 1e-6
 
 def _hosts_at_all(top: Topology, at: tuple[str, ...]) -> bool:
     """Whether services can run at these sites."""
-    never = _witnesses(top) | lost_now(top).sites
+    never = witnesses(top) | lost_now(top).sites
     return not any(never[top.site_index[site]] for site in at)
 
 
@@ -229,9 +238,9 @@ def _planned(top: Topology, plan: Plan, lost: Loss, doubtful: BoolColumn) -> _Di
     """At the end of a plan. doubtful: (S,) services of which the loss may take more than is certain."""
     estate, serving = top.estate, Serving(top, plan)
     row_of = {service.id: row for row, service in enumerate(estate.services)}
-    runs, witness = left_per_site(top, lost), _witnesses(top)
-    untold = doubtful | ~_place_known(top)
-    may = _where_untold(top, lost, runs, untold)
+    runs, witness = left_per_site(top, lost), witnesses(top)
+    untold = doubtful | ~place_known(top)
+    may = where_untold(top, lost, runs, untold)
     for name in serving.changed & row_of.keys():
         runs[:, row_of[name]] = 0
         for site, count in serving.running(name).items():
@@ -252,14 +261,14 @@ def _before_a_plan(top: Topology, lost: Loss) -> tuple[_Division, bool]:
     """The most that any plan sends to each site after a loss; and whether the loss takes anything or may, or
     a plan has something to start or to move.
     """
-    left, doubtful = left_per_site(top, lost), _may_lose(top, lost, True)
-    untold, stay = doubtful | ~_place_known(top), left.sum(axis=0)
+    left, doubtful = left_per_site(top, lost), may_lose(top, lost, True)
+    untold, stay = doubtful | ~place_known(top), left.sum(axis=0)
     missing = np.maximum(_wanted(top) - stay, 0) * ~untold
     moved, leaves = _leaves_a_site(top, lost), _may_leave(top)
-    open_to = _may_start(top) & ~lost.sites[:, None]
+    open_to = may_start(top) & ~lost.sites[:, None]
     starts = open_to & (missing > 0)
-    may = (left > 0) | starts | (open_to & np.array([s.movable for s in top.estate.services], np.bool_))
-    may |= _where_untold(top, lost, left, untold)
+    may = (left > 0) | starts | (open_to & _movable(top))
+    may |= where_untold(top, lost, left, untold)
     alone = (left > 0).any(axis=0) & (may.sum(axis=0) == 1)
     fixed = ~untold & (alone | ~((missing > 0) | moved | leaves))
     whole = ~fixed & (moved | leaves | untold)
@@ -271,31 +280,18 @@ def _before_a_plan(top: Topology, lost: Loss) -> tuple[_Division, bool]:
     return _Division(parts, of, parts, of, may, surely, fixed), changes
 
 
-def _may_lose(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
-    """(S,) services of which a loss may take more replicas than it certainly takes: it is unknown where they
-    are, or they are behind feeds that may trip. is_loss: no feed trips where everything leaves in order.
-    """
-    found, more = loose_services(top, lost), tripped(top, lost) if is_loss else None
-    if more is not None:
-        found |= loose_services(top, more.lost)
-        taken = replicas_lost(top, more.lost) > replicas_lost(top, lost)
-        found[top.estate.replicas.service[taken]] = True
-    return found
-
-
-def _where_untold(top: Topology, lost: Loss, left: IntColumn, untold: BoolColumn) -> BoolColumn:
-    """(sites, S) where all of a service may arrive after a loss, if its places are unknown then: where some
-    is left, or may be already, or may be started. left: (sites, S) what is left of all.
-    """
-    found = unplaced(top) | ~_is_named(top)
-    found &= serves_users(top, lost.sites)[:, None]
-    found |= (left > 0) | (_may_start(top) & ~lost.sites[:, None])
-    return np.asarray(found & untold, np.bool_)
-
-
 def _may_leave(top: Topology) -> BoolColumn:
     """(S,) services that a plan may stop where they run."""
-    return np.array([bool(s.sheddable) or s.movable for s in top.estate.services], np.bool_)
+    services = top.estate.services
+    return top.once(
+        "may leave", lambda: np.array([bool(s.sheddable) or s.movable for s in services], np.bool_)
+    )
+
+
+def _movable(top: Topology) -> BoolColumn:
+    """(S,) services that may move although the loss does not touch them."""
+    services = top.estate.services
+    return top.once("movable", lambda: np.array([s.movable for s in services], np.bool_))
 
 
 def _wanted(top: Topology) -> IntColumn:
@@ -321,50 +317,6 @@ def _leaves_a_site(top: Topology, lost: Loss) -> BoolColumn:
     sent = top.estate.traffic
     astray = [not witness.isdisjoint(sent.get(service.id, ())) for service in top.estate.services]
     return traffic_leaves(top, lost, gone, before, off) | np.array(astray, np.bool_)
-
-
-def _witnesses(top: Topology) -> BoolColumn:
-    """(sites,) where nothing runs that serves users."""
-    return np.array([site.role == "witness" for site in top.estate.sites], np.bool_)
-
-
-def _place_known(top: Topology) -> BoolColumn:
-    """(S,) whether it is known where all of a service runs, or would run."""
-    return top.once("place known", lambda: _is_named(top) & ~unplaced(top).any(axis=0))
-
-
-def _is_named(top: Topology) -> BoolColumn:
-    """(S,) whether the files name any place of a service."""
-
-    def work() -> BoolColumn:
-        estate = top.estate
-        named = np.array([bool(s.sites) for s in estate.services], np.bool_)
-        at = site_of_replicas(top) >= 0
-        named[estate.replicas.service[at & (estate.replicas.count > 0)]] = True
-        return named
-
-    return top.once("place named", work)
-
-
-def _may_start(top: Topology) -> BoolColumn:
-    """(sites, S) where replicas of a service may be started: there are servers, pools, or capacity of an
-    unknown size, and its data may be there.
-    """
-
-    def work() -> BoolColumn:
-        estate = top.estate
-        has = np.zeros(len(estate.sites) + 1, np.bool_)
-        has[top.pool_site] = has[estate.fleet.site] = True
-        has[:-1] |= np.array([site.role == "full" for site in estate.sites], np.bool_)
-        found = np.repeat(has[:-1, None], len(estate.services), axis=1)
-        for row, service in enumerate(estate.services):
-            allowed = may_run_at(estate, service)
-            if allowed is not None:
-                found[:, row] &= np.isin([site.id for site in estate.sites], allowed)
-        found[_witnesses(top)] = False
-        return found
-
-    return top.once("where replicas may start", work)
 
 
 def left_per_site(top: Topology, lost: Loss) -> IntColumn:
@@ -398,13 +350,8 @@ def _per_site(top: Topology, counts: IntColumn) -> IntColumn:
     found = found.reshape(len(estate.sites), size)
     for row in uncounted.tolist():
         found[[top.site_index[name] for name in estate.services[row].sites], row] = 1
-    found[_witnesses(top)] = 0
+    found[witnesses(top)] = 0
     return found
-
-
-def serves_users(top: Topology, gone: BoolColumn) -> BoolColumn:
-    """(sites,) where users may be sent: no witness, and nothing that is lost."""
-    return np.array([site.role in ("full", "edge") for site in top.estate.sites], np.bool_) & ~gone
 
 
 def peaks_of(services: Sequence[Service], measure: Measure) -> list[int | None]:
@@ -414,7 +361,7 @@ def peaks_of(services: Sequence[Service], measure: Measure) -> list[int | None]:
 
 
 def states_no_peak(top: Topology, measure: Measure) -> BoolColumn:
-    """(S,) services whose traffic nobody knows: they state no peak, but users may be sent to them."""
+    """(S,) services that state no peak although users may be sent to them."""
 
     def work() -> BoolColumn:
         services = top.estate.services
@@ -489,15 +436,12 @@ def _too_much(top: Topology, loads: Iterable[_Load]) -> Iterator[Congestion]:
 
 def _ingress(top: Topology, gone: BoolColumn, division: _Division) -> Iterator[_Load]:
     estate, serving, at = top.estate, serves_users(top, gone), division.arrives
-    has_users = np.array([s.traffic.kind is not None or bool(s.people) for s in estate.services], np.bool_)
     for measure in MEASURES:
         limits = [limit_of(site, measure) for site in estate.sites]
         if all(limits[site] is None for site in np.flatnonzero(serving).tolist()):
             continue
-        peaks = peaks_of(estate.services, measure)
-        peak = np.array([one or 0 for one in peaks], object)
-        unstated, silent = np.array([one is None for one in peaks], np.bool_), states_no_peak(top, measure)
-        comes = np.where(unstated, has_users | silent, peak > 0)
+        peak, comes = _arriving_peaks(top, measure)
+        silent = states_no_peak(top, measure)
         for site in np.flatnonzero(serving).tolist():
             rows = np.flatnonzero(comes & (at[site] > 0))
             amounts, shares = peak[rows] * at[site][rows], division.of_users[site][rows]
@@ -505,12 +449,22 @@ def _ingress(top: Topology, gone: BoolColumn, division: _Division) -> Iterator[_
             yield _Load(name, measure, limits[site], rows, rows, amounts, shares, unknown)
 
 
-def short_of_ingress(top: Topology, lost: Loss) -> frozenset[Measure]:
-    """In which measures all ingress that a loss leaves is too small for all that may run: no plan helps."""
-    return _short(top, lost.sites, _before_a_plan(top, lost)[0])
+def _arriving_peaks(top: Topology, measure: Measure) -> tuple[Any, BoolColumn]:
+    """(S,) each: the known peaks, as Python integers; and the services with traffic that arrives."""
+
+    def work() -> tuple[Any, BoolColumn]:
+        services, silent = top.estate.services, states_no_peak(top, measure)
+        peaks = peaks_of(services, measure)
+        peak = np.array([one or 0 for one in peaks], object)
+        has_users = np.array([s.traffic.kind is not None or bool(s.people) for s in services], np.bool_)
+        unstated = np.array([one is None for one in peaks], np.bool_)
+        return peak, np.where(unstated, has_users | silent, peak > 0).astype(np.bool_)
+
+    return top.once(("arriving peaks", measure), work)
 
 
 def _short(top: Topology, gone: BoolColumn, whole: _Division) -> frozenset[Measure]:
+    """In which measures all ingress that is left is too small for all that may run."""
     estate, serving = top.estate, np.flatnonzero(serves_users(top, gone)).tolist()
     some, short = (whole.arrives > 0).sum(axis=0).tolist(), set[Measure]()
     for measure in MEASURES:
@@ -522,9 +476,11 @@ def _short(top: Topology, gone: BoolColumn, whole: _Division) -> frozenset[Measu
     return frozenset(short)
 
 
-def _hopeless(top: Topology, gone: BoolColumn, whole: _Division) -> Iterator[Congestion]:
-    """If all ingress together is too small: where an even division is too much, as some division must be."""
-    if short := _short(top, gone, whole):
+def _hopeless(
+    top: Topology, gone: BoolColumn, whole: _Division, short: frozenset[Measure]
+) -> Iterator[Congestion]:
+    """Where an even division is too much if all ingress together is too small: some division must be."""
+    if short:
         arrives = (whole.arrives > 0).astype(np.int64)
         of_users = np.broadcast_to(arrives.sum(axis=0), arrives.shape)
         even = replace(whole, arrives=arrives, of_users=of_users)

@@ -337,7 +337,7 @@ def _too_much(
 
 
 def _is_silent(service: Service, measure: Measure) -> bool:
-    """Whether nobody knows how much traffic it has: it states no peak, but users may be sent to it."""
+    """Whether it states no peak although users may be sent to it."""
     if _peak(service, measure) is not None or service.external:
         return False
     how = service.traffic.kind

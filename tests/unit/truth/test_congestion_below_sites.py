@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evac.audit import audit, headline
@@ -12,7 +13,7 @@ from evac.audit.impacts import crowding
 from evac.audit.impacts.all_losses import impacts
 from evac.audit.impacts.losses import losses
 from evac.audit.rules import links_too_small
-from evac.derive.congestion import congested, maybe_congested
+from evac.derive.congestion import congested, maybe_congested, screened
 from evac.derive.domains import loss, lost_in, topology
 from evac.derive.pools import without_lost
 from evac.derive.serving import Serving
@@ -192,13 +193,19 @@ def test_every_loss_of_any_estate_has_one_answer(
     top = topology(estate)
     every = losses(top)
     monkeypatch.setattr(crowding, "ADDED_MOST", 0)
-    bound = impacts(top, every).crowding
+    found = impacts(top, every)
+    bound, ground = found.crowding, found.ground
+    hosts = ground.endpoints.marked(*ground.lost.shape)
+    below = screened(top, ground.lost - ground.presence.off, hosts, ground.loose)
     for number, members in enumerate(every.members):
         lost = lost_in(top, lose(*members))
         certain = {(one.at, one.measure) for one in congested(top, lost)}
         possible = {(one.at, one.measure) for one in maybe_congested(top, lost)}
         assert certain <= possible <= set(bound.at(number)), members
         assert certain or not bound.is_certain(number), members
+        if not every.sites[number].any():
+            screened_certain = {below.at[column] for column in np.flatnonzero(below.certain[number]).tolist()}
+            assert screened_certain <= certain, members
         if len(estate.services) > 8:
             continue
         made = plan(estate, lose(*members))
@@ -219,7 +226,7 @@ def test_a_loss_after_which_everything_fits_is_not_added_up(
     found = impacts(top, every).crowding
     number = every.index["a/h1"]
     assert found.at(number) == ()
-    assert found.of(number) == crowding.After((), ())
+    assert found.of(number) == crowding.After((), (), frozenset())
     assert not found.is_added(number)
 
 

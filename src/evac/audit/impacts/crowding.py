@@ -22,6 +22,8 @@ class After:
     """Whatever the plan is."""
     possible: tuple[Congestion, ...]
     """By some plan; these include the certain ones."""
+    short: frozenset[Measure]
+    """Measures in which all ingress that is left is too small for all that may run."""
 
 
 _LARGEST_FIRST: Final[tuple[LossKind, ...]] = (
@@ -69,7 +71,7 @@ class Crowding:
     def of(self, number: int) -> After:
         """The sums after one loss; nothing is added up if everything fits."""
         if not self.at(number):
-            return After((), ())
+            return After((), (), frozenset())
         if number in self._added:
             return self._added[number]
         if number not in self._asked:

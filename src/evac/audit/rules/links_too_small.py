@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.derive.congestion import limit_of, limit_of_link, short_of_ingress, states_no_peak
-from evac.derive.domains import loss
+from evac.derive.congestion import limit_of, limit_of_link, states_no_peak
 from evac.model.diagnostic import Severity
 from evac.model.plan import MEASURES, Congestion, Measure, link_or_ingress
 from evac.model.units import traffic
@@ -80,7 +79,7 @@ def _by_bound(context: Context, key: Key, limit: int, numbers: list[int]) -> Fin
 
 
 def _unknown(context: Context, measure: Measure, rows: list[Row]) -> Finding:
-    """Nobody knows whether the traffic of services that state no peak fits."""
+    """It is unknown whether the traffic of services that state no peak fits."""
     number, worst, _ = max(rows, key=lambda row: (row[1].unstated, -row[0]))
     names = listed(list(dict.fromkeys(one.name for _, one, _ in rows)))
     losses = _from_worst(number, context.worst_first({row[0] for row in rows}))
@@ -107,7 +106,8 @@ def _rows(context: Context, number: int, key: Key) -> Iterator[Row]:
 
 
 def _site(context: Context, rows: list[Row], numbers: list[int]) -> Finding:
-    grave = [row for row in rows if row[1].measure in _short(context, row[0])]
+    crowding = context.impacts.crowding
+    grave = [row for row in rows if row[1].measure in crowding.of(row[0]).short]
     number, worst, certain = max(grave or rows, key=_how_bad)
     severity: Severity = "error" if grave else "warning"
     name, shown = worst.at[0], traffic(worst.measure, worst.arriving)
@@ -126,11 +126,6 @@ def _site(context: Context, rows: list[Row], numbers: list[int]) -> Finding:
         losses=losses,
         paths=(f"sites/{name}/ingress", f"sites/{name}"),
     )
-
-
-def _short(context: Context, number: int) -> frozenset[Measure]:
-    top, losses = context.impacts.top, context.impacts.losses
-    return short_of_ingress(top, loss(top, losses.members[number]))
 
 
 def _link(context: Context, rows: list[Row], numbers: list[int]) -> Finding:
