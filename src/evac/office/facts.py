@@ -521,6 +521,8 @@ def _why(report: AuditReport, row: LossRow) -> str:
         return f"it depends on the plan whether traffic gets through: {most}"
     if row.untimed or row.rto_unknown:
         return "it is not known whether every service comes back in time"
+    if row.congested:
+        return "the traffic may be too much for a link or an ingress"
     return "every service comes back in time" if row.down else "nothing stops"
 
 
