@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evac.derive.domains import Loss, Topology, may_run_at, site_of_replicas
-from evac.derive.pools import loose_services, replicas_lost, unplaced
+from evac.derive.pools import loose_services, replicas_lost, replicas_running, unplaced
 from evac.derive.tripping import tripped
 from evac.model.fleet import BoolColumn, IntColumn
 
@@ -14,9 +14,10 @@ def may_lose(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
     """(S,) services of which a loss may take more replicas than it certainly takes: it is unknown where they
     are, or they are behind feeds that may trip. is_loss: no feed trips where everything leaves in order.
     """
-    found, more = loose_services(top, lost), tripped(top, lost) if is_loss else None
+    runs = replicas_running(top)
+    found, more = loose_services(top, lost, runs), tripped(top, lost) if is_loss else None
     if more is not None:
-        found |= loose_services(top, more.lost)
+        found |= loose_services(top, more.lost, runs)
         taken = replicas_lost(top, more.lost) > replicas_lost(top, lost)
         found[top.estate.replicas.service[taken]] = True
     return found

@@ -10,6 +10,7 @@ import numpy as np
 
 from evac.derive.domains import Topology, may_run_at, site_of_replicas
 from evac.derive.hidden_power import hidden_power
+from evac.derive.pools import replicas_running
 from evac.model.estate import Estate, Service
 from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, BoolColumn
 
@@ -36,10 +37,10 @@ def _lost_feeds(estate: Estate, names: Collection[str]) -> set[str]:
 
 
 def may_be_taken(top: Topology, names: Collection[str], servers: BoolColumn) -> set[int]:
-    """Services with replicas of which the files do not say whether they are in these domains. servers: (V,)
-    those that are certainly in them.
+    """Services with replicas that run and of which the files do not say whether they are in these domains.
+    servers: (V,) those that are certainly in them.
     """
-    estate, fleet, replicas = top.estate, top.estate.fleet, top.estate.replicas
+    estate, fleet, replicas = top.estate, top.estate.fleet, replicas_running(top)
     halls, racks, feeds = _lost_halls(estate, names), lost_racks(estate, names), _lost_feeds(estate, names)
     whole, unnamed = {site.id for site in estate.sites if site.id in names}, hidden_power(top).tolist()
     dark = {site.id for site, open_one in zip(estate.sites, unnamed, strict=True) if open_one}
@@ -65,7 +66,7 @@ def may_be_taken(top: Topology, names: Collection[str], servers: BoolColumn) -> 
     sites = [site.id in some for site in estate.sites]
     found = set[int]()
     for kind, open_ones in ((AT_SITE, sites), (ON_POOL, pools), (ON_SERVER, loose)):
-        here = replicas.kind == kind
+        here = (replicas.kind == kind) & (replicas.count > 0)
         found.update(replicas.service[here][np.array(open_ones, np.bool_)[replicas.target[here]]].tolist())
     touched = some | whole
     for row in placed_in_part(estate):
