@@ -8,9 +8,11 @@ processor, by chance. Without TLS no copy of version 11.4 or later follows it.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
@@ -126,7 +128,9 @@ def install(folder: Path) -> Path:
     argv += ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
     argv += [f"--{line.replace(' ', '').replace('_', '-')}" for line in _SMALL]
     argv += ["--user=root"] if may_change_user() else []
-    made = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    with tempfile.TemporaryDirectory() as own:
+        env = os.environ | {"TMPDIR": own}
+        made = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
     if made.returncode:
         raise ServerFailed("server-install", f"mariadb-install-db: {made.stdout[-400:]}{made.stderr[-400:]}")
     _certify(folder)
@@ -166,6 +170,7 @@ def mariadb(
     """
     folder.mkdir(parents=True)
     shutil.copytree(template, folder / "data")
+    (folder / "tmp").mkdir()
     (folder / "evac.sql").write_text(
         "SET sql_log_bin = 0;\n"
         f"CREATE USER IF NOT EXISTS evac@'%' IDENTIFIED BY '{password}';\n"
@@ -180,6 +185,8 @@ def mariadb(
             (
                 "[mariadbd]",
                 f"datadir = {folder / 'data'}",
+                # A server that starts removes every temporary table in its folder, also of other servers.
+                f"tmpdir = {folder / 'tmp'}",
                 f"socket = {folder / 'socket'}",
                 f"bind_address = {host}",
                 f"port = {port}",
