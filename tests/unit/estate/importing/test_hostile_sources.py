@@ -74,6 +74,10 @@ UNREADABLE: Final[dict[str, Callable[[Path, bytes], Any]]] = {
 }
 
 
+TABLES: Final = ("csv", "catalogue")
+"""Kinds whose tables may also be UTF-16, as spreadsheets save them."""
+
+
 def asked_of(kind: str) -> tuple[str, bytes]:
     """The usual name of a source of this kind, and what is in it."""
     return next(((name, content) for one, name, content in samples() if one == kind), ("tree", b"x"))
@@ -86,6 +90,9 @@ def refuse_all(kind: str, folder: Path) -> None:
         source, target = folder / f"{kind}-{number}" / name, folder / f"{kind}-{number}" / "estate"
         source.parent.mkdir()
         make(source, content)
+        if what == "UTF-16" and kind in TABLES:
+            import_estate(kind, source, target)
+            continue
         with pytest.raises(EvacError) as raised:
             import_estate(kind, source, target)
         assert raised.value.code, (kind, what)
