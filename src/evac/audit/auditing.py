@@ -205,7 +205,7 @@ class LossRow:
     untimed: int
     """Services that come back at an unknown time because a duration on the way is unknown."""
     rto_unknown: int
-    """Services of which it is not known whether they come back within the RTO that they state."""
+    """Services that may or may not come back within the RTO that they state; it is not known."""
     congested: bool
     """Whether a link or an ingress may be too small for the traffic."""
     reduced: int

@@ -11,7 +11,7 @@ from evac.model.fleet import BoolColumn, IntColumn
 
 
 def may_lose(top: Topology, lost: Loss, is_loss: bool) -> BoolColumn:
-    """(S,) services of which a loss may take more replicas than it certainly takes: it is unknown where they
+    """(S,) services that may lose more replicas than they certainly lose: it is unknown where these
     are, or they are behind feeds that may trip. is_loss: no feed trips where everything leaves in order.
     """
     runs = replicas_running(top)

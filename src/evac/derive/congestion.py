@@ -235,7 +235,7 @@ def _takes_something(top: Topology, lost: Loss) -> bool:
 
 
 def _planned(top: Topology, plan: Plan, lost: Loss, doubtful: BoolColumn) -> _Division:
-    """At the end of a plan. doubtful: (S,) services of which the loss may take more than is certain."""
+    """At the end of a plan. doubtful: (S,) services that may lose more replicas than is certain."""
     estate, serving = top.estate, Serving(top, plan)
     row_of = {service.id: row for row, service in enumerate(estate.services)}
     runs, witness = left_per_site(top, lost), witnesses(top)

@@ -168,7 +168,7 @@ class LossFacts:
     untimed: int = 0
     """Services that return at an unknown time."""
     rto_unknown: int = 0
-    """Services of which it is not known whether they are back within their `rto`; not in `late`."""
+    """Services that may or may not be back within their `rto`; not in `late`."""
     congested: bool = False
     """Whether a link or an ingress may be too small for the traffic after the loss."""
     plan: str = ""

@@ -450,7 +450,7 @@ class PlanVerdict:
     congested: tuple[str, ...] = ()
     """Links and ingress that may be too small for the traffic after the loss."""
     rto_unknown: int = 0
-    """Services of which it is not known whether they are restored within their `rto`."""
+    """Services that may or may not be restored within their `rto`; it is not known."""
 
     @property
     def verdict(self) -> str:

@@ -126,7 +126,7 @@ def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
 
 
 def _may_lose(top: Topology, plan: Plan, names: set[str], left: IntColumn) -> set[int]:
-    """Services of which the loss of these domains may take more than what leaves these replicas."""
+    """Services that may keep fewer than these replicas after the loss of these domains."""
     found = may_be_taken(top, names, _lost_servers(top.estate, names))
     more = tripped(top, loss(top, names)) if plan.scenario.kind == "lose" else None
     if more is not None:

@@ -1,6 +1,4 @@
-"""Services of which it is unknown where they run after a loss, and where they may run, found again one place
-at a time.
-"""
+"""Services whose place after a loss is unknown, and where they may run, found again one place at a time."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def _lost_feeds(estate: Estate, names: Collection[str]) -> set[str]:
 
 
 def may_be_taken(top: Topology, names: Collection[str], servers: BoolColumn) -> set[int]:
-    """Services with replicas that run and of which the files do not say whether they are in these domains.
+    """Services with running replicas that may or may not be in these domains: the files do not say it.
     servers: (V,) those that are certainly in them.
     """
     estate, fleet, replicas = top.estate, top.estate.fleet, replicas_running(top)

@@ -54,7 +54,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _as_before(context: Context, number: int) -> BoolColumn:
-    """(S,) services with replicas that are off, of which this loss takes no other, and nothing they need."""
+    """(S,) services with replicas that are off; this loss takes none of the others, and nothing they need."""
     impacts, graph = context.impacts, context.impacts.graph
     caused, off = impacts.caused[number], impacts.presence.off
     same = (off > 0) & (impacts.lost[number] == off) & ~impacts.moved[number] & ~caused
