@@ -180,7 +180,8 @@ def vague_amounts(
             rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
     for row, path in unsure.items():
         rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
-    for row, path in _unsafe(top, lost, chosen, pools) if scenario.kind == "lose" else ():
+    leaving = scenario.kind in ("lose", "evacuate")
+    for row, path in _unsafe(top, lost, chosen, pools, scenario.kind == "lose") if leaving else ():
         rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
     for line in np.flatnonzero(np.isin(present.service, list(demand))).tolist():
         row = int(present.row[line])
@@ -190,11 +191,14 @@ def vague_amounts(
     return Vague(MappingProxyType(asking), MappingProxyType(away))
 
 
-def _unsafe(top: Topology, lost: Loss, chosen: IndexColumn, pools: list[int]) -> Iterator[tuple[int, str]]:
+def _unsafe(
+    top: Topology, lost: Loss, chosen: IndexColumn, pools: list[int], is_loss: bool
+) -> Iterator[tuple[int, str]]:
     """(row, path of the missing fact) of servers and pools that a loss may take too: behind feeds that may
-    trip, or where it is unknown which hall or rack they are in and which feeds power them.
+    trip, or where it is unknown which hall or rack they are in and which feeds power them. is_loss: no feed
+    trips where everything leaves in order.
     """
-    fleet, doubt, more = top.estate.fleet, in_doubt(top, lost), tripped(top, lost)
+    fleet, doubt, more = top.estate.fleet, in_doubt(top, lost), tripped(top, lost) if is_loss else None
     if more is not None:
         in_pools = np.bincount(fleet.pool[_in_pool(top, more.lost.servers)], minlength=len(top.estate.pools))
         behind = np.r_[more.lost.servers[chosen], in_pools[pools] > 0]

@@ -20,7 +20,7 @@ from evac.derive.pools import loose_services, replicas_lost, replicas_running
 from evac.derive.tripping import tripped
 from evac.estate import load
 from evac.model.estate import Estate
-from evac.model.scenario import lose
+from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 from evac.verify import check
 from tests.unit.truth.test_unknown import Verdicts, is_better, verdicts_of
@@ -126,6 +126,23 @@ services: {{shop: {{tier: 0, people: 9, {REST}}}}}
     fates = [one.fate for one in row.fates(report.services)]
     known = "recovers" if method == "plan" else "not proved"
     assert (row.method, fates) == (method, ["unknown" if state == "unknown" else known])
+
+
+@pytest.mark.parametrize("rack", ["a/h2/r2", ""])
+def test_what_moves_to_a_server_that_may_be_evacuated_too_cannot_be_judged(tmp_path: Path, rack: str) -> None:
+    text = f"""
+name: n
+sites: {{a: {{}}}}
+halls: {{a/h1: {{}}, a/h2: {{}}}}
+racks: {{a/h1/r1: {{}}, a/h2/r2: {{}}}}
+classes: {{c: {{cpu: 8 cores, memory: 64 GiB}}}}
+services: {{shop: {{tier: 0, people: 9, {REST}}}}}
+"""
+    table = servers("v1,a,a/h1/r1,c,serving,", f"v2,a,{rack},c,serving,")
+    estate = written(tmp_path, text, servers=table, replicas="service,target,count\nshop,v1,1\n")
+    made = plan(estate, Scenario("evacuate", ("a/h1",)))
+    assert [one.state for one in made.outcomes] == ["restored" if rack else "unknown"]
+    assert check(estate, made).holds
 
 
 @pytest.mark.parametrize("state", ["dark", "condemned"])
