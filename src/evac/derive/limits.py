@@ -19,7 +19,7 @@ from evac.model.instance import Limit, Use
 from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.step_id import limit_id
-from evac.model.units import ticks_up
+from evac.model.units import UNLIMITED, ticks_up
 
 BMC_REQUEST_MS: Final = 1_000
 """Minimum time that a power-on request occupies its management network."""
@@ -266,8 +266,8 @@ _HINT: Final = "give a site, a hall, a feed or a rack"
 
 
 def stated_budgets(top: Topology) -> dict[str, int]:
-    """Domain -> watts it carries; for a hall at most what its cooling handles. Unknown budgets are
-    omitted.
+    """Domain -> watts it carries; for a hall at most what its cooling handles. Unknown and unlimited budgets
+    are omitted.
     """
     estate = top.estate
     found = [(f.id, f.power_budget_watts) for f in estate.feeds]
@@ -276,4 +276,4 @@ def stated_budgets(top: Topology) -> dict[str, int]:
         found.append((hall.id, min(known, default=None)))
     found += [(r.id, r.power_budget_watts) for r in estate.racks]
     found += [(s.id, s.power_budget_watts) for s in estate.sites]
-    return {name: watts for name, watts in found if watts is not None}
+    return {name: watts for name, watts in found if watts is not None and watts < UNLIMITED}

@@ -29,7 +29,7 @@ from evac.model.fleet import (
     pools_of,
 )
 from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows, Vague
-from evac.model.reason import LOAD, PLACEMENT, SERVERS
+from evac.model.reason import BUDGET, LOAD, PLACEMENT, SERVERS
 from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED
@@ -119,7 +119,7 @@ def rows_of(
     home = _home_rows(top, lost, scenario, bare, pool_rows, shadow_sites)
     amounts = rows.capacity[len(bare.chosen) :]
     vague = vague_amounts(top, scenario, bare.chosen, pool_rows, amounts, totals, present, home, lost, unsure)
-    open_ends = ("/replicas", f"/{LOAD}", f"/{PLACEMENT}", f"/{SERVERS}")
+    open_ends = ("/replicas", f"/{LOAD}", f"/{BUDGET}", f"/{PLACEMENT}", f"/{SERVERS}")
     unknown |= {path for missing in vague.rows.values() for _, path in missing if path.endswith(open_ends)}
     others = len(rows) - len(bare.chosen)
     bring_up = np.r_[bare.bring_up, np.zeros(others, np.bool_)]

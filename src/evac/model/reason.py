@@ -32,6 +32,8 @@ PLACEMENT: Final = "placement"
 """The last part of the path of where replicas or members are, which the files may leave unknown."""
 LOAD: Final = "load"
 """The last part of the path of a load that may be above a budget."""
+BUDGET: Final = "power_budget"
+"""The last part of the path of a power budget that is not stated."""
 SERVERS: Final = "servers"
 """The last part of the path of where the servers of a site are, and of what powers them."""
 _NAMES_SERVICES: Final = frozenset(
@@ -45,6 +47,8 @@ def fact_words(path: str) -> str:
     place, _, last = f"{name}/{what}".rpartition("/")
     if last == LOAD:
         return f"whether {section.removesuffix('s')} {place} carries a {last} above its budget"
+    if last == BUDGET:
+        return f"{last} of {section.removesuffix('s')} {place}"
     if what == PLACEMENT:
         return (
             f"where the members of store {name} are"

@@ -25,6 +25,9 @@ TICK_MS: Final = 1_000
 QUANTITY_LIMIT: Final = 2**53
 """Largest quantity any file may state, in base units: exact in JSON numbers of every language."""
 
+UNLIMITED: Final = QUANTITY_LIMIT - 1
+"""A capacity for which a file says `unlimited`: it limits nothing. One that is not stated is unknown."""
+
 UNBOUNDED: Final = 2**40
 """Stands for 'no spread cap' and 'unlimited capacity' where an integer column needs a value."""
 

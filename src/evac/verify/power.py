@@ -18,6 +18,7 @@ from evac.model.instance import WHOLE, PowerStep, Use
 from evac.model.reason import OffReason
 from evac.model.scenario import Scenario
 from evac.model.step_id import limit_id
+from evac.model.units import UNLIMITED
 from evac.verify.limits import Limits, usable
 
 Ints = NDArray[np.int64]
@@ -26,7 +27,7 @@ Bools = NDArray[np.bool_]
 
 class Budgets:
     """Steady watts that feeds, halls, racks and sites can carry: the lowest stated value of each, less
-    margin.
+    margin. What is unlimited has none.
     """
 
     def __init__(self, estate: Estate, scenario: Scenario) -> None:
@@ -37,7 +38,7 @@ class Budgets:
         said += [(site.id, site.power_budget_watts) for site in estate.sites]
         least: dict[str, int] = {}
         for name, watts in (*said, *scenario.power):
-            if watts is not None:
+            if watts is not None and watts < UNLIMITED:
                 least[name] = min(watts, least.get(name, watts))
         number = {name: row for row, name in enumerate(least)}
         self.names = tuple(least)

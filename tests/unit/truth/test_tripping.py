@@ -14,6 +14,7 @@ from evac.audit.impacts import planned
 from evac.derive.domains import loss, topology
 from evac.derive.tripping import tripped
 from evac.model.scenario import lose
+from evac.model.units import UNLIMITED
 from evac.planning.plan import plan
 from evac.verify import check
 from evac.views.plan_view import verdict_words
@@ -126,14 +127,15 @@ Racks = list[tuple[int, list[str]]]
         min_size=1,
         max_size=6,
     ),
-    budgets=st.lists(st.none() | st.integers(0, 20), min_size=4, max_size=4),
+    budgets=st.lists(st.none() | st.just(UNLIMITED) | st.integers(0, 20), min_size=4, max_size=4),
     lost=st.sets(st.sampled_from(FEEDS), min_size=1, max_size=2),
 )
 def test_feeds_trip_one_after_the_other(
     tmp_path_factory: pytest.TempPathFactory, racks: Racks, budgets: list[int | None], lost: set[str]
 ) -> None:
+    words = {None: "", UNLIMITED: "power_budget: unlimited"}
     feeds = ", ".join(
-        f"{name}: {{{'' if watts is None else f'power_budget: {watts}00 W'}}}"
+        f"{name}: {{{words.get(watts, f'power_budget: {watts}00 W')}}}"
         for name, watts in zip(FEEDS, budgets, strict=True)
     )
     rows = ", ".join(f"a/h1/r{n}: {{feeds: [{', '.join(of)}]}}" for n, (_, of) in enumerate(racks))
@@ -150,10 +152,11 @@ def test_feeds_trip_one_after_the_other(
     assert (set() if found is None else set(found.feeds)) == (names if dark else set())
     if found is not None:
         assert {n for n, gone in enumerate(found.lost.racks.tolist()) if gone} >= dark
+        assert set(found.unstated) == {name for name in names if budgets[FEEDS.index(name)] is None}
 
 
 def _by_hand(racks: Racks, budgets: dict[str, int | None], lost: set[str]) -> tuple[set[str], set[int]]:
-    """Feeds that trip after a loss, and the racks that they take."""
+    """Feeds that may trip after a loss, and the racks that they take."""
 
     def loads(gone: set[str]) -> dict[str, Fraction]:
         found = dict.fromkeys(FEEDS, Fraction(0))
@@ -169,7 +172,7 @@ def _by_hand(racks: Racks, budgets: dict[str, int | None], lost: set[str]) -> tu
         over = {
             name
             for name, watts in budgets.items()
-            if watts is not None and name not in gone and now[name] > max(watts * 100, before[name])
+            if name not in gone and now[name] > max((watts or 0) * 100, before[name])
         }
         if not over:
             break
@@ -193,7 +196,8 @@ def test_a_group_of_feeds_takes_what_its_feeds_take(
 sites: {a: {}, b: {}}
 groups: {one: {members: [a/f2]}, both: {members: [a/f2, b/f1]}}
 halls: {a/h1: {}, b/h1: {}}
-feeds: {a/f1: {power_budget: 2 kW}, a/f2: {power_budget: 2 kW}, b/f1: {}, b/f2: {}}
+feeds: {a/f1: {power_budget: 2 kW}, a/f2: {power_budget: 2 kW}, b/f1: {},
+        b/f2: {power_budget: unlimited}}
 racks: {a/h1/r1: {feeds: [a/f1, a/f2]}, b/h1/r1: {feeds: [b/f1, b/f2]}}
 classes: {web: {cpu: 8 cores, memory: 32 GiB, watts: 400 W}}
 services: {shop: {people: 9, start: 1 s, replicas: {a: 2}, traffic: {kind: none}}}
@@ -206,3 +210,67 @@ services: {shop: {people: 9, start: 1 s, replicas: {a: 2}, traffic: {kind: none}
         answer = [] if known else ["unknown"]
         assert [one.fate for one in row.fates(report.services)] == answer, name
         assert [one.state for one in plan(estate, lose(*row.members)).outcomes] == answer, name
+
+
+LEFT_OUT = """
+sites: {a: {}, b: {}}
+halls: {a/h1: {}}
+feeds: {a/f1: {BUDGET}, a/f2: {power_budget: 2 kW}}
+racks: {a/h1/r1: {feeds: [a/f1, a/f2]}, a/h1/r2: {feeds: [a/f2]}}
+classes: {web: {cpu: 8 cores, memory: 32 GiB, WATTS}}
+pools: {pb: {site: b, cpu: 64 cores, memory: 640 GiB}}
+services:
+  shop: {people: 9, start: 1 s, rto: 1 h, tier: 1, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}}
+  wiki: {people: 9, start: 1 s, rto: 1 h, tier: 1, replicas: {pb: 1}, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize("watts", ["watts: 400 W", ""])
+@pytest.mark.parametrize(
+    ("budget", "answer"), [("power_budget: 4 kW", ""), ("power_budget: unlimited", ""), ("", "unknown")]
+)
+@pytest.mark.parametrize("method", ["plan", "estimate"])
+def test_a_budget_that_is_left_out_is_not_unlimited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, answer: str, watts: str, method: str
+) -> None:
+    """Only what runs behind the feed, once it carries more. Without watts, nobody knows what a stated budget
+    still carries; with `unlimited`, nobody needs to.
+    """
+    if method == "estimate":
+        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+            monkeypatch.setattr(planned, most, 0)
+    text = LEFT_OUT.replace("BUDGET", budget).replace(", WATTS", f", {watts}" if watts else "")
+    table = "server,site,rack,class,state\ns1,a,a/h1/r1,web,serving\ns2,a,a/h1/r2,web,serving\n"
+    estate = written(tmp_path, text, servers=table, replicas="service,target,count\nshop,s1,1\n")
+    if not watts and "kW" in budget:
+        answer = "unknown"
+    made = plan(estate, lose("a/f2"))
+    assert check(estate, made).holds
+    assert [(one.service, one.state) for one in made.outcomes] == ([("shop", answer)] if answer else [])
+    report = audit(estate)
+    row = next(row for row in report.rows if row.domain == "a/f2")
+    assert [(one.service, one.fate) for one in row.fates(report.services)] == (
+        [("shop", answer)] if answer else []
+    )
+    said = [(f.subject, f.message) for f in report.findings if f.subject.startswith("feeds/")]
+    unstated = "unknown for 1 feed: how much power it can supply (a/f1)"
+    assert said == ([] if budget else [("feeds/*/power_budget", unstated)])
+    if not budget:
+        assert verdict_words(made) == "cannot be judged: power_budget of feed a/f1"
+        assert next(f.fix for f in report.findings if f.subject.startswith("feeds/")).endswith(
+            "Write `power_budget: unlimited` if a feed can carry all."
+        )
+
+
+def test_a_plan_names_the_budgets_without_which_it_may_not_count_on_servers(tmp_path: Path) -> None:
+    """`docs` is lost with r3 and fits on s1 and s2 only, which hang on a/f1."""
+    text = ESTATE.replace("{power_budget: FIRST}", "{}").replace(
+        "site: b, cpu: 64 cores", "site: b, cpu: 2 cores"
+    )
+    estate = written(tmp_path, text, servers=SERVERS, replicas=REPLICAS)
+    made = plan(estate, lose("a/f2", "a/f3"))
+    assert check(estate, made).holds
+    assert {one.service: one.state for one in made.outcomes}["docs"] == "unknown"
+    assert "feeds/a/f1/power_budget" in made.unknown

@@ -16,6 +16,7 @@ from evac.derive.stores import commits_wait, fence_is_unknown
 from evac.model.diagnostic import Severity
 from evac.model.estate import Store
 from evac.model.objectives import rpo_for, rto_for
+from evac.model.reason import BUDGET
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 
 
@@ -24,6 +25,7 @@ def check(context: Context) -> Iterator[Finding]:
     yield from _services(context)
     yield from _stores(context)
     yield from _pools(context)
+    yield from _feeds(context)
     yield from _open_verdicts(context)
     if context.as_of is None:
         yield RULE.finding(
@@ -144,15 +146,32 @@ def _pools(context: Context) -> Iterator[Finding]:
             yield _kind(context, subject, "warning", words, found, "pool", word)
 
 
+def _feeds(context: Context) -> Iterator[Finding]:
+    """Feeds that carry more once another is lost, if nobody knows whether they can."""
+    impacts = context.impacts
+    trips = tripping(impacts.top, impacts.losses).values()
+    if found := sorted({feed for one in trips for feed in one.unstated}):
+        words, more = "how much power it can supply", f" Write `{BUDGET}: unlimited` if a feed can carry all."
+        yield _kind(context, f"feeds/*/{BUDGET}", "warning", words, found, "feed", BUDGET, more)
+
+
 def _kind(
-    context: Context, subject: str, severity: Severity, words: str, found: list[str], noun: str, name: str
+    context: Context,
+    subject: str,
+    severity: Severity,
+    words: str,
+    found: list[str],
+    noun: str,
+    name: str,
+    more: str = "",
 ) -> Finding:
+    """more: further advice."""
     return RULE.finding(
         context,
         severity,
         subject,
         f"unknown for {counted(len(found), noun)}: {words} ({listed(found, 5)})",
-        f"Set `{name}:` for them, most important first; evac check lists those that matter most.",
+        f"Set `{name}:` for them, most important first; evac check lists those that matter most.{more}",
         paths=(f"{noun}s/{found[0]}/{name}", f"{noun}s/{found[0]}"),
         roots=(f"{noun}s/{found[0]}/{name}",),
     )

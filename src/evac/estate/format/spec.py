@@ -34,6 +34,7 @@ from evac.estate.format.services import SERVICE, capacity
 from evac.model import estate as m
 from evac.model.records import dataclass
 from evac.model.step_id import TOOL_ROLES
+from evac.model.units import UNLIMITED
 from evac.steps.registry import MANUAL_KINDS, STATED_KINDS
 
 FORMAT_VERSION: Final = 2
@@ -273,7 +274,12 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "feeds",
         "ids",
         (
-            Field("power_budget", "power_budget_watts", _POWER, "power it can supply"),
+            Field(
+                "power_budget",
+                "power_budget_watts",
+                measure(q.POWER_HELD, "low", {"unlimited": UNLIMITED}),
+                "power it can supply; `unlimited` if it can carry everything behind it",
+            ),
             Field("inrush_budget", "inrush_budget_watts", _POWER, "power it can supply while servers boot"),
             Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot on it at the same time"),
             Field("close", "close_ms", _TAKES, "how long it takes to close its breaker remotely", default=0),
