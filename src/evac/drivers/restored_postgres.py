@@ -28,7 +28,7 @@ from evac.drivers.backups import Stopwatch, Tool
 from evac.drivers.places import sync
 from evac.drivers.port import Action, Value
 from evac.drivers.postgres_log import TIMELINE_LETTERS
-from evac.drivers.restored_server import account_of, give
+from evac.drivers.restored_server import account_of, give, private_folder
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.model.units import moment_words
@@ -344,11 +344,11 @@ class Engine:
 
     @asynccontextmanager
     async def _private(self) -> AsyncIterator[Path]:
-        """A folder with a short name for the socket, whose path is limited to 107 bytes."""
-        folder = Path(tempfile.mkdtemp(prefix="evac-"))
+        account = account_of(self.settings, OWNER)
+        folder = private_folder(self.data, account)
         try:
             (folder / "hba").write_text(HBA, encoding="utf-8")
-            give(account_of(self.settings, OWNER), folder)
+            give(account, folder)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)

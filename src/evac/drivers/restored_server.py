@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import pwd
 import signal
@@ -36,6 +37,8 @@ BEGIN_S: Final = 10.0
 """Time limit until its pid is written."""
 STOP_S: Final = 20.0
 LOG_TAIL: Final = 400
+_PRIVATE: Final = "evac-"
+_NAME_LETTERS: Final = 16
 _BEGIN: Final = 'echo $$ >"$0" && exec "$@"'
 
 
@@ -74,6 +77,24 @@ def refuse_closed(account: pwd.struct_passwd | None, folder: Path) -> None:
             raise Permanent("place-wrong", words, hint)
 
 
+def private_folder(data: Path, account: pwd.struct_passwd | None) -> Path:
+    """Create a folder that only evac may enter, with a short name, because the path of a socket is limited to
+    107 bytes. One that a killed process left behind for the same data is removed. Raises OSError.
+    """
+    name = hashlib.sha256(os.fsencode(data)).hexdigest()[:_NAME_LETTERS]
+    folder = Path(tempfile.gettempdir(), f"{_PRIVATE}{name}")
+    owners = {os.geteuid(), *([] if account is None else [account.pw_uid])}
+    with contextlib.suppress(FileNotFoundError):
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid in owners:
+            rmtree(folder)
+    try:
+        folder.mkdir(0o700)
+    except FileExistsError:  # of someone else
+        return Path(tempfile.mkdtemp(prefix=_PRIVATE))
+    return folder
+
+
 @dataclass(frozen=True, slots=True)
 class RestoredServer:
     """A server that works in its data folder."""
@@ -86,6 +107,11 @@ class RestoredServer:
         """Make its account the owner of its folder. Raises `Permanent` if that account may not enter it."""
         refuse_closed(self.account, self.data.parent)
         give(self.account, self.data)
+
+    def folder_for_account(self, folder: Path) -> None:
+        """Create a folder, unless it exists, that only its account may enter. Raises OSError."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        give(self.account, folder)
 
     def pid(self) -> int | None:
         """Its process id, if it runs."""
@@ -155,10 +181,10 @@ class RestoredServer:
 
     @asynccontextmanager
     async def private(self) -> AsyncIterator[Path]:
-        """A folder with a short name that only its account may enter, for a socket and a log; the server is
-        stopped at its end.
+        """A folder that only its account may enter, for a socket and a log; the server is stopped at its
+        end.
         """
-        folder = Path(tempfile.mkdtemp(prefix="evac-"))
+        folder = private_folder(self.data, self.account)
         try:
             give(self.account, folder)
             yield folder

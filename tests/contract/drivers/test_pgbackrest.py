@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -110,7 +111,9 @@ def test_it_is_asked_once_recovery_has_ended(server_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["copying", "recovering"])
-def test_what_was_half_restored_is_never_in_its_place(server_folder: Path, when: str) -> None:
+def test_what_was_half_restored_is_never_in_its_place(
+    server_folder: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     """kill -9 while files come, and while the log is replayed: the next restore starts over and says so."""
     with store(server_folder) as world:
         at = place_at(str(world.places / "here"))
@@ -120,6 +123,11 @@ def test_what_was_half_restored_is_never_in_its_place(server_folder: Path, when:
             ' *restore*) set -- --cmd="$0" "$@";; esac',
         }
         world.folder.chmod(0o777)
+        temporary = world.folder / "tmp"
+        temporary.mkdir()
+        temporary.chmod(0o777)
+        monkeypatch.setenv("TMPDIR", str(temporary))
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
         settings: Mapping[str, Any] = world.action(program=program(world, slow[when])).settings
         argv = (sys.executable, "-c", KILLED, json.dumps(dict(settings)), str(at.path))
         with subprocess.Popen(argv) as process:
@@ -138,6 +146,7 @@ def test_what_was_half_restored_is_never_in_its_place(server_folder: Path, when:
             again = ask("restore", world.action(), "", str(at.path), None)
         assert again.facts["started_over"] == 1
         assert again.facts["rows"] == ROWS
+        assert list(temporary.iterdir()) == [], "the folder of its socket stays"
         assert ask("clean_up", world.action(), str(at.path)) is None
         assert world.around() == []
 

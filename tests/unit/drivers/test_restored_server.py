@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from evac.drivers.backups import Stopwatch
-from evac.drivers.restored_server import RestoredServer
+from evac.drivers.restored_server import RestoredServer, private_folder
 from evac.model.errors import Permanent, Retryable
 
 
@@ -36,3 +37,22 @@ def test_a_server_that_answers_late_is_not_started_again(tmp_path: Path) -> None
         assert broken.value.code == "restore-incomplete"
 
     asyncio.run(story())
+
+
+def test_what_a_killed_restore_left_is_removed_by_the_next_one_of_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore that is killed removes nothing: its socket and log would stay, with one more for each."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, other = private_folder(tmp_path / "data", None), private_folder(tmp_path / "other", None)
+    (first / "log").write_text("of the killed one")
+    again = private_folder(tmp_path / "data", None)
+    assert list(again.iterdir()) == []
+    assert sorted(tmp_path.iterdir()) == sorted([again, other])
+    assert again.stat().st_mode & 0o777 == 0o700
+    again.rmdir()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").touch()
+    again.symlink_to(tmp_path / "theirs")
+    assert private_folder(tmp_path / "data", None) not in (again, tmp_path / "theirs")
+    assert (tmp_path / "theirs" / "file").exists(), "a name of someone else is left alone"
