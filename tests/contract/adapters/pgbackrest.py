@@ -47,7 +47,7 @@ archive_command = 'exec pgbackrest --config=$(dirname $PWD)/pgbackrest.conf --st
 """
 
 
-def as_owner(*argv: str, timeout_s: float = 60.0, allowed: tuple[int, ...] = (0,)) -> str:
+def as_owner(*argv: str, timeout_s: float = 600.0, allowed: tuple[int, ...] = (0,)) -> str:
     """Runs a program as the owner of the data."""
     owner = pwd.getpwnam("postgres")
     whom: dict[str, Any] = {} if os.geteuid() else {"user": owner.pw_uid, "group": owner.pw_gid}
@@ -59,11 +59,11 @@ def as_owner(*argv: str, timeout_s: float = 60.0, allowed: tuple[int, ...] = (0,
     return done.stdout.strip()
 
 
-def configure(folder: Path, port: int) -> None:
-    """pgBackRest with two repositories below a folder."""
+def configure(folder: Path, port: int, archive_s: int = 10) -> None:
+    """pgBackRest with two repositories below a folder. archive_s: how long a backup waits for its log."""
     words = (
         f"[global]\nrepo1-path={folder}/repo1\nrepo2-path={folder}/repo2\nlog-level-file=off\nstart-fast=y\n"
-        f"lock-path={folder}/lock\nspool-path={folder}/spool\ncompress-level=1\narchive-timeout=10\n"
+        f"lock-path={folder}/lock\nspool-path={folder}/spool\ncompress-level=1\narchive-timeout={archive_s}\n"
         "repo1-retention-full=9\nrepo2-retention-full=9\njob-retry=0\n"
         f"[m]\npg1-path={folder}/data\npg1-port={port}\npg1-socket-path={folder}\n"
     )
@@ -73,7 +73,7 @@ def configure(folder: Path, port: int) -> None:
 def control(data: Path, *argv: str, options: str = "") -> None:
     more = ("-o", options) if options else ()
     log = data.parent / f"{data.name}.log"
-    as_owner(f"{program_folder()}/pg_ctl", "-D", str(data), "-w", "-l", str(log), *more, *argv)
+    as_owner(f"{program_folder()}/pg_ctl", "-D", str(data), "-w", "-t", "300", "-l", str(log), *more, *argv)
 
 
 def sql(socket: Path, port: int, statement: str) -> str:
@@ -98,7 +98,7 @@ def template() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in ("repo1", "repo2"):
         (folder / name).mkdir()
-    configure(folder, port)
+    configure(folder, port, archive_s=600)  # a busy machine archives late
     give(folder)
     as_owner(f"{program_folder()}/initdb", "-D", str(folder / "data"), "-A", "trust", "-N", "-U", "postgres")
     with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as file:
