@@ -83,9 +83,12 @@ class Tool:
         most: int = OUTPUT_BYTES,
         takes: Takes | None = None,
         hears: Callable[[bytes], None] | None = None,
+        reads: int = asyncio.subprocess.DEVNULL,
+        writes: int = asyncio.subprocess.PIPE,
     ) -> Ended:
-        """Run it. changes: after a timeout it may have done its work. Raises `ActionError` if it is missing,
-        too slow, writes too much, or exits with a code that is not allowed.
+        """Run it. changes: after a timeout it may have done its work. reads, writes: as in `run_program`.
+        Raises `ActionError` if it is missing, too slow, writes too much, or exits with a code that is not
+        allowed.
         """
         name = Path(self.program).name
         if (found := shutil.which(self.program)) is None:
@@ -103,6 +106,8 @@ class Tool:
             hopeless=self.hopeless,
             takes=takes,
             hears=hears,
+            reads=reads,
+            writes=writes,
         )
         if not ended.whole:
             raise Permanent("backup-output", f"{name} wrote more than {most:,} bytes", "check its repository")

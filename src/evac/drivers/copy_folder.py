@@ -41,6 +41,7 @@ from evac.drivers.backups import (
     unreadable,
     word,
 )
+from evac.drivers.bandwidth import DOWNLOAD, UPLOAD, Pace, limit
 from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
     READ,
@@ -109,10 +110,12 @@ class Kept:
         ]
         return [f"{self.report.id}: {words}" for words in sorted(wrong)]
 
-    def damaged(self, names: Iterable[str]) -> list[str]:
+    def damaged(self, names: Iterable[str], pace: Pace) -> list[str]:
         """Files whose content has changed. Raises OSError."""
         wrong = [
-            name for name in names if FileSum(*length_and_digest(self.content / name)) != self.sums[name]
+            name
+            for name in names
+            if FileSum(*length_and_digest(self.content / name, pace.passed)) != self.sums[name]
         ]
         return [f"{self.report.id}: the content of {name} differs from what was backed up" for name in wrong]
 
@@ -240,11 +243,14 @@ class CopyFolderDriver(BackupDriver):
             began = datetime.now(UTC)
             id_ = began.strftime("%Y%m%dT%H%M%S.%fZ")
             _refuse_past(folder, int(began.timestamp()))
-            with folder.partial(id_) as partial:
-                content = partial / CONTENT
+            with folder.partial(id_) as begun:
+                content = begun / CONTENT
                 content.mkdir(mode=0o700)
                 dumped = await self._dump(action, content, watch, lock)
-                sums = await in_time(lambda: _sums(content, dumped.sums), watch, "reading the backup")
+                with Pace(limit(action.settings, DOWNLOAD)) as pace:
+                    sums = await in_time(
+                        lambda: _sums(content, dumped.sums, pace), watch, "reading the backup"
+                    )
                 if not any(one.bytes for one in sums.values()):
                     words = f"{self.program} succeeded but wrote nothing"
                     raise Permanent("backup-incomplete", words, "check the log of the store")
@@ -257,7 +263,7 @@ class CopyFolderDriver(BackupDriver):
                     "version": version,
                     "files": {name: [one.bytes, one.sha256] for name, one in sorted(sums.items())},
                 }
-                kept = await in_time(lambda: folder.keep(partial, record, id_), watch, "writing the backup")
+                kept = await in_time(lambda: folder.keep(begun, record, id_), watch, "writing the backup")
         size = kept.report.bytes or 0
         return Taken(kept.report, size, size, watch.took_ms)
 
@@ -279,8 +285,9 @@ class CopyFolderDriver(BackupDriver):
                 wrong += await _on_disk(one.misplaced, watch, folder)
             mine, read, total = _part(copies, part, of)
             if level == READ and not wrong:
-                for one, names in mine:
-                    wrong += await _on_disk(lambda one=one, names=names: one.damaged(names), watch, folder)
+                with Pace(limit(action.settings, DOWNLOAD)) as pace:
+                    for one, names in mine:
+                        wrong += await _on_disk(partial(one.damaged, names, pace), watch, folder)
                 if not wrong:
                     with _written(folder):
                         wrong += await self._look_inside(action, copies, watch) if part == of else []
@@ -309,11 +316,12 @@ class CopyFolderDriver(BackupDriver):
                     words = f"{found} and {kept.path} have different contents"
                     raise Permanent("copy-differs", words, "prove both backups")
                 return Taken(_kept(found).report, report.bytes or 0, 0, watch.took_ms)
-            with there.partial(report.id) as partial:
-                await in_time(lambda: _copied(kept, partial / CONTENT), watch, "copying")
+            limits = (limit(action.settings, DOWNLOAD), limit(to.settings, UPLOAD))
+            with there.partial(report.id) as begun, Pace(*limits) as pace:
+                await in_time(lambda: _copied(kept, begun / CONTENT, pace), watch, "copying")
                 record = _record(kept.path) | {"original": report.original or report.id}
                 made = await in_time(
-                    lambda: there.keep(partial, record, report.id), watch, "writing the backup"
+                    lambda: there.keep(begun, record, report.id), watch, "writing the backup"
                 )
         return Taken(made.report, report.bytes or 0, made.report.bytes or 0, watch.took_ms)
 
@@ -326,13 +334,17 @@ class CopyFolderDriver(BackupDriver):
     async def _bring(self, into: Filling, kept: Kept) -> None:
         """Copy the content into the folder. Raises `Permanent` if it has changed since the backup."""
         folder = into.folder
-        await in_time(lambda: _copied(kept, folder, exists=True), into.watch, "restoring")
+        with Pace(limit(into.action.settings, DOWNLOAD)) as pace:
+            await in_time(lambda: _copied(kept, folder, pace, exists=True), into.watch, "restoring")
 
     async def _compare(self, into: Filling, kept: Kept) -> None:
         """Raise `Permanent` if the content has changed since the backup; for engines that read it in
         place.
         """
-        wrong = await in_time(lambda: kept.misplaced() or kept.damaged(kept.sums), into.watch, "reading")
+        with Pace(limit(into.action.settings, DOWNLOAD)) as pace:
+            wrong = await in_time(
+                lambda: kept.misplaced() or kept.damaged(kept.sums, pace), into.watch, "reading"
+            )
         if wrong:
             raise Permanent("backup-corrupt", wrong[0], "prove the backup, or restore an older one")
 
@@ -384,8 +396,11 @@ def files_of(folder: Path) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def _sums(content: Path, known: Mapping[str, FileSum]) -> dict[str, FileSum]:
-    return {name: known.get(name) or FileSum(*length_and_digest(path)) for name, path in files_of(content)}
+def _sums(content: Path, known: Mapping[str, FileSum], pace: Pace) -> dict[str, FileSum]:
+    return {
+        name: known.get(name) or FileSum(*length_and_digest(path, pace.passed))
+        for name, path in files_of(content)
+    }
 
 
 def _part(copies: Sequence[Kept], part: int, of: int) -> tuple[list[tuple[Kept, list[str]]], int, int]:
@@ -404,7 +419,7 @@ def _part(copies: Sequence[Kept], part: int, of: int) -> tuple[list[tuple[Kept, 
     return mine, read, total
 
 
-def _copied(kept: Kept, to: Path, exists: bool = False) -> None:
+def _copied(kept: Kept, to: Path, pace: Pace, exists: bool = False) -> None:
     """Copy the content, comparing each file with its checksum on the way. Raises `Permanent`."""
     if wrong := kept.misplaced():
         raise Permanent("backup-corrupt", wrong[0], "prove the backup, or restore an older one")
@@ -419,6 +434,7 @@ def _copied(kept: Kept, to: Path, exists: bool = False) -> None:
             while part := source.read(HASH_BYTES):
                 digest.update(part)
                 target.write(part)
+                pace.passed(len(part))
         if digest.hexdigest() != wanted.sha256:
             words = f"{kept.report.id}: the content of {name} differs from what was backed up"
             raise Permanent("backup-corrupt", words, "prove the backup, or restore an older one")

@@ -15,7 +15,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import field, fields
 from itertools import chain, islice
@@ -80,6 +80,11 @@ class RestorePlace:
     @property
     def lock(self) -> Path:
         return self.path.parent / f".{self.path.name}.evac-lock"
+
+    @property
+    def temporary(self) -> Path:
+        """A folder for temporary files of the server that runs here; below its data it would be data."""
+        return self.path.parent / f".{self.path.name}.evac-tmp"
 
     @property
     def is_filled(self) -> bool:
@@ -176,7 +181,7 @@ class RestorePlace:
 
     def remove(self) -> None:
         """Delete everything that a restore left here, complete or not."""
-        for folder in (self.path, self.partial):
+        for folder in (self.path, self.partial, self.temporary):
             if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
         for file in (self.record, self.record.with_name(self.record.name + ".new"), self.lock):
@@ -254,7 +259,7 @@ class EarlyDigests:
         """Note that a file is complete. name: its path below the folder."""
         path = self._folder / name.lstrip("/")
         if size >= LARGE_BYTES and len(self._read) < EARLY_MOST and ".." not in path.parts:
-            self._read[path] = self._readers.submit(_identified_digest, path, self._closed)
+            self._read[path] = self._readers.submit(_identified_digest, path, self._refuse_closed)
 
     def digest(self, path: Path, now: os.stat_result) -> tuple[int, str] | None:
         """Size and digest of a file, or None if it was not read early to its end, or is no longer the file
@@ -269,6 +274,10 @@ class EarlyDigests:
             return None
         return (length, digest) if identity == _identity(now) and length == now.st_size else None
 
+    def _refuse_closed(self, _: int) -> None:
+        if self._closed.is_set():
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+
     def close(self) -> None:
         """Stop reading, also within a file. Waits for the readers: not for use on an event loop."""
         self._closed.set()
@@ -282,14 +291,14 @@ def _identity(found: os.stat_result) -> _Identity:
     return found.st_dev, found.st_ino
 
 
-def _identified_digest(path: Path, stopped: threading.Event) -> tuple[_Identity, int, str]:
-    """Identity, size and digest of a regular file. Raises OSError for anything else, and if stopped."""
+def _identified_digest(path: Path, passed: Callable[[int], None]) -> tuple[_Identity, int, str]:
+    """Identity, size and digest of a regular file. Raises OSError for anything else, and as `passed` does."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return _identity(found), *_length_and_digest(file, stopped)
+        return _identity(found), *_length_and_digest(file, passed)
 
 
 def manifest_of(place: Path, early: EarlyDigests | None = None) -> Manifest:
@@ -385,17 +394,17 @@ def _stamp(folder: Path) -> tuple[str, int]:
     return whole.hexdigest(), newest
 
 
-def length_and_digest(path: Path) -> tuple[int, str]:
-    """Size and SHA-256 of a file. Raises OSError."""
+def length_and_digest(path: Path, passed: Callable[[int], None] | None = None) -> tuple[int, str]:
+    """Size and SHA-256 of a file. passed: called with the size of each piece. Raises OSError."""
     with path.open("rb") as file:
-        return _length_and_digest(file)
+        return _length_and_digest(file, passed)
 
 
-def _length_and_digest(file: BinaryIO, stopped: threading.Event | None = None) -> tuple[int, str]:
+def _length_and_digest(file: BinaryIO, passed: Callable[[int], None] | None = None) -> tuple[int, str]:
     digest, length = hashlib.sha256(), 0
     while part := file.read(HASH_BYTES):
-        if stopped is not None and stopped.is_set():
-            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        if passed is not None:
+            passed(len(part))
         digest.update(part)
         length += len(part)
     return length, digest.hexdigest()

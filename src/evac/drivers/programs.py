@@ -91,6 +91,8 @@ async def run_program(
     hopeless: Sequence[str] = (),
     takes: Takes | None = None,
     hears: Callable[[bytes], None] | None = None,
+    reads: int = asyncio.subprocess.DEVNULL,
+    writes: int = asyncio.subprocess.PIPE,
 ) -> Ended:
     """Run it to its end or its time limit; then nothing of its group is left. Raises `Permanent` if it cannot
     be started.
@@ -107,8 +109,8 @@ async def run_program(
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdin=reads,
+            stdout=writes,
             stderr=asyncio.subprocess.PIPE if apart else asyncio.subprocess.STDOUT,
             env=dict(env),
             cwd=cwd or None,
@@ -120,7 +122,10 @@ async def run_program(
         why = error.strerror if isinstance(error, OSError) else "an argument contains a null character"
         raise Permanent("command-not-started", f"{Path(argv[0]).name} cannot be started: {why}") from error
     kept, errors, full, lost = bytearray(), bytearray(), asyncio.Event(), asyncio.Event()
-    reading = [asyncio.ensure_future(_drain(process.stdout, kept, most, full if apart else None, takes))]
+    reading: list[asyncio.Future[None]] = []
+    if process.stdout is not None:
+        over = full if apart else None
+        reading.append(asyncio.ensure_future(_drain(process.stdout, kept, most, over, takes)))
     if apart:
         reading.append(asyncio.ensure_future(_listen(process.stderr, errors, hopeless, lost, hears)))
     code: int | None = None
@@ -162,14 +167,13 @@ async def _exit_code(process: asyncio.subprocess.Process, *over: asyncio.Event) 
 
 
 async def _drain(
-    stream: asyncio.StreamReader | None,
+    stream: asyncio.StreamReader,
     kept: bytearray,
     most: int,
     full: asyncio.Event | None = None,
     takes: Takes | None = None,
 ) -> None:
     """Read all output, so that it never blocks, and keep the first part. full: is set after that."""
-    assert stream is not None
     begun = b""
     while part := await stream.read(65_536):
         if takes is not None:

@@ -93,6 +93,7 @@ class Setting:
     with_: str = ""
     """Another setting without which it is not required."""
     choices: tuple[str, ...] = ()
+    least: int = 0
     most: int = 2**53
     reaches: Names = ""
     """host: an address, a URL or a list of them; program: of a list, its first word; variable: a list of
@@ -117,7 +118,8 @@ class Setting:
             return "must be a single value, not a list"
         if self.kind == "number":
             number = int(value) if str(value).isascii() and str(value).isdigit() else -1
-            return "" if 0 <= number <= self.most else f"must be a number between 0 and {self.most}"
+            fits = self.least <= number <= self.most
+            return "" if fits else f"must be a number between {self.least} and {self.most}"
         if self.choices and str(value) not in self.choices:
             return f"must be one of: {', '.join(self.choices)}"
         return ""
@@ -197,8 +199,11 @@ COPY_FOLDER = (
     ),
     Setting("repository_id", "text", "ID of the repository; evac refuses any other", "not compared"),
     Setting("place", "text", "folder that a run restores into", "none", reaches="folder"),
+    Setting("download_kib", "number", "maximum rate at which evac reads from it, in KiB/s", "no bound"),
 )
 """Settings of every driver that keeps its backups in a folder."""
+UPLOAD_KIB = Setting("upload_kib", "number", "maximum rate of backups and copies to it, in KiB/s", "no bound")
+"""For engines whose backups can be limited to any rate."""
 PROBED: Mapping[ProbeKind, frozenset[Subject]] = {
     "user": frozenset({"service", "site"}),
     "data": frozenset({"store"}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,7 +61,7 @@ def test_rows_are_compared_and_what_is_not_complete_is_no_copy(server_folder: Pa
             assert error.code == "backup-password", question
             assert PASSWORD not in f"{error!r}"
 
-        with _without_tls(made.source.server):
+        with _configured(made.source.server, "ssl", "OFF"):
             error = ask("take", made.action())
         assert error.code == "setting-wrong", "MariaDB may be set up without TLS"
         assert "skip-ssl" in error.hint
@@ -87,14 +89,54 @@ def test_a_restored_server_starts_with_the_configuration_in_its_backup(server_fo
         asyncio.run(story(made))
 
 
+def test_a_restored_server_leaves_the_temporary_tables_of_a_live_one(server_folder: Path) -> None:
+    """MariaDB removes all temporary tables in its folder for them when it starts, whoever made them."""
+
+    async def story(made: World) -> None:
+        driver, action = MariabackupDriver(), made.action(place=str(made.place))
+        await driver.restore(action, 60.0, "", str(made.folder / "places" / "tested"), None)
+        await driver.execute(action, order(timeout_s=60.0))
+        assert await made.holds(made.place)
+
+    with world(server_folder, MariadbSource) as made:
+        with _configured(made.source.server, "tmpdir", "/tmp"), _temporary_table(made.source.server) as files:
+            asyncio.run(story(made))
+            assert [path for path in files if not path.exists()] == []
+        restored = made.place.with_name(f".{made.place.name}.evac-tmp")
+        assert restored.is_dir()
+
+
 @contextmanager
-def _without_tls(server: MariadbServer) -> Iterator[None]:
-    """The server is shared by the tests of this process: it offers TLS again afterwards."""
+def _temporary_table(server: MariadbServer) -> Iterator[list[Path]]:
+    """The files of a temporary table that an open session holds, in the usual folder of the system."""
+    before = set(Path("/tmp").glob("#sql*"))
+    argv = ("mariadb", "--no-defaults", "--host=127.0.0.1", f"--port={server.port}", "--user=admin")
+    with subprocess.Popen(
+        (*argv, "--skip-ssl", "--unbuffered", "--skip-column-names"),
+        env={"MYSQL_PWD": PASSWORD, "PATH": os.environ["PATH"]},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as session:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        make = "CREATE TEMPORARY TABLE app.kept ENGINE=Aria AS SELECT seq FROM app.seq_1_to_1000"
+        session.stdin.write(f"{make};\nSELECT COUNT(*) FROM app.kept;\n")
+        session.stdin.flush()
+        assert session.stdout.readline().strip() == "1000"
+        made = sorted(set(Path("/tmp").glob("#sql*")) - before)
+        assert made, "the server keeps its temporary tables elsewhere"
+        yield made
+
+
+@contextmanager
+def _configured(server: MariadbServer, name: str, value: str) -> Iterator[None]:
+    """The server is shared by the tests of this process: it has its own configuration again afterwards."""
     path = server.folder / "my.cnf"
     before = path.read_text()
-    lines = [line for line in before.splitlines() if "ssl" not in line]
+    lines = [line for line in before.splitlines() if not line.startswith(name)]
     server.stop()
-    path.write_text("\n".join([*lines, "ssl = OFF", ""]))
+    path.write_text("\n".join([*lines, f"{name} = {value}", ""]))
     server.start()
     try:
         yield

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from evac.drivers.backups import Filled, Filling, Stopwatch
+from evac.drivers.bandwidth import Pace
 from evac.drivers.capabilities import READ, STRUCTURE, RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, copy_folder
 from evac.drivers.port import Action, Order
@@ -198,6 +199,39 @@ def test_a_copy_elsewhere_is_compared(one: Action, tmp_path: Path) -> None:
     three = repository(tmp_path, "three")
     assert code(ask(driver, "copy_on", one, three)) == "backup-corrupt", "damage is not copied on"
     assert copy_folder(three).copies() == []
+
+
+def test_all_that_evac_reads_and_copies_keeps_to_the_limits(
+    one: Action, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte is counted, against the limits of the repository that it is read from or written to."""
+    passed: dict[tuple[int, ...], int] = {}
+
+    class Counted(Pace):
+        def __init__(self, *limits: int) -> None:
+            super().__init__()
+            self.limits = limits
+
+        def passed(self, size: int) -> None:
+            passed[self.limits] = passed.get(self.limits, 0) + size
+
+    def limited(action: Action, up: int, down: int) -> Action:
+        return replace(action, settings={**action.settings, "upload_kib": up, "download_kib": down})
+
+    def counted(question: str, action: Action, *more: Any) -> dict[tuple[int, ...], int]:
+        passed.clear()
+        found = ask(FilesDriver(), question, action, *more)
+        assert not isinstance(found, ActionError), found
+        return dict(passed)
+
+    monkeypatch.setattr("evac.drivers.copy_folder.Pace", Counted)
+    here, there = limited(one, 100, 200), limited(repository(tmp_path, "two"), 300, 400)
+    assert counted("take", here) == {(200,): 4_500}, "it is read again for its checksums"
+    assert counted("prove", here, READ, 1, 1) == {(200,): 4_500}
+    parts = [counted("prove", here, READ, part, 2) for part in (1, 2)]
+    assert sum(sum(one.values()) for one in parts) == 4_500
+    assert counted("copy_on", here, there) == {(200, 300): 4_500}
+    assert counted("restore", here, "", str(tmp_path / "place"), None) == {(200,): 4_500}
 
 
 @pytest.mark.parametrize("name", ["copies", "/srv/../etc"])

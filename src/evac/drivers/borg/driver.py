@@ -32,6 +32,7 @@ from evac.drivers.backups import (
     unreadable,
     word,
 )
+from evac.drivers.bandwidth import UPLOAD, limit
 from evac.drivers.borg.log import run, run_json
 from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
@@ -44,7 +45,7 @@ from evac.drivers.capabilities import (
     Taken,
     TakesBackups,
 )
-from evac.drivers.parameters import many, text, whole
+from evac.drivers.parameters import many, text
 from evac.drivers.places import SourceWitness, facts_of, manifest_of
 from evac.drivers.port import Action
 from evac.drivers.programs import given
@@ -103,7 +104,7 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         if text(action.settings, "repository_id", ""):
             await self._info(action, tool, watch)
         name = datetime.now(UTC).strftime("evac-%Y%m%dT%H%M%S.%fZ")
-        upload = whole(action.settings, "upload_kib", 0)
+        upload = limit(action.settings, UPLOAD)
         bounds = ("--upload-ratelimit", str(upload)) if upload else ()
         argv = ("create", "--json", *bounds, f"::{name}", "--", *paths)
         ended, log = await run(tool, *argv, timeout_s=watch.left_s, allowed=(0, *MADE), changes=True)

@@ -9,6 +9,12 @@ DRIVER = DriverSpec(
     (TakesBackups, RestoresData),
     (
         *COPY_FOLDER,
+        Setting(
+            "upload_kib",
+            "number",
+            "maximum rate of copies to it, in KiB/s; etcdctl cannot limit the snapshot itself",
+            "no bound",
+        ),
         Setting("url", "text", "client URL of one member", needed=("store",), reaches="host"),
         Setting(
             "env",

@@ -1,7 +1,7 @@
 """Backups of MariaDB with mariadb-backup in a folder."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
-from evac.drivers.spec import COPY_FOLDER, SQL_FACTS, DriverSpec, Setting
+from evac.drivers.spec import COPY_FOLDER, SQL_FACTS, UPLOAD_KIB, DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "mariabackup",
@@ -9,6 +9,7 @@ DRIVER = DriverSpec(
     (TakesBackups, RestoresData),
     (
         *COPY_FOLDER,
+        UPLOAD_KIB,
         Setting("defaults", "text", "`my.cnf` of the server", "MariaDB's default", reaches="folder"),
         Setting("host", "text", "address of the server on this machine", "127.0.0.1", reaches="host"),
         Setting("port", "number", "its port", "3306", most=65_535),
@@ -22,6 +23,13 @@ DRIVER = DriverSpec(
         Setting("served_port", "number", "its port", "3306", most=65_535),
         Setting("system_user", "text", "owner of restored data, if evac runs as root", "`mysql`"),
         Setting("program", "text", "the program", "`mariadb-backup`", reaches="program"),
+        Setting(
+            "unpack_program",
+            "text",
+            "unpacks a backup whose rate is limited",
+            "`mbstream`",
+            reaches="program",
+        ),
         Setting("client_program", "text", "the client", "`mariadb`", reaches="program"),
         Setting("server_program", "text", "the server", "`mariadbd`", reaches="program"),
     ),

@@ -2,20 +2,27 @@
 
 Its output is not consistent until prepared: a server that starts from it unprepared may start with wrong
 rows. A backup is kept as taken, prepared in its target folder, and then queried for its rows. Both steps must
-report completion, because a help text also exits with 0.
+report completion, because a help text also exits with 0. A server that starts removes every temporary table
+in its folder for them, also those of other servers: each restored server has a folder of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from evac.drivers.backups import Filled, Filling, Stopwatch, Tool
+from evac.drivers.bandwidth import UPLOAD, Pace, limit, passed_on
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped
 from evac.drivers.parameters import many, text, whole
+from evac.drivers.places import place_at
 from evac.drivers.port import Action
+from evac.drivers.programs import Ended
 from evac.drivers.restored_server import RestoredServer, account_of, answered
 from evac.model.errors import Permanent, Retryable
 from evac.net import secrets
@@ -78,7 +85,10 @@ class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
         )
         env = {"MYSQL_PWD": password.reveal()}
         tool = Tool(text(action.settings, "program", self.program), env, (password,), _REASONS)
-        ended = await tool.run(*argv, timeout_s=watch.left_s, keeps=(lock,))
+        if limit(action.settings, UPLOAD):
+            ended = await _unpacked(action, tool, (*argv, "--stream=xbstream"), content, watch, lock)
+        else:
+            ended = await tool.run(*argv, timeout_s=watch.left_s, keeps=(lock,))
         if COMPLETE not in ended.errors[-2_000:]:
             words = "mariadb-backup succeeded, but did not report that the backup is complete"
             raise Permanent("backup-incomplete", words, "check the log of MariaDB, and take another backup")
@@ -95,9 +105,11 @@ class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
         server = _server(action, folder)
         server.own()
         async with server.private() as place:
-            socket = place / "socket"
+            socket, temporary = place / "socket", place / "tmp"
+            server.folder_for_account(temporary)
             argv = (
                 *_argv(action, folder, str(folder / OWN_CONFIGURATION)),
+                f"--tmpdir={temporary}",
                 *("--skip-networking", "--skip-grant-tables", "--skip-log-bin", f"--socket={socket}"),
                 "--skip-ssl",  # no one connects from outside; MariaDB would make an RSA key at every start
             )
@@ -119,8 +131,12 @@ class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
             *_argv(action, folder, configuration),
             *(f"--bind-address={host}", f"--port={port}", f"--socket={folder}/mariadb.sock"),
         )
-        client = _client(action, host, port)
-        await _server(action, folder).start(*argv, answers=lambda: _answers(client), watch=watch)
+        client, server = _client(action, host, port), _server(action, folder)
+        temporary = place_at(str(folder)).temporary
+        server.folder_for_account(temporary)
+        # As a variable: `tmpdir` in the configuration counts more.
+        server = replace(server, env={"TMPDIR": str(temporary)})
+        await server.start(*argv, answers=lambda: _answers(client), watch=watch)
 
     async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
         await _server(action, folder).stop()
@@ -128,6 +144,40 @@ class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
     async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
         client = _client(action, *_served(action))
         return _server(action, folder).pid() is not None and await _answers(client)
+
+
+async def _unpacked(
+    action: Action, tool: Tool, argv: tuple[str, ...], content: Path, watch: Stopwatch, lock: int
+) -> Ended:
+    """Take a backup at a limited rate: evac passes it on to the program that unpacks it. Raises
+    `ActionError`.
+    """
+    unpack = Tool(text(action.settings, "unpack_program", "mbstream"), {}, (), _REASONS)
+    reads, writes = os.pipe()
+    unpacking = asyncio.ensure_future(
+        unpack.run("-x", "-C", str(content), timeout_s=watch.left_s, keeps=(lock,), reads=reads)
+    )
+    unpacking.add_done_callback(lambda _: os.close(reads))  # then nothing can be written to it any more
+
+    async def send(out: int) -> Ended:
+        return await tool.run(*argv, timeout_s=watch.left_s, keeps=(lock,), writes=out)
+
+    try:
+        with Pace(limit(action.settings, UPLOAD)) as pace:
+            try:
+                ended = await passed_on(send, writes, pace)
+            finally:
+                os.close(writes)
+    except BrokenPipeError as error:  # the one that unpacks has ended, and says why
+        await unpacking
+        words = "mbstream ended before the end of the backup"
+        raise Permanent("backup-incomplete", words, "check the version of mbstream") from error
+    except BaseException:
+        unpacking.cancel()
+        await asyncio.gather(unpacking, return_exceptions=True)
+        raise
+    await unpacking
+    return ended
 
 
 def _served(action: Action) -> tuple[str, int]:

@@ -9,6 +9,14 @@ DRIVER = DriverSpec(
     (TakesBackups, RestoresData),
     (
         *COPY_FOLDER,
+        Setting(
+            "upload_kib",
+            "number",
+            "maximum rate of backups and copies to it, in KiB/s, without the log written meanwhile",
+            "no bound",
+            least=32,
+            most=1_048_576,
+        ),
         Setting("archive", "text", "folder with the archived WAL, uncompressed", "none", reaches="folder"),
         Setting("program", "text", "the program", "`pg_basebackup` in `bin`", reaches="program"),
         *RESTORED_POSTGRES,

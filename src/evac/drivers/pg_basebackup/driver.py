@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from evac.drivers import restored_postgres
 from evac.drivers.backups import Filled, Filling, Stopwatch, Tool, document, in_time
+from evac.drivers.bandwidth import UPLOAD, limit
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, FileSum, Kept
 from evac.drivers.parameters import text
@@ -91,6 +92,7 @@ class PgBasebackupDriver(restored_postgres.RestoredPostgres, CopyFolderDriver, T
         argv = (
             *("-D", str(content), "--format=plain", "--wal-method=stream", "--checkpoint=fast"),
             *("--manifest-checksums=SHA256", "--no-password", f"--dbname={conninfo}"),
+            *((f"--max-rate={most}",) if (most := limit(action.settings, UPLOAD)) else ()),
         )
         program = text(action.settings, "program", f"{text(action.settings, 'bin')}/{self.program}")
         tool = Tool(program, {**env, "LC_ALL": "C"}, hidden, _REASONS)

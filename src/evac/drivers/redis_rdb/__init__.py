@@ -1,7 +1,7 @@
 """Backups of Redis as RDB files in a folder."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
-from evac.drivers.spec import COPY_FOLDER, DriverSpec, Setting
+from evac.drivers.spec import COPY_FOLDER, UPLOAD_KIB, DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "redis_rdb",
@@ -9,6 +9,7 @@ DRIVER = DriverSpec(
     (TakesBackups, RestoresData),
     (
         *COPY_FOLDER,
+        UPLOAD_KIB,
         Setting("host", "text", "where Redis accepts connections, without TLS", "127.0.0.1", reaches="host"),
         Setting("port", "number", "its port", "6379", most=65_535),
         Setting("user", "text", "user to sign in as", "the default user"),

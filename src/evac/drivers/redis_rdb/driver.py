@@ -8,17 +8,21 @@ others.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from evac.drivers.backups import Filled, Filling, Stopwatch, Tool
+from evac.drivers.bandwidth import UPLOAD, Pace, limit, passed_on
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, Kept
 from evac.drivers.parameters import many, text, whole
 from evac.drivers.port import Action
+from evac.drivers.programs import Ended
 from evac.drivers.restored_server import RestoredServer, account_of, answered
 from evac.model.errors import Permanent, Retryable
 from evac.net import secrets
@@ -27,6 +31,8 @@ FILE: Final = "dump.rdb"
 HOST: Final = "127.0.0.1"
 PORT: Final = 6379
 FOUND_WRONG: Final = 1
+MARK_BYTES: Final = 40
+_OFFSET: Final = re.compile(r"^\[offset (\d+)\]", re.MULTILINE)
 _KEYSPACE: Final = re.compile(r"^db\d+:keys=(\d+),expires=(\d+)", re.MULTILINE)
 _PASSWORD: Final = Permanent("backup-password", "Redis rejects this password", "check `user` and `password`")
 _RIGHTS: Final = Permanent(
@@ -75,8 +81,12 @@ class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
     async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
         tool = _client(action)
         await _ask(tool, watch, "PING")  # redis-cli continues without its password and reports another error
-        await tool.run("--rdb", str(content / FILE), timeout_s=watch.left_s, keeps=(lock,))
-        if wrong := await _checked(content / FILE, watch):
+        file = content / FILE
+        if most := limit(action.settings, UPLOAD):
+            await _limited(replace(tool, cwd=str(content)), file, most, watch, lock)
+        else:
+            await tool.run("--rdb", str(file), timeout_s=watch.left_s, keeps=(lock,))
+        if wrong := await _checked(file, watch):
             raise Permanent("backup-incomplete", f"Redis sent an incomplete RDB file: {wrong}", "try again")
         return Dumped(":".join(_source(action)))
 
@@ -109,6 +119,21 @@ class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
 
     async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
         return _server(action, folder).pid() is not None and await _answers(_served(action))
+
+
+async def _limited(tool: Tool, file: Path, most: int, watch: Stopwatch, lock: int) -> None:
+    """Write an RDB file at a limited rate, through evac. Raises `ActionError`, OSError."""
+
+    async def send(out: int) -> Ended:
+        return await tool.run("--rdb", "-", timeout_s=watch.left_s, keeps=(lock,), writes=out)
+
+    with file.open("xb") as target, Pace(most) as pace:
+        await passed_on(send, target.fileno(), pace)
+    # redis-cli passes on the mark with which Redis may end what it sends; only from files it removes it.
+    ended = await _check(file, watch)
+    end = max((int(one) for one in _OFFSET.findall(ended.output)), default=0)
+    if ended.code == 0 and file.stat().st_size == end + MARK_BYTES:
+        os.truncate(file, end)
 
 
 def _program(action: Action) -> str:
@@ -185,9 +210,13 @@ async def _facts(tool: Tool, action: Action, watch: Stopwatch) -> dict[str, str 
     return found
 
 
+async def _check(file: Path, watch: Stopwatch) -> Ended:
+    return await Tool("redis-check-rdb", {}).run(str(file), timeout_s=watch.left_s, allowed=(0, FOUND_WRONG))
+
+
 async def _checked(file: Path, watch: Stopwatch) -> str:
     """Problems that redis-check-rdb finds in a file; empty if there are none."""
-    ended = await Tool("redis-check-rdb", {}).run(str(file), timeout_s=watch.left_s, allowed=(0, FOUND_WRONG))
+    ended = await _check(file, watch)
     if ended.code == 0 and "RDB looks OK" in ended.output:
         return ""
     return " ".join(ended.output.split())[-200:] or "redis-check-rdb reports nothing"

@@ -38,6 +38,7 @@ from evac.drivers.backups import (
     unreadable,
     word,
 )
+from evac.drivers.bandwidth import DOWNLOAD, UPLOAD, limit
 from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
     READ,
@@ -51,7 +52,7 @@ from evac.drivers.capabilities import (
     TakesBackups,
 )
 from evac.drivers.object_store import Asked, Deletable, bucket_of
-from evac.drivers.parameters import many, text, whole
+from evac.drivers.parameters import many, text
 from evac.drivers.places import EarlyDigests, SourceWitness, facts_of, manifest_of
 from evac.drivers.port import Action
 from evac.drivers.programs import Ended, given
@@ -223,7 +224,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         try:
             await refuse_silent(action, watch)
             repository = await self._refuse_another(action, tool, watch)
-            argv = ("check", *(("--verbose", "--read-data-subset", f"{part}/{of}") if level == READ else ()))
+            reads = ("--verbose", "--read-data-subset", f"{part}/{of}") if level == READ else ()
+            argv = ("check", *_limits(action), *reads)
             ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=DAMAGED)
             if ended.code and "repository contains errors" not in ended.errors:
                 # Failed for a reason other than damage: run it again to get that error.
@@ -265,7 +267,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             _REASONS,
             hopeless=_FULL_WORDS,
         )
-        argv = ("copy", "--quiet", *_bounds(to), copy.id)
+        argv = ("copy", "--quiet", *_bounds(to, action), copy.id)
         before = await packs_of(to, watch)
         await tool.run(*argv, timeout_s=watch.left_s, changes=True)
         wanted = {copy.id, copy.original} - {""}
@@ -482,11 +484,16 @@ def _tool(action: Action) -> Tool:
     return Tool(program, env, tuple(found), _REASONS, hopeless=_FULL_WORDS)
 
 
-def _bounds(action: Action) -> tuple[str, ...]:
+def _limits(action: Action, source: Action | None = None) -> tuple[str, ...]:
+    """Options that limit the bandwidth. source: the repository that a copy is read from."""
+    down = [limit(one.settings, DOWNLOAD) for one in (action, source) if one is not None]
+    found = (("upload", limit(action.settings, UPLOAD)), ("download", min(filter(None, down), default=0)))
+    return tuple(f"--limit-{way}={kib}" for way, kib in found if kib)
+
+
+def _bounds(action: Action, source: Action | None = None) -> tuple[str, ...]:
     """Options that limit the bandwidth, and disable the cache if none is named."""
-    found = [f"--limit-{way}={whole(action.settings, f'{way}_kib', 0)}" for way in ("upload", "download")]
-    bounds = [one for one in found if not one.endswith("=0")]
-    return (*bounds, *(() if text(action.settings, "cache", "") else ("--no-cache",)))
+    return (*_limits(action, source), *(() if text(action.settings, "cache", "") else ("--no-cache",)))
 
 
 def _moment(entry: Mapping[str, Any]) -> float:
