@@ -85,14 +85,12 @@ def check(estate: Path, as_of: date | None, fail_on: str, output: str, target: P
 
 
 def _render(estate: Path, found: CheckResult, alerts: tuple[Alert, ...], output: str) -> str:
-    missing = [(m.path, m.what, m.why, m.count) for m in found.coverage.missing] if found.coverage else []
-    score = found.coverage.score_permille if found.coverage else None
     if output == "json":
-        return check_json(str(estate), alerts, score, missing)
+        return check_json(str(estate), alerts, found.coverage)
     if (problems := in_format(output, alerts, "evac check", f"evac check {estate}")) is not None:
         return problems
     shown = screen()
-    return check_text(str(estate), _contents(found), alerts, score, missing, shown.width, shown.colour)
+    return check_text(str(estate), _contents(found), alerts, found.coverage, shown.width, shown.colour)
 
 
 def _contents(found: CheckResult) -> str:

@@ -34,6 +34,7 @@ from evac.estate.importers import (
 from evac.model.diagnostic import Place
 from evac.model.errors import InvalidInput
 from evac.views.json_out import alert_rows, document, of_diagnostics, plain
+from evac.views.small_texts import left_out_words, worth_words
 from evac.views.words import listed, plural
 
 
@@ -186,7 +187,8 @@ def _show_import(found: ImportResult, into: Path, output: str, quiet: bool) -> N
             "stores": found.stores,
             "servers": found.servers,
             "unknown": found.unknown,
-            "worth": [{"what": what, "count": count, "why": why} for what, count, why in found.worth],
+            "worth": found.worth,
+            "worth_left_out": found.worth_left_out,
             "diagnostics": alert_rows(of_diagnostics(found.diagnostics)),
             "diff": found.diff,
             "partial": found.partial,
@@ -210,8 +212,10 @@ def tell_import(found: ImportResult, target: Path, quiet: bool) -> None:
     for gap in found.unknown:
         names = f" ({listed(list(gap.names), 4)})" if gap.names else ""
         say(f"unknown: {gap.what}, {gap.count:,}{names}", quiet)
-    for number, (what, count, why) in enumerate(found.worth, 1):
-        say(f"most worth adding {number}: {what}, {count:,} ({why})", quiet)
+    for number, one in enumerate(found.worth, 1):
+        say(f"most worth adding {number}: {worth_words(one)}", quiet)
+    if found.worth_left_out:
+        say(left_out_words(found.worth_left_out), quiet)
     if not found.diff and "overlay.yaml" not in found.files:
         say("nothing has changed since the last import", quiet)
     errors = sum(d.severity == "error" for d in found.diagnostics)

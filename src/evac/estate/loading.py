@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evac.estate.codecs.policy import load_policy, policy_beside
-from evac.estate.coverage import Coverage, coverage
+from evac.estate.coverage import coverage
 from evac.estate.format import bindings
 from evac.estate.format.assembling import Assembly, assemble, day_of, merge_overlay
 from evac.estate.format.checks import check_extremes, check_references, check_sense, known_names
@@ -34,6 +34,7 @@ from evac.estate.format.residency import check_residency
 from evac.estate.format.spec import HEAD, SECTIONS, Section
 from evac.estate.format.versions import as_newest
 from evac.model.collector import collector_at_rest
+from evac.model.coverage import Coverage
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
 from evac.model.estate import ASSUMED_APPROVAL_MS, Estate, Interval

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
 from evac import __version__
+from evac.model.coverage import Coverage
 from evac.model.diagnostic import SEVERITIES, Diagnostic, Place, Severity
 from evac.model.records import dataclass
 from evac.planning.simulation.simulate import PERCENTILES, Simulation
@@ -446,13 +447,16 @@ def alert_rows(alerts: Sequence[Alert]) -> list[dict[str, Any]]:
 def check_json(
     estate: str,
     alerts: Sequence[Alert],
-    score_permille: int | None,
-    missing: Sequence[tuple[str, str, str, int]],
+    coverage: Coverage | None,
 ) -> str:
-    """The result of `evac check`."""
-    rows = [{"path": p, "what": w, "why": y, "count": n} for p, w, y, n in missing]
+    """The result of `evac check`. coverage: None if the estate cannot be used."""
     body = {"estate": estate, "counts": counts(alerts), "diagnostics": alert_rows(alerts)}
-    return document("evac-check", body | {"coverage_permille": score_permille, "missing": rows})
+    known = {
+        "coverage_permille": coverage.score_permille if coverage else None,
+        "missing": plain(coverage.missing) if coverage else [],
+        "missing_left_out": coverage.left_out if coverage else 0,
+    }
+    return document("evac-check", body | known)
 
 
 def verify_json(plan_digest: str, verdict: Verdict) -> str:

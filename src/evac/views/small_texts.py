@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from evac.model.coverage import Coverage, MissingFact
 from evac.model.estate import Lead
 from evac.model.plan import Plan
 from evac.model.reason import fact_words
@@ -81,25 +82,25 @@ def _fate(row: Document) -> tuple[str, str, str, str, str]:
 
 
 SHOWN: Final = 12
-MissingRow = tuple[str, str, str, int]
-"""(where, what, why it matters, how many)."""
 
 
 def check_text(
     title: str,
     contents: str,
     alerts: Sequence[Alert],
-    score_permille: int | None,
-    missing: Sequence[MissingRow],
+    coverage: Coverage | None,
     width: int,
     colour: bool,
 ) -> str:
-    """Problems with their places, then how complete the facts are and which are most worth adding."""
+    """Problems with their places, then how complete the facts are and which are most worth adding.
+
+    coverage: None if the estate cannot be used.
+    """
     page = Page(width, colour)
     found = counts(alerts)
     state = "is well formed"
     if found["error"]:
-        state = "cannot be used" if score_permille is None else "has errors"
+        state = "cannot be used" if coverage is None else "has errors"
     page.title(
         f"{title} {state}: " + (", ".join(plural(n, s) for s, n in found.items() if n) or "no problem")
     )
@@ -109,15 +110,8 @@ def check_text(
         page.line(f"{alert.place}: {alert.severity}: {alert.message} [{alert.rule}]", alert.severity)
         if alert.fix:
             page.line(f"    {alert.fix}", "dim")
-    if score_permille is not None:
-        page.line()
-        page.line(
-            f"coverage: {percent(score_permille)} of the facts that results depend on are known", "bold"
-        )
-        if missing:
-            page.table(
-                ("worth adding", "how many", "why"), [(w, number(n), y) for _, w, y, n in missing], right=(1,)
-            )
+    if coverage is not None:
+        _worth_adding(page, coverage)
     page.line()
     page.line(
         "next: evac audit ESTATE"
@@ -126,6 +120,47 @@ def check_text(
         "dim",
     )
     return page.text()
+
+
+def _worth_adding(page: Page, coverage: Coverage) -> None:
+    page.line()
+    known = percent(coverage.score_permille)
+    page.line(f"coverage: {known} of the facts that results depend on are known", "bold")
+    if not coverage.missing:
+        return
+    rows = [
+        (one.what, number(one.count), number(one.verdicts) if one.verdicts else "-", such(one), one.why)
+        for one in coverage.missing
+    ]
+    heads = ("worth adding", "how many", "verdicts", "such as", "why")
+    page.table(heads, rows, right=(1, 2), optional=(3,))
+    page.line(
+        "verdicts: how many depend on it, each on one service and the loss of one site, "
+        "and on nothing more basic that is unknown",
+        "dim",
+    )
+    if coverage.left_out:
+        page.line(left_out_words(coverage.left_out), "dim")
+
+
+def such(fact: MissingFact) -> str:
+    """The names to begin with; `-` if the facts are about nothing with a name."""
+    more = ", ..." if fact.count > len(fact.names) else ""
+    return f"{', '.join(fact.names)}{more}" if fact.names else "-"
+
+
+def worth_words(fact: MissingFact) -> str:
+    """A kind of missing fact in one sentence, for the end of an import."""
+    names = f" ({such(fact)})" if fact.names else ""
+    verb = "depends" if fact.verdicts == 1 else "depend"
+    depend = f"{plural(fact.verdicts, 'verdict')} {verb} on it; " if fact.verdicts else ""
+    return f"{fact.what}, {fact.count:,}{names}: {depend}{fact.why}"
+
+
+def left_out_words(count: int) -> str:
+    """That more kinds of facts are missing than are listed."""
+    rest = plural(count, "more kind of facts is", "more kinds of facts are")
+    return f"{rest} unknown; evac check lists what is left when these are stated"
 
 
 def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: bool) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from evac.estate import load
-from evac.estate.coverage import MissingFact, coverage
+from evac.estate.coverage import coverage
+from evac.model.coverage import MissingFact
 from evac.model.estate import Estate, Service, Store, StoreMember
 from tests.unit.estate.large import large_estate
 
@@ -101,4 +102,5 @@ def test_servers_count_but_do_not_drown_the_rest() -> None:
     after = coverage(blind)
     assert before.score_permille - 400 < after.score_permille < before.score_permille
     fact = next(fact for fact in after.missing if fact.path == "servers/capacity")
-    assert fact == MissingFact(fact.path, fact.what, fact.why, 20_000)
+    assert fact == MissingFact(fact.path, fact.what, fact.why, 20_000, fact.verdicts)
+    assert fact.verdicts > 0

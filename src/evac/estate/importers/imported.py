@@ -17,6 +17,7 @@ from typing import Final, Literal, TypeAlias
 from evac.estate.format.problems import Problems
 from evac.estate.format.spec import FORMAT_VERSION, SECTIONS
 from evac.estate.importers.containers import is_internal
+from evac.model.coverage import MissingFact
 from evac.model.diagnostic import Diagnostic
 from evac.model.errors import EstateError
 from evac.model.records import dataclass
@@ -47,8 +48,10 @@ class ImportResult:
     unknown: tuple[Unknown, ...]
     diagnostics: tuple[Diagnostic, ...]
     diff: tuple[str, ...]
-    worth: tuple[tuple[str, int, str], ...] = ()
-    """What is most worth adding, best first: what, how many, and what cannot be answered without it."""
+    worth: tuple[MissingFact, ...] = ()
+    """What is most worth adding, best first."""
+    worth_left_out: int = 0
+    """How many more kinds of facts are missing."""
     partial: bool = False
     """Whether something in the source was left out, or could not be used as stated."""
 

@@ -550,14 +550,13 @@ def _result(
     else:
         services, stores, servers = len(estate.services), len(estate.stores), len(estate.fleet)
         still_open = open_facts(estate)
-    missing = checked.coverage.missing if checked.coverage is not None else ()
-    worth = tuple((one.what, one.count, one.why) for one in missing[:_WORTH_MAX])
+    known = checked.coverage
+    worth, left_out = (known.missing, known.left_out) if known is not None else ((), 0)
     unknown = (*imported.unknown, *still_open)
     partial = any(one.code in _LEFT_OUT for one in problems.all())
-    return ImportResult(written, services, stores, servers, unknown, tuple(found), diff, worth, partial)
-
-
-_WORTH_MAX: Final = 10
+    return ImportResult(
+        written, services, stores, servers, unknown, tuple(found), diff, worth, left_out, partial
+    )
 
 
 def _example_overlay(name: str, stated: tuple[str, ...], imported: Imported) -> str:

@@ -447,7 +447,7 @@ def test_update_needs_something_to_update(recipe: Path) -> None:
 def test_what_is_most_worth_adding_is_listed_at_most_ten(recipe: Path) -> None:
     _, result = made(recipe)
     assert 0 < len(result.worth) <= 10
-    assert all(what and count > 0 and why for what, count, why in result.worth)
+    assert all(one.what and one.count > 0 and one.why for one in result.worth)
 
 
 @pytest.mark.parametrize(
