@@ -176,6 +176,43 @@ def test_an_account_that_may_not_ask_for_kinds_still_lists_the_usual_ones(
     assert [one.code for one in problems.all()] == ["import-forbidden"]
 
 
+def test_without_a_list_of_pods_no_capacity_is_known_to_be_free(tmp_path: Path, fra: ApiServer) -> None:
+    """Nodes may be full of what the account cannot see."""
+    flags = ("--site", "fra", "--kubeconfig", config(tmp_path, fra=fra))
+    whole = invoke("kubernetes", "--context", "prod-fra", *flags, "-o", tmp_path / "whole")
+    assert "import-use-unknown" not in whole.output
+    assert all(None not in pool.capacity[:2] for pool in load(tmp_path / "whole").pools)
+    fra.forbidden = {"pods"}
+    done = invoke("kubernetes", "--context", "prod-fra", *flags, "-o", tmp_path / "part")
+    assert done.exit_code == 19, done.output
+    assert "how much of their capacity is free is unknown" in done.output
+    estate = load(tmp_path / "part")
+    assert estate.pools
+    assert all(pool.capacity == (None,) * 4 for pool in estate.pools)
+    assert not estate.fleet.capacity_known.any()
+
+
+def test_a_version_that_fails_is_not_taken_for_an_empty_one(tmp_path: Path, fra: ApiServer) -> None:
+    fra.answers = {"/apis/apps/v1": (500, b'{"message": "etcd is down"}')}
+    flags = ("--kubeconfig", config(tmp_path, fra=fra), "-o", tmp_path / "estate")
+    done = invoke("kubernetes", "--context", "prod-fra", *flags)
+    assert done.exit_code == 2
+    assert "returned status 500: 'etcd is down'" in done.output
+    assert not (tmp_path / "estate").exists()
+
+
+def test_a_token_that_expires_on_the_way_leaves_the_estate_as_it_was(tmp_path: Path, fra: ApiServer) -> None:
+    flags = ("--site", "fra", "--kubeconfig", config(tmp_path, fra=fra), "-o", tmp_path / "estate")
+    assert invoke("kubernetes", "--context", "prod-fra", *flags).exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "estate").iterdir()}
+    fra.answers = {"/api/v1/pods": (401, b'{"message": "Unauthorized"}')}
+    done = invoke("kubernetes", "--context", "prod-fra", *flags)
+    assert done.exit_code == 2
+    assert "no longer accepts the credentials of context prod-fra" in done.output
+    assert "log in again" in done.output
+    assert {path.name: path.read_bytes() for path in (tmp_path / "estate").iterdir()} == before
+
+
 def test_namespaces_are_listed_one_by_one(tmp_path: Path, fra: ApiServer) -> None:
     spaces = sorted({one["metadata"]["namespace"] for one in fra.objects if one["kind"] == "Pod"})
     live = Live(kubeconfig=config(tmp_path, fra=fra))

@@ -27,7 +27,7 @@ from evac.app.fetching.servers import body_of, patience_s
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.imported import Live
 from evac.estate.importers.kubernetes.objects import inside, text_in
-from evac.estate.importers.kubernetes.source import KINDS_OF_GROUPS
+from evac.estate.importers.kubernetes.source import KINDS_OF_GROUPS, REFUSAL
 from evac.model.diagnostic import Place
 from evac.model.errors import InvalidInput
 from evac.model.records import dataclass
@@ -142,6 +142,11 @@ def _read_all(
             "NAME, only in that namespace"
         )
         raise InvalidInput("import-cluster", message, hint)
+    if missing:
+        group, kind = REFUSAL
+        titles = sorted({title for found in missing.values() for title in found})
+        mark = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {"name": name}, "refused": titles}
+        (folder / f"{name}.refused.json").write_text(json.dumps(mark), encoding="utf-8")
     for namespace, titles in missing.items():
         where = f" in {namespace}" if namespace else ""
         message = f"the account may not list {', '.join(titles)}{where}, so they are missing"
@@ -181,9 +186,8 @@ def _kinds_in(server: _ApiServer, path: str, version: str, group: str) -> list[_
     try:
         stated = inside(server.get(path), "resources")
     except _Refused as error:
-        if error.status == 401:
+        if error.status not in (403, 404):  # another answer says nothing of what there is
             raise _failed(server, error) from error
-        # A version whose server is down, or an account without permissions.
         cluster_wide = ("Node", "PersistentVolume", "PriorityClass")
         return [
             _Resource(path, version, _plural(kind), kind, kind not in cluster_wide)
@@ -275,7 +279,8 @@ def _kept(item: dict[str, Any]) -> dict[str, Any]:
 def _failed(server: _ApiServer, error: _Refused) -> InvalidInput:
     address, context = server.access.server, server.access.context
     if error.status == 401:
-        message = f"{address} does not accept the credentials of context {context}"
+        no_longer = "no longer accepts" if server.has_answered else "does not accept"
+        message = f"{address} {no_longer} the credentials of context {context}"
         hint = f"log in again, then check: kubectl --context {context} get nodes"
         return InvalidInput("import-cluster", message, hint)
     return InvalidInput(
@@ -308,6 +313,8 @@ class _ApiServer:
         self._next_s = 0.0
         self._parts = urlsplit(access.server)
         self._line: http.client.HTTPConnection | None = None
+        self.has_answered = False
+        """Whether it has accepted the credentials before."""
 
     def close(self) -> None:
         line, self._line = self._line, None
@@ -319,6 +326,7 @@ class _ApiServer:
         for _ in range(TRIES_MAX):
             status, headers, body = self._ask(path)
             if status == 200:
+                self.has_answered = True
                 try:
                     return json.loads(body)
                 except (ValueError, RecursionError):

@@ -252,6 +252,12 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "The account may not read one kind of object in a cluster. Everything else is imported.",
     ),
     (
+        "import-use-unknown",
+        _IMPORTS,
+        "The source does not show all pods on the nodes of a cluster. What others use is unknown, so the "
+        "capacity of its pools stays unknown.",
+    ),
+    (
         "import-unverified",
         _IMPORTS,
         "The kubeconfig turns off verification of the server, so anyone in between could impersonate it.",
@@ -309,7 +315,7 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "import-feed-missing",
         _IMPORTS,
         "A server is not known to have power from every feed of its rack. The rack counts as lost with the "
-        "feeds that all its servers share.",
+        "feeds that all its servers share; if there are none, its feeds stay unknown.",
     ),
     (
         "import-node-unavailable",

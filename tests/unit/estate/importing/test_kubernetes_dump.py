@@ -265,6 +265,15 @@ def test_namespaces_can_be_chosen(tmp_path: Path) -> None:
     assert len(estate.fleet) == 4
 
 
+def test_one_namespace_does_not_show_what_is_free(tmp_path: Path) -> None:
+    """The nodes are full of another namespace's pods; only the one that is imported is seen."""
+    estate, result, _ = imported(tmp_path, dumped(shop()), namespaces=("shop",))
+    (problem,) = [one for one in result.diagnostics if one.code == "import-use-unknown"]
+    assert "without what others use" in problem.hint
+    assert all(pool.capacity == (None,) * 4 for pool in estate.pools)
+    assert not estate.fleet.capacity_known.any()
+
+
 def test_workloads_without_pods_run_in_the_only_pool(tmp_path: Path) -> None:
     estate, _, _ = imported(tmp_path, dumped([node("n1"), workload("Deployment", "web", 2)]))
     assert estate.services[0].replicas == 2

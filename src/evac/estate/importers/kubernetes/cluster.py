@@ -17,7 +17,7 @@ from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.imported import Imported, Options, Rows, Value
 from evac.estate.importers.kubernetes.amounts import offered
-from evac.estate.importers.kubernetes.objects import Object, inside, text_in
+from evac.estate.importers.kubernetes.objects import inside, text_in
 from evac.estate.importers.kubernetes.source import Manifests
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
@@ -38,6 +38,7 @@ _ZONES_OF_VOLUMES: Final = (
 _RACKS: Final = ("topology.kubernetes.io/rack", "topology.rook.io/rack", "rack")
 _CLASSES: Final = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
 _HOST: Final = "kubernetes.io/hostname"
+_NO_AMOUNTS: Final = ("", "", "", "")
 _OF_THE_SYSTEM: Final = "node.kubernetes.io/"
 _PRIMARY: Final = frozenset({"primary", "master", "leader"})
 
@@ -97,7 +98,16 @@ def _replica(place: str) -> dict[str, Value]:
 def read_cluster(manifests: Manifests, imported: Imported, options: Options, problems: Problems) -> Cluster:
     """Adds sites, classes, pools, racks, servers and replicas, as far as the source has them."""
     cluster = Cluster()
-    _add_nodes(manifests.of("Node"), cluster, imported, options, problems)
+    _add_nodes(manifests, cluster, imported, options, problems)
+    if cluster.sites and not manifests.shows_all_pods:
+        message = (
+            "the source does not show all pods on the nodes: how much of their capacity is free is unknown"
+        )
+        hint = (
+            "import all namespaces with an account that may list pods, or state cpu and memory of the pools "
+            "in the overlay, without what others use"
+        )
+        problems.add("import-use-unknown", message, manifests.of("Node")[0].place, hint)
     _add_pods(manifests, cluster, imported)
     claims = {(item.namespace, item.name) for item in manifests.of("PersistentVolumeClaim")}
     claims |= {(pod.owner[1], claim) for pod in manifests.pods for claim in pod.claims}
@@ -107,13 +117,13 @@ def read_cluster(manifests: Manifests, imported: Imported, options: Options, pro
 
 
 def _add_nodes(
-    nodes: list[Object], cluster: Cluster, imported: Imported, options: Options, problems: Problems
+    manifests: Manifests, cluster: Cluster, imported: Imported, options: Options, problems: Problems
 ) -> None:
     rows: Rows = []
     racks: dict[str, str] = {}
     totals: dict[str, list[int | None]] = {}
     nowhere: list[Place] = []
-    for node in nodes:
+    for node in manifests.of("Node"):
         labels = inside(node.raw, "metadata", "labels")
         site = _id(options.site or _label(labels, _ZONES))
         if not site:
@@ -132,7 +142,7 @@ def _add_nodes(
         if state == "dark":
             cluster.dark.add(node.name)
         pool = _pool(site, node.raw)
-        amounts = offered(node)
+        amounts = offered(node) if manifests.shows_all_pods else _NO_AMOUNTS
         rows.append((node.name, site, path, kind, state, pool, *amounts, ""))
         totals.setdefault(pool, [0, 0])
         is_cordoned = str(inside(node.raw, "spec", "unschedulable")).lower() == "true"
@@ -154,7 +164,7 @@ def _add_nodes(
         imported.tables["racks"] = sorted(racks.items())
     pools = imported.sections.get("pools", {})
     cluster.only_pool = next(iter(pools)) if len(pools) == 1 else None
-    if options.site is not None and not nodes:
+    if options.site is not None and not manifests.of("Node"):
         imported.add("sites", options.site)
         cluster.only_site = options.site
     if nowhere:

@@ -104,6 +104,8 @@ KINDS_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     for group in sorted({*_USED_OF_GROUPS, *_RUN_OF_GROUPS, *_OPERATORS_OF_GROUPS})
 }
 """Group of the API -> the kinds in it that are read."""
+REFUSAL: Final = ("evac", "ImportRefusal")
+"""Group and kind of the object in which `app.fetching` names the kinds that the account may not list."""
 _CLUSTER_WIDE: Final = frozenset({"Node", "PersistentVolume", "PriorityClass"})
 _ENDINGS: Final = (".yaml", ".yml", ".json")
 _IS_JSON: Final = re.compile(r"\s*\{\s*\"")
@@ -174,6 +176,8 @@ class Manifests:
     """Pods that are on a node."""
     labelled: dict[tuple[str, str, str], list[Workload]] = field(default_factory=dict)
     """Namespace, label and its value -> the workloads whose pods have it."""
+    shows_all_pods: bool = True
+    """Whether it has the pods of every namespace, as far as the source says."""
 
     def of(self, kind: str) -> list[Object]:
         return self.by_kind.get(kind, [])
@@ -294,10 +298,15 @@ class _Sorting:
         self._patterns: dict[tuple[str, str, str], Object] = {}
         """Owner of pods -> one of them, as an example."""
         self._pods: list[Pod] = []
-        self._found = Manifests()
+        self._found = Manifests(shows_all_pods=not options.namespaces)
         self.ignored: Counter[str] = Counter()
 
     def add(self, item: Object) -> None:
+        if (item.group, item.kind) == REFUSAL:
+            refused = inside(item.raw, "refused")
+            if not isinstance(refused, list) or "pods" in refused:
+                self._found.shows_all_pods = False
+            return
         if self._namespaces and item.namespace not in self._namespaces and item.kind not in _CLUSTER_WIDE:
             return
         is_other = item.kind in _USED and item.group and item.kind not in KINDS_OF_GROUPS.get(item.group, ())
