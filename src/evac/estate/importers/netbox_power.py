@@ -143,6 +143,12 @@ def _shared(
                 _note_fewer(sorted(fewer, key=lambda one: one.name), stated, shared, problems)
             if shared:
                 feeds[rack] = tuple(sorted(shared))
+    if (
+        has_ports
+        and unpowered
+        and not any(device.name and found.get(number) for number, device in wiring.devices.items())
+    ):
+        _note_uncabled(wiring, unpowered, problems)
     for what, names in ((_UNPOWERED, unpowered), (_ASSUMED, assumed)):
         if names:
             unknown.append(Unknown(what, len(names), tuple(sorted(names))))
@@ -244,3 +250,16 @@ def _note_fewer(fewer: list[Wired], stated: set[str], shared: set[str], problems
     message = f"no feed is known to power all servers in rack {rack} ({names} {rest}): its feeds stay unknown"
     hint = "state the feeds of the rack in the overlay, or put its servers into racks of their own"
     problems.add("import-skipped", message, place, hint)
+
+
+def _note_uncabled(wiring: _Wiring, unpowered: list[str], problems: Problems) -> None:
+    """That NetBox has power ports, but their cables lead from no server to a power feed."""
+    names = set(unpowered)
+    servers = [one for one in wiring.devices.values() if one.name in names]
+    racks = len({one.rack for one in servers})
+    of_racks = "its rack" if racks == 1 else f"all {racks:,} racks with power feeds"
+    message = (
+        f"no cable leads from a power port of a server to a power feed: the feeds of {of_racks} stay unknown"
+    )
+    hint = "connect the power ports in NetBox, or state `feeds` under `racks` in the overlay"
+    problems.add("import-feed-missing", message, min(servers, key=lambda one: one.name).place, hint)

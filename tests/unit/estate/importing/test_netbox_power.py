@@ -219,6 +219,28 @@ def test_a_server_without_a_known_feed_is_named_and_leaves_its_rack_unknown(
     assert [(one.count, one.names) for one in result.unknown if one.what == NO_FEED] == [(1, ("web-1",))]
 
 
+@pytest.mark.parametrize("to_strips", [False, True], ids=["no cables", "strips without a feed"])
+def test_power_ports_without_cables_to_feeds_are_one_warning(to_strips: bool, tmp_path: Path) -> None:
+    """Many companies fill in power ports from a template and never connect them."""
+    devices = [device(10 + n, f"web-{n}", 1 + n // 3) for n in range(9)]
+    devices += [device(20 + n, f"pdu{20 + n}", 1 + n, "pdu") for n in range(3)]
+    circuits = [feed(1 + n, "AB"[n % 2], 1 + n // 2) for n in range(6)]
+    ports = [port(40 + n, 10 + n, strip=20 + n // 3 if to_strips else None) for n in range(9)]
+    estate, result = imported(tmp_path, devices=devices, feeds=circuits, ports=ports)
+    assert set(map(tuple, feeds(estate).values())) == {()}
+    (problem,) = [one for one in result.diagnostics if one.code == "import-feed-missing"]
+    assert "the feeds of all 3 racks with power feeds stay unknown" in problem.message
+    assert problem.severity == "warning"
+    assert "connect the power ports in NetBox" in problem.hint
+    assert [one.count for one in result.unknown if one.what == NO_FEED] == [9]
+
+
+def test_one_cable_to_a_feed_shows_that_cables_are_recorded(tmp_path: Path) -> None:
+    found, result = one_rack(tmp_path, port(40, 11), port(41, 11))
+    assert found == []
+    assert not [one for one in result.diagnostics if one.code == "import-feed-missing"]
+
+
 def test_without_power_ports_the_source_says_nothing_of_single_servers(tmp_path: Path) -> None:
     lists = {key: found for key, found in HOUSE.items() if key != "power-ports"}
     estate, result = imported(tmp_path, **lists)
