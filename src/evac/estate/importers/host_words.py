@@ -12,31 +12,37 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         for meaning, words in {
             "host": "host hostname fqdn name server servername machine node asset rechner "
             "rechnername gerätename serveur hôte nomdhôte 서버 "
-            "서버명 호스트 호스트명",
+            "서버명 호스트 호스트명 serwer nazwaserwera nazwahosta maszyna",
             "site": "site dc datacenter datacentre facility building location region standort emplacement "
-            "rechenzentrum 센터 데이터센터 전산센터",
-            "hall": "hall room floor suite serverroom raum serverraum halle saal salle 전산실 상면",
+            "rechenzentrum 센터 데이터센터 전산센터 lokalizacja centrumdanych centrededonnées",
+            "hall": "hall room floor suite serverroom raum serverraum halle saal salle 전산실 상면 "
+            "serwerownia pomieszczenie sala",
             "rack": "rack rackname cabinet rackid rackno racknumber racknr racknummer schrank "
-            "serverschrank schranknr schranknummer baie armoire 랙 랙번호",
+            "serverschrank schranknr schranknummer baie armoire 랙 랙번호 szafa szafarack nrszafy",
             "position": "position rackposition u rackunit ru he höheneinheit 랙위치 유닛",
             "feed": "feed feeds powerfeed powerfeeds pdu pdus einspeisung 전원",
             "pool": "pool nodepool cluster k8scluster",
             "services": "service services role roles app apps application applications dienst "
-            "dienste anwendung anwendungen rolle rôle 서비스 서비스명 역할",
+            "dienste anwendung anwendungen rolle rôle 서비스 서비스명 역할 usługa usługi rola "
+            "aplikacja aplikacje",
             "cpu": "cpu cpus core cores vcpu vcpus cpucores cpucount numcpus kerne cpukerne "
-            "prozessorkerne cœurs coeurs 코어 코어수 cpu코어",
-            "memory": "memory mem ram memorysize arbeitsspeicher hauptspeicher mémoire 메모리",
+            "prozessorkerne cœurs coeurs 코어 코어수 cpu코어 rdzenie rdzenieprocesora liczbardzeni",
+            "memory": "memory mem ram memorysize arbeitsspeicher hauptspeicher mémoire 메모리 "
+            "pamięć pamięćram",
             "disk": "disk disks storage disksize localdisk ssd hdd festplatte festplatten platte "
-            "platten disque disques 디스크",
+            "platten disque disques 디스크 dysk dyski",
             "accelerators": "accelerators gpu gpus gpucount",
             "class": "class model sku hardware type servertype machinetype flavor modell "
-            "servermodell servertyp 모델 모델명",
-            "state": "state status lifecycle lifecyclestate zustand betriebsstatus état statut 상태 운영상태",
-            "watts": "power watts wattage powerdraw maxpower leistung leistungsaufnahme puissance 소비전력",
-            "serial": "serial serialnumber serialno servicetag sn seriennummer seriennr 시리얼 시리얼번호",
+            "servermodell servertyp 모델 모델명 modelserwera typ",
+            "state": "state status lifecycle lifecyclestate zustand betriebsstatus état statut 상태 "
+            "운영상태 stan stanserwera",
+            "watts": "power watts wattage powerdraw maxpower leistung leistungsaufnahme puissance "
+            "소비전력 moc pobórmocy",
+            "serial": "serial serialnumber serialno servicetag sn seriennummer seriennr 시리얼 시리얼번호 "
+            "numerseryjny nrseryjny",
             "bmc": "bmc bmcaddress bmcip ipmi ipmiip idrac idracip ilo iloip oobip",
             "owner": "owner team contact responsible eigentümer verantwortlich verantwortlicher propriétaire "
-            "담당자 담당팀",
+            "담당자 담당팀 właściciel zespół odpowiedzialny",
             "cpu demand": "cpudemand demandcpu cpurequest requestcpu",
             "memory demand": "memorydemand demandmemory memoryrequest requestmemory ramdemand",
         }.items()
@@ -47,15 +53,19 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "serving": "serving active inuse inservice production prod live online up running on "
-        "deployed inbetrieb aktiv produktiv actif enservice enproduction 운영 운영중 사용중",
-        "spare": "spare standby idle available free reserve frei verfügbar réserve disponible 예비 대기",
+        "deployed inbetrieb aktiv produktiv actif enservice enproduction aktywny działa produkcja wprodukcji "
+        "운영 운영중 사용중",
+        "spare": "spare standby idle available free reserve frei verfügbar réserve disponible "
+        "zapasowy rezerwa 예비 대기",
         "dark": "dark off offline poweredoff poweroff stopped shutoff paused suspended cold coldspare "
-        "instock stored außerbetrieb ausgeschaltet eingelagert lager auflager éteint arrêté stocké "
-        "정지 전원꺼짐",
+        "ausgeschaltet éteint arrêté wyłączony 정지 전원꺼짐",
         "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty "
-        "dead rma planned staged inventory ordered terminated maintenance inmaintenance underrepair defekt "
-        "ausgemustert stillgelegt geplant bestellt imaufbau wartung inwartung inreparatur "
-        "horsservice enmaintenance enpanne prévu "
+        "dead rma planned staged inventory instock stored ordered terminated maintenance inmaintenance "
+        "underrepair outofservice outoforder "
+        "defekt ausgemustert stillgelegt außerbetrieb eingelagert lager auflager geplant bestellt imaufbau "
+        "wartung inwartung inreparatur "
+        "horsservice enmaintenance enpanne stocké enstock prévu "
+        "wycofany uszkodzony awaria planowany zamówiony magazyn wmagazynie wserwisie wnaprawie "
         "폐기 고장 장애 예정 점검 점검중",
     }
 )
