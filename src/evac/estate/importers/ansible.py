@@ -26,7 +26,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.csv import bare
 from evac.estate.importers.host_words import NAMES, STATES
-from evac.estate.importers.hosts import Host, Renames, add_hosts, host_examples, id_of_text
+from evac.estate.importers.hosts import Host, Renames, add_hosts, host_examples, id_of_text, unplaced_of
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
 from evac.estate.importers.source_files import (
@@ -148,8 +148,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         if "site" not in host.facts:
             message = f"{shown(name)} has no site; it and its replicas are left out"
             hint = "give it a variable such as datacenter, put it in a group such as site_fra, or use --site"
-            problems.add("import-host-nowhere", message, places[name], hint)
+            problems.add("import-host-nowhere", message, places[name], hint, about=name)
     add_hosts(hosts, imported)
+    imported.unplaced = unplaced_of(hosts)
     imported.examples = host_examples(imported)
     return imported
 

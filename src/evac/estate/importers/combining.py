@@ -549,6 +549,7 @@ def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
         return imported
     made = Imported(unknown=imported.unknown, examples=imported.examples)
     made.published = {host: names.get(service, service) for host, service in imported.published.items()}
+    made.unplaced = {names.get(host, host): one.renamed(names) for host, one in imported.unplaced.items()}
     for section, entries in imported.sections.items():
         for name, entry in entries.items():
             values = {key: _renamed(value, names, section == "groups") for key, value in entry.values.items()}

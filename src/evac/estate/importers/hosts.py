@@ -13,11 +13,12 @@ from typing import Final
 
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.imported import Imported, Rows, Unknown, Value
+from evac.estate.importers.imported import Imported, Rows, Unknown, Unplaced, Value
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
 
 AMOUNTS: Final = ("cpu", "memory", "disk", "accelerators", "watts")
+NOWHERE: Final = "hosts without a site; left out"
 REACH: Final = ("serial", "position", "bmc")
 
 _NOT_IN_IDS: Final = re.compile(r"[^\w.:@]+")
@@ -55,10 +56,7 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[st
         pool = pools.get((facts.get("pool", ""), site), "")
         if pool:
             in_pools.setdefault(pool, []).append(facts)
-        amounts = [facts.get(meaning, "") for meaning in AMOUNTS]
-        reach = [facts.get(meaning, "") for meaning in REACH]
-        row = (name, site, rack, facts.get("class", ""), facts.get("state", ""), pool, *amounts, *reach)
-        servers.append(row)
+        servers.append(_row(name, facts, site, rack, pool))
     for pool, members in in_pools.items():
         imported.add("pools", pool, {"site": members[0]["site"], **_capacity(members)})
     imported.tables["servers"] = servers
@@ -68,8 +66,26 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[st
     _add_replicas(hosts, imported)
     nowhere = tuple(sorted(name for name, host in hosts.items() if "site" not in host.facts))
     if nowhere:
-        imported.unknown.append(Unknown("hosts without a site; left out", len(nowhere), nowhere))
+        imported.unknown.append(Unknown(NOWHERE, len(nowhere), nowhere))
     return pools
+
+
+def _row(name: str, facts: Mapping[str, str], site: str, rack: str, pool: str) -> tuple[str, ...]:
+    """The cells of a host in the servers table."""
+    of_others = (facts.get(meaning, "") for meaning in (*AMOUNTS, *REACH))
+    return (name, site, rack, facts.get("class", ""), facts.get("state", ""), pool, *of_others)
+
+
+def unplaced_of(hosts: Mapping[str, Host]) -> dict[str, Unplaced]:
+    """The hosts without a site, for a recipe in which another source says where they are."""
+    return {
+        name: Unplaced(
+            _row(name, {key: text for key, text in host.facts.items() if key != "position"}, "", "", ""),
+            tuple(sorted(host.services)) if host.facts.get("state", "serving") == "serving" else (),
+        )
+        for name, host in hosts.items()
+        if "site" not in host.facts
+    }
 
 
 def id_of_text(text: str) -> str:

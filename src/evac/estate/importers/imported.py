@@ -142,6 +142,20 @@ TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """A host whose site the source does not say. `row`: its cells of the servers table, without a place;
+    `services`: those that run on it.
+    """
+
+    row: tuple[str, ...]
+    services: tuple[str, ...]
+
+    def renamed(self, names: Mapping[str, str]) -> Unplaced:
+        services = tuple(names.get(service, service) for service in self.services)
+        return Unplaced((names.get(self.row[0], self.row[0]), *self.row[1:]), services)
+
+
 @dataclass(slots=True)
 class Imported:
     """All facts of one source. `tables`: rows by table, cells in the order of TABLE_COLUMNS;
@@ -156,6 +170,8 @@ class Imported:
     """Path of a fact -> its source and day."""
     published: dict[str, str] = field(default_factory=dict)
     """Public name of a host -> the service that it leads to."""
+    unplaced: dict[str, Unplaced] = field(default_factory=dict)
+    """Hosts that are left out, unless another source says where they are."""
 
     def add(
         self, section: str, name: str, values: Mapping[str, Value] | None = None, comment: str = ""

@@ -47,6 +47,7 @@ from evac.estate.importers.imported import (
     scalar_text,
     table_text,
 )
+from evac.estate.importers.placing import with_places
 from evac.estate.importers.recipe import RecipeSource, read_recipe
 from evac.estate.loading import check
 from evac.model.diagnostic import IMPORTED
@@ -448,7 +449,7 @@ def import_recipe(
             f"{into.name} contains no import of {path.name} to update",
             f"run it without --update first: evac import {path.name}",
         )
-    imported = combine(_read_sources(recipe.sources, fetch, problems), problems)
+    imported = combine(with_places(_read_sources(recipe.sources, fetch, problems), problems), problems)
     usual = path.resolve().parent.name if path.stem in ("estate", "recipe") else path.stem
     name = name or usual or "estate"
     return into, _write(RECIPE_KIND, imported, problems, into, name, None, strict, stated)
@@ -468,7 +469,7 @@ def import_live(
     """
     problems = Problems()
     parts = _read_sources(sources, fetch, problems)
-    imported = parts[0].imported if len(parts) == 1 else combine(parts, problems)
+    imported = parts[0].imported if len(parts) == 1 else combine(with_places(parts, problems), problems)
     name = sources[0].name if len(sources) == 1 else target.resolve().name
     return _write(kind, imported, problems, target, name, overlay, strict)
 

@@ -1,0 +1,62 @@
+"""Places hosts whose site their source does not say where another source of the recipe has these servers.
+
+An inventory says what runs on a host, and a list of devices says where the host is: together they say both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from evac.estate.format.problems import Problems
+from evac.estate.importers.combining import SourcePart
+from evac.estate.importers.hosts import NOWHERE
+from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Unknown
+from evac.model.fleet import SERVER_STATES, SERVING
+
+_CLASS: Final = TABLE_COLUMNS["servers"].index("class")
+_STATE: Final = TABLE_COLUMNS["servers"].index("state")
+
+
+def with_places(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
+    """The parts, with such hosts as servers without a place of their own, and with the services that run on
+    them. A server that another source does not call serving runs none.
+    """
+    states: dict[str, set[str]] = {}
+    for part in parts:
+        for row in part.imported.tables.get("servers", []):
+            states.setdefault(row[0], set()).add(row[_STATE] or SERVER_STATES[SERVING])
+    placed = {name for part in parts for name in part.imported.unplaced if name in states}
+    problems.settle("import-host-nowhere", placed)
+    return [_with_hosts(part, placed, states) for part in parts]
+
+
+def _with_hosts(part: SourcePart, placed: set[str], states: dict[str, set[str]]) -> SourcePart:
+    whole = part.imported
+    found = {name: one for name, one in whole.unplaced.items() if name in placed}
+    if not found:
+        return part
+    replicas = [
+        (service, name, "1")
+        for name, one in found.items()
+        for service in one.services
+        if states[name] == {SERVER_STATES[SERVING]}
+    ]
+    tables = {
+        **whole.tables,
+        "servers": [*whole.tables.get("servers", []), *(one.row for one in found.values())],
+        "replicas": [*whole.tables.get("replicas", []), *replicas],
+    }
+    classes = {row[_CLASS]: Entry() for row in (one.row for one in found.values()) if row[_CLASS]}
+    sections = {**whole.sections, "classes": {**classes, **whole.sections.get("classes", {})}}
+    unknown = [_left(fact, placed) for fact in whole.unknown]
+    left = [fact for fact in unknown if fact.what != NOWHERE or fact.names]
+    return replace(part, imported=replace(whole, sections=sections, tables=tables, unknown=left))
+
+
+def _left(fact: Unknown, placed: set[str]) -> Unknown:
+    """The hosts that are still left out."""
+    if fact.what != NOWHERE:
+        return fact
+    names = tuple(name for name in fact.names if name not in placed)
+    return replace(fact, count=len(names), names=names)

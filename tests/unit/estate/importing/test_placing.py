@@ -1,0 +1,74 @@
+"""An inventory says what runs on a host, another source where the host is: a recipe of both says both."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.estate import load
+from evac.estate.importers import ImportResult, import_recipe
+from evac.estate.importers.hosts import NOWHERE
+from evac.model.estate import Estate
+
+HOSTS = "host;site;rack;cores;state\nweb-1;fra;r1;32;active\nweb-2;muc;r1;32;active\ndb-1;fra;r2;64;off\n"
+INVENTORY = {
+    "_meta": {"hostvars": {"web-1": {"memory": "64 GiB"}, "lone": {}, "web-2": {"model": "R640"}}},
+    "shop": {"hosts": ["web-1", "web-2", "lone"]},
+    "orders": {"hosts": ["db-1"]},
+}
+
+
+def made(
+    tmp_path: Path, order: str, names: str = "", inventory: Any = INVENTORY
+) -> tuple[Estate, ImportResult]:
+    (tmp_path / "hosts.csv").write_text(HOSTS)
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory))
+    kinds = {"hosts": "{kind: csv, from: hosts.csv}", "inventory": "{kind: ansible, from: inventory.json}"}
+    sources = "".join(f"  {name}: {kinds[name]}\n" for name in order.split())
+    (tmp_path / "estate.yaml").write_text(f"recipe: 1\ninto: company\nsources:\n{sources}{names}")
+    into, result = import_recipe(tmp_path / "estate.yaml")
+    return load(into), result
+
+
+def rows(tmp_path: Path, table: str) -> list[str]:
+    return (tmp_path / "company" / f"{table}.csv").read_text().splitlines()[1:]
+
+
+@pytest.mark.parametrize("order", ["hosts inventory", "inventory hosts"])
+def test_a_host_is_where_another_source_has_the_server(tmp_path: Path, order: str) -> None:
+    estate, result = made(tmp_path, order)
+    assert len(estate.fleet) == 3
+    assert rows(tmp_path, "replicas") == ["shop,web-1,1", "shop,web-2,1"]
+    (web_1,) = (row for row in rows(tmp_path, "servers") if row.startswith("web-1,"))
+    assert web_1.startswith("web-1,fra,fra/r1,")
+    assert ",65536" in web_1, "and what only the inventory knows is added"
+    assert [one.id for one in estate.classes] == ["R640"]
+    nowhere = [one.message for one in result.diagnostics if one.code == "import-host-nowhere"]
+    assert nowhere == ["'lone' has no site; it and its replicas are left out"]
+    left = [one for one in result.unknown if one.what.endswith(NOWHERE)]
+    assert [(one.count, one.names) for one in left] == [(1, ("lone",))]
+
+
+def test_a_server_that_another_source_calls_off_runs_nothing(tmp_path: Path) -> None:
+    estate, _ = made(tmp_path, "inventory hosts")
+    (orders,) = (one for one in estate.services if one.id == "orders")
+    assert orders.replicas is None
+    assert not [row for row in rows(tmp_path, "replicas") if row.startswith("orders")]
+
+
+def test_names_of_the_recipe_count_before_hosts_are_looked_for(tmp_path: Path) -> None:
+    estate, _ = made(tmp_path, "hosts inventory", "names:\n  inventory: {lone: db-1, shop: store}\n")
+    assert rows(tmp_path, "replicas") == ["store,web-1,1", "store,web-2,1"]
+    assert {one.id for one in estate.services} >= {"store", "orders"}
+
+
+def test_an_import_in_which_all_hosts_find_their_place_is_whole(tmp_path: Path) -> None:
+    whole = {"_meta": {"hostvars": {}}, "shop": {"hosts": ["web-1", "web-2"]}}
+    _, result = made(tmp_path, "inventory hosts", inventory=whole)
+    assert not result.partial
+    assert not [one for one in result.unknown if one.what.endswith(NOWHERE)]
+    before = {path.name: path.read_bytes() for path in (tmp_path / "company").iterdir()}
+    _, again = import_recipe(tmp_path / "estate.yaml", update=True)
+    assert again.diff == ()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "company").iterdir()} == before
