@@ -88,7 +88,8 @@ def _tool_row(role: str, service: str, verdict: DataVerdict) -> ToolRow:
         words = "no backup"
     elif verdict.digits:
         missed: list[str] = [one.name for one in verdict.digits if one.state != "met"]
-        missed += ["rpo"] if verdict.rpo not in (None, "met") else []
+        rest = (("rpo", verdict.rpo), ("retention", verdict.retention))
+        missed += [name for name, state in rest if state not in (None, "met")]
         words = f"not met: {', '.join(missed)}" if missed else f"{len(verdict.copies)} backups, all proven"
     else:
         words = "no policy"

@@ -104,11 +104,12 @@ def _verdict(
         return DataVerdict(data.id, kind, "waived", policy, (), None, None, copies, taken_by)
     digits = _digits(policy, copies)
     rpo, age_ms = _rpo(policy, copies)
-    states = {digit.state for digit in digits} | ({rpo} if rpo is not None else set())
+    retention = _retention(policy, copies)
+    states = {digit.state for digit in digits} | {one for one in (rpo, retention) if one is not None}
     state: DataState = "missed" if "missed" in states else "unknown" if "unknown" in states else "met"
     if data.backup_policy is None:
         return DataVerdict(data.id, kind, "undecided", policy, (), None, age_ms, copies, taken_by)
-    return DataVerdict(data.id, kind, state, policy, digits, rpo, age_ms, copies, taken_by)
+    return DataVerdict(data.id, kind, state, policy, digits, rpo, age_ms, copies, taken_by, retention)
 
 
 def _home(data: Store | DataSet) -> str | None:
@@ -244,7 +245,16 @@ def _copy(
         recent.coverage,
         _is_proven(policy, level, ever, now_ms),
         "" if seen is None else seen.deletable_why,
+        None if seen is None else seen.count,
+        _reach(seen, now_ms),
     )
+
+
+def _reach(seen: CopySeen | None, now_ms: int | None) -> int | None:
+    """Age of the oldest backup when it was listed; None for a listing from our future."""
+    if seen is None or now_ms is None or seen.at_ms > now_ms + SKEW_MS:
+        return None
+    return _age(seen.oldest_at_ms, min(seen.at_ms, now_ms))
 
 
 def _age(at_ms: int | None, now_ms: int | None) -> int | None:
@@ -306,14 +316,8 @@ def _digit(name: DigitName, asked: int, known: int, unknown: int) -> Digit:
 
 def _rpo(policy: BackupPolicy, copies: Sequence[CopyState]) -> tuple[State | None, int | None]:
     """Judged by the newest of the copies that survive the loss of the original, if one is required."""
-    able = [one for one in copies if one.usable is not False]
-    if policy.outside:
-        able = [one for one in able if one.outside is not False]
-    known = [
-        one.age_ms
-        for one in able
-        if one.usable and one.age_ms is not None and (one.outside or not policy.outside)
-    ]
+    able = _surviving(policy, copies)
+    known = [one.age_ms for one in able if one.age_ms is not None and _certain(policy, one)]
     age_ms = min(known, default=None)
     if policy.rpo_ms is None:
         return None, age_ms
@@ -321,3 +325,36 @@ def _rpo(policy: BackupPolicy, copies: Sequence[CopyState]) -> tuple[State | Non
         return "met", age_ms
     hopeful = any(one.age_ms is None or one.age_ms <= policy.rpo_ms for one in able)
     return "unknown" if hopeful else "missed", age_ms
+
+
+def _retention(policy: BackupPolicy, copies: Sequence[CopyState]) -> State | None:
+    """Judged by the same copies as the RPO: one of them must have both the number and the age."""
+    if policy.keep_ms is None and policy.keep_count is None:
+        return None
+    found = [(_kept_by(policy, one), _certain(policy, one)) for one in _surviving(policy, copies)]
+    if ("met", True) in found:
+        return "met"
+    return "unknown" if any(state != "missed" for state, _ in found) else "missed"
+
+
+def _kept_by(policy: BackupPolicy, copy: CopyState) -> State:
+    """Whether one copy has as many backups, and as old ones, as the policy requires."""
+    states: set[State] = set()
+    for asked, known in ((policy.keep_count, copy.count), (policy.keep_ms, copy.reach_ms)):
+        if asked is not None:
+            states.add("unknown" if known is None else "met" if known >= asked else "missed")
+    return "missed" if "missed" in states else "unknown" if "unknown" in states else "met"
+
+
+def _surviving(policy: BackupPolicy, copies: Sequence[CopyState]) -> list[CopyState]:
+    """The copies that may be usable once the original is lost, if the policy requires such copies."""
+    return [
+        one
+        for one in copies
+        if one.usable is not False and not (policy.outside and one.outside is False)
+    ]
+
+
+def _certain(policy: BackupPolicy, copy: CopyState) -> bool:
+    """Whether one of those is certainly usable then."""
+    return copy.usable is True and (copy.outside is True or not policy.outside)

@@ -281,6 +281,10 @@ class CopyState:
     """Whether the proof level that the policy requires was reached recently enough."""
     deletable_why: str = ""
     """How `deletable` was determined, or why it could not be, if the repository was asked."""
+    count: int | None = None
+    """Number of backups that can be restored; None if no tool listed them."""
+    reach_ms: int | None = None
+    """Age of the oldest of them at the time of the listing: it may have been deleted since."""
 
     @property
     def damaged(self) -> bool:
@@ -311,3 +315,5 @@ class DataVerdict:
     copies: tuple[CopyState, ...]
     taken_by: tuple[str, ...] = ()
     """Sites and groups whose loss destroys the original, sorted; empty if its place is not known."""
+    retention: State | None = None
+    """Whether enough old backups exist; None if the policy does not require it."""

@@ -330,7 +330,7 @@ class BackupPolicy:
     rpo_ms: int | None = None
     """Maximum age of the newest copy."""
     keep_ms: int | None = None
-    """How far back a restore can reach."""
+    """How old the oldest backup of a copy must be at least: how far back a restore can reach."""
     level: int = 3
     """Minimum proof level (`model.backup`) of every copy."""
     proof_age_ms: int = 180 * 86_400_000
@@ -349,6 +349,8 @@ class BackupPolicy:
     """Where the encryption keys of the copies are stored."""
     waived: str | None = None
     """Why no backup is needed; the other fields are then ignored."""
+    keep_count: int | None = None
+    """Minimum number of backups in a copy."""
 
 
 @dataclass(frozen=True, slots=True)

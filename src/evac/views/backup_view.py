@@ -81,6 +81,10 @@ class CopyRow:
     words: str
     deletable_why: str = ""
     """How `deletable` was determined, or why it could not be; empty if the repository was not asked."""
+    count: int | None = None
+    """Number of backups that can be restored; null: no tool listed them."""
+    reach_ms: int | None = None
+    """Age of the oldest of them when they were listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,12 @@ class DataRow:
     rpo_ms: int | None
     age_ms: int | None
     copies: tuple[CopyRow, ...]
+    retention: str | None = None
+    """Whether enough old backups exist; null if the policy does not require it."""
+    keep_ms: int | None = None
+    """Required age of the oldest backup."""
+    keep_count: int | None = None
+    """Required number of backups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +251,9 @@ def _data_row(verdict: DataVerdict, now_ms: int) -> DataRow:
         verdict.policy.rpo_ms,
         verdict.age_ms,
         tuple(_copy_row(one, now_ms) for one in verdict.copies),
+        verdict.retention,
+        verdict.policy.keep_ms,
+        verdict.policy.keep_count,
     )
 
 
@@ -263,6 +276,8 @@ def _copy_row(copy: CopyState, now_ms: int) -> CopyRow:
         _proof_row(copy.not_run, now_ms),
         copy_words(copy, now_ms),
         copy.deletable_why,
+        copy.count,
+        copy.reach_ms,
     )
 
 
@@ -396,7 +411,8 @@ def behind(row: DataRow) -> str:
     """Why a data set misses its policy, or what is unknown: `undeletable, rpo`."""
     names = {"errors": "proof"}
     found = [names.get(one.name, one.name) for one in row.digits if one.state == row.state]
-    return ", ".join([*found, *(["rpo"] if row.rpo == row.state else [])])
+    rest = (("rpo", row.rpo), ("retention", row.retention))
+    return ", ".join([*found, *(name for name, state in rest if state == row.state)])
 
 
 def _digit(digit: DigitRow) -> str:
@@ -412,6 +428,7 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
         ("place", copy.at),
         ("system", copy.system or "not known"),
         ("newest", f"{duration(copy.age_ms)} old" if copy.age_ms is not None else "not known"),
+        ("backups", kept_words(copy)),
         ("size", size(copy.bytes)),
         ("outside the domain", known[copy.outside]),
         (
@@ -429,6 +446,16 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
     if copy.restore_ms is not None:
         facts.append(("restore takes", duration(copy.restore_ms)))
     return facts
+
+
+def kept_words(copy: CopyRow) -> str:
+    """`12, the oldest 34 d old`."""
+    if copy.count is None:
+        return "not known"
+    if not copy.count:
+        return "none"
+    reach = f"{duration(copy.reach_ms)} old" if copy.reach_ms is not None else "of unknown age"
+    return f"{copy.count:,}, the oldest {reach}"
 
 
 def history_sheet(document: HistoryDocument, footer: str = "", *, is_report: bool = False) -> Sheet:

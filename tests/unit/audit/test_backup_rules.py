@@ -65,6 +65,14 @@ def volume_inside(estate: Estate) -> Estate:
     return replace(estate, data_sets=(volume,))
 
 
+def keeps_unlisted(estate: Estate) -> Estate:
+    return with_backups(estate, (TAPE, DISK), BackupPolicy(keep_count=30))
+
+
+def keeps_nothing(estate: Estate) -> Estate:
+    return with_backups(estate, (replace(TAPE, at="north"), replace(DISK, at="north")), BackupPolicy(keep_ms=DAY))
+
+
 def no_policy(estate: Estate) -> Estate:
     return replace(estate, data_sets=(DataSet("wiki"),))
 
@@ -84,6 +92,8 @@ FLAWS = (
     Flaw("backups it may delete", maybe_deletable, "backups-deletable", "orders", "note"),
     Flaw("too few copies", too_few, "too-few-copies", "orders", "warning"),
     Flaw("perhaps too few copies", perhaps_too_few, "too-few-copies", "orders", "note"),
+    Flaw("unlisted backups to keep", keeps_unlisted, "backup-retention-missed", "orders", "note"),
+    Flaw("nothing kept outside", keeps_nothing, "backup-retention-missed", "orders", "warning"),
     Flaw("data without a policy", no_policy, "no-backup-policy", "backup policies", "note"),
 )
 
@@ -120,6 +130,20 @@ def test_a_check_that_could_not_run_is_no_finding() -> None:
     now = day_ms(TODAY)
     proof = ProofRecord("orders", "west", RESTORED, "could-not-run", now, detail="locked")
     assert audit(covered(), backups=BackupFacts(proofs=(proof,)), at_ms=now).findings == ()
+
+
+def test_the_retention_that_is_missed_is_named_with_what_there_is() -> None:
+    now = day_ms(TODAY)
+    estate = with_backups(sound(), (TAPE, DISK), BackupPolicy(keep_ms=30 * DAY, keep_count=8))
+    kept = CopySeen("orders", "west", now, now - HOUR, count=7, oldest_at_ms=now - 40 * DAY)
+    empty = CopySeen("orders", "south", now, None, oldest_at_ms=None)
+    report = audit(estate, backups=BackupFacts((kept, empty)), at_ms=now)
+    (hit,) = found(report, "backup-retention-missed")
+    assert hit.severity == "warning"
+    assert "at least 8 backups and one that is at least 30 d old" in hit.message
+    assert "south: no backup; west: 7, the oldest 40 d old" in hit.message
+    whole = BackupFacts((replace(kept, count=8), empty))
+    assert not found(audit(estate, backups=whole, at_ms=now), "backup-retention-missed")
 
 
 def test_what_tools_list_decides() -> None:

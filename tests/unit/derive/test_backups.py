@@ -252,6 +252,17 @@ POLICIES = st.builds(
     rpo_ms=st.none() | st.integers(0, 3 * DAY),
     level=st.integers(0, 5),
     proof_age_ms=st.integers(1, 60 * DAY),
+    keep_ms=st.none() | st.integers(1, 60 * DAY),
+    keep_count=st.none() | st.integers(1, 20),
+)
+SEEN = st.builds(
+    CopySeen,
+    st.just("db"),
+    st.sampled_from(SITES),
+    st.integers(NOW - 40 * DAY, NOW + DAY),
+    st.none() | st.integers(NOW - 3 * DAY, NOW),
+    count=st.integers(0, 20),
+    oldest_at_ms=st.none() | st.integers(NOW - 90 * DAY, NOW + DAY),
 )
 PROOFS = st.builds(
     ProofRecord,
@@ -269,9 +280,10 @@ UNKNOWN = ("age_ms", "verified", "deletable", "system", "size_gib")
 
 
 def met(verdict: DataVerdict) -> set[str]:
-    return {one.name for one in verdict.digits if one.state == "met"} | (
-        {"rpo"} if verdict.rpo == "met" else set()
-    )
+    rest = (("rpo", verdict.rpo), ("retention", verdict.retention))
+    return {one.name for one in verdict.digits if one.state == "met"} | {
+        name for name, state in rest if state == "met"
+    }
 
 
 @given(st.lists(BACKUPS, max_size=3), POLICIES, st.lists(PROOFS, max_size=5), st.data())
@@ -309,8 +321,84 @@ def test_counts_and_states_agree(
         if one.name != "errors":
             assert (one.state == "met") == (one.known >= one.asked)
             assert (one.state == "missed") == (one.possible < one.asked)
-    all_met = all(one.state == "met" for one in found.digits) and found.rpo in (None, "met")
-    assert (found.state == "met") == all_met
+    rest = {found.rpo, found.retention} <= {None, "met"}
+    assert (found.state == "met") == (all(one.state == "met" for one in found.digits) and rest)
+
+
+def listed(count: int, oldest_days: int | None, at: str = "ansan", seen_days: int = 0) -> CopySeen:
+    oldest_ms = None if oldest_days is None else NOW - oldest_days * DAY
+    seen_ms = NOW - seen_days * DAY
+    return CopySeen("db", at, seen_ms, seen_ms - HOUR, count=count, oldest_at_ms=oldest_ms)
+
+
+MONTH = replace(POLICY, keep_ms=30 * DAY, keep_count=10)
+
+
+@pytest.mark.parametrize(
+    ("copies", "state"),
+    [
+        ((listed(10, 30),), "met"),
+        ((listed(9, 300),), "missed"),
+        ((listed(300, 29),), "missed"),
+        ((listed(9, None),), "missed"),
+        ((listed(10, None),), "unknown"),
+        ((), "unknown"),
+        ((listed(300, 300, "bundang"),), "unknown"),
+        ((listed(300, 300, "bundang"), listed(9, 300)), "missed"),
+        ((listed(0, None),), "missed"),
+    ],
+)
+def test_retention_is_judged_by_the_listing_of_a_copy_outside(
+    copies: tuple[CopySeen, ...], state: str
+) -> None:
+    """The copy at bundang burns with the original."""
+    found = judged(policy=MONTH, copies=copies)
+    assert found.retention == state
+    assert (found.state == "met") == (state == "met")
+    assert judged(copies=copies).retention is None, "nothing is required"
+
+
+def test_one_copy_must_keep_both_the_number_and_the_age() -> None:
+    backups = (replace(GOOD[1], at="bundang"), GOOD[1])
+    policy = replace(MONTH, outside=0)
+    copies = (listed(300, 1, "bundang"), listed(1, 300))
+    assert judged(backups, policy, copies).retention == "missed"
+    assert judged(backups, policy, (listed(10, 30, "bundang"), listed(1, 1))).retention == "met"
+
+
+def test_an_old_listing_proves_no_age_beyond_its_own_day() -> None:
+    """What was old enough since may have been deleted."""
+    assert judged(policy=MONTH, copies=(listed(10, 35, seen_days=10),)).retention == "missed"
+    ahead = replace(listed(10, 60), at_ms=NOW + DAY)
+    assert judged(policy=MONTH, copies=(ahead,)).retention == "unknown", "the clock is wrong"
+
+
+def test_damaged_backups_keep_nothing() -> None:
+    bad = proof(READ, "damaged")
+    assert judged(policy=MONTH, copies=(listed(10, 30),), proofs=(bad,)).retention == "missed"
+
+
+def test_data_without_any_backup_misses_its_retention() -> None:
+    assert judged((), replace(POLICY, keep_count=1)).retention == "missed"
+
+
+@given(
+    st.lists(BACKUPS, max_size=3),
+    POLICIES,
+    st.lists(SEEN, max_size=3, unique_by=lambda one: one.copy),
+    st.data(),
+)
+def test_a_listing_that_says_less_never_improves_the_retention(
+    backups: list[Backup], policy: BackupPolicy, copies: list[CopySeen], data: st.DataObject
+) -> None:
+    known = judged(tuple(backups), policy, tuple(copies))
+    less = [
+        replace(one, oldest_at_ms=None) if data.draw(st.booleans()) else replace(one, count=one.count // 2)
+        for one in copies
+        if data.draw(st.booleans())
+    ]
+    if judged(tuple(backups), policy, tuple(less)).retention == "met":
+        assert known.retention == "met"
 
 
 @given(

@@ -357,6 +357,7 @@ def _policy(draw: Any, places: tuple[str, ...]) -> m.BackupPolicy | None:
         draw(SCHEDULES),
         keys_at=tuple(sorted(draw(st.sets(st.sampled_from(places), max_size=2)))),
         waived=draw(st.none() | TEXTS),
+        keep_count=draw(st.none() | st.integers(1, 100_000)),
     )
 
 

@@ -94,7 +94,10 @@ _POLICY: Final = Record(
             default=1,
         ),
         Field("rpo", "rpo_ms", _DURATION, "maximum age of the newest backup"),
-        Field("keep", "keep_ms", _DURATION, "how far back a restore can go"),
+        Field("keep", "keep_ms", _DURATION, "minimum age of the oldest backup: how far back a restore can go"),
+        Field(
+            "keep_count", "keep_count", small_count(1, 100_000), "minimum number of backups in a repository"
+        ),
         Field("level", "level", _LEVEL, "minimum proof level of every backup", default=3),
         Field(
             "proof_age",
