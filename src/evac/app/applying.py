@@ -188,7 +188,7 @@ async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int, kept: Kept)
     facts = await standing_facts(loaded.estate, loaded.policy, drivers, lambda: now_ms, kept.epochs)
     kept = replace(kept, standing={**kept.standing, **{fact.store: fact for fact in facts}})
     known = Known(roles, kept, loaded.policy, lambda: now_ms, sites)
-    found = await problems_of(bound, restoring_complete(drivers.get, as_kept(kept.incomplete)), known)
+    found = await problems_of(bound, restoring_complete(drivers.get, as_kept(kept.lacks)), known)
     steps = []
     for step in bound.spec.steps:
         problems, gate, words = found[step.id], step.gate, words_of(bound.actions[step.id])

@@ -98,7 +98,7 @@ def _tool_row(role: str, service: str, verdict: DataVerdict) -> ToolRow:
 
 async def kept_facts(store: Store) -> Kept:
     """What a dry run needs of a store. Raises Corrupt, Unavailable."""
-    return replace(await read_kept(store), incomplete=await Evidence(store).incomplete())
+    return replace(await read_kept(store), lacks=await Evidence(store).lacks())
 
 
 def scratch_folder() -> Path:

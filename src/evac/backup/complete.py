@@ -6,39 +6,40 @@ source is lost may end after that.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 from evac.backup.evidence import Evidence
-from evac.drivers.capabilities import BACKUP, INCOMPLETE, INCOMPLETE_ELSEWHERE, RestoresData
-from evac.drivers.parameters import many
-from evac.drivers.port import Action, Checked, Driver, Observed, Order, Value
+from evac.drivers.backups import lacking_of, parameters_of
+from evac.drivers.capabilities import BACKUP, RestoresData
+from evac.drivers.parameters import text
+from evac.drivers.port import Action, Checked, Driver, Observed, Order
 from evac.drivers.port import Evidence as Seen
 from evac.drivers.registry import can
-from evac.model.backup import Incomplete
+from evac.model.backup import Lacks
 from evac.model.errors import ActionError, Corrupt, Permanent, Retryable, Unavailable
 from evac.store.port import Store
 
-Found = Callable[[str], Awaitable[Iterable[Incomplete]]]
-"""Data set -> its incomplete backups. Raises Corrupt, Unavailable."""
+Found = Callable[[str], Awaitable[Lacks]]
+"""Data set -> which of its backups lack something, or may. Raises Corrupt, Unavailable."""
 
 
 def recorded(store: Store) -> Found:
     """As the records in the store say at the time of the call."""
     evidence = Evidence(store)
 
-    async def found(data_set: str) -> Iterable[Incomplete]:
-        return (await evidence.known(data_set)).incomplete
+    async def found(data_set: str) -> Lacks:
+        return (await evidence.known(data_set)).lacks
 
     return found
 
 
-def as_kept(kept: Mapping[str, Sequence[Incomplete]]) -> Found:
+def as_kept(kept: Mapping[str, Lacks]) -> Found:
     """As they were read before."""
 
-    async def found(data_set: str) -> Iterable[Incomplete]:
-        return kept.get(data_set, ())
+    async def found(data_set: str) -> Lacks:
+        return kept.get(data_set, Lacks())
 
     return found
 
@@ -88,18 +89,15 @@ class CompleteOnly:
             return action
         words = f"it is unknown which backups of {action.target} are incomplete"
         try:
-            found = tuple(await self._found(action.target))
+            lacks = (await self._found(action.target)).of(text(action.parameters, BACKUP, ""))
         except Corrupt as error:
             hint = "restore a complete backup by hand (evac backup restore ESTATE), and attest the step"
             raise Permanent("backup-records", f"{words}: {error.message}", hint) from error
         except Unavailable as error:
             raise Retryable("backup-records", f"{words}: {error.message}") from error
-        if not found:
+        if not lacks:
             return action
-        copy = action.parameters.get(BACKUP, "")
-        own = {one.snapshot for one in found if copy in ("", one.copy)}
-        others = {one.snapshot for one in found if copy not in ("", one.copy)}
-        told: dict[str, Value] = {INCOMPLETE: tuple(sorted(own)), INCOMPLETE_ELSEWHERE: tuple(sorted(others))}
+        told = parameters_of(lacks)
         return replace(action, parameters=MappingProxyType({**action.parameters, **told}))
 
 
@@ -107,8 +105,8 @@ def _refuse_incomplete(action: Action, checked: Checked) -> None:
     """Raise `Permanent` if an incomplete backup would be restored that no one named: an agent of an older
     version does not know these parameters.
     """
-    chosen = checked.evidence.get("copy", "")
+    chosen, taken_at = checked.evidence.get("copy", ""), checked.evidence.get("taken_at", 0)
     named = {**action.settings, **action.parameters}.get("copy", "")
-    if chosen and not named and chosen in many(action.parameters, INCOMPLETE):
-        words = f"{chosen} is incomplete, and an older version of evac at {action.at} would restore it"
+    if chosen and not named and lacking_of(action.parameters)(str(chosen), "", int(taken_at)):
+        words = f"{chosen} is incomplete, or may be, and an older version of evac at {action.at} would restore it"
         raise Permanent("backup-incomplete", words, "upgrade the agent there, then retry the step")

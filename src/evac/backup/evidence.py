@@ -1,7 +1,8 @@
 """Evidence of backups in evac's own store: append-only, and each event is kept once.
 
 backups/seen/<moment>-<digest>   an event that no leader has moved into the journal yet
-backups/known/<data set>         the state that follows from all events of one data set (`known`)
+backups/known/<data set>         the state that follows from all events of one data set (`known`), and the
+                                 backups that are being taken
 journal `backups`                every event, hash-chained; the agents of other sites keep its heads
 
 Each event is written together with the state that follows from it, in one transaction; the leader moves
@@ -13,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 
-from evac.backup.known import Known, after
+from evac.backup.known import Known, after, begin, with_incomplete
 from evac.engine.clock import Clock
-from evac.model.backup import NOTHING_SEEN, BackupEvent, BackupFacts, Incomplete, Stray
+from evac.model.backup import NOTHING_SEEN, BackupEvent, BackupFacts, Incomplete, Lacks, Stray
 from evac.model.errors import Conflict, Corrupt, Unavailable
 from evac.model.records import dataclass
 from evac.store.journal import Journal, last_of, records_after
@@ -32,6 +33,8 @@ STREAM: Final = "backups"
 SEEN: Final = "backups/seen/"
 KNOWN: Final = "backups/known/"
 STRAYS: Final = "backups/strays/"
+RECALLED: Final = "backups/recalled"
+"""Written once the incomplete backups of older versions are part of the state."""
 LOOK_S: Final = 2.0
 BATCH: Final = 20
 TRIES: Final = 20
@@ -67,28 +70,45 @@ class Evidence:
         self._store, self._look_s = store, look_s
         self._guard: Lease | None = None
         self._journal: Journal | None = None
+        self._recalled = False
 
-    async def add(self, event: BackupEvent) -> Known:
-        """Keep an event and the state that follows from it; an existing event changes nothing. Raises
-        Unavailable, Corrupt.
+    async def add(self, event: BackupEvent, then: Callable[[Known], Known] = lambda known: known) -> Known:
+        """Keep an event and the state that follows from it; an existing event changes nothing. then: what
+        else follows from it. Raises Unavailable, Corrupt.
         """
         value = encoded(event)
         digest = hashlib.sha256(value).hexdigest()[:24]
         key = f"{SEEN}{event.at_ms:015d}-{digest}"
-        for _ in range(TRIES):
-            entry = await self._store.get(KNOWN + quote(event.data_set, safe=""))
-            before = Known(event.data_set) if entry is None else _read(Known, entry.value)
-            known = after(before, event)
-            if await self._store.get(key) is not None:
-                return before
-            put = Put(KNOWN + quote(event.data_set, safe=""), orjson.dumps(known))
-            compares = [Compare(put.key, 0 if entry is None else entry.revision), Compare(key, 0)]
-            with contextlib.suppress(Conflict):
-                await self._store.transact(compares, [Put(key, value), put])
-                return known
-        raise Unavailable(
-            f"the records for backups of {event.data_set} changed {TRIES} times in the meantime"
+        return await self._change(
+            event.data_set, lambda known: then(after(known, event)), Put(key, value)
         )
+
+    async def begin(self, data_set: str, copy: str, at_ms: int) -> Known:
+        """Record that a backup is about to be taken: until its end is recorded, what its tool lists is not
+        known to be complete. Raises Unavailable, Corrupt.
+        """
+        return await self._change(data_set, lambda known: begin(known, copy, at_ms))
+
+    async def _change(
+        self, data_set: str, change: Callable[[Known], Known], event: Put | None = None
+    ) -> Known:
+        """Change the state of a data set together with a new event. Changes nothing if the event exists."""
+        key = KNOWN + quote(data_set, safe="")
+        for _ in range(TRIES):
+            entry = await self._store.get(key)
+            before = Known(data_set) if entry is None else _read(Known, entry.value)
+            if event is not None and await self._store.get(event.key) is not None:
+                return before
+            known = change(before)
+            compares = [Compare(key, 0 if entry is None else entry.revision)]
+            changes = [Put(key, orjson.dumps(known))]
+            if event is not None:
+                compares.append(Compare(event.key, 0))
+                changes.insert(0, event)
+            with contextlib.suppress(Conflict):
+                await self._store.transact(compares, changes)
+                return known
+        raise Unavailable(f"the records for backups of {data_set} changed {TRIES} times in the meantime")
 
     async def note_strays(self, endpoint: str, strays: Iterable[Stray]) -> None:
         """Replace the list of backups in a repository that belong to no data set."""
@@ -112,9 +132,27 @@ class Evidence:
         found = [_read(Known, entry.value) for entry in await all_entries(self._store, KNOWN)]
         return {one.data_set: one for one in found}
 
-    async def incomplete(self) -> dict[str, tuple[Incomplete, ...]]:
-        """Data set -> its incomplete backups. Raises Corrupt, Unavailable."""
-        return {name: one.incomplete for name, one in (await self.all_known()).items()}
+    async def lacks(self) -> dict[str, Lacks]:
+        """Data set -> which of its backups lack something, or may. Raises Corrupt, Unavailable."""
+        return {name: one.lacks for name, one in (await self.all_known()).items()}
+
+    async def recall_incomplete(self) -> None:
+        """Once in the life of a store: remember the incomplete backups that older versions of evac recorded
+        only as events. Raises Corrupt, Unavailable.
+        """
+        if self._recalled or await self._store.get(RECALLED) is not None:
+            self._recalled = True
+            return
+        found: dict[str, list[Incomplete]] = {}
+        async for _, record in records_after(self._store, STREAM, 0, proven=False):
+            _note_incomplete(event_of(record), found)
+        for entry in await all_entries(self._store, SEEN):
+            _note_incomplete(event_of(entry.value), found)
+        for data_set, incomplete in sorted(found.items()):
+            await self._change(data_set, _recalling(incomplete))
+        with contextlib.suppress(Conflict):  # another process did the same
+            await self._store.transact([Compare(RECALLED, 0)], [Put(RECALLED, b"1")])
+        self._recalled = True
 
     async def facts(self) -> BackupFacts:
         """The input of verdicts."""
@@ -149,6 +187,7 @@ class Evidence:
         Unavailable.
         """
         try:
+            await self.recall_incomplete()
             for entry in await self._store.list(SEEN, limit=BATCH):
                 await self._move(entry, guard)
         except BaseException:
@@ -165,6 +204,15 @@ class Evidence:
             await self._journal.append([entry.value], guard, moved, (Delete(entry.key),))
         except Conflict:  # another leader moved it, or something else writes the journal
             self._journal = None
+
+
+def _note_incomplete(event: BackupEvent, found: dict[str, list[Incomplete]]) -> None:
+    for one in after(Known(event.data_set), event).incomplete:
+        found.setdefault(event.data_set, []).append(one)
+
+
+def _recalling(incomplete: Sequence[Incomplete]) -> Callable[[Known], Known]:
+    return lambda known: with_incomplete(known, *incomplete)
 
 
 @dataclass(frozen=True, slots=True)

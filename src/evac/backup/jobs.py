@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote
 
 from evac.backup.evidence import Evidence
-from evac.backup.known import Job, NotMade, Witnessed
+from evac.backup.known import Job, NotMade, Witnessed, after_listing
 from evac.backup.listed import chosen_of, is_mine, judged_by, newest_id, one_of, seen_of, source_of
 from evac.drivers.capabilities import CopyReport, Listing, Restored, RestoresData, Taken, TakesBackups
 from evac.drivers.places import LOCKED
@@ -100,6 +100,7 @@ class Worker:
         """Run a job; return the event that ends it, which is already stored. Raises LockHeld while another
         process works on the same copy, LeaseLost when it may no longer run, Unavailable, Corrupt.
         """
+        await self._evidence.recall_incomplete()
         async with self._alone(task):
             if task.job == "list":
                 return await self._list(task)
@@ -181,11 +182,12 @@ class Worker:
         strays = [Stray(task.endpoint.id, source, count, now_ms) for source, count in sorted(others.items())]
         await self._evidence.note_strays(task.endpoint.id, strays)
         seen = seen_of(task.data_set, task.copy, listing, mine, now_ms)
-        return await self._keep(
-            self._event(
-                listed, tool=listing.tool, version=listing.version, seen=seen, snapshot=newest_id(mine)
-            )
+        ids = {copy.id: copy.original for copy in listing.copies}
+        event = self._event(
+            listed, tool=listing.tool, version=listing.version, seen=seen, snapshot=newest_id(mine)
         )
+        await self._evidence.add(event, lambda known: after_listing(known, task.copy, ids, now_ms))
+        return event
 
     def not_started(self, task: Task, error: LockHeld) -> BackupEvent:
         """The event for a job that another process prevented; it is not kept, because nothing happened."""
@@ -206,10 +208,12 @@ class Worker:
                 assert task.origin is not None
                 taken = await driver.copy_on(action_of(task.origin), task.timeout_s, action)
                 known = await self._evidence.known(task.data_set)
-                if known.lacking(task.copy)(taken.copy.id, taken.copy.original):
-                    taken = replace(taken, missing=(f"what {taken.copy.original or taken.copy.id} lacks",))
+                made = taken.copy
+                if known.lacking(task.copy)(made.id, made.original, made.taken_at):
+                    taken = replace(taken, missing=(f"what {made.original or made.id} lacks",))
             else:
                 before, unseen = await _witness(driver, task, action) if task.compare else ({}, "")
+                await self._evidence.begin(task.data_set, task.copy, self._clock.now_ms())
                 taken = await driver.take(action, task.timeout_s)
                 # A restore returns to this moment, in whole seconds, so facts must be seen at that moment.
                 begins_ms = (taken.copy.consistent_at or 0) * 1_000 - self._clock.now_ms()

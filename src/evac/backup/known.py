@@ -5,7 +5,7 @@ Invariant: the verdict on this state is the verdict on all events (`derive.backu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -16,10 +16,12 @@ from evac.model.backup import (
     AlarmCode,
     BackupEvent,
     CopySeen,
+    Doubt,
     EventKind,
     Incomplete,
+    Lacking,
+    Lacks,
     ProofRecord,
-    lacking,
 )
 from evac.model.records import dataclass
 
@@ -27,8 +29,14 @@ Job = Literal["list", "take", "copy", "prove", "restore-test", "restore"]
 """What a job does with one copy. restore: into a person's folder, where it stays."""
 MAKING: Final[tuple[Job, ...]] = ("take", "copy")
 """The jobs that make a copy."""
-INCOMPLETE_KEPT: Final = 1_000
-"""Number of newest incomplete backups of a copy that are remembered."""
+INCOMPLETE_KEPT: Final = 2_500
+"""Number of incomplete backups of a data set that are remembered by their id; the time of older ones is."""
+DOUBTS_KEPT: Final = 100
+"""Number of times of doubt of a copy that are remembered one by one; the oldest are joined."""
+WHOLE_KEPT: Final = 1_000
+SKEW_S: Final = 300
+"""How far the clock of a tool may differ from the clock that recorded when it was started."""
+MADE_KEPT: Final = 8
 WITNESSES_KEPT: Final = 8
 """Number of newest backups of a copy whose witness is kept; older ones are in the journal."""
 
@@ -67,6 +75,22 @@ class LastRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A backup whose tool was started, and whose end is not recorded yet."""
+
+    copy: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A complete backup."""
+
+    copy: str
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """State of one data set."""
 
@@ -79,6 +103,21 @@ class Known:
     alarms: tuple[Alarm, ...] = ()
     """Sudden changes of the last weeks, oldest first; for each code of a copy the newest."""
     incomplete: tuple[Incomplete, ...] = ()
+    begun: tuple[Begun, ...] = ()
+    """At most one of each copy."""
+    doubts: tuple[Doubt, ...] = ()
+    made: tuple[Made, ...] = ()
+    """The newest complete backups of each copy, oldest first."""
+
+    @property
+    def lacks(self) -> Lacks:
+        """A backup that is being made is not known to be complete either."""
+        now = (Doubt(one.copy, one.at_ms // 1_000 - SKEW_S, None, self.whole(one.copy)) for one in self.begun)
+        return Lacks(self.incomplete, (*self.doubts, *now))
+
+    def whole(self, copy: str) -> tuple[str, ...]:
+        """Ids of the newest complete backups of a copy."""
+        return tuple(one.snapshot for one in self.made if one.copy == copy)
 
     def seen(self, copy: str) -> CopySeen | None:
         return next((one for one in self.copies if one.copy == copy), None)
@@ -92,12 +131,9 @@ class Known:
         failed = [NotMade(one.copy, one.at_ms) for one in last if one and one.failures]
         return max(failed, key=lambda one: one.at_ms, default=None)
 
-    def lacking(self, copy: str) -> Callable[[str, str], bool]:
-        """For backups of a copy: from a backup's id, and the id that it was copied from, whether it lacks
-        something.
-        """
-        own = (one.snapshot for one in self.incomplete if one.copy == copy)
-        return lacking(own, (one.snapshot for one in self.incomplete if one.copy != copy))
+    def lacking(self, copy: str) -> Lacking:
+        """Which backups of a copy lack something, or may."""
+        return self.lacks.of(copy)
 
     def _made(self, copy: str) -> LastRun | None:
         runs = (one for one in self.runs if one.copy == copy and one.job in MAKING)
@@ -173,7 +209,7 @@ def is_another(before: CopySeen, now: CopySeen) -> bool:
 
 def after(known: Known, event: BackupEvent) -> Known:
     """The state after an event. Repeating an event changes nothing."""
-    known = replace(known, runs=_runs(known, event), incomplete=_incomplete(known, event))
+    known = _made(replace(_incomplete(known, event), runs=_runs(known, event)), event)
     if event.seen is not None:
         return _listed(known, event.seen)
     if event.proof is not None:
@@ -254,14 +290,108 @@ def _runs(known: Known, event: BackupEvent) -> tuple[LastRun, ...]:
     return (*(one for one in known.runs if (one.copy, one.job) != (event.copy, job)), run)
 
 
-def _incomplete(known: Known, event: BackupEvent) -> tuple[Incomplete, ...]:
+def _incomplete(known: Known, event: BackupEvent) -> Known:
     if job_of(event) not in MAKING or event.outcome == "done" or not event.snapshot:
-        return known.incomplete
-    made = Incomplete(event.copy, event.snapshot)
-    if made in known.incomplete:
-        return known.incomplete
-    mine = [one for one in known.incomplete if one.copy == event.copy][-(INCOMPLETE_KEPT - 1) :]
-    return (*(one for one in known.incomplete if one.copy != event.copy), *mine, made)
+        return known
+    return with_incomplete(known, Incomplete(event.copy, event.snapshot, _began_s(event)))
+
+
+def with_incomplete(known: Known, *added: Incomplete) -> Known:
+    """Remember incomplete backups. The oldest beyond the limit are remembered by their time only."""
+    there = {(one.copy, one.snapshot) for one in known.incomplete}
+    every = [*known.incomplete, *(one for one in added if (one.copy, one.snapshot) not in there)]
+    dated = [one for one in every if one.began_s is not None]
+    for old in dated[: max(0, len(every) - INCOMPLETE_KEPT)]:
+        every.remove(old)
+        began_s = old.began_s or 0
+        known = _doubted(known, Doubt(old.copy, began_s - SKEW_S, began_s + SKEW_S))
+    return replace(known, incomplete=tuple(every))
+
+
+def begin(known: Known, copy: str, at_ms: int) -> Known:
+    """The state before a tool is started. What it started before that and never recorded is in doubt."""
+    for one in known.begun:
+        if one.copy == copy:
+            known = _doubted(known, _doubt(known, one, at_ms))
+    others = (one for one in known.begun if one.copy != copy)
+    return replace(known, begun=(*others, Begun(copy, at_ms)))
+
+
+def _made(known: Known, event: BackupEvent) -> Known:
+    """The state after the end of a backup."""
+    if event.kind != "taken":
+        return known
+    begun = next((one for one in known.begun if one.copy == event.copy), None)
+    if begun is not None and event.at_ms >= begun.at_ms:
+        if event.outcome == "unknown":
+            known = _doubted(known, _doubt(known, begun, event.at_ms))
+        known = replace(known, begun=tuple(one for one in known.begun if one != begun))
+    made = Made(event.copy, event.snapshot)
+    if event.outcome != "done" or not event.snapshot or made in known.made:
+        return known
+    began_s = _began_s(event)
+    doubts = tuple(
+        replace(one, whole=(*one.whole, event.snapshot)[-WHOLE_KEPT:])
+        if one.copy == event.copy and one.covers(event.snapshot, began_s - SKEW_S)
+        else one
+        for one in known.doubts
+    )
+    mine = [one for one in known.made if one.copy == event.copy][-(MADE_KEPT - 1) :]
+    others = (one for one in known.made if one.copy != event.copy)
+    return replace(known, doubts=doubts, made=(*others, *mine, made))
+
+
+def _began_s(event: BackupEvent) -> int:
+    """When a backup began, at the latest."""
+    return (event.at_ms - event.took_ms) // 1_000
+
+
+def _doubt(known: Known, begun: Begun, until_ms: int) -> Doubt:
+    until_s = max(until_ms, begun.at_ms) // 1_000 + SKEW_S
+    return Doubt(begun.copy, begun.at_ms // 1_000 - SKEW_S, until_s, known.whole(begun.copy))
+
+
+def _doubted(known: Known, doubt: Doubt) -> Known:
+    """One more time of doubt. Beyond the limit the two oldest of a copy are joined, with what is between."""
+    mine = [*(one for one in known.doubts if one.copy == doubt.copy), doubt]
+    mine.sort(key=lambda one: one.from_s)
+    if len(mine) > DOUBTS_KEPT:
+        first, second, *rest = mine
+        ends = [one.until_s for one in (first, second) if one.until_s is not None]
+        until_s = max(ends) if len(ends) == 2 else None
+        whole = (*first.whole, *second.whole)[-WHOLE_KEPT:]
+        mine = [Doubt(doubt.copy, first.from_s, until_s, whole), *rest]
+    return replace(known, doubts=(*(one for one in known.doubts if one.copy != doubt.copy), *mine))
+
+
+def after_listing(known: Known, copy: str, ids: Mapping[str, str], now_ms: int) -> Known:
+    """Forget incomplete backups of a copy that no longer exist, once every other copy was listed since: a copy
+    of one of them is then known by its own id. ids: of all its backups -> the id that each was copied from.
+    """
+    every = {one.snapshot: one for one in known.incomplete}
+    known = with_incomplete(
+        known,
+        *(
+            replace(every[original], copy=copy, snapshot=own, gone_ms=None)
+            for own, original in ids.items()
+            if original in every
+        ),
+    )
+    last_ms = min((one.at_ms for one in known.copies if one.copy != copy), default=now_ms)
+    kept = (
+        one if one.copy != copy else _as_listed(one, one.snapshot in ids, now_ms, last_ms)
+        for one in known.incomplete
+    )
+    return replace(known, incomplete=tuple(one for one in kept if one is not None))
+
+
+def _as_listed(one: Incomplete, is_there: bool, now_ms: int, last_ms: int) -> Incomplete | None:
+    """last_ms: the oldest of the last listings of the other copies."""
+    if is_there:
+        return replace(one, gone_ms=None)
+    if one.gone_ms is None:
+        return replace(one, gone_ms=now_ms)
+    return one if last_ms <= one.gone_ms else None
 
 
 def job_of(event: BackupEvent) -> Job:

@@ -18,7 +18,7 @@ TELLING_BYTES: Final = 1 << 18
 
 def judged_by(known: Known, name: str, listing: Listing) -> Listing:
     """A listing in which the backups found incomplete count as failed: their tool may not show that."""
-    return without(listing, known.lacking(name)) if known.incomplete else listing
+    return without(listing, known.lacking(name))
 
 
 def chosen_of(listing: Listing | None, snapshot: str, until_s: int | None) -> str:

@@ -23,6 +23,8 @@ import orjson
 
 from evac.drivers import parameters
 from evac.drivers.capabilities import (
+    DOUBTS,
+    DOUBTS_ELSEWHERE,
     EXPECTED,
     INCOMPLETE,
     INCOMPLETE_ELSEWHERE,
@@ -34,9 +36,9 @@ from evac.drivers.capabilities import (
     Taken,
 )
 from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.drivers.programs import Ended, Takes, environment, run_program
-from evac.model.backup import lacking
+from evac.model.backup import Doubt, Lacking
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.model.units import moment_words
@@ -244,14 +246,54 @@ def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
     return found[-1]
 
 
-def without(listing: Listing, lacks: Callable[[str, str], bool]) -> Listing:
-    """A listing in which the backups that lack something count as failed: their tool may not show that.
-    lacks: from a backup's id and the id that it was copied from.
+def without(listing: Listing, lacks: Lacking) -> Listing:
+    """A listing in which the backups that lack something, or may, count as failed: their tool may not show
+    that.
     """
+    if not lacks:
+        return listing
     copies = tuple(
-        replace(copy, failed=True) if lacks(copy.id, copy.original) else copy for copy in listing.copies
+        replace(copy, failed=True) if lacks(copy.id, copy.original, copy.taken_at) else copy
+        for copy in listing.copies
     )
     return replace(listing, copies=copies)
+
+
+def parameters_of(lacks: Lacking) -> dict[str, Value]:
+    """The parameters of a restore that say which backups lack something, or may; `lacking_of` reads them."""
+    return {
+        INCOMPLETE: tuple(sorted(lacks.own)),
+        INCOMPLETE_ELSEWHERE: tuple(sorted(lacks.others)),
+        DOUBTS: _shown(lacks.doubts),
+        DOUBTS_ELSEWHERE: _shown(lacks.doubts_elsewhere),
+    }
+
+
+def lacking_of(given: Mapping[str, Value]) -> Lacking:
+    """Which backups lack something, or may, from the parameters of a restore. Raises `Permanent` if they
+    cannot be read: then any backup may.
+    """
+    own, others = (frozenset(parameters.many(given, key)) for key in (INCOMPLETE, INCOMPLETE_ELSEWHERE))
+    doubts, elsewhere = (
+        tuple(map(_doubt_in, parameters.many(given, key))) for key in (DOUBTS, DOUBTS_ELSEWHERE)
+    )
+    return Lacking(own, others, doubts, elsewhere)
+
+
+def _shown(doubts: Iterable[Doubt]) -> tuple[str, ...]:
+    rows = ([one.from_s, one.until_s, sorted(one.whole)] for one in doubts)
+    return tuple(sorted(orjson.dumps(row).decode() for row in rows))
+
+
+def _doubt_in(text: str) -> Doubt:
+    try:
+        from_s, until_s, whole = orjson.loads(text)
+        if isinstance(from_s, int) and isinstance(until_s, int | None) and isinstance(whole, list):
+            return Doubt("", from_s, until_s, tuple(map(str, whole)))
+    except (ValueError, TypeError):
+        pass
+    words = "it cannot be read which backups may be incomplete"
+    raise Permanent("setting-wrong", words, "upgrade evac at this site to the version that leads the run")
 
 
 def refuse_ahead(found: CopyReport) -> None:
@@ -473,8 +515,7 @@ class BackupDriver(ABC):
                 f"evac backup prove ESTATE {action.target} --anyway, then plan again"
             )
             raise Permanent("backup-other-repository", words, hint)
-        own, others = (parameters.many(action.parameters, key) for key in (INCOMPLETE, INCOMPLETE_ELSEWHERE))
-        return without(listing, lacking(own, others)) if own or others else listing
+        return without(listing, lacking_of(action.parameters))
 
     def _asked(self, action: Action) -> tuple[RestorePlace, str, int | None]:
         """The folder, copy and restore point that a step of a run requests."""

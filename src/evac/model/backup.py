@@ -7,7 +7,7 @@ application served a request from it. A check that could not run counts neither 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Final, Literal
 
@@ -121,15 +121,73 @@ class Incomplete:
 
     copy: str
     snapshot: str
+    began_s: int | None = None
+    """When it began; None if an older version recorded it."""
+    gone_ms: int | None = None
+    """When a listing first showed that it no longer exists."""
 
 
-def lacking(own: Iterable[str], others: Iterable[str]) -> Callable[[str, str], bool]:
-    """For backups of a copy: from a backup's id, and the id that it was copied from, whether it lacks
-    something. own: ids of incomplete backups of this copy; others: of other copies of the data set.
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A time in which a backup may have been made whose end was never recorded: evac was killed, or the tool
+    did not finish in time. A backup that began in it is not known to be complete.
     """
-    mine = frozenset(own)
-    every = mine.union(others)
-    return lambda snapshot, original: original in every or snapshot in mine
+
+    copy: str
+    from_s: int
+    until_s: int | None = None
+    """None: until now."""
+    whole: tuple[str, ...] = ()
+    """Ids of backups of that time that are known to be complete."""
+
+    def covers(self, snapshot: str, taken_at_s: int) -> bool:
+        ended = self.until_s is not None and taken_at_s > self.until_s
+        return taken_at_s >= self.from_s and not ended and snapshot not in self.whole
+
+
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """Which backups of a data set lack something, or may."""
+
+    incomplete: tuple[Incomplete, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+
+    def of(self, copy: str) -> Lacking:
+        """For the backups of one copy. An empty name is any copy."""
+        mine = [one for one in self.incomplete if copy in ("", one.copy)]
+        rest = [one for one in self.incomplete if copy not in ("", one.copy)]
+        return Lacking(
+            frozenset(one.snapshot for one in mine),
+            frozenset(one.snapshot for one in rest),
+            tuple(one for one in self.doubts if copy in ("", one.copy)),
+            tuple(one for one in self.doubts if copy not in ("", one.copy)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Which backups of one copy lack something, or may: by their ids, and by the time when they began. A copy
+    lacks what its original lacks.
+    """
+
+    own: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+    """Ids of incomplete backups of other copies of the data set."""
+    doubts: tuple[Doubt, ...] = ()
+    doubts_elsewhere: tuple[Doubt, ...] = ()
+    """Of other copies. A copy states the time of its original."""
+
+    def __bool__(self) -> bool:
+        return bool(self.own or self.others or self.doubts or self.doubts_elsewhere)
+
+    def __call__(self, snapshot: str, original: str, taken_at_s: int) -> bool:
+        """snapshot: a backup's id; original: the id that it was copied from, or empty."""
+        if snapshot in self.own or (original and original in self.own | self.others):
+            return True
+        elsewhere = original and any(one.covers(original, taken_at_s) for one in self.doubts_elsewhere)
+        return bool(elsewhere) or any(
+            one.covers(snapshot, taken_at_s) and original not in one.whole for one in self.doubts
+        )
 
 
 @dataclass(frozen=True, slots=True)

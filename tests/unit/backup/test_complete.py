@@ -13,11 +13,11 @@ import pytest
 from evac.backup.complete import as_kept, recorded, restoring_complete
 from evac.backup.evidence import KNOWN, Evidence
 from evac.drivers.backups import BackupDriver, Filled, Filling
-from evac.drivers.capabilities import BACKUP, CopyReport, Listing
+from evac.drivers.capabilities import BACKUP, DOUBTS, CopyReport, Listing
 from evac.drivers.port import Action, Checked, Order
 from evac.engine.runs.reading import events_of
-from evac.model.backup import BackupEvent, Incomplete
-from evac.model.errors import Unavailable
+from evac.model.backup import BackupEvent, Doubt, Incomplete, Lacks
+from evac.model.errors import Permanent, Unavailable
 from evac.run.values import RunStep
 from evac.run.view import RunView
 from evac.store.port import MemoryStore, Put, host_monotonic_ms
@@ -122,7 +122,7 @@ def test_with_only_incomplete_backups_the_run_waits_for_a_person_and_says_so(tmp
 
 
 def test_an_incomplete_backup_is_restored_by_name(tmp_path: Path) -> None:
-    found = as_kept({"db": (Incomplete("near", "c2"),)})
+    found = as_kept({"db": Lacks((Incomplete("near", "c2"),))})
     driver = restoring_complete(lambda name: lists("c1", "c2"), found)("restic")
     asyncio.run(driver.execute(restore(tmp_path / "db", copy="c2"), ORDER))
     assert (tmp_path / "db" / "copy").read_text() == "c2"
@@ -130,7 +130,7 @@ def test_an_incomplete_backup_is_restored_by_name(tmp_path: Path) -> None:
 
 def test_a_run_of_an_older_version_restores_what_is_complete_in_every_copy(tmp_path: Path) -> None:
     """Its action does not name the backup."""
-    found = as_kept({"db": (Incomplete("far", "c2"),)})
+    found = as_kept({"db": Lacks((Incomplete("far", "c2"),))})
     driver = restoring_complete(lambda name: lists("c1", "c2"), found)("restic")
     older = Action("restore", "db", "restic", "south", {"place": str(tmp_path / "db")})
     asyncio.run(driver.execute(older, ORDER))
@@ -141,7 +141,7 @@ def test_nothing_is_restored_while_the_records_cannot_be_read(tmp_path: Path) ->
     store = MemoryStore(host_monotonic_ms)
     place = tmp_path / "db"
 
-    async def silent(data_set: str) -> Iterable[Incomplete]:
+    async def silent(data_set: str) -> Lacks:
         raise Unavailable("no majority answers")
 
     async def story() -> None:
@@ -166,7 +166,7 @@ def test_an_agent_that_would_restore_an_incomplete_backup_is_refused(tmp_path: P
         async def check(self, action: Action, order: Order) -> Checked:
             return await super().check(replace(action, parameters={}), order)
 
-    found = as_kept({"db": (Incomplete("near", "c2"),)})
+    found = as_kept({"db": Lacks((Incomplete("near", "c2"),))})
     older = Older(*lists("c1", "c2").copies)
     checked = asyncio.run(
         restoring_complete(lambda name: older, found)("restic").check(restore(tmp_path), ORDER)
@@ -178,3 +178,56 @@ def test_an_agent_that_would_restore_an_incomplete_backup_is_refused(tmp_path: P
         restoring_complete(lambda name: whole, found)("restic").check(restore(tmp_path), ORDER)
     )
     assert checked.problems == ()
+
+
+def test_a_backup_in_doubt_is_passed_over_by_its_time_and_restored_by_name(tmp_path: Path) -> None:
+    """Also a copy of one, at the time of its original."""
+    copies = [CopyReport(f"c{at}", at * 1_000, 1) for at in (1, 2, 3)]
+    own = as_kept({"db": Lacks((), (Doubt("near", 1_500, 2_500), Doubt("near", 2_600, None, ("x",))))})
+    driver = restoring_complete(lambda name: Folder(*copies), own)("restic")
+    asyncio.run(driver.execute(restore(tmp_path / "own"), ORDER))
+    assert (tmp_path / "own" / "copy").read_text() == "c1"
+    asyncio.run(driver.execute(restore(tmp_path / "named", copy="c3"), ORDER))
+    assert (tmp_path / "named" / "copy").read_text() == "c3"
+    there = [replace(one, id=f"k{one.id}", original=one.id) for one in copies]
+    other = as_kept({"db": Lacks((), (Doubt("far", 2_500, None, ("c3",)),))})
+    for found, chosen in ((there, "kc3"), ([*there[:2], replace(there[2], original="c4")], "kc2")):
+        driver = restoring_complete(lambda name, found=found: Folder(*found), other)("restic")  # type: ignore[misc]
+        asyncio.run(driver.execute(restore(tmp_path / chosen), ORDER))
+        assert (tmp_path / chosen / "copy").read_text() == chosen
+
+
+def test_a_run_passes_over_a_backup_that_is_being_taken(tmp_path: Path) -> None:
+    """Its tool may list it before evac knows how it ended."""
+
+    async def story() -> None:
+        store = MemoryStore(host_monotonic_ms)
+        evidence = Evidence(store)
+        await evidence.add(taken(1_000, "c1", whole=True))
+        await evidence.begin("db", "near", 2_000_000)
+        copies = [CopyReport("c1", 1, 1), CopyReport("c2", 2_000, 1)]
+        driver = restoring_complete(lambda name: Folder(*copies), recorded(store))("restic")
+        await driver.execute(restore(tmp_path / "db"), ORDER)
+        assert (tmp_path / "db" / "copy").read_text() == "c1"
+
+    asyncio.run(story())
+
+
+def test_an_agent_that_would_restore_a_backup_in_doubt_is_refused(tmp_path: Path) -> None:
+    class Older(Folder):
+        async def check(self, action: Action, order: Order) -> Checked:
+            return await super().check(replace(action, parameters={}), order)
+
+    found = as_kept({"db": Lacks((), (Doubt("near", 2, None),))})
+    older = restoring_complete(lambda name: Older(*lists("c1", "c2").copies), found)("restic")
+    checked = asyncio.run(older.check(restore(tmp_path / "db"), ORDER))
+    assert checked.error is not None
+    assert checked.error.code == "backup-incomplete"
+
+
+@pytest.mark.parametrize("text", ["", "{", "5", "[1]", "[1,2,3]", '["1",2,[]]', "[1,2.5,[]]"])
+def test_doubts_that_cannot_be_read_restore_nothing(tmp_path: Path, text: str) -> None:
+    action = restore(tmp_path / "db", **{DOUBTS: (text,)})
+    with pytest.raises(Permanent, match="cannot be read which backups may be incomplete"):
+        asyncio.run(lists("c1").execute(action, ORDER))
+    assert not (tmp_path / "db").exists()

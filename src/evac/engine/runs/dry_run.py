@@ -25,7 +25,7 @@ from evac.engine.runs.ordering import in_order
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import PREFIX as EPOCH
 from evac.engine.stores.datasets import Epoch
-from evac.model.backup import Incomplete
+from evac.model.backup import Lacks
 from evac.model.errors import EvacError, NotAllowed
 from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
@@ -51,8 +51,8 @@ class Kept:
     epochs: Mapping[str, Epoch] = field(default_factory=dict)
     standing: Mapping[str, Standing] = field(default_factory=dict)
     """Proofs by synchronous copies, checked while all was well."""
-    incomplete: Mapping[str, Sequence[Incomplete]] = field(default_factory=dict)
-    """Data set -> its incomplete backups."""
+    lacks: Mapping[str, Lacks] = field(default_factory=dict)
+    """Data set -> which of its backups lack something, or may."""
 
 
 async def read_kept(store: Store) -> Kept:
