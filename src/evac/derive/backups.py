@@ -23,6 +23,7 @@ from evac.model.backup import (
     DataVerdict,
     Digit,
     DigitName,
+    ProofDue,
     ProofRecord,
     State,
     measured_restores,
@@ -105,8 +106,8 @@ def _verdict(
     digits = _digits(policy, copies)
     rpo, age_ms = _rpo(policy, copies)
     retention = _retention(policy, copies)
-    states = {digit.state for digit in digits} | {one for one in (rpo, retention) if one is not None}
-    state: DataState = "missed" if "missed" in states else "unknown" if "unknown" in states else "met"
+    rest = (one for one in (rpo, retention) if one is not None)
+    state: DataState = _worst((*(digit.state for digit in digits), *rest))
     if data.backup_policy is None:
         return DataVerdict(data.id, kind, "undecided", policy, (), None, age_ms, copies, taken_by)
     return DataVerdict(data.id, kind, state, policy, digits, rpo, age_ms, copies, taken_by, retention)
@@ -173,12 +174,12 @@ class _Proven:
     coverage: int
 
 
-def _proven(proofs: Iterable[ProofRecord], since_ms: int | None) -> _Proven:
-    """since_ms: ignore older proofs; None: no limit. Bytes are proven once all parts were read."""
+def _proven(proofs: Iterable[ProofRecord]) -> _Proven:
+    """Bytes are proven once all parts were read."""
     best: dict[int, ProofRecord] = {}
     parts: dict[int, dict[int, ProofRecord]] = {}
     for proof in proofs:
-        if not counts(proof) or (since_ms is not None and proof.at_ms < since_ms):
+        if not counts(proof):
             continue
         if proof.level == READ and proof.of > 1:
             parts.setdefault(proof.of, {})[proof.part] = proof
@@ -219,9 +220,11 @@ def _copy(
     after = list(proofs)
     if error is not None and error.outcome == "damaged":
         after = [one for one in proofs if one.at_ms > error.at_ms]
-    since_ms = None if now_ms is None else now_ms - policy.proof_age_ms
-    recent = _proven(after, since_ms) if since_ms is not None else _Proven({}, 0)
-    ever = _proven(after, None)
+    recent = _Proven({}, 0)
+    if now_ms is not None:
+        recent = _proven(one for one in after if now_ms - one.at_ms <= policy.proof_age_of(one.level))
+    ever = _proven(after)
+    due = tuple(_due(level, age_ms, after, ever, now_ms) for level, age_ms in policy.proofs_asked)
     level = max(recent.by_level, default=None)
     measured = measured_restores(BackupFacts(() if seen is None else (seen,), tuple(proofs)))
     way = restoration(backup if not measured else replace(backup, restore_ms=measured[0][2]))
@@ -243,10 +246,11 @@ def _copy(
         error,
         last_check if last_check is not None and last_check.outcome == "could-not-run" else None,
         recent.coverage,
-        _is_proven(policy, level, ever, now_ms),
+        _worst(one.state for one in due),
         "" if seen is None else seen.deletable_why,
         None if seen is None else seen.count,
         _reach(seen, now_ms),
+        due,
     )
 
 
@@ -263,11 +267,23 @@ def _age(at_ms: int | None, now_ms: int | None) -> int | None:
     return max(0, now_ms - at_ms)
 
 
-def _is_proven(policy: BackupPolicy, level: int | None, ever: _Proven, now_ms: int | None) -> State:
-    """missed: the level was reached, but too long ago; unknown: never reached, or at an unknown time."""
-    if level is not None and level >= policy.level:
-        return "met"
-    return "missed" if now_ms is not None and max(ever.by_level, default=-1) >= policy.level else "unknown"
+def _due(
+    level: int, age_ms: int, proofs: Sequence[ProofRecord], ever: _Proven, now_ms: int | None
+) -> ProofDue:
+    """proofs: those that still count; ever: what they prove, however old."""
+    enough = [one for reached, one in ever.by_level.items() if reached >= level]
+    last = max(enough, key=lambda one: one.at_ms, default=None)
+    state: State = "unknown" if last is None or now_ms is None else "missed"
+    if now_ms is not None:
+        recent = _proven(one for one in proofs if now_ms - one.at_ms <= age_ms)
+        if max(recent.by_level, default=-1) >= level:
+            state = "met"
+    return ProofDue(level, age_ms, state, last)
+
+
+def _worst(states: Iterable[State]) -> State:
+    found = set(states)
+    return "missed" if "missed" in found else "unknown" if "unknown" in found else "met"
 
 
 def _digits(policy: BackupPolicy, copies: Sequence[CopyState]) -> tuple[Digit, ...]:
@@ -343,7 +359,7 @@ def _kept_by(policy: BackupPolicy, copy: CopyState) -> State:
     for asked, known in ((policy.keep_count, copy.count), (policy.keep_ms, copy.reach_ms)):
         if asked is not None:
             states.add("unknown" if known is None else "met" if known >= asked else "missed")
-    return "missed" if "missed" in states else "unknown" if "unknown" in states else "met"
+    return _worst(states)
 
 
 def _surviving(policy: BackupPolicy, copies: Sequence[CopyState]) -> list[CopyState]:

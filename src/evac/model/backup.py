@@ -304,6 +304,19 @@ class Digit:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofDue:
+    """A proof level that the policy requires, and whether a copy has reached it recently enough."""
+
+    level: int
+    age_ms: int
+    """Maximum age."""
+    state: State
+    """missed: it was reached, but too long ago; unknown: never, or at an unknown time."""
+    last: ProofRecord | None
+    """The newest proof of that level or a higher one."""
+
+
+@dataclass(frozen=True, slots=True)
 class CopyState:
     """One backup of a data set at one time."""
 
@@ -336,13 +349,15 @@ class CopyState:
     coverage: int
     """Share that was read within the age that the policy allows, in parts per million."""
     proven: State
-    """Whether the proof level that the policy requires was reached recently enough."""
+    """Whether every proof level that the policy requires was reached recently enough."""
     deletable_why: str = ""
     """How `deletable` was determined, or why it could not be, if the repository was asked."""
     count: int | None = None
     """Number of backups that can be restored; None if no tool listed them."""
     reach_ms: int | None = None
     """Age of the oldest of them at the time of the listing: it may have been deleted since."""
+    due: tuple[ProofDue, ...] = ()
+    """Every level that the policy requires, the lowest first."""
 
     @property
     def damaged(self) -> bool:

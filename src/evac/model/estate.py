@@ -316,6 +316,23 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofAges:
+    """Maximum age of a proof by its level (`model.backup`); None: no requirement."""
+
+    structure_ms: int | None = None
+    read_ms: int | None = None
+    restored_ms: int | None = None
+    compared_ms: int | None = None
+    served_ms: int | None = None
+
+    @property
+    def by_level(self) -> dict[int, int]:
+        """Level -> milliseconds, for those that are required."""
+        ages = (self.structure_ms, self.read_ms, self.restored_ms, self.compared_ms, self.served_ms)
+        return {level: age_ms for level, age_ms in enumerate(ages, 1) if age_ms is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class BackupPolicy:
     """What a company requires of the backups of one data set. Schedules are cron expressions in UTC."""
 
@@ -351,6 +368,17 @@ class BackupPolicy:
     """Why no backup is needed; the other fields are then ignored."""
     keep_count: int | None = None
     """Minimum number of backups in a copy."""
+    proof_ages: ProofAges = ProofAges()
+    """Levels that every copy must also reach, each within an age of its own."""
+
+    @property
+    def proofs_asked(self) -> tuple[tuple[int, int], ...]:
+        """(level, maximum age in ms): each copy needs a proof of at least each level within its age."""
+        return tuple(sorted({self.level: self.proof_age_ms, **self.proof_ages.by_level}.items()))
+
+    def proof_age_of(self, level: int) -> int:
+        """How long a proof of a level counts as one of that level."""
+        return self.proof_ages.by_level.get(level, self.proof_age_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from evac.model.backup import BackupEvent, BackupFacts, CopyState, DataVerdict, ProofRecord
+from evac.model.backup import BackupEvent, BackupFacts, CopyState, DataVerdict, ProofDue, ProofRecord
 from evac.model.records import dataclass
 from evac.views.sheet import Sheet, SheetPart
 from evac.views.words import duration, moment, plural
@@ -52,6 +52,19 @@ class ProofRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DueRow:
+    """A proof level that the policy requires."""
+
+    level: int
+    level_words: str
+    age_ms: int
+    """Maximum age."""
+    state: str
+    last_at: str | None
+    """When it, or a higher level, was last reached."""
+
+
+@dataclass(frozen=True, slots=True)
 class CopyRow:
     """One backup of a data set."""
 
@@ -85,6 +98,8 @@ class CopyRow:
     """Number of backups that can be restored; null: no tool listed them."""
     reach_ms: int | None = None
     """Age of the oldest of them when they were listed."""
+    due: tuple[DueRow, ...] = ()
+    """Every proof level that the policy requires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +293,13 @@ def _copy_row(copy: CopyState, now_ms: int) -> CopyRow:
         copy.deletable_why,
         copy.count,
         copy.reach_ms,
+        tuple(_due_row(one) for one in copy.due),
     )
+
+
+def _due_row(due: ProofDue) -> DueRow:
+    last_at = None if due.last is None else moment(due.last.at_ms, "seconds")
+    return DueRow(due.level, LEVELS[due.level], due.age_ms, due.state, last_at)
 
 
 def _proof_row(proof: ProofRecord | None, now_ms: int) -> ProofRow | None:
@@ -315,6 +336,8 @@ def copy_words(copy: CopyState, now_ms: int) -> str:
         words = f"{LEVELS[copy.proof.level]} {ago(now_ms - copy.proof.at_ms)}"
         if 0 < copy.coverage < 1_000_000:
             words += f", {copy.coverage // 10_000} % read"
+        late = [one for one in copy.due if one.state == "missed"]
+        words += "".join(f"; not {LEVELS[one.level]} within {duration(one.age_ms)}" for one in late)
     elif copy.last is not None:
         words = f"{LEVELS[copy.last.level]} {ago(now_ms - copy.last.at_ms)}: too long ago"
     elif copy.coverage:
@@ -437,6 +460,9 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
         ),
         ("proof", copy.words),
     ]
+    if len(copy.due) > 1:
+        due = (f"{one.level_words} every {duration(one.age_ms)}: {one.state}" for one in copy.due)
+        facts.append(("required proofs", "; ".join(due)))
     for title, proof in (("proven by", copy.proof), ("error", copy.error), ("not run", copy.not_run)):
         if proof is not None:
             tool = " ".join(part for part in (proof.tool, proof.version) if part) or proof.by

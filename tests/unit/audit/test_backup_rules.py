@@ -10,7 +10,7 @@ import pytest
 from evac.audit import audit
 from evac.derive.backups import day_ms
 from evac.model.backup import READ, RESTORED, BackupFacts, CopySeen, ProofOutcome, ProofRecord, Stray
-from evac.model.estate import Backup, BackupPolicy, DataSet, Dependency, Estate
+from evac.model.estate import Backup, BackupPolicy, DataSet, Dependency, Estate, ProofAges
 from tests.unit.audit.estates import HOUR, TODAY, found, service, sound, with_service
 from tests.unit.audit.flaws import Flaw, with_backups
 
@@ -144,6 +144,17 @@ def test_the_retention_that_is_missed_is_named_with_what_there_is() -> None:
     assert "south: no backup; west: 7, the oldest 40 d old" in hit.message
     whole = BackupFacts((replace(kept, count=8), empty))
     assert not found(audit(estate, backups=whole, at_ms=now), "backup-retention-missed")
+
+
+def test_each_level_that_is_late_is_named_with_its_age() -> None:
+    now = day_ms(TODAY)
+    ages = ProofAges(read_ms=7 * DAY, compared_ms=90 * DAY)
+    estate = with_backups(sound(), (TAPE, replace(DISK, verified=None)), BackupPolicy(proof_ages=ages))
+    proof = ProofRecord("orders", "west", RESTORED, "passed", now - 8 * DAY, 5)
+    report = audit(estate, backups=BackupFacts(proofs=(proof,)), at_ms=now)
+    west = next(hit for hit in found(report, "backup-never-verified") if hit.subject == "orders at west")
+    assert "was last read on 2026-11-17, which must be every 7 d" in west.message
+    assert "was never compared with a witness; on 2026-11-17 it was restored as a test" in west.message
 
 
 def test_what_tools_list_decides() -> None:

@@ -35,6 +35,7 @@ from evac.model.estate import (
     BackupPolicy,
     DataSet,
     Estate,
+    ProofAges,
     SharedFate,
     Site,
     Store,
@@ -222,6 +223,49 @@ def test_an_old_proof_is_a_miss_and_no_proof_is_unknown() -> None:
     assert at_ansan(judged(old)).last is not None
 
 
+TIERS = replace(POLICY, level=RESTORED, proof_ages=ProofAges(read_ms=7 * DAY, compared_ms=90 * DAY))
+
+
+@pytest.mark.parametrize(
+    ("proofs", "states"),
+    [
+        ((proof(COMPARED, days_ago=5),), ("met", "met", "met")),
+        ((proof(COMPARED, days_ago=8), proof(READ, days_ago=6)), ("met", "met", "met")),
+        ((proof(COMPARED, days_ago=8),), ("missed", "met", "met")),
+        ((proof(COMPARED, days_ago=91), proof(RESTORED, days_ago=1)), ("met", "met", "missed")),
+        ((proof(COMPARED, days_ago=40), proof(READ, days_ago=6)), ("met", "missed", "met")),
+        ((proof(RESTORED, days_ago=6),), ("met", "met", "unknown")),
+        ((), ("unknown", "unknown", "unknown")),
+    ],
+)
+def test_every_level_has_an_age_of_its_own(proofs: tuple[ProofRecord, ...], states: tuple[str, ...]) -> None:
+    bare = (GOOD[0], replace(GOOD[1], verified=None))
+    found = at_ansan(judged(bare, TIERS, proofs=proofs))
+    assert [(one.level, one.age_ms // DAY) for one in found.due] == [(READ, 7), (RESTORED, 30), (COMPARED, 90)]
+    assert tuple(one.state for one in found.due) == states
+    worst = next((one for one in ("missed", "unknown") if one in states), "met")
+    assert found.proven == worst
+
+
+def test_an_age_for_the_level_of_the_policy_replaces_its_plain_one() -> None:
+    policy = replace(POLICY, proof_ages=ProofAges(restored_ms=3 * DAY))
+    assert policy.proofs_asked == ((RESTORED, 3 * DAY),)
+    assert at_ansan(judged(policy=policy)).proven == "missed", "it was restored five days ago"
+    assert at_ansan(judged(policy=policy)).level is None
+
+
+@given(st.lists(BACKUPS, max_size=3), POLICIES, st.lists(PROOFS, max_size=5))
+def test_one_more_required_age_never_improves_a_verdict(
+    backups: list[Backup], policy: BackupPolicy, proofs: list[ProofRecord]
+) -> None:
+    more = judged(tuple(backups), policy, proofs=tuple(proofs))
+    plain = judged(tuple(backups), replace(policy, proof_ages=ProofAges()), proofs=tuple(proofs))
+    if policy.level not in policy.proof_ages.by_level and digit(more, "errors").state == "met":
+        assert digit(plain, "errors").state == "met"
+    for one in more.copies:
+        assert (one.proven == "met") == all(due.state == "met" for due in one.due)
+
+
 def test_data_that_is_no_store_is_judged_the_same_way() -> None:
     volume = DataSet("wiki", "volume", "pangyo", (), 10, GOOD, POLICY)
     estate = replace(estate_of(()), stores=(), data_sets=(volume,))
@@ -254,6 +298,7 @@ POLICIES = st.builds(
     proof_age_ms=st.integers(1, 60 * DAY),
     keep_ms=st.none() | st.integers(1, 60 * DAY),
     keep_count=st.none() | st.integers(1, 20),
+    proof_ages=st.builds(ProofAges, *[st.none() | st.integers(1, 60 * DAY) for _ in range(5)]),
 )
 SEEN = st.builds(
     CopySeen,

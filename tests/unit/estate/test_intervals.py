@@ -148,7 +148,10 @@ def _leaves(fields: tuple[Field, ...]) -> list[Field]:
     return found
 
 
-DECIDED = frozenset({"rto", "rpo", "horizon", "tolerance", "image_offset", "keep", "proof_age"})
+DECIDED = frozenset(
+    {"rto", "rpo", "horizon", "tolerance", "image_offset", "keep", "proof_age"}
+    | {"structure", "read", "restored", "compared", "served"}
+)
 
 
 @pytest.mark.parametrize("section", ["", *(s.key for s in SECTIONS)])

@@ -358,6 +358,7 @@ def _policy(draw: Any, places: tuple[str, ...]) -> m.BackupPolicy | None:
         keys_at=tuple(sorted(draw(st.sets(st.sampled_from(places), max_size=2)))),
         waived=draw(st.none() | TEXTS),
         keep_count=draw(st.none() | st.integers(1, 100_000)),
+        proof_ages=m.ProofAges(*(draw(AMOUNTS) for _ in range(5))),
     )
 
 

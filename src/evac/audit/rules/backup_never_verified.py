@@ -7,7 +7,8 @@ from typing import Final
 
 from evac.audit.context import Context, Rule, data_paths, day_of
 from evac.audit.findings import Finding
-from evac.model.backup import RESTORED, CopyState
+from evac.audit.reasons import duration
+from evac.model.backup import RESTORED, CopyState, ProofDue
 from evac.model.estate import BackupPolicy
 
 _DONE: Final = ("listed", "checked", "read", "restored as a test", "compared with a witness", "served from")
@@ -34,21 +35,27 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _wrong(copy: CopyState, policy: BackupPolicy) -> str:
-    """What is missing from the proof of a copy; empty if nothing is. Errors belong to EV138."""
+    """What is missing from the proofs of a copy; empty if nothing is. Errors belong to EV138."""
     if copy.failed is not None:
         return ""
-    # The age of the last proof is unknown here.
-    unclear = copy.proven == "unknown" and copy.last is not None and copy.last.level >= policy.level
-    if copy.proven == "met" or unclear:
-        return (
-            "" if copy.restore_ms is not None else "has no known size or restore rate, so it does not count"
-        )
-    level = max(policy.level, RESTORED) if copy.last is None else policy.level
     if copy.last is None:
-        return f"was never {_DONE[level]}"
-    if copy.proven == "missed":
-        return f"was last {_DONE[level]} on {day_of(copy.last)}"
-    return f"was never {_DONE[level]}; on {day_of(copy.last)} it was {_DONE[copy.last.level]}"
+        return f"was never {_DONE[max(policy.level, RESTORED)]}"
+    found = [words for one in copy.due if (words := _late(one, policy))]
+    never = [one for one in copy.due if one.last is None]
+    if never:
+        done = f"on {day_of(copy.last)} it was {_DONE[copy.last.level]}"
+        found.append(f"was never {_DONE[never[-1].level]}; {done}")
+    if found:
+        return " and ".join(found)
+    return "" if copy.restore_ms is not None else "has no known size or restore rate, so it does not count"
+
+
+def _late(due: ProofDue, policy: BackupPolicy) -> str:
+    """A level that was reached too long ago; empty if the age of its last proof is unknown here."""
+    if due.state != "missed" or due.last is None:
+        return ""
+    words = f"was last {_DONE[due.level]} on {day_of(due.last)}"
+    return words if len(policy.proofs_asked) == 1 else f"{words}, which must be every {duration(due.age_ms)}"
 
 
 RULE = Rule(

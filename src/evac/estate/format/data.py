@@ -69,6 +69,13 @@ _BACKUP: Final = Record(
     ),
     m.Backup,
 )
+_PROOF_AGES: Final = Record(
+    tuple(
+        Field(key, f"{key}_ms", _DURATION, f"maximum age of a proof of level {level} or higher")
+        for level, key in enumerate(("structure", "read", "restored", "compared", "served"), 1)
+    ),
+    m.ProofAges,
+)
 _POLICY: Final = Record(
     (
         Field("copies", "copies", small_count(1, 20), "number of copies, including the original", default=3),
@@ -105,6 +112,13 @@ _POLICY: Final = Record(
             _DURATION,
             "maximum age of that proof",
             default=180 * 86_400_000,
+        ),
+        Field(
+            "proof_ages",
+            "proof_ages",
+            _PROOF_AGES,
+            "maximum age of a proof by level: each is required in addition to `level`",
+            default=m.ProofAges(),
         ),
         Field("schedule", "schedule", cron(), "when backups are taken, in UTC"),
         Field("prove", "prove", cron(), "when the next part of every backup is read and verified"),
