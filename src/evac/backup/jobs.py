@@ -19,7 +19,15 @@ from urllib.parse import quote
 from evac.backup.evidence import Evidence
 from evac.backup.known import Job, NotMade, Witnessed, after_listing
 from evac.backup.listed import chosen_of, is_mine, judged_by, newest_id, one_of, seen_of, source_of
-from evac.drivers.capabilities import CopyReport, Listing, Restored, RestoresData, Taken, TakesBackups
+from evac.drivers.capabilities import (
+    AsksRestored,
+    CopyReport,
+    Listing,
+    Restored,
+    RestoresData,
+    Taken,
+    TakesBackups,
+)
 from evac.drivers.places import LOCKED
 from evac.drivers.port import Action
 from evac.drivers.registry import Drivers, can
@@ -28,6 +36,7 @@ from evac.model.backup import (
     COMPARED,
     READ,
     RESTORED,
+    SERVED,
     STRUCTURE,
     WHOLE,
     BackupEvent,
@@ -35,7 +44,7 @@ from evac.model.backup import (
     ProofRecord,
     Stray,
 )
-from evac.model.errors import ActionError, LeaseLost, LockHeld, OutcomeUnknown, Unavailable
+from evac.model.errors import ActionError, LeaseLost, LockHeld, OutcomeUnknown, Permanent, Unavailable
 from evac.model.estate import Endpoint
 from evac.model.records import dataclass
 from evac.model.units import moment_words
@@ -85,6 +94,8 @@ class Task:
     """For a restore to keep: the restore point, in seconds since 1970."""
     not_made: NotMade | None = None
     """For a copy: what should have been made before it, to be copied, and was not."""
+    request: Endpoint | None = None
+    """For a restore test: where a request of the application is put to the restored data."""
 
 
 class Worker:
@@ -316,6 +327,7 @@ class Worker:
             return self._not_restored(task, place, error)
         try:
             event = await self._compared(task, driver, action, place)
+            event = await self._served(task, event, place)
         except ActionError as error:
             event = self._not_restored(task, place, error)
         finally:
@@ -329,6 +341,38 @@ class Worker:
             proof = None if event.proof is None else replace(event.proof, detail=words)
             event = replace(event, detail=words, proof=proof)
         return event
+
+    async def _served(self, task: Task, event: BackupEvent, place: str) -> BackupEvent:
+        """The event of a restore test after the request of the policy. Without the expected answer, the proof
+        keeps its level, and that the request failed is an event of its own.
+        """
+        proof = event.proof
+        if task.request is None or proof is None or proof.outcome != "passed":
+            return event
+        if proof.level < COMPARED:
+            why = "no request was put to it, because its content could not be compared"
+            words = "; ".join(part for part in (proof.detail, why) if part)
+            return replace(event, detail=words, proof=replace(proof, detail=words))
+        try:
+            driver = self._drivers.able(task.request.driver, AsksRestored)
+            reply = await driver.ask(action_of(task.request), task.timeout_s, place)
+            if not reply.matches:
+                words = f"the answer does not contain {reply.expected[:100]!r}: {reply.answer}"
+                raise Permanent("answer-differs", words, "check the application, and the answer in the estate")
+        except ActionError as error:
+            await self._keep(event)
+            return self._proven(
+                task,
+                SERVED,
+                "could-not-run",
+                place=place,
+                snapshot=proof.snapshot,
+                code=error.code,
+                detail=f"it was restored and compared, but not served: {_words(error)}",
+                request=task.request.id,
+            )
+        served = replace(proof, level=SERVED, request=task.request.id, answer=reply.answer)
+        return replace(event, proof=served)
 
     async def _restore_to_keep(self, task: Task) -> BackupEvent:
         """Restore into the folder that a person named, and leave it there. Damage found counts as a proof of

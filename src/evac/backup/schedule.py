@@ -42,6 +42,8 @@ class Entry:
     rpo_ms: int | None = None
     rto_ms: int | None = None
     compare: bool = False
+    request: Endpoint | None = None
+    """Where a request is put to what a test restored."""
 
     @property
     def after(self) -> int:
@@ -98,6 +100,7 @@ class Entry:
             compare=self.compare,
             who=who,
             not_made=known.failed(self.origins),
+            request=self.request,
         )
 
 
@@ -168,7 +171,8 @@ def _line(
         policy.parts,
         policy.rpo_ms,
         rto_ms,
-        policy.level >= COMPARED,
+        policy.level >= COMPARED or policy.request is not None,
+        endpoints.get(policy.request or ""),
     )
 
 

@@ -208,6 +208,17 @@ class Restored:
     """The restore point in seconds since 1970, if known; the newest time in the data may be older."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an application answered from restored data."""
+
+    answer: str
+    """Its beginning, without secrets."""
+    expected: str
+    """What the answer must contain."""
+    matches: bool
+
+
 class ReportsRole(Protocol):
     """Reports the role of a copy of a store."""
 
@@ -352,6 +363,16 @@ class RestoresData(Driver, Protocol):
         ...
 
 
+class AsksRestored(Protocol):
+    """Puts a request of the application to restored data."""
+
+    async def ask(self, action: Action, timeout_s: float, place: str) -> Reply:
+        """Start the application on the data in a folder, ask, and stop it. The folder is removed afterwards.
+        Raises `ActionError` if there is no answer.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """subjects: kinds of endpoints it applies to. verbs: of the port, through which it works."""
@@ -381,6 +402,7 @@ ABOUT: Final[Mapping[type, About]] = MappingProxyType(
         SwitchesPower: _about("switch the circuit", "feed", "start", "stop"),
         TakesBackups: About("list, take, check and copy backups", frozenset({"store", "backup"})),
         RestoresData: About("restore", frozenset({"store", "backup"}), frozenset({"restore"})),
+        AsksRestored: About("put a request to restored data", frozenset({"store", "backup"})),
         AnswersProbe: About("report whether it is alive", frozenset({"store", "service", "site"})),
     }
 )

@@ -12,6 +12,7 @@ from typing import Final, TypeVar, cast
 from evac.drivers import (
     backup_command,
     backup_reader,
+    backup_request,
     borg,
     command,
     dns,
@@ -49,6 +50,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
         for one in (
             backup_command.DRIVER,
             backup_reader.DRIVER,
+            backup_request.DRIVER,
             borg.DRIVER,
             command.DRIVER,
             dns.DRIVER,

@@ -51,6 +51,10 @@ class ProofRecord:
     """Why it did not pass: a sentence for people."""
     by: str = ""
     """Who requested it; empty for the schedule."""
+    request: str = ""
+    """For level 5: the endpoint whose request was answered from the restored data."""
+    answer: str = ""
+    """For level 5: the beginning of the answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -371,6 +371,9 @@ class BackupPolicy:
     proof_ages: ProofAges = ProofAges()
     """Levels that every copy must also reach, each within an age of its own."""
 
+    request: str | None = None
+    """The endpoint that puts a request of the application to data that a test restored (level 5)."""
+
     @property
     def proofs_asked(self) -> tuple[tuple[int, int], ...]:
         """(level, maximum age in ms): each copy needs a proof of at least each level within its age."""

@@ -49,6 +49,10 @@ class ProofRow:
     detail: str
     by: str
     """Who requested it; empty for the schedule."""
+    request: str = ""
+    """For level 5: the endpoint whose request was answered."""
+    answer: str = ""
+    """For level 5: the beginning of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +324,8 @@ def _proof_row(proof: ProofRecord | None, now_ms: int) -> ProofRow | None:
         proof.snapshot,
         proof.detail,
         proof.by,
+        proof.request,
+        proof.answer,
     )
 
 
@@ -469,6 +475,8 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
             read = f"{size(proof.bytes_read)} read" if proof.bytes_read is not None else "stated by a person"
             where = f" at {proof.place}" if proof.place else ""
             facts.append((title, f"{tool}{where}, {read}, {proof.at}"))
+    if copy.proof is not None and copy.proof.request:
+        facts.append(("answer", f"{copy.proof.answer} ({copy.proof.request})"))
     if copy.restore_ms is not None:
         facts.append(("restore takes", duration(copy.restore_ms)))
     return facts

@@ -73,6 +73,6 @@ def _problem_of(question: str, found: Any) -> str:
 
 def good(found: Any) -> bool:
     """Whether an answer says that something is well."""
-    return not isinstance(found, Exception) and (
-        getattr(found, "ready", False) or getattr(found, "up", False)
+    return not isinstance(found, Exception) and any(
+        getattr(found, name, False) for name in ("ready", "up", "matches")
     )

@@ -168,6 +168,18 @@ class AskedRestore(Asked):
     """Puts something of someone else into a place."""
 
 
+@dataclass(slots=True)
+class AskedRequest(Asked):
+    """The action asks an application that answers from restored data, as the estate expects."""
+
+    place: Path = field(kw_only=True)
+    """The restored data."""
+    page: Path = field(kw_only=True)
+    """A file in it, from which it answers."""
+    wrong: Mapping[str, Action] = field(kw_only=True)
+    """By the code of the error that each must end in."""
+
+
 def adapters() -> Iterator[Adapter]:
     """Of every driver that declares something, real and simulated."""
     for name, spec in DRIVERS.items():

@@ -1,4 +1,4 @@
-"""What every driver of backups keeps: TakesBackups, RestoresData."""
+"""What every driver of backups keeps: TakesBackups, RestoresData, AsksRestored."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
     READ,
     STRUCTURE,
+    AsksRestored,
     Listing,
     Proof,
+    Reply,
     RestoresData,
     Taken,
     TakesBackups,
@@ -15,7 +17,7 @@ from evac.drivers.capabilities import (
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from tests.contract.capabilities.asked import ask, refuses_hostile_answers, silently
 from tests.contract.capabilities.story import Case, assert_keeps_contract, order
-from tests.contract.capabilities.suites import AskedBackups, AskedRestore, acting, asking
+from tests.contract.capabilities.suites import AskedBackups, AskedRequest, AskedRestore, acting, asking
 
 LONG_S = 60.0
 
@@ -183,3 +185,31 @@ def test_restore_as_a_step(case: Case) -> None:
     assert case.undo == "refused", "users may have written to it since"
     case.order = order(timeout_s=LONG_S)
     assert_keeps_contract(case)
+
+
+@asking(AsksRestored)
+def test_requests_to_restored_data(asked: AskedRequest) -> None:
+    """Only the expected answer, from the data in the place, matches; silence and failure are errors."""
+    place = str(asked.place)
+
+    async def story() -> None:
+        reply = await ask(asked, "ask", LONG_S, place)
+        assert isinstance(reply, Reply), reply
+        assert reply.matches
+        assert not any(secret in reply.answer for secret in asked.secrets)
+        for code, action in asked.wrong.items():
+            error = await ask(asked, "ask", LONG_S, place, action=action)
+            assert isinstance(error, ActionError), f"{code}: {error}"
+            assert error.code == code, error
+        await refuses_hostile_answers(asked, "ask", place)
+        async with silently(asked) as within_s:
+            assert isinstance(await ask(asked, "ask", within_s, place), Retryable)
+        asked.page.write_text("another page")
+        other = await ask(asked, "ask", LONG_S, place)
+        assert isinstance(other, Reply), other
+        assert not other.matches
+        assert "another page" in other.answer
+        asked.page.unlink()
+        assert isinstance(await ask(asked, "ask", LONG_S, place), ActionError)
+
+    asked.run(story())

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,58 @@ def test_what_is_wrong_with_a_repository_is_named(kind: type[Source], typed: Typ
         assert run(["backup", "restore", str(typed.folder / "estate.yaml"), STORE, "--into", "/x/y"]) == (
             console.FAILED
         ), "one is damaged and the other is empty: nothing is chosen"
+
+
+SERVES = """
+import functools, http.server, os, threading, urllib.request
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=os.environ["EVAC_PLACE"])
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.server_port}/runbook"
+print(urllib.request.urlopen(url).read().decode())
+"""
+"""Serves restored files with a web server of its own, and fetches a page from it."""
+
+
+def test_a_web_server_answers_from_a_restored_copy(
+    typed: Typed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = typed.folder / "ask.py"
+    program.write_text(SERVES)
+    estate = typed.folder / "estate.yaml"
+
+    def asks(answer: str) -> None:
+        typed.declare(made.action(), made.action("two"), level=5, request="asked")
+        found = yaml.safe_load(estate.read_text())
+        settings = {"argv": [sys.executable, "-SE", str(program)], "answer": answer}
+        end = {"for": STORE, "at": "anyang", "driver": "backup_request", "settings": settings}
+        found["endpoints"]["asked"] = end
+        estate.write_text(yaml.safe_dump(found))
+
+    with copies(typed.folder) as made:
+        (made.data / "runbook").write_text("Restart the pager first.\n")
+        asks("Restart the pager")
+        assert typed.say("run")[0] == console.DONE
+        code, events = typed.say("restore-test")
+        assert (code, {(one["outcome"], one["level"]) for one in events}) == (console.DONE, {("passed", 5)})
+        assert run(["backup", "status", str(estate), STORE]) == console.DONE
+        shown = capsys.readouterr().out
+        assert "served just now" in shown
+        assert "Restart the pager first. (asked)" in shown
+        asks("Call the plumber")
+        code, events = typed.say("restore-test", "--copy", "one")
+        assert (code, events[0]["outcome"], events[0]["code"]) == (
+            console.FAILED,
+            "could-not-run",
+            "answer-differs",
+        )
+        assert "Restart the pager first." in events[0]["detail"]
+        (made.data / "runbook").unlink()
+        assert typed.say("run")[0] == console.DONE
+        code, events = typed.say("restore-test", "--copy", "one")
+        assert (code, events[0]["code"]) == (console.FAILED, "request-failed")
+        assert "404" in events[0]["detail"]
+        assert typed.left() == []
 
 
 def test_an_attack_on_the_data_or_its_backups_is_an_alert(typed: Typed) -> None:

@@ -16,10 +16,12 @@ from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
 from evac.drivers import registry
 from evac.drivers.capabilities import (
+    AsksRestored,
     CopyReport,
     Listing,
     Proof,
     ProofOutcome,
+    Reply,
     Restored,
     RestoresData,
     Taken,
@@ -34,7 +36,9 @@ from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, S
 from evac.store.port import MemoryStore
 from tests.unit.virtual_time import LOOP_MS, LoopClock
 
-SPEC = DriverSpec("vault", "repositories of tests", (TakesBackups, RestoresData), (), "tests:none")
+SPEC = DriverSpec(
+    "vault", "repositories of tests", (TakesBackups, RestoresData, AsksRestored), (), "tests:none"
+)
 
 
 @dataclass
@@ -63,6 +67,8 @@ class Repository:
     id: str = "r1"
     unseen: str = ""
     """Why a witness cannot look at the source."""
+    reply: Reply | ActionError | None = None
+    """What an application answers from restored data."""
 
 
 class Vault:
@@ -134,6 +140,14 @@ class Vault:
             as_of = chosen.taken_at if until is None else until
             took_ms = int(found.takes_s * 1_000)
             return Restored(chosen.id, place, chosen.bytes or 0, took_ms, None, facts, as_of)
+
+    async def ask(self, action: Action, timeout_s: float, place: str) -> Reply:
+        with self._at(action, "ask") as found:
+            assert any(place in one.places for one in self.repositories.values()), "while it is restored"
+            assert found.reply is not None
+            if isinstance(found.reply, ActionError):
+                raise found.reply
+            return found.reply
 
     async def clean_up(self, action: Action, timeout_s: float, place: str) -> None:
         self.repositories[str(action.settings["id"])].places.discard(place)

@@ -85,6 +85,20 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("backup-policy-impossible", _backups("backup_policy: ‹{copies: 2, outside: 2}"), "raise copies"),
     ("backup-policy-impossible", _backups("backup_policy: ‹{copies: 2, systems: 3}"), "raise copies"),
     (
+        "backup-request-unable",
+        _backups("backup_policy: {request: ‹e}", f"e: {{{_COMMAND}}}"),
+        "driver backup_request",
+    ),
+    (
+        "backup-request-elsewhere",
+        _backups(
+            "backup_policy: {request: ‹e}",
+            "e: {for: a, at: a, driver: backup_request, settings: {argv: [x], answer: y}}",
+        ),
+        "for: s",
+    ),
+    ("name-unknown", _backups("backup_policy: {request: ‹gone}"), "under endpoints:"),
+    (
         "backup-endpoint-shared",
         _backups("backups: [{at: a, endpoint: e}, {at: b, endpoint: ‹e}]", f"e: {{{_COMMAND}}}"),
         "its own",
@@ -195,7 +209,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
     (
         "endpoint-never-asked",
         _end("driver: ‹process"),
-        "drivers for a store: backup_command, backup_reader, borg, command, etcd_snapshot, kafka,"
+        "drivers for a store: backup_command, backup_reader, backup_request, borg, command, etcd_snapshot, kafka,"
         " mariabackup, mariadb, patroni, pg_basebackup, pgbackrest, postgres, rabbitmq, redis, redis_rdb,"
         " restic, s3",
     ),

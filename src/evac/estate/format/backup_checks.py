@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from evac.drivers.capabilities import AsksRestored
+from evac.drivers.registry import DRIVERS
 from evac.estate.format.assembling import Assembly
 from evac.estate.format.problems import shown
 from evac.estate.format.reading import Reader
-from evac.model.estate import Backup, BackupPolicy
+from evac.model.estate import Backup, BackupPolicy, Endpoint
 
 CIRCLE_SHOWN: Final = 10
 """Maximum number of endpoints named in one message."""
@@ -18,6 +20,7 @@ def check_backups(assembly: Assembly, reader: Reader) -> None:
     """Names shared by two data sets, endpoints that hold two copies, and policies that no copy can meet."""
     stores = {store.id for store in assembly.values["stores"]}
     holds: dict[str, str] = {}
+    endpoints = {one.id: one for one in assembly.values["endpoints"]}
     for section in ("stores", "data_sets"):
         for data in assembly.values[section]:
             path = f"{section}/{data.id}"
@@ -40,6 +43,29 @@ def check_backups(assembly: Assembly, reader: Reader) -> None:
                     reader.problems.add("backup-copied-from-nothing", message, place, hint)
             _check_copy_circles(data.backups, path, reader)
             _check_policy(data.backup_policy, path, reader)
+            _check_request(data.id, data.backup_policy, endpoints, path, reader)
+
+
+def _check_request(
+    data_set: str,
+    policy: BackupPolicy | None,
+    endpoints: Mapping[str, Endpoint],
+    path: str,
+    reader: Reader,
+) -> None:
+    """A request at an endpoint that cannot put it, or that is for other data."""
+    found = None if policy is None or policy.request is None else endpoints.get(policy.request)
+    if found is None:
+        return
+    place = reader.place(f"{path}/backup_policy/request", path)
+    if not DRIVERS[found.driver].can(AsksRestored):
+        able = ", ".join(name for name, one in DRIVERS.items() if one.can(AsksRestored))
+        message = f"{found.driver} cannot put a request to restored data"
+        hint = f"use an endpoint with the driver {able}"
+        reader.problems.add("backup-request-unable", message, place, hint)
+    elif found.subject != data_set:
+        message = f"the endpoint {shown(found.id)} is for {shown(found.subject)}, not for {shown(data_set)}"
+        reader.problems.add("backup-request-elsewhere", message, place, f"name an endpoint for: {data_set}")
 
 
 def _check_copy_circles(backups: Sequence[Backup], path: str, reader: Reader) -> None:

@@ -125,6 +125,12 @@ _POLICY: Final = Record(
         Field("parts", "parts", small_count(1, 1_000), "number of parts a backup is read in", default=7),
         Field("restore_test", "restore_test", cron(), "when a backup is restored to an empty location"),
         Field(
+            "request",
+            "request",
+            reference("endpoint"),
+            "endpoint that puts a request of the application to the restored data (proof level 5)",
+        ),
+        Field(
             "restore_needs",
             "restore_needs",
             Listed(reference("service")),
