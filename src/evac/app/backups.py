@@ -24,8 +24,10 @@ from evac.engine.runs.dry_run import Kept, read_kept
 from evac.engine.stores.guards import HOLD_KEY
 from evac.model.backup import BackupEvent, BackupFacts, DataVerdict
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Permanent
-from evac.model.estate import Estate
+from evac.model.estate import DataSet, Estate
+from evac.model.estate import Store as Data
 from evac.model.run_policy import RunPolicy
+from evac.model.units import moment_words
 from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.views.backup_view import BackupsDocument, ToolRow, backups_document
@@ -88,7 +90,7 @@ def _tool_row(role: str, service: str, verdict: DataVerdict) -> ToolRow:
         words = "no backup"
     elif verdict.digits:
         missed: list[str] = [one.name for one in verdict.digits if one.state != "met"]
-        rest = (("rpo", verdict.rpo), ("retention", verdict.retention))
+        rest = (("rpo", verdict.rpo), ("retention", verdict.retention), ("credentials", verdict.renewed))
         missed += [name for name, state in rest if state not in (None, "met")]
         words = f"not met: {', '.join(missed)}" if missed else f"{len(verdict.copies)} backups, all proven"
     else:
@@ -210,6 +212,43 @@ async def perform(
         return events
     finally:
         await drivers.close()
+        await store.close()
+
+
+async def record_credentials(
+    url: str, estate: Estate, data_set: str, copy: str, who: str, changed_at_ms: int | None
+) -> list[BackupEvent]:
+    """Record when the credentials of the repositories of a data set, or of one of them, were changed.
+    changed_at_ms: None withdraws the last record. Raises InvalidInput for what the estate does not have or a
+    time in the future, Unavailable, Corrupt.
+    """
+    every: tuple[Data | DataSet, ...] = (*estate.stores, *estate.data_sets)
+    data = next((one for one in every if one.id == data_set), None)
+    names = sorted({one.name for one in data.backups if copy in ("", one.name)}) if data else []
+    if data is None or not names:
+        what = f"no backup {copy} of {data_set}" if data is not None and copy else f"no backup of {data_set}"
+        raise InvalidInput("data-set-unknown", f"the estate has {what}", "evac backup status ESTATE")
+    store, now_ms = open_store(url), SystemClock().now_ms()
+    if changed_at_ms is not None and changed_at_ms > now_ms:
+        raise InvalidInput("moment-wrong", "--at is in the future", "check the time zone")
+    words = "" if changed_at_ms is None else f"changed at {moment_words(changed_at_ms // 1_000)}"
+    try:
+        events = [
+            BackupEvent(
+                "credentials-changed",
+                now_ms,
+                data_set,
+                name,
+                who,
+                detail=words or "the last record was withdrawn",
+                changed_at_ms=changed_at_ms,
+            )
+            for name in names
+        ]
+        for event in events:
+            await Evidence(store).add(event)
+        return events
+    finally:
         await store.close()
 
 

@@ -165,6 +165,7 @@ class Evidence:
             tuple(sorted((proof for one in known for proof in one.proofs), key=lambda proof: proof.at_ms)),
             tuple(strays),
             tuple(alarm for one in known for alarm in one.alarms),
+            tuple(change for one in known for change in one.credentials),
         )
 
     async def history(self, data_set: str, most: int) -> list[BackupEvent]:

@@ -16,6 +16,7 @@ from evac.model.backup import (
     AlarmCode,
     BackupEvent,
     CopySeen,
+    CredentialsChange,
     Doubt,
     EventKind,
     Incomplete,
@@ -108,6 +109,8 @@ class Known:
     doubts: tuple[Doubt, ...] = ()
     made: tuple[Made, ...] = ()
     """The newest complete backups of each copy, oldest first."""
+    credentials: tuple[CredentialsChange, ...] = ()
+    """At most one of each copy: the last one recorded."""
 
     @property
     def lacks(self) -> Lacks:
@@ -209,6 +212,12 @@ def is_another(before: CopySeen, now: CopySeen) -> bool:
 
 def after(known: Known, event: BackupEvent) -> Known:
     """The state after an event. Repeating an event changes nothing."""
+    if event.kind == "credentials-changed":
+        rest = tuple(one for one in known.credentials if one.copy != event.copy)
+        if event.changed_at_ms is None:
+            return replace(known, credentials=rest)
+        changed = CredentialsChange(event.data_set, event.copy, event.changed_at_ms)
+        return replace(known, credentials=(*rest, changed))
     known = _made(replace(_incomplete(known, event), runs=_runs(known, event)), event)
     if event.seen is not None:
         return _listed(known, event.seen)
@@ -408,6 +417,7 @@ _JOBS: Final[Mapping[EventKind, Job]] = {
     "proven": "prove",
     "restored": "restore",
     "missed": "list",
+    "credentials-changed": "list",
 }
 
 

@@ -275,12 +275,7 @@ def restore(
     Without --copy, evac uses the backup with the best proof. Nothing is started: a database is recovered,
     checked and stopped. Exit 3: the backup is damaged. Exit 1: it could not be restored.
     """
-    from evac.estate.format.quantities import QuantityError, parse_moment
-
-    try:
-        until_s = None if until is None else parse_moment(until.strip()) // 1_000
-    except QuantityError as error:
-        raise InvalidInput("moment-wrong", f"--until: {error}", error.hint) from error
+    until_s = None if until is None else _moment("--until", until) // 1_000
     if until_s is not None and until_s * 1_000 > _now_ms():
         hint = "check the time zone, or omit --until to restore everything that was backed up"
         raise InvalidInput("moment-wrong", f"--until: {until} is in the future", hint)
@@ -291,6 +286,60 @@ def restore(
     if not is_there:
         footer = _after_failure(estate, given["where"], events[0])
     return _report(data_set, events, output, target, footer)
+
+
+@backup.command("credentials-changed")
+@estate_argument
+@data_argument
+@copy_option
+@click.option("--at", metavar="TIME", help="When, like 2026-11-25T02:55:00Z. [default: now]")
+@click.option("--withdraw", is_flag=True, help="Withdraw the last record, which was wrong.")
+@who_option
+@where_options
+@output
+@file_option
+def credentials_changed(
+    estate: Path,
+    data_set: str,
+    copy: str,
+    at: str | None,
+    withdraw: bool,
+    who: str | None,
+    where: Where,
+    output: str,
+    target: Path | None,
+) -> int:
+    """Record that the credentials of the repositories of a DATA_SET were changed.
+
+    Anyone who had the old ones may have changed older backups. Until a newer backup exists, evac raises an
+    alert.
+    """
+    import asyncio
+
+    from evac.app.backups import record_credentials
+    from evac.app.runs import default_store, who_am_i
+
+    if where.server:
+        raise InvalidInput(
+            "backup-needs-store", "a server cannot record this for you", "use the store instead: --store"
+        )
+    if withdraw and at is not None:
+        raise InvalidInput("options-conflict", "--withdraw takes no --at", "omit one of them")
+    changed_at_ms = None if withdraw else _now_ms() if at is None else _moment("--at", at)
+    url, name = where.store or default_store(), who or who_am_i()
+    events = asyncio.run(record_credentials(url, _loaded(estate), data_set, copy, name, changed_at_ms))
+    footer = f"next: evac backup run ESTATE {data_set}" if not withdraw else ""
+    return _report(data_set, events, output, target, footer)
+
+
+def _moment(option: str, text: str) -> int:
+    """Milliseconds since 1970. Raises InvalidInput."""
+    from evac.estate.format.quantities import QuantityError, parse_moment
+
+    try:
+        return parse_moment(text.strip())
+    except QuantityError as error:
+        raise InvalidInput("moment-wrong", f"{option}: {error}", error.hint) from error
 
 
 def _after_failure(estate: Path, where: Where, failed: BackupEvent) -> str:

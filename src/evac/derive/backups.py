@@ -37,6 +37,7 @@ ASKED_OF_ALL: Final = BackupPolicy()
 SKEW_MS: Final = 300_000
 """Tolerated clock difference: a time further in the future than this does not count."""
 _GIB: Final = 1 << 30
+_DAY_MS: Final = 86_400_000
 
 
 def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[DataVerdict, ...]:
@@ -47,9 +48,10 @@ def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[Dat
     proofs: dict[tuple[str, str], list[ProofRecord]] = {}
     for proof in facts.proofs:
         proofs.setdefault((proof.data_set, proof.copy), []).append(proof)
+    changed = {(one.data_set, one.copy): one.at_ms for one in facts.credentials}
     takers = _Takers(top)
     every: tuple[Store | DataSet, ...] = (*top.estate.stores, *top.estate.data_sets)
-    return tuple(_verdict(data, takers, seen, proofs, now_ms) for data in every)
+    return tuple(_verdict(data, takers, seen, proofs, changed, now_ms) for data in every)
 
 
 def day_ms(day: date) -> int:
@@ -81,6 +83,7 @@ def _verdict(
     takers: _Takers,
     seen: Mapping[tuple[str, str], CopySeen],
     proofs: Mapping[tuple[str, str], Sequence[ProofRecord]],
+    changed: Mapping[tuple[str, str], int],
     now_ms: int | None,
 ) -> DataVerdict:
     policy = data.backup_policy or ASKED_OF_ALL
@@ -95,6 +98,7 @@ def _verdict(
             seen.get((data.id, backup.name)),
             _proofs(data.id, backup, proofs.get((data.id, backup.name), ()), now_ms),
             policy,
+            changed.get((data.id, backup.name)),
             now_ms,
         )
         for backup in data.backups
@@ -106,11 +110,14 @@ def _verdict(
     digits = _digits(policy, copies)
     rpo, age_ms = _rpo(policy, copies)
     retention = _retention(policy, copies)
-    rest = (one for one in (rpo, retention) if one is not None)
+    renewals = [one.renewed for one in copies if one.renewed is not None and not one.lost]
+    renewed = _worst(renewals) if renewals else None
+    rest = (one for one in (rpo, retention, renewed) if one is not None)
     state: DataState = _worst((*(digit.state for digit in digits), *rest))
     if data.backup_policy is None:
         return DataVerdict(data.id, kind, "undecided", policy, (), None, age_ms, copies, taken_by)
-    return DataVerdict(data.id, kind, state, policy, digits, rpo, age_ms, copies, taken_by, retention)
+    more = (taken_by, retention, renewed)
+    return DataVerdict(data.id, kind, state, policy, digits, rpo, age_ms, copies, *more)
 
 
 def _home(data: Store | DataSet) -> str | None:
@@ -202,6 +209,7 @@ def _copy(
     seen: CopySeen | None,
     proofs: Sequence[ProofRecord],
     policy: BackupPolicy,
+    changed_ms: int | None,
     now_ms: int | None,
 ) -> CopyState:
     top = takers.top
@@ -251,7 +259,39 @@ def _copy(
         None if seen is None else seen.count,
         _reach(seen, now_ms),
         due,
+        *_renewed(_changed(backup, changed_ms), backup, seen, now_ms),
     )
+
+
+def _changed(backup: Backup, recorded_ms: int | None) -> tuple[int, int] | None:
+    """The earliest and the latest time of the last change of credentials: a file states a day."""
+    moments = [] if recorded_ms is None else [(recorded_ms, recorded_ms)]
+    if backup.credentials_changed is not None:
+        begins_ms = day_ms(backup.credentials_changed)
+        moments.append((begins_ms, begins_ms + _DAY_MS - 1))
+    return (max(one for one, _ in moments), max(one for _, one in moments)) if moments else None
+
+
+def _renewed(
+    changed: tuple[int, int] | None, backup: Backup, seen: CopySeen | None, now_ms: int | None
+) -> tuple[int | None, State | None]:
+    """When the credentials were changed, and whether the newest backup began after that. The age in a file is
+    a maximum, so that backup may be newer.
+    """
+    if changed is None:
+        return None, None
+    earliest_ms, latest_ms = changed
+    if now_ms is not None and earliest_ms > now_ms + SKEW_MS:
+        return earliest_ms, "unknown"
+    if seen is None:
+        stated = backup.age_ms is not None and now_ms is not None
+        is_after = stated and (now_ms or 0) - (backup.age_ms or 0) > latest_ms
+        return earliest_ms, "met" if is_after else "unknown"
+    taken_ms = seen.taken_at_ms
+    if taken_ms is None or taken_ms <= earliest_ms:
+        return earliest_ms, "missed"
+    ahead = now_ms is None or taken_ms > now_ms + SKEW_MS
+    return earliest_ms, "unknown" if ahead or taken_ms - SKEW_MS <= latest_ms else "met"
 
 
 def _reach(seen: CopySeen | None, now_ms: int | None) -> int | None:

@@ -195,6 +195,15 @@ class Lacking:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialsChange:
+    """When the credentials of the repository of one copy were last changed, as a person recorded it."""
+
+    data_set: str
+    copy: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stray:
     """Backups in a repository that belong to no data set of the estate."""
 
@@ -204,9 +213,9 @@ class Stray:
     at_ms: int
 
 
-EventKind = Literal["listed", "taken", "copied", "proven", "restored", "missed"]
+EventKind = Literal["listed", "taken", "copied", "proven", "restored", "missed", "credentials-changed"]
 """listed: the tool's listing; restored: into a folder that a person named, where it stays; missed: a window
-passed with nothing done.
+passed with nothing done; credentials-changed: a person recorded a change of the repository's credentials.
 """
 EventOutcome = Literal["done", "failed", "unknown"]
 """unknown: it may have been taken; the next listing will show it."""
@@ -240,6 +249,8 @@ class BackupEvent:
     """Why it failed or was missed: a code for programs."""
     detail: str = ""
     """Why it failed or was missed: a sentence for people."""
+    changed_at_ms: int | None = None
+    """For `credentials-changed`: when; None withdraws the last record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +261,7 @@ class BackupFacts:
     proofs: tuple[ProofRecord, ...] = ()
     strays: tuple[Stray, ...] = ()
     alarms: tuple[Alarm, ...] = ()
+    credentials: tuple[CredentialsChange, ...] = ()
 
 
 NOTHING_SEEN: Final = BackupFacts()
@@ -362,6 +374,10 @@ class CopyState:
     """Age of the oldest of them at the time of the listing: it may have been deleted since."""
     due: tuple[ProofDue, ...] = ()
     """Every level that the policy requires, the lowest first."""
+    credentials_ms: int | None = None
+    """When the credentials of its repository were last changed, at the earliest; None: no change is known."""
+    renewed: State | None = None
+    """Whether its newest backup began after that; None if no change is known."""
 
     @property
     def damaged(self) -> bool:
@@ -394,3 +410,7 @@ class DataVerdict:
     """Sites and groups whose loss destroys the original, sorted; empty if its place is not known."""
     retention: State | None = None
     """Whether enough old backups exist; None if the policy does not require it."""
+    renewed: State | None = None
+    """Whether every copy has a backup that began after the last change of its credentials; None if no change
+    is known.
+    """

@@ -308,6 +308,8 @@ class Backup:
     restore_ms: int | None = None
     """Duration of its last restore test; None if there was none. Never stated in files."""
     repository: str = ""  # its id, as listed and proven; never stated in files
+    credentials_changed: date | None = None
+    """When the credentials of its repository were last changed."""
 
     @property
     def name(self) -> str:

@@ -104,6 +104,10 @@ class CopyRow:
     """Age of the oldest of them when they were listed."""
     due: tuple[DueRow, ...] = ()
     """Every proof level that the policy requires."""
+    credentials_changed: str | None = None
+    """When the credentials of its repository were last changed, at the earliest; null: no change is known."""
+    renewed: str | None = None
+    """Whether its newest backup began after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,10 @@ class DataRow:
     """Required age of the oldest backup."""
     keep_count: int | None = None
     """Required number of backups."""
+    renewed: str | None = None
+    """Whether every copy has a backup from after the last change of its credentials; null if no change is
+    known.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +281,7 @@ def _data_row(verdict: DataVerdict, now_ms: int) -> DataRow:
         verdict.retention,
         verdict.policy.keep_ms,
         verdict.policy.keep_count,
+        verdict.renewed,
     )
 
 
@@ -298,6 +307,8 @@ def _copy_row(copy: CopyState, now_ms: int) -> CopyRow:
         copy.count,
         copy.reach_ms,
         tuple(_due_row(one) for one in copy.due),
+        None if copy.credentials_ms is None else moment(copy.credentials_ms, "seconds"),
+        copy.renewed,
     )
 
 
@@ -440,7 +451,7 @@ def behind(row: DataRow) -> str:
     """Why a data set misses its policy, or what is unknown: `undeletable, rpo`."""
     names = {"errors": "proof"}
     found = [names.get(one.name, one.name) for one in row.digits if one.state == row.state]
-    rest = (("rpo", row.rpo), ("retention", row.retention))
+    rest = (("rpo", row.rpo), ("retention", row.retention), ("credentials", row.renewed))
     return ", ".join([*found, *(name for name, state in rest if state == row.state)])
 
 
@@ -466,6 +477,10 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
         ),
         ("proof", copy.words),
     ]
+    if copy.credentials_changed is not None:
+        newer = {"met": "the newest backup is newer", "missed": "no backup is newer"}
+        words = newer.get(copy.renewed or "", "it is unknown whether a backup is newer")
+        facts.append(("credentials changed", f"{copy.credentials_changed}; {words}"))
     if len(copy.due) > 1:
         due = (f"{one.level_words} every {duration(one.age_ms)}: {one.state}" for one in copy.due)
         facts.append(("required proofs", "; ".join(due)))

@@ -9,7 +9,16 @@ import pytest
 
 from evac.audit import audit
 from evac.derive.backups import day_ms
-from evac.model.backup import READ, RESTORED, BackupFacts, CopySeen, ProofOutcome, ProofRecord, Stray
+from evac.model.backup import (
+    READ,
+    RESTORED,
+    BackupFacts,
+    CopySeen,
+    CredentialsChange,
+    ProofOutcome,
+    ProofRecord,
+    Stray,
+)
 from evac.model.estate import Backup, BackupPolicy, DataSet, Dependency, Estate, ProofAges
 from tests.unit.audit.estates import HOUR, TODAY, found, service, sound, with_service
 from tests.unit.audit.flaws import Flaw, with_backups
@@ -73,6 +82,10 @@ def keeps_nothing(estate: Estate) -> Estate:
     return with_backups(estate, (replace(TAPE, at="north"), replace(DISK, at="north")), BackupPolicy(keep_ms=DAY))
 
 
+def changed_since(estate: Estate) -> Estate:
+    return with_backups(estate, (replace(TAPE, credentials_changed=TODAY), DISK), BackupPolicy())
+
+
 def no_policy(estate: Estate) -> Estate:
     return replace(estate, data_sets=(DataSet("wiki"),))
 
@@ -94,6 +107,7 @@ FLAWS = (
     Flaw("perhaps too few copies", perhaps_too_few, "too-few-copies", "orders", "note"),
     Flaw("unlisted backups to keep", keeps_unlisted, "backup-retention-missed", "orders", "note"),
     Flaw("nothing kept outside", keeps_nothing, "backup-retention-missed", "orders", "warning"),
+    Flaw("credentials changed today", changed_since, "backup-before-credentials", "orders at south", "note"),
     Flaw("data without a policy", no_policy, "no-backup-policy", "backup policies", "note"),
 )
 
@@ -155,6 +169,17 @@ def test_each_level_that_is_late_is_named_with_its_age() -> None:
     west = next(hit for hit in found(report, "backup-never-verified") if hit.subject == "orders at west")
     assert "was last read on 2026-11-17, which must be every 7 d" in west.message
     assert "was never compared with a witness; on 2026-11-17 it was restored as a test" in west.message
+
+
+def test_a_copy_without_a_backup_since_its_credentials_were_changed_is_named() -> None:
+    now = day_ms(TODAY)
+    old = CopySeen("orders", "west", now, now - 3 * DAY)
+    facts = BackupFacts((old,), credentials=(CredentialsChange("orders", "west", now - 2 * DAY),))
+    (hit,) = found(audit(covered(), backups=facts, at_ms=now), "backup-before-credentials")
+    assert (hit.subject, hit.severity) == ("orders at west", "warning")
+    assert "is newer than the change of its credentials on 2026-11-23" in hit.message
+    fresh = replace(facts, copies=(replace(old, taken_at_ms=now - DAY),))
+    assert not found(audit(covered(), backups=fresh, at_ms=now), "backup-before-credentials")
 
 
 def test_what_tools_list_decides() -> None:

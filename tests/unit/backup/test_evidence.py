@@ -96,6 +96,23 @@ def test_the_verdict_on_what_is_kept_is_the_verdict_on_everything(proofs: list[P
         assert one == other
 
 
+def test_the_last_record_of_changed_credentials_counts_and_can_be_withdrawn() -> None:
+    def changed(at_ms: int, copy: str, moment_ms: int | None) -> BackupEvent:
+        return BackupEvent("credentials-changed", at_ms, "db", copy, changed_at_ms=moment_ms)
+
+    async def story() -> None:
+        evidence = Evidence(MemoryStore(LOOP_MS))
+        for at_ms, copy, moment_ms in ((1, "near", 9), (2, "far", 5), (3, "near", 4)):
+            known = await evidence.add(changed(at_ms, copy, moment_ms))
+            assert known.runs == (), "no job ran"
+        found = (await evidence.facts()).credentials
+        assert {(one.data_set, one.copy, one.at_ms) for one in found} == {("db", "near", 4), ("db", "far", 5)}
+        await evidence.add(changed(4, "near", None))
+        assert [one.copy for one in (await evidence.facts()).credentials] == ["far"]
+
+    run_virtually(story())
+
+
 def test_what_is_kept_of_a_copy_stays_small() -> None:
     known = Known("db")
     for day in range(1, 1_000):

@@ -105,6 +105,66 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:{tmp_path / 'store.sqlite'}"
 
 
+def test_a_change_of_credentials_is_recorded_missed_and_withdrawn(
+    estate: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(url, seen("near", False), seen("far", False), proven("near"), proven("far"))
+
+    def state() -> str:
+        run(["backup", "status", estate, "--output", "json"])
+        return str(json.loads(capsys.readouterr().out)["data_sets"][0]["renewed"])
+
+    assert state() == "None"
+    assert run(["backup", "credentials-changed", estate, "wiki-files", "--copy", "near"]) == console.DONE
+    assert "changed at 20" in capsys.readouterr().out
+    assert state() == "missed"
+    run(["backup", "status", estate])
+    assert "missed: credentials" in capsys.readouterr().out
+    run(["backup", "status", estate, "wiki-files"])
+    assert "no backup is newer" in capsys.readouterr().out
+    assert run(["audit", estate, "--all", "--fail-on", "never"]) == console.DONE
+    assert "no backup of wiki-files at anyang is newer than the change" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    earlier = ["backup", "credentials-changed", estate, "wiki-files", "--at", "2020-01-01T00:00:00Z"]
+    assert run(earlier) == console.DONE
+    assert state() == "met"
+    capsys.readouterr()
+    assert run([*earlier[:4], "--withdraw"]) == console.DONE
+    capsys.readouterr()
+    assert state() == "None"
+    run(["backup", "history", "wiki-files"])
+    assert capsys.readouterr().out.count("credentials-changed") == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("wiki", "--copy", "near"), "the estate has no backup of wiki"),
+        (("wiki-files", "--copy", "gone"), "the estate has no backup gone of wiki-files"),
+        (("cache",), "the estate has no backup of cache"),
+        (("wiki-files", "--at", "2999-01-01T00:00:00Z"), "--at is in the future"),
+        (("wiki-files", "--at", "yesterday"), "--at: 'yesterday' is not a time"),
+        (("wiki-files", "--at", "2020-01-01T00:00:00Z", "--withdraw"), "--withdraw takes no --at"),
+    ],
+)
+def test_a_change_of_credentials_that_cannot_be_recorded_is_refused(
+    estate: str, url: str, more: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(url, seen("near", False))
+    assert run(["backup", "credentials-changed", estate, *more]) not in (console.DONE, console.FINDINGS)
+    assert words in capsys.readouterr().err
+
+    async def kept() -> int:
+        store = open_store(url)
+        try:
+            return len((await Evidence(store).facts()).credentials)
+        finally:
+            await store.close()
+
+    assert asyncio.run(kept()) == 0
+
+
 def test_before_anything_was_seen_nothing_is_called_good(
     estate: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

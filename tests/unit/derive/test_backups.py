@@ -24,6 +24,7 @@ from evac.model.backup import (
     BackupFacts,
     CopySeen,
     CopyState,
+    CredentialsChange,
     DataVerdict,
     Digit,
     ProofRecord,
@@ -286,6 +287,7 @@ BACKUPS = st.builds(
     st.none() | st.dates(date(2026, 8, 1), date(2026, 11, 25)),
     system=st.sampled_from([None, "disk", "tape"]),
     deletable=st.sampled_from([None, True, False]),
+    credentials_changed=st.none() | st.dates(date(2026, 11, 22), date(2026, 11, 26)),
 )
 POLICIES = st.builds(
     BackupPolicy,
@@ -325,7 +327,7 @@ UNKNOWN = ("age_ms", "verified", "deletable", "system", "size_gib")
 
 
 def met(verdict: DataVerdict) -> set[str]:
-    rest = (("rpo", verdict.rpo), ("retention", verdict.retention))
+    rest = (("rpo", verdict.rpo), ("retention", verdict.retention), ("renewed", verdict.renewed))
     return {one.name for one in verdict.digits if one.state == "met"} | {
         name for name, state in rest if state == "met"
     }
@@ -366,7 +368,7 @@ def test_counts_and_states_agree(
         if one.name != "errors":
             assert (one.state == "met") == (one.known >= one.asked)
             assert (one.state == "missed") == (one.possible < one.asked)
-    rest = {found.rpo, found.retention} <= {None, "met"}
+    rest = {found.rpo, found.retention, found.renewed} <= {None, "met"}
     assert (found.state == "met") == (all(one.state == "met" for one in found.digits) and rest)
 
 
@@ -444,6 +446,75 @@ def test_a_listing_that_says_less_never_improves_the_retention(
     ]
     if judged(tuple(backups), policy, tuple(less)).retention == "met":
         assert known.retention == "met"
+
+
+CHANGED_MS = NOW - DAY
+
+
+def renewed(taken_ms: int | None, changed_ms: int = CHANGED_MS, **backup: Any) -> DataVerdict:
+    copies = (CopySeen("db", "ansan", NOW, taken_ms),)
+    facts = BackupFacts(copies, credentials=(CredentialsChange("db", "ansan", changed_ms),))
+    estate = estate_of((GOOD[0], replace(GOOD[1], **backup)))
+    (found,) = verdicts(topology(estate), facts, NOW)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("taken_ms", "state"),
+    [
+        (CHANGED_MS + HOUR, "met"),
+        (CHANGED_MS + 300_000, "unknown"),
+        (CHANGED_MS + 1, "unknown"),
+        (CHANGED_MS, "missed"),
+        (None, "missed"),
+        (NOW + HOUR, "unknown"),
+    ],
+)
+def test_a_backup_must_begin_after_the_last_change_of_credentials(taken_ms: int | None, state: str) -> None:
+    """Clocks may differ by five minutes."""
+    found = renewed(taken_ms)
+    assert (found.renewed, at_ansan(found).renewed, at_ansan(found).credentials_ms) == (
+        state,
+        state,
+        CHANGED_MS,
+    )
+    assert (found.state == "met") == (state == "met")
+    assert judged().renewed is None, "no change is known"
+
+
+def test_of_a_change_in_the_files_and_a_recorded_one_the_later_counts() -> None:
+    day = date(2026, 11, 24)
+    assert renewed(NOW - HOUR, NOW - 9 * DAY, credentials_changed=day).renewed == "unknown", "on that day"
+    assert renewed(NOW - 25 * HOUR, NOW - 9 * DAY, credentials_changed=day).renewed == "missed"
+    assert renewed(NOW - HOUR, NOW - 9 * DAY, credentials_changed=date(2026, 11, 23)).renewed == "met"
+    assert renewed(NOW - HOUR, NOW - 1, credentials_changed=date(2026, 11, 1)).renewed == "missed"
+
+
+def test_an_age_in_the_files_never_proves_that_a_backup_is_older_than_a_change() -> None:
+    for day, state in ((date(2026, 11, 23), "met"), (date(2026, 11, 24), "unknown"), (date(2026, 12, 1), "unknown")):
+        assert judged((GOOD[0], replace(GOOD[1], credentials_changed=day))).renewed == state
+    unaged = replace(GOOD[1], age_ms=None, credentials_changed=date(2026, 11, 1))
+    assert judged((GOOD[0], unaged)).renewed == "unknown"
+
+
+@given(
+    st.lists(BACKUPS, max_size=3),
+    POLICIES,
+    st.lists(SEEN, max_size=3, unique_by=lambda one: one.copy),
+    st.sampled_from(SITES),
+    st.integers(NOW - 5 * DAY, NOW + DAY),
+)
+def test_one_more_change_of_credentials_never_improves_a_verdict(
+    backups: list[Backup], policy: BackupPolicy, copies: list[CopySeen], at: str, changed_ms: int
+) -> None:
+    top = topology(estate_of(tuple(backups), policy))
+    (plain,) = verdicts(top, BackupFacts(tuple(copies)), NOW)
+    change = CredentialsChange("db", at, changed_ms)
+    (more,) = verdicts(top, BackupFacts(tuple(copies), credentials=(change,)), NOW)
+    assert met(more) - {"renewed"} == met(plain) - {"renewed"}
+    assert more.state != "met" or plain.state == "met"
+    if more.renewed == "met":
+        assert plain.renewed in (None, "met")
 
 
 @given(

@@ -310,6 +310,7 @@ def _store(draw: Any, name: str, places: tuple[str, ...]) -> m.Store:
             system=draw(st.none() | TEXTS),
             deletable=draw(FLAGS),
             schedule=draw(SCHEDULES),
+            credentials_changed=draw(MAYBE_DAY),
         )
         for at in spots[:2]
     )

@@ -62,6 +62,12 @@ _BACKUP: Final = Record(
         Field("endpoint", "endpoint", reference("endpoint"), "endpoint whose driver manages it"),
         Field("system", "system", text(), "storage medium: `disk`, `tape`, ...; default: name of the driver"),
         Field("deletable", "deletable", flag(), "whether the source's credentials can delete it"),
+        Field(
+            "credentials_changed",
+            "credentials_changed",
+            day(),
+            "when the credentials of its repository were last changed",
+        ),
         Field("schedule", "schedule", cron(), "when it is taken; overrides the schedule of the policy"),
         Field(
             "copied_from", "copied_from", reference("endpoint"), "endpoint of the backup it is copied from"
