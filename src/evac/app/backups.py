@@ -228,10 +228,11 @@ async def record_credentials(
     if data is None or not names:
         what = f"no backup {copy} of {data_set}" if data is not None and copy else f"no backup of {data_set}"
         raise InvalidInput("data-set-unknown", f"the estate has {what}", "evac backup status ESTATE")
-    store, now_ms = open_store(url), SystemClock().now_ms()
+    now_ms = SystemClock().now_ms()
     if changed_at_ms is not None and changed_at_ms > now_ms:
         raise InvalidInput("moment-wrong", "--at is in the future", "check the time zone")
     words = "" if changed_at_ms is None else f"changed at {moment_words(changed_at_ms // 1_000)}"
+    store = open_store(url)
     try:
         events = [
             BackupEvent(

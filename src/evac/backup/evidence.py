@@ -138,18 +138,19 @@ class Evidence:
 
     async def recall_incomplete(self) -> None:
         """Once in the life of a store: remember the incomplete backups that older versions of evac recorded
-        only as events. Raises Corrupt, Unavailable.
+        only as events. An event that cannot be read names none. Raises Corrupt, Unavailable.
         """
         if self._recalled or await self._store.get(RECALLED) is not None:
             self._recalled = True
             return
         found: dict[str, list[Incomplete]] = {}
         async for _, record in records_after(self._store, STREAM, 0, proven=False):
-            _note_incomplete(event_of(record), found)
+            _note_incomplete(record, found)
         for entry in await all_entries(self._store, SEEN):
-            _note_incomplete(event_of(entry.value), found)
+            _note_incomplete(entry.value, found)
         for data_set, incomplete in sorted(found.items()):
-            await self._change(data_set, _recalling(incomplete))
+            if incomplete:
+                await self._change(data_set, _recalling(incomplete))
         with contextlib.suppress(Conflict):  # another process did the same
             await self._store.transact([Compare(RECALLED, 0)], [Put(RECALLED, b"1")])
         self._recalled = True
@@ -207,9 +208,10 @@ class Evidence:
             self._journal = None
 
 
-def _note_incomplete(event: BackupEvent, found: dict[str, list[Incomplete]]) -> None:
-    for one in after(Known(event.data_set), event).incomplete:
-        found.setdefault(event.data_set, []).append(one)
+def _note_incomplete(record: bytes, found: dict[str, list[Incomplete]]) -> None:
+    with contextlib.suppress(Corrupt):
+        event = event_of(record)
+        found.setdefault(event.data_set, []).extend(after(Known(event.data_set), event).incomplete)
 
 
 def _recalling(incomplete: Sequence[Incomplete]) -> Callable[[Known], Known]:

@@ -417,7 +417,6 @@ _JOBS: Final[Mapping[EventKind, Job]] = {
     "proven": "prove",
     "restored": "restore",
     "missed": "list",
-    "credentials-changed": "list",
 }
 
 

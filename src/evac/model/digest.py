@@ -23,6 +23,7 @@ import orjson
 from evac.model.errors import InvalidInput
 from evac.model.estate import (
     Backup,
+    BackupPolicy,
     BootServer,
     DataSet,
     Dependency,
@@ -205,6 +206,7 @@ _LATER_FIELDS: Final = MappingProxyType(
         Backup: frozenset(
             {
                 "copied_from",
+                "credentials_changed",
                 "deletable",
                 "endpoint",
                 "proven",
@@ -214,6 +216,7 @@ _LATER_FIELDS: Final = MappingProxyType(
                 "system",
             }
         ),
+        BackupPolicy: frozenset({"keep_count", "proof_ages", "request"}),
         BootServer: frozenset({"boots"}),
         DataSet: frozenset({"data_in"}),
         Dependency: frozenset({"any_of"}),

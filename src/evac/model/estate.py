@@ -327,6 +327,10 @@ class ProofAges:
     compared_ms: int | None = None
     served_ms: int | None = None
 
+    def __bool__(self) -> bool:
+        """Whether any level is required."""
+        return bool(self.by_level)
+
     @property
     def by_level(self) -> dict[int, int]:
         """Level -> milliseconds, for those that are required."""
@@ -372,7 +376,6 @@ class BackupPolicy:
     """Minimum number of backups in a copy."""
     proof_ages: ProofAges = ProofAges()
     """Levels that every copy must also reach, each within an age of its own."""
-
     request: str | None = None
     """The endpoint that puts a request of the application to data that a test restored (level 5)."""
 

@@ -539,7 +539,7 @@ def tools_sheet(name: str, rows: Sequence[ToolRow]) -> Sheet:
     bad = sum(row.state not in ("met", "waived") for row in rows)
     if not rows:
         lead = "The estate names no recovery tools, so evac knows nothing about their backups."
-        footer = "next: list the services that recovery needs, such as: tools: {identity: login, code: git}"
+        footer = "next: list the services that recovery needs, such as: tools: {identity: login, deploy: git}"
     else:
         lead, footer = "Everything recovery needs is backed up and proven.", ""
         if bad:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from evac.app.backups import blocked, instead_of, perform
 from evac.backup.evidence import Evidence
@@ -24,6 +25,7 @@ from evac.model.backup import NOTHING_SEEN, BackupEvent, CopySeen, ProofRecord
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Retryable
 from evac.model.estate import Backup, BackupPolicy, Site
 from evac.model.run_policy import RunPolicy, Window
+from evac.model.step_id import TOOL_ROLES
 from evac.store.opening import open_store
 from evac.store.port import Compare, Put
 from evac.views.backup_view import history_document, history_sheet
@@ -112,7 +114,8 @@ def test_a_change_of_credentials_is_recorded_missed_and_withdrawn(
 
     def state() -> str:
         run(["backup", "status", estate, "--output", "json"])
-        return str(json.loads(capsys.readouterr().out)["data_sets"][0]["renewed"])
+        rows = json.loads(capsys.readouterr().out)["data_sets"]
+        return str(next(row for row in rows if row["data_set"] == "wiki-files")["renewed"])
 
     assert state() == "None"
     assert run(["backup", "credentials-changed", estate, "wiki-files", "--copy", "near"]) == console.DONE
@@ -242,6 +245,23 @@ def test_no_tools_are_no_proof(estate: str, url: str, capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     assert "proven" not in text
     assert "names no recovery tools" in text
+    example = re.search(r"such as: (tools: \{.*\})", " ".join(text.split()))
+    assert example is not None
+    roles = yaml.safe_load(example[1])["tools"]
+    assert set(roles) <= set(TOOL_ROLES), "what it suggests must be accepted"
+
+
+def test_the_export_of_a_chat_is_data_of_the_tool_chat(
+    estate: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = "  chat-export: {kind: export, at: pangyo, used_by: [talk], backups: [{at: sejong}], backup_policy: {}}\n"
+    text = ESTATE.replace("tools: {", "tools: {chat: [talk], ").replace("data_sets:\n", f"data_sets:\n{export}")
+    text = text.replace("services:\n", "services:\n  talk: {people: 0, replicas: {pangyo: 1}}\n")
+    Path(estate).write_text(text)
+    assert run(["backup", "tools", estate, "--output", "json"]) == console.FINDINGS
+    rows = json.loads(capsys.readouterr().out)
+    (chat,) = [row for row in rows if row["role"] == "chat"]
+    assert (chat["service"], chat["data_set"], chat["state"]) == ("talk", "chat-export", "missed")
 
 
 @pytest.mark.parametrize("rest", ["keys_at: [pangyo]", "restore_needs: [wiki]"])
