@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +17,7 @@ import orjson
 
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import PLACE, Worker
-from evac.backup.known import Job, NotMade
+from evac.backup.known import Job, Known, NotMade
 from evac.backup.schedule import Entry, entries_of, entry_for
 from evac.backup.scheduler import AT_ONCE, Say, Scheduler
 from evac.derive.backups import verdicts
@@ -22,7 +26,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.runs.dry_run import Kept, read_kept
 from evac.engine.stores.guards import HOLD_KEY
-from evac.model.backup import BackupEvent, BackupFacts, DataVerdict
+from evac.model.backup import BackupEvent, BackupFacts, DataVerdict, measured_restores
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Permanent
 from evac.model.estate import DataSet, Estate
 from evac.model.estate import Store as Data
@@ -31,8 +35,13 @@ from evac.model.units import moment_words
 from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.views.backup_view import BackupsDocument, ToolRow, backups_document
+from evac.views.words import duration
 
 SCRATCH: Final = "EVAC_RESTORE_TESTS"
+RESTORING: Final[tuple[Job, ...]] = ("restore-test", "restore")
+SHOWN_EVERY_S: Final = 0.5
+MOST_SHOWN: Final = 0.99
+"""A forecast is never complete: the job itself says when it is."""
 
 
 def matrix(estate: Estate, facts: BackupFacts, now_ms: int) -> BackupsDocument:
@@ -172,11 +181,13 @@ async def perform(
     anyway: bool,
     tell: Callable[[str], None],
     kept: Mapping[str, Any] = MappingProxyType({}),
+    shows: Callable[[float, str], None] = lambda share, words: None,
 ) -> list[BackupEvent]:
     """Run a job on each backup of a data set, or on one of them, here and now.
 
     kept: for a restore into a person's folder, the settings that `Task` has for it; it uses one backup and
-    runs whatever else is running. A backup that another process works on does not stop the jobs on the
+    runs whatever else is running. shows: is called with the expected share while a restore runs whose last
+    test was measured. A backup that another process works on does not stop the jobs on the
     others. Raises InvalidInput for things the estate does not have, NotAllowed while something forbids it,
     LockHeld if that prevents every job, Unavailable.
     """
@@ -194,8 +205,9 @@ async def perform(
         events, held = [], None
         busy: dict[str, NotMade] = {}
         for entry in entries:
-            tell(f"{entry.job} of {entry.data_set} at {entry.copy}")
             known = await evidence.known(entry.data_set)
+            takes_ms = _takes_ms(known, entry)
+            tell(f"{entry.job} of {entry.data_set} at {entry.copy}{_forecast(entry, takes_ms)}")
             task = replace(entry.task(clock.now_ms(), known, who), **kept)
             if not_made := [busy[name] for name in entry.origins if name in busy]:
                 task = replace(task, not_made=not_made[-1])
@@ -203,7 +215,8 @@ async def perform(
                 if task.job == "prove" and known.seen(entry.copy) is None:
                     await worker.do(replace(task, job="list"))  # a small repository is read as a whole
                     task = entry.task(clock.now_ms(), await evidence.known(entry.data_set), who)
-                events.append(await worker.do(task))
+                async with _shown(shows, entry.copy, takes_ms):
+                    events.append(await worker.do(task))
             except LockHeld as error:
                 held, busy[entry.copy] = error, NotMade(entry.copy, clock.now_ms(), busy=True)
                 events.append(worker.not_started(task, error))
@@ -213,6 +226,45 @@ async def perform(
     finally:
         await drivers.close()
         await store.close()
+
+
+def _takes_ms(known: Known, entry: Entry) -> int | None:
+    """How long a restore is expected to take; None if no test measured it, and for other jobs."""
+    if entry.job not in RESTORING:
+        return None
+    measured = measured_restores(BackupFacts(known.copies, known.proofs))
+    return next((takes_ms for _, copy, takes_ms in measured if copy == entry.copy), None)
+
+
+def _forecast(entry: Entry, takes_ms: int | None) -> str:
+    if entry.job not in RESTORING:
+        return ""
+    if takes_ms is None:
+        return ": no test has measured yet how long it takes"
+    return f": about {duration(takes_ms)}, by its last test and its size since"
+
+
+@asynccontextmanager
+async def _shown(
+    shows: Callable[[float, str], None], words: str, takes_ms: int | None
+) -> AsyncIterator[None]:
+    """Show the expected share of something that takes so long; never that it is complete."""
+
+    async def show() -> None:
+        began_s = time.monotonic()
+        while takes_ms is not None:
+            passed_ms = (time.monotonic() - began_s) * 1_000
+            late = ", longer than expected" if passed_ms > takes_ms else ""
+            shows(min(MOST_SHOWN, passed_ms / takes_ms), f"{words}{late}")
+            await asyncio.sleep(SHOWN_EVERY_S)
+
+    showing = asyncio.create_task(show(), name=f"progress of {words}")
+    try:
+        yield
+    finally:
+        showing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await showing
 
 
 async def record_credentials(

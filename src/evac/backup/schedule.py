@@ -171,7 +171,7 @@ def _line(
         policy.parts,
         policy.rpo_ms,
         rto_ms,
-        policy.level >= COMPARED or policy.request is not None,
+        policy.request is not None or max(policy.proofs_asked)[0] >= COMPARED,
         endpoints.get(policy.request or ""),
     )
 

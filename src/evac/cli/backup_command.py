@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evac.cli import console
-from evac.cli.console import emit, say, screen
+from evac.cli.console import emit, progress, say, screen
 from evac.cli.options import estate_argument, file_option, output_option, quiet_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
@@ -164,19 +164,21 @@ def _perform(
         )
     loaded = _loaded(estate)
     found = read_policy(estate, policy, loaded)
-    work = perform(
-        where.store or default_store(),
-        loaded,
-        found,
-        job,
-        data_set,
-        copy,
-        who or who_am_i(),
-        anyway,
-        lambda words: say(words, quiet),
-        kept,
-    )
-    return asyncio.run(work)
+    with progress(f"{job} of {data_set}", quiet) as shows:
+        work = perform(
+            where.store or default_store(),
+            loaded,
+            found,
+            job,
+            data_set,
+            copy,
+            who or who_am_i(),
+            anyway,
+            lambda words: say(words, quiet),
+            kept,
+            shows,
+        )
+        return asyncio.run(work)
 
 
 def _report(

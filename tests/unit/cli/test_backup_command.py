@@ -8,11 +8,12 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from evac.app.backups import blocked, instead_of, perform
+from evac.app.backups import MOST_SHOWN, blocked, instead_of, perform
 from evac.backup.evidence import Evidence
 from evac.cli import console
 from evac.cli.main import run
@@ -505,3 +506,39 @@ def test_sudden_changes_are_shown_with_what_to_do(
     assert run(["backup", "status", estate, "--output", "json"]) == console.DONE
     (alarm,) = json.loads(capsys.readouterr().out)["alarms"]
     assert (alarm["data_set"], alarm["copy"], alarm["code"]) == ("wiki-files", "near", "backup-size-jumped")
+
+
+def test_a_restore_says_how_long_it_should_take_and_shows_it_while_it_runs(
+    url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(registry, "DRIVERS", {**registry.DRIVERS, "vault": SPEC})
+    monkeypatch.setenv("EVAC_RESTORE_TESTS", str(tmp_path / "tests"))
+    is_shown, shares, told = asyncio.Event(), [], []
+
+    class Slow(Vault):
+        async def restore(self, *given: Any) -> Any:
+            if told and "about" in told[-1]:
+                await is_shown.wait()
+            return await super().restore(*given)
+
+    vault = Slow({"r-wiki": Repository([CopyReport("c0", 1, 1_000)], takes_s=0.01)})
+    monkeypatch.setattr("evac.app.backups.Drivers", lambda: Drivers({"vault": lambda: vault}))
+
+    def shows(share: float, words: str) -> None:
+        shares.append(share)
+        assert words.startswith("r-wiki")
+        is_shown.set()
+
+    async def test() -> None:
+        estate = estate_of(BackupPolicy())
+        await perform(
+            url, estate, RunPolicy(), "restore-test", "wiki", "", "lee", True, told.append, shows=shows
+        )
+
+    asyncio.run(test())
+    assert told == ["restore-test of wiki at r-wiki: no test has measured yet how long it takes"]
+    assert shares == []
+    asyncio.run(test())
+    assert "restore-test of wiki at r-wiki: about " in told[1]
+    assert shares
+    assert all(0 <= share <= MOST_SHOWN for share in shares)
