@@ -31,7 +31,7 @@ from evac.drivers.capabilities import READ
 from evac.drivers.pgbackrest.driver import PgbackrestDriver
 from evac.drivers.restic.driver import ResticDriver
 from evac.model.backup import WHOLE
-from evac.model.estate import BackupPolicy
+from evac.model.backup_policy import BackupPolicy
 from tests.contract.adapters import borg
 from tests.contract.adapters.copy_folder import Source, world
 from tests.contract.adapters.etcd_snapshot import EtcdSource

@@ -108,5 +108,7 @@ def _refuse_incomplete(action: Action, checked: Checked) -> None:
     chosen, taken_at = checked.evidence.get("copy", ""), checked.evidence.get("taken_at", 0)
     named = {**action.settings, **action.parameters}.get("copy", "")
     if chosen and not named and lacking_of(action.parameters)(str(chosen), "", int(taken_at)):
-        words = f"{chosen} is incomplete, or may be, and an older version of evac at {action.at} would restore it"
+        words = (
+            f"{chosen} is incomplete, or may be, and an older version of evac at {action.at} would restore it"
+        )
         raise Permanent("backup-incomplete", words, "upgrade the agent there, then retry the step")

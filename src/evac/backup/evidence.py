@@ -79,9 +79,7 @@ class Evidence:
         value = encoded(event)
         digest = hashlib.sha256(value).hexdigest()[:24]
         key = f"{SEEN}{event.at_ms:015d}-{digest}"
-        return await self._change(
-            event.data_set, lambda known: then(after(known, event)), Put(key, value)
-        )
+        return await self._change(event.data_set, lambda known: then(after(known, event)), Put(key, value))
 
     async def begin(self, data_set: str, copy: str, at_ms: int) -> Known:
         """Record that a backup is about to be taken: until its end is recorded, what its tool lists is not

@@ -358,7 +358,9 @@ class Worker:
             reply = await driver.ask(action_of(task.request), task.timeout_s, place)
             if not reply.matches:
                 words = f"the answer does not contain {reply.expected[:100]!r}: {reply.answer}"
-                raise Permanent("answer-differs", words, "check the application, and the answer in the estate")
+                raise Permanent(
+                    "answer-differs", words, "check the application, and the answer in the estate"
+                )
         except ActionError as error:
             await self._keep(event)
             return self._proven(

@@ -374,8 +374,8 @@ def _doubted(known: Known, doubt: Doubt) -> Known:
 
 
 def after_listing(known: Known, copy: str, ids: Mapping[str, str], now_ms: int) -> Known:
-    """Forget incomplete backups of a copy that no longer exist, once every other copy was listed since: a copy
-    of one of them is then known by its own id. ids: of all its backups -> the id that each was copied from.
+    """Forget incomplete backups of a copy that no longer exist, once every other copy was listed since: a
+    copy of one of them is then known by its own id. ids: of all its backups -> the id that each was copied from.
     """
     every = {one.snapshot: one for one in known.incomplete}
     known = with_incomplete(

@@ -16,7 +16,8 @@ from evac.backup.known import MAKING, Job, Known
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.registry import can
 from evac.model.backup import COMPARED, READ
-from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Store
+from evac.model.backup_policy import BackupPolicy
+from evac.model.estate import Backup, DataSet, Endpoint, Estate, Store
 from evac.model.records import dataclass
 
 LIST_EVERY_MS: Final = 3_600_000

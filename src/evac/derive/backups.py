@@ -28,7 +28,8 @@ from evac.model.backup import (
     State,
     measured_restores,
 )
-from evac.model.estate import Backup, BackupPolicy, DataSet, Store
+from evac.model.backup_policy import BackupPolicy
+from evac.model.estate import Backup, DataSet, Store
 from evac.model.records import dataclass
 from evac.steps.restore import restoration
 
@@ -405,9 +406,7 @@ def _kept_by(policy: BackupPolicy, copy: CopyState) -> State:
 def _surviving(policy: BackupPolicy, copies: Sequence[CopyState]) -> list[CopyState]:
     """The copies that may be usable once the original is lost, if the policy requires such copies."""
     return [
-        one
-        for one in copies
-        if one.usable is not False and not (policy.outside and one.outside is False)
+        one for one in copies if one.usable is not False and not (policy.outside and one.outside is False)
     ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Final, Literal
 
-from evac.model.estate import BackupPolicy
+from evac.model.backup_policy import BackupPolicy
 from evac.model.records import dataclass
 
 ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]

@@ -20,10 +20,10 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
+from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import InvalidInput
 from evac.model.estate import (
     Backup,
-    BackupPolicy,
     BootServer,
     DataSet,
     Dependency,

@@ -157,9 +157,7 @@ print(urllib.request.urlopen(url).read().decode())
 """Serves restored files with a web server of its own, and fetches a page from it."""
 
 
-def test_a_web_server_answers_from_a_restored_copy(
-    typed: Typed, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_web_server_answers_from_a_restored_copy(typed: Typed, capsys: pytest.CaptureFixture[str]) -> None:
     program = typed.folder / "ask.py"
     program.write_text(SERVES)
     estate = typed.folder / "estate.yaml"

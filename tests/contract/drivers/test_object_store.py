@@ -38,7 +38,8 @@ from evac.drivers.pgbackrest.driver import PgbackrestDriver
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.model.backup import BackupEvent, BackupFacts
-from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Site
+from evac.model.backup_policy import BackupPolicy
+from evac.model.estate import Backup, DataSet, Endpoint, Estate, Site
 from evac.store.port import MemoryStore, host_monotonic_ms
 from tests.contract.adapters import pgbackrest, restic
 from tests.unit.engine.authorities import Authority

@@ -11,18 +11,8 @@ from types import MappingProxyType
 import numpy as np
 
 from evac.audit import AuditReport, Finding
-from evac.model.estate import (
-    BackupPolicy,
-    Dependency,
-    Estate,
-    Pool,
-    Rehearsal,
-    Service,
-    Site,
-    Store,
-    StoreMember,
-    Traffic,
-)
+from evac.model.backup_policy import BackupPolicy
+from evac.model.estate import Dependency, Estate, Pool, Rehearsal, Service, Site, Store, StoreMember, Traffic
 from evac.model.fleet import AT_SITE, ON_POOL, Replicas
 from evac.model.step_id import TOOL_ROLES
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 
+from evac.model.backup_policy import BackupPolicy
 from evac.model.estate import (
     Automation,
     Backup,
-    BackupPolicy,
     Dependency,
     Estate,
     Expiring,

@@ -19,7 +19,8 @@ from evac.model.backup import (
     ProofRecord,
     Stray,
 )
-from evac.model.estate import Backup, BackupPolicy, DataSet, Dependency, Estate, ProofAges
+from evac.model.backup_policy import BackupPolicy, ProofAges
+from evac.model.estate import Backup, DataSet, Dependency, Estate
 from tests.unit.audit.estates import HOUR, TODAY, found, service, sound, with_service
 from tests.unit.audit.flaws import Flaw, with_backups
 
@@ -79,7 +80,9 @@ def keeps_unlisted(estate: Estate) -> Estate:
 
 
 def keeps_nothing(estate: Estate) -> Estate:
-    return with_backups(estate, (replace(TAPE, at="north"), replace(DISK, at="north")), BackupPolicy(keep_ms=DAY))
+    return with_backups(
+        estate, (replace(TAPE, at="north"), replace(DISK, at="north")), BackupPolicy(keep_ms=DAY)
+    )
 
 
 def changed_since(estate: Estate) -> Estate:

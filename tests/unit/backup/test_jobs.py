@@ -45,8 +45,9 @@ from evac.model.backup import (
     ProofRecord,
     expected_repositories,
 )
+from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import LockHeld, OutcomeUnknown, Permanent, Retryable
-from evac.model.estate import Backup, BackupPolicy
+from evac.model.estate import Backup
 from evac.model.units import moment_words
 from evac.store.port import Delete, MemoryStore
 from tests.unit.backup.world import Repository, World, endpoint, estate_of, task, world_of

@@ -18,8 +18,9 @@ from evac.backup.schedule import LIST_EVERY_MS, Entry, entries_of, entry_for
 from evac.backup.scheduler import Scheduler
 from evac.drivers import registry
 from evac.drivers.capabilities import CopyReport
+from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import LeaseLost, Permanent
-from evac.model.estate import Backup, BackupPolicy, Dependency, Estate, Service, Store
+from evac.model.estate import Backup, Dependency, Estate, Service, Store
 from evac.store.port import Lease
 from tests.unit.backup.world import SPEC, Repository, World, endpoint, estate_of, world_of
 from tests.unit.virtual_time import LoopClock, run_virtually

@@ -31,8 +31,9 @@ from evac.drivers.port import Action
 from evac.drivers.registry import Drivers
 from evac.drivers.spec import DriverSpec
 from evac.engine.clock import Clock
+from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import ActionError, Retryable
-from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Site
+from evac.model.estate import Backup, DataSet, Endpoint, Estate, Site
 from evac.store.port import MemoryStore
 from tests.unit.virtual_time import LOOP_MS, LoopClock
 

@@ -23,8 +23,9 @@ from evac.drivers.registry import Drivers
 from evac.engine.stores.guards import HOLD_KEY
 from evac.estate import load
 from evac.model.backup import NOTHING_SEEN, BackupEvent, CopySeen, ProofRecord
+from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Retryable
-from evac.model.estate import Backup, BackupPolicy, Site
+from evac.model.estate import Backup, Site
 from evac.model.run_policy import RunPolicy, Window
 from evac.model.step_id import TOOL_ROLES
 from evac.store.opening import open_store
@@ -255,8 +256,10 @@ def test_no_tools_are_no_proof(estate: str, url: str, capsys: pytest.CaptureFixt
 def test_the_export_of_a_chat_is_data_of_the_tool_chat(
     estate: str, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export = "  chat-export: {kind: export, at: pangyo, used_by: [talk], backups: [{at: sejong}], backup_policy: {}}\n"
-    text = ESTATE.replace("tools: {", "tools: {chat: [talk], ").replace("data_sets:\n", f"data_sets:\n{export}")
+    export = "  chat-export: {at: pangyo, used_by: [talk], backups: [{at: sejong}], backup_policy: {}}\n"
+    text = ESTATE.replace("tools: {", "tools: {chat: [talk], ").replace(
+        "data_sets:\n", f"data_sets:\n{export}"
+    )
     text = text.replace("services:\n", "services:\n  talk: {people: 0, replicas: {pangyo: 1}}\n")
     Path(estate).write_text(text)
     assert run(["backup", "tools", estate, "--output", "json"]) == console.FINDINGS

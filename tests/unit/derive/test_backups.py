@@ -30,18 +30,9 @@ from evac.model.backup import (
     ProofRecord,
     measured_restores,
 )
+from evac.model.backup_policy import BackupPolicy, ProofAges
 from evac.model.digest import estate_digest
-from evac.model.estate import (
-    Backup,
-    BackupPolicy,
-    DataSet,
-    Estate,
-    ProofAges,
-    SharedFate,
-    Site,
-    Store,
-    StoreMember,
-)
+from evac.model.estate import Backup, DataSet, Estate, SharedFate, Site, Store, StoreMember
 from evac.model.observation import Observation
 from evac.steps.restore import restoration
 
@@ -242,7 +233,11 @@ TIERS = replace(POLICY, level=RESTORED, proof_ages=ProofAges(read_ms=7 * DAY, co
 def test_every_level_has_an_age_of_its_own(proofs: tuple[ProofRecord, ...], states: tuple[str, ...]) -> None:
     bare = (GOOD[0], replace(GOOD[1], verified=None))
     found = at_ansan(judged(bare, TIERS, proofs=proofs))
-    assert [(one.level, one.age_ms // DAY) for one in found.due] == [(READ, 7), (RESTORED, 30), (COMPARED, 90)]
+    assert [(one.level, one.age_ms // DAY) for one in found.due] == [
+        (READ, 7),
+        (RESTORED, 30),
+        (COMPARED, 90),
+    ]
     assert tuple(one.state for one in found.due) == states
     worst = next((one for one in ("missed", "unknown") if one in states), "met")
     assert found.proven == worst
@@ -253,18 +248,6 @@ def test_an_age_for_the_level_of_the_policy_replaces_its_plain_one() -> None:
     assert policy.proofs_asked == ((RESTORED, 3 * DAY),)
     assert at_ansan(judged(policy=policy)).proven == "missed", "it was restored five days ago"
     assert at_ansan(judged(policy=policy)).level is None
-
-
-@given(st.lists(BACKUPS, max_size=3), POLICIES, st.lists(PROOFS, max_size=5))
-def test_one_more_required_age_never_improves_a_verdict(
-    backups: list[Backup], policy: BackupPolicy, proofs: list[ProofRecord]
-) -> None:
-    more = judged(tuple(backups), policy, proofs=tuple(proofs))
-    plain = judged(tuple(backups), replace(policy, proof_ages=ProofAges()), proofs=tuple(proofs))
-    if policy.level not in policy.proof_ages.by_level and digit(more, "errors").state == "met":
-        assert digit(plain, "errors").state == "met"
-    for one in more.copies:
-        assert (one.proven == "met") == all(due.state == "met" for due in one.due)
 
 
 def test_data_that_is_no_store_is_judged_the_same_way() -> None:
@@ -370,6 +353,18 @@ def test_counts_and_states_agree(
             assert (one.state == "missed") == (one.possible < one.asked)
     rest = {found.rpo, found.retention, found.renewed} <= {None, "met"}
     assert (found.state == "met") == (all(one.state == "met" for one in found.digits) and rest)
+
+
+@given(st.lists(BACKUPS, max_size=3), POLICIES, st.lists(PROOFS, max_size=5))
+def test_one_more_required_age_never_improves_a_verdict(
+    backups: list[Backup], policy: BackupPolicy, proofs: list[ProofRecord]
+) -> None:
+    more = judged(tuple(backups), policy, proofs=tuple(proofs))
+    plain = judged(tuple(backups), replace(policy, proof_ages=ProofAges()), proofs=tuple(proofs))
+    if policy.level not in policy.proof_ages.by_level and digit(more, "errors").state == "met":
+        assert digit(plain, "errors").state == "met"
+    for one in more.copies:
+        assert (one.proven == "met") == all(due.state == "met" for due in one.due)
 
 
 def listed(count: int, oldest_days: int | None, at: str = "ansan", seen_days: int = 0) -> CopySeen:
@@ -491,7 +486,11 @@ def test_of_a_change_in_the_files_and_a_recorded_one_the_later_counts() -> None:
 
 
 def test_an_age_in_the_files_never_proves_that_a_backup_is_older_than_a_change() -> None:
-    for day, state in ((date(2026, 11, 23), "met"), (date(2026, 11, 24), "unknown"), (date(2026, 12, 1), "unknown")):
+    for day, state in (
+        (date(2026, 11, 23), "met"),
+        (date(2026, 11, 24), "unknown"),
+        (date(2026, 12, 1), "unknown"),
+    ):
         assert judged((GOOD[0], replace(GOOD[1], credentials_changed=day))).renewed == state
     unaged = replace(GOOD[1], age_ms=None, credentials_changed=date(2026, 11, 1))
     assert judged((GOOD[0], unaged)).renewed == "unknown"

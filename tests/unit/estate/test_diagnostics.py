@@ -209,9 +209,9 @@ YAML_CASES: list[tuple[str, str, str]] = [
     (
         "endpoint-never-asked",
         _end("driver: ‹process"),
-        "drivers for a store: backup_command, backup_reader, backup_request, borg, command, etcd_snapshot, kafka,"
-        " mariabackup, mariadb, patroni, pg_basebackup, pgbackrest, postgres, rabbitmq, redis, redis_rdb,"
-        " restic, s3",
+        "drivers for a store: backup_command, backup_reader, backup_request, borg, command, etcd_snapshot,"
+        " kafka, mariabackup, mariadb, patroni, pg_basebackup, pgbackrest, postgres, rabbitmq, redis,"
+        " redis_rdb, restic, s3",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "people do the steps"),

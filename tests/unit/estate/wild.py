@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from evac.estate.format.checks import REPLICAS_MAX
 from evac.model import estate as m
+from evac.model.backup_policy import BackupPolicy, ProofAges
 from evac.model.fleet import AT_SITE, BMC_YES, ON_POOL, ON_SERVER, Fleet, NameColumn, Replicas, no_names
 from evac.model.step_id import FENCE_RUNGS, TOOL_ROLES
 from evac.model.units import QUANTITY_LIMIT
@@ -339,11 +340,11 @@ def _data_set(draw: Any, name: str, places: tuple[str, ...], services: tuple[m.S
     return m.DataSet(name, draw(TEXTS), at, used_by, draw(AMOUNTS), backups, _policy(draw, places))
 
 
-def _policy(draw: Any, places: tuple[str, ...]) -> m.BackupPolicy | None:
+def _policy(draw: Any, places: tuple[str, ...]) -> BackupPolicy | None:
     if draw(st.booleans()):
         return None
     copies = draw(st.integers(1, 9))
-    return m.BackupPolicy(
+    return BackupPolicy(
         copies,
         draw(st.integers(1, copies)),
         draw(st.integers(0, copies - 1)),
@@ -359,7 +360,7 @@ def _policy(draw: Any, places: tuple[str, ...]) -> m.BackupPolicy | None:
         keys_at=tuple(sorted(draw(st.sets(st.sampled_from(places), max_size=2)))),
         waived=draw(st.none() | TEXTS),
         keep_count=draw(st.none() | st.integers(1, 100_000)),
-        proof_ages=m.ProofAges(*(draw(AMOUNTS) for _ in range(5))),
+        proof_ages=ProofAges(*(draw(AMOUNTS) for _ in range(5))),
     )
 
 

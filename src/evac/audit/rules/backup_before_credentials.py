@@ -18,7 +18,9 @@ def check(context: Context) -> Iterator[Finding]:
                 continue
             day = datetime.fromtimestamp((copy.credentials_ms or 0) / 1_000, UTC).date().isoformat()
             missed = copy.renewed == "missed"
-            words = f"no backup of {verdict.data_set} at {copy.at} is newer than the change of its credentials"
+            words = (
+                f"no backup of {verdict.data_set} at {copy.at} is newer than the change of its credentials"
+            )
             if not missed:
                 words = (
                     f"it is unknown whether a backup of {verdict.data_set} at {copy.at} is newer than the "

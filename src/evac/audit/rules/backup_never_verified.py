@@ -9,7 +9,7 @@ from evac.audit.context import Context, Rule, data_paths, day_of
 from evac.audit.findings import Finding
 from evac.audit.reasons import duration
 from evac.model.backup import RESTORED, CopyState, ProofDue
-from evac.model.estate import BackupPolicy
+from evac.model.backup_policy import BackupPolicy
 
 _DONE: Final = ("listed", "checked", "read", "restored as a test", "compared with a witness", "served from")
 

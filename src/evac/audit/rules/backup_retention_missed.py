@@ -8,7 +8,7 @@ from evac.audit.context import Context, Rule, data_paths
 from evac.audit.findings import Finding
 from evac.audit.reasons import duration
 from evac.model.backup import CopyState
-from evac.model.estate import BackupPolicy
+from evac.model.backup_policy import BackupPolicy
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -11,8 +11,8 @@ DRIVER = DriverSpec(
         Setting(
             "argv",
             "list",
-            "the program that starts the application on the data in `EVAC_PLACE`, puts a request to it, prints "
-            "the answer and stops it",
+            "the program that starts the application on the data in `EVAC_PLACE`, puts a request to it, "
+            "prints the answer and stops it",
             needed=("store", "backup"),
             reaches="program",
         ),

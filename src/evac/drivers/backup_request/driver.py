@@ -46,7 +46,9 @@ class BackupRequestDriver(AsksRestored):
             words = f"the request was not answered within {limit_s:.0f} s"
             raise Retryable("request-silent", words, "check the program, or allow it more seconds")
         if not ended.whole:
-            raise Permanent("request-failed", "the program of the request printed too much", "print the answer")
+            raise Permanent(
+                "request-failed", "the program of the request printed too much", "print the answer"
+            )
         if ended.code != 0:
             words = f"the program of the request ended with {ended.code}: {tail}"
             raise Permanent("request-failed", words, "run it by hand on a restored copy")

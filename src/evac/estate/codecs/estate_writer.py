@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 from evac.estate.format import kinds
 from evac.estate.format.document import TABLES
 from evac.estate.format.spec import FACT, FORMAT_VERSION, HEAD, SECTIONS, TOOLS, Section, hall_of
+from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import EvacError, InvalidInput
-from evac.model.estate import BackupPolicy, Dependency, Estate, Fact, Rack, Store
+from evac.model.estate import Dependency, Estate, Fact, Rack, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
 
 SCHEMA_ID = "urn:evac:estate:1"

@@ -10,7 +10,8 @@ from evac.drivers.registry import DRIVERS
 from evac.estate.format.assembling import Assembly
 from evac.estate.format.problems import shown
 from evac.estate.format.reading import Reader
-from evac.model.estate import Backup, BackupPolicy, Endpoint
+from evac.model.backup_policy import BackupPolicy
+from evac.model.estate import Backup, Endpoint
 
 CIRCLE_SHOWN: Final = 10
 """Maximum number of endpoints named in one message."""

@@ -24,6 +24,7 @@ from evac.estate.format.kinds import (
     text,
 )
 from evac.model import estate as m
+from evac.model.backup_policy import BackupPolicy, ProofAges
 from evac.model.step_id import FENCE_RUNGS
 
 _DURATION: Final = measure(q.DURATION)
@@ -80,7 +81,7 @@ _PROOF_AGES: Final = Record(
         Field(key, f"{key}_ms", _DURATION, f"maximum age of a proof of level {level} or higher")
         for level, key in enumerate(("structure", "read", "restored", "compared", "served"), 1)
     ),
-    m.ProofAges,
+    ProofAges,
 )
 _POLICY: Final = Record(
     (
@@ -107,7 +108,9 @@ _POLICY: Final = Record(
             default=1,
         ),
         Field("rpo", "rpo_ms", _DURATION, "maximum age of the newest backup"),
-        Field("keep", "keep_ms", _DURATION, "minimum age of the oldest backup: how far back a restore can go"),
+        Field(
+            "keep", "keep_ms", _DURATION, "minimum age of the oldest backup: how far back a restore can go"
+        ),
         Field(
             "keep_count", "keep_count", small_count(1, 100_000), "minimum number of backups in a repository"
         ),
@@ -124,7 +127,7 @@ _POLICY: Final = Record(
             "proof_ages",
             _PROOF_AGES,
             "maximum age of a proof by level: each is required in addition to `level`",
-            default=m.ProofAges(),
+            default=ProofAges(),
         ),
         Field("schedule", "schedule", cron(), "when backups are taken, in UTC"),
         Field("prove", "prove", cron(), "when the next part of every backup is read and verified"),
@@ -146,7 +149,7 @@ _POLICY: Final = Record(
         Field("keys_at", "keys_at", Listed(_DOMAIN), "where the keys of the backups are stored", default=()),
         Field("waived", "waived", text(), "why no backup is needed"),
     ),
-    m.BackupPolicy,
+    BackupPolicy,
 )
 
 _DATA_IN: Final = Field(
