@@ -207,9 +207,11 @@ class Evidence:
 
 
 def _note_incomplete(record: bytes, found: dict[str, list[Incomplete]]) -> None:
+    """Copies are known by their originals."""
     with contextlib.suppress(Corrupt):
         event = event_of(record)
-        found.setdefault(event.data_set, []).extend(after(Known(event.data_set), event).incomplete)
+        if event.kind == "taken":
+            found.setdefault(event.data_set, []).extend(after(Known(event.data_set), event).incomplete)
 
 
 def _recalling(incomplete: Sequence[Incomplete]) -> Callable[[Known], Known]:

@@ -256,6 +256,7 @@ class Worker:
             bytes_stored=taken.bytes_stored,
             took_ms=taken.took_ms,
             facts={} if bad else dict(facts),
+            taken_at_ms=taken.copy.taken_at * 1_000,
             code=code,
             detail=detail,
         )

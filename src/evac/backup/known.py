@@ -338,10 +338,10 @@ def _made(known: Known, event: BackupEvent) -> Known:
     made = Made(event.copy, event.snapshot)
     if event.outcome != "done" or not event.snapshot or made in known.made:
         return known
-    began_s = _began_s(event)
+    began_s = _began_s(event) or 0
     doubts = tuple(
         replace(one, whole=(*one.whole, event.snapshot)[-WHOLE_KEPT:])
-        if one.copy == event.copy and one.covers(event.snapshot, began_s - SKEW_S)
+        if one.copy == event.copy and one.covers(event.snapshot, began_s)
         else one
         for one in known.doubts
     )
@@ -350,9 +350,11 @@ def _made(known: Known, event: BackupEvent) -> Known:
     return replace(known, doubts=doubts, made=(*others, *mine, made))
 
 
-def _began_s(event: BackupEvent) -> int:
-    """When a backup began, at the latest."""
-    return (event.at_ms - event.took_ms) // 1_000
+def _began_s(event: BackupEvent) -> int | None:
+    """When a backup began, as its tool lists it. Of a copy, older versions did not record it."""
+    if event.taken_at_ms is not None:
+        return event.taken_at_ms // 1_000
+    return (event.at_ms - event.took_ms) // 1_000 if event.kind == "taken" else None
 
 
 def _doubt(known: Known, begun: Begun, until_ms: int) -> Doubt:
@@ -375,7 +377,7 @@ def _doubted(known: Known, doubt: Doubt) -> Known:
 
 def after_listing(known: Known, copy: str, ids: Mapping[str, str], now_ms: int) -> Known:
     """Forget incomplete backups of a copy that no longer exist, once every other copy was listed since: a
-    copy of one of them is then known by its own id. ids: of all its backups -> the id that each was copied from.
+    copy of one of them is then known by its own id. ids: of all its backups -> the id of its original.
     """
     every = {one.snapshot: one for one in known.incomplete}
     known = with_incomplete(

@@ -72,6 +72,7 @@ def seen_of(data_set: str, copy: str, listing: Listing, mine: list[CopyReport], 
         _packing([one for one in packings if one is not last][-USUAL:]),
         listing.refused,
         listing.deletable_why,
+        unusable=len(mine) - len(good),
     )
 
 

@@ -259,6 +259,7 @@ def _copy(
         "" if seen is None else seen.deletable_why,
         None if seen is None else seen.count,
         _reach(seen, now_ms),
+        0 if seen is None else seen.unusable,
         due,
         *_renewed(_changed(backup, changed_ms), backup, seen, now_ms),
     )

@@ -94,6 +94,8 @@ class CopySeen:
     """
     expected: str = ""
     """In `Known`, the id of an earlier repository while no backup of this one has been proven; else empty."""
+    unusable: int = 0
+    """Number of backups that failed, are incomplete, or are not known to be complete."""
 
 
 AlarmCode = Literal[
@@ -249,6 +251,8 @@ class BackupEvent:
     """Why it failed or was missed: a code for programs."""
     detail: str = ""
     """Why it failed or was missed: a sentence for people."""
+    taken_at_ms: int | None = None
+    """For `taken` and `copied`: when the backup began, as its tool lists it."""
     changed_at_ms: int | None = None
     """For `credentials-changed`: when; None withdraws the last record."""
 
@@ -372,6 +376,8 @@ class CopyState:
     """Number of backups that can be restored; None if no tool listed them."""
     reach_ms: int | None = None
     """Age of the oldest of them at the time of the listing: it may have been deleted since."""
+    unusable: int = 0
+    """Number of backups that failed, are incomplete, or are not known to be complete."""
     due: tuple[ProofDue, ...] = ()
     """Every level that the policy requires, the lowest first."""
     credentials_ms: int | None = None

@@ -102,6 +102,8 @@ class CopyRow:
     """Number of backups that can be restored; null: no tool listed them."""
     reach_ms: int | None = None
     """Age of the oldest of them when they were listed."""
+    unusable: int = 0
+    """Number of backups that failed, are incomplete, or are not known to be complete."""
     due: tuple[DueRow, ...] = ()
     """Every proof level that the policy requires."""
     credentials_changed: str | None = None
@@ -306,6 +308,7 @@ def _copy_row(copy: CopyState, now_ms: int) -> CopyRow:
         copy.deletable_why,
         copy.count,
         copy.reach_ms,
+        copy.unusable,
         tuple(_due_row(one) for one in copy.due),
         None if copy.credentials_ms is None else moment(copy.credentials_ms, "seconds"),
         copy.renewed,
@@ -498,13 +501,15 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
 
 
 def kept_words(copy: CopyRow) -> str:
-    """`12, the oldest 34 d old`."""
+    """`12, the oldest 34 d old; 1 more failed, is incomplete or is not known to be complete`."""
     if copy.count is None:
         return "not known"
-    if not copy.count:
-        return "none"
     reach = f"{duration(copy.reach_ms)} old" if copy.reach_ms is not None else "of unknown age"
-    return f"{copy.count:,}, the oldest {reach}"
+    words = f"{copy.count:,}, the oldest {reach}" if copy.count else "none"
+    if copy.unusable:
+        verbs = "failed, is incomplete or is" if copy.unusable == 1 else "failed, are incomplete or are"
+        words += f"; {copy.unusable:,} more {verbs} not known to be complete"
+    return words
 
 
 def history_sheet(document: HistoryDocument, footer: str = "", *, is_report: bool = False) -> Sheet:

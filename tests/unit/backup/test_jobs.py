@@ -50,6 +50,7 @@ from evac.model.errors import LockHeld, OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import Backup
 from evac.model.units import moment_words
 from evac.store.port import Delete, MemoryStore
+from evac.views.backup_view import backups_document, kept_words
 from tests.unit.backup.world import Repository, World, endpoint, estate_of, task, world_of
 from tests.unit.virtual_time import LoopClock, run_virtually
 
@@ -561,6 +562,12 @@ def test_a_backup_whose_tool_did_not_answer_in_time_counts_for_nothing(
         event = await world.worker.do(task("take"))
         known = await world.evidence.known("wiki")
         assert (event.outcome, known.copies[0].count, known.copies[0].taken_at_ms) == ("unknown", 1, 1_000)
+        assert known.copies[0].unusable == 1
+        (verdict,) = verdicts(topology(estate_of(BackupPolicy())), BackupFacts(known.copies), 2_000_000)
+        (row,) = backups_document("t", (verdict,), BackupFacts(known.copies), 2_000_000).data_sets
+        assert kept_words(row.copies[0]).endswith(
+            "; 1 more failed, is incomplete or is not known to be complete"
+        )
 
     run_virtually(story())
 
