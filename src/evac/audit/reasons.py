@@ -11,9 +11,12 @@ _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "
 
 
 def duration(ms: int) -> str:
-    """A duration in its two largest units: `2 h 5 min`; `never` if infinite."""
-    if ms >= NEVER:
-        return "never"
+    """The duration of a recovery: `2 h 5 min`; `never` if infinite."""
+    return "never" if ms >= NEVER else span(ms)
+
+
+def span(ms: int) -> str:
+    """A time of any length in its two largest units, such as the age of a backup: `34 d 2 h`."""
     parts: list[str] = []
     rest = ms
     for size, name in _UNITS:

@@ -213,11 +213,11 @@ def is_another(before: CopySeen, now: CopySeen) -> bool:
 def after(known: Known, event: BackupEvent) -> Known:
     """The state after an event. Repeating an event changes nothing."""
     if event.kind == "credentials-changed":
-        rest = tuple(one for one in known.credentials if one.copy != event.copy)
-        if event.changed_at_ms is None:
-            return replace(known, credentials=rest)
-        changed = CredentialsChange(event.data_set, event.copy, event.changed_at_ms)
-        return replace(known, credentials=(*rest, changed))
+        credentials = tuple(one for one in known.credentials if one.copy != event.copy)
+        if event.changed_at_ms is not None:
+            changed = CredentialsChange(event.data_set, event.copy, event.changed_at_ms)
+            credentials = (*credentials, changed)
+        return replace(known, credentials=credentials)
     known = _made(replace(_incomplete(known, event), runs=_runs(known, event)), event)
     if event.seen is not None:
         return _listed(known, event.seen)

@@ -10,6 +10,7 @@ import pytest
 from evac.audit import audit
 from evac.derive.backups import day_ms
 from evac.model.backup import (
+    COMPARED,
     READ,
     RESTORED,
     BackupFacts,
@@ -20,7 +21,7 @@ from evac.model.backup import (
     Stray,
 )
 from evac.model.backup_policy import BackupPolicy, ProofAges
-from evac.model.estate import Backup, DataSet, Dependency, Estate
+from evac.model.estate import Backup, DataSet, Dependency, Estate, Store
 from tests.unit.audit.estates import HOUR, TODAY, found, service, sound, with_service
 from tests.unit.audit.flaws import Flaw, with_backups
 
@@ -163,14 +164,32 @@ def test_the_retention_that_is_missed_is_named_with_what_there_is() -> None:
     assert not found(audit(estate, backups=whole, at_ms=now), "backup-retention-missed")
 
 
+def _asks_compared(store: Store) -> Store:
+    ages = ProofAges(compared_ms=90 * DAY)
+    return store if store.id != "orders" else replace(store, backup_policy=BackupPolicy(proof_ages=ages))
+
+
+@pytest.mark.parametrize("days", [2, 40, 400])
+def test_a_backup_of_any_age_is_named_with_it(days: int) -> None:
+    backups = (replace(TAPE, age_ms=days * DAY), replace(DISK, age_ms=days * DAY))
+    report = audit(with_backups(sound(), backups, BackupPolicy(rpo_ms=DAY)))
+    (hit,) = found(report, "backup-rpo-missed")
+    assert f"is {days} d old; its policy allows 1 d" in hit.message
+
+
 def test_each_level_that_is_late_is_named_with_its_age() -> None:
     now = day_ms(TODAY)
-    ages = ProofAges(read_ms=7 * DAY, compared_ms=90 * DAY)
+    ages = ProofAges(structure_ms=8 * DAY - 1, read_ms=7 * DAY, compared_ms=90 * DAY)
     estate = with_backups(sound(), (TAPE, replace(DISK, verified=None)), BackupPolicy(proof_ages=ages))
     proof = ProofRecord("orders", "west", RESTORED, "passed", now - 8 * DAY, 5)
     report = audit(estate, backups=BackupFacts(proofs=(proof,)), at_ms=now)
     west = next(hit for hit in found(report, "backup-never-verified") if hit.subject == "orders at west")
     assert "was last read on 2026-11-17, which must be every 7 d" in west.message
+    old = replace(estate, stores=tuple(_asks_compared(one) for one in estate.stores))
+    late = replace(proof, level=COMPARED, at_ms=now - 100 * DAY)
+    report = audit(old, backups=BackupFacts(proofs=(late,)), at_ms=now)
+    late_hit = next(hit for hit in found(report, "backup-never-verified") if hit.subject == "orders at west")
+    assert "which must be every 90 d" in late_hit.message, "longer than any recovery"
     assert "was never compared with a witness; on 2026-11-17 it was restored as a test" in west.message
 
 

@@ -539,7 +539,7 @@ def test_wherever_evac_is_killed_only_a_backup_recorded_as_complete_counts(
         return writes < cut
 
     cut = 1
-    while not run_virtually(story(cut)):
+    while not run_virtually(story(cut), 10_000):
         cut += 1
     assert cut >= 4, "before the tool starts, the record, the listing"
 
@@ -569,7 +569,7 @@ def test_a_backup_whose_tool_did_not_answer_in_time_counts_for_nothing(
             "; 1 more failed, is incomplete or is not known to be complete"
         )
 
-    run_virtually(story())
+    run_virtually(story(), 10_000)
 
 
 def test_a_copy_of_a_backup_in_doubt_is_in_doubt() -> None:

@@ -133,6 +133,7 @@ def test_a_change_of_credentials_is_recorded_missed_and_withdrawn(
     )
     earlier = ["backup", "credentials-changed", estate, "wiki-files", "--at", "2020-01-01T00:00:00Z"]
     assert run(earlier) == console.DONE
+    capsys.readouterr()
     assert state() == "met"
     capsys.readouterr()
     assert run([*earlier[:4], "--withdraw"]) == console.DONE

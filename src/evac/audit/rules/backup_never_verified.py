@@ -7,7 +7,7 @@ from typing import Final
 
 from evac.audit.context import Context, Rule, data_paths, day_of
 from evac.audit.findings import Finding
-from evac.audit.reasons import duration
+from evac.audit.reasons import span
 from evac.model.backup import RESTORED, CopyState, ProofDue
 from evac.model.backup_policy import BackupPolicy
 
@@ -55,7 +55,7 @@ def _late(due: ProofDue, policy: BackupPolicy) -> str:
     if due.state != "missed" or due.last is None:
         return ""
     words = f"was last {_DONE[due.level]} on {day_of(due.last)}"
-    return words if len(policy.proofs_asked) == 1 else f"{words}, which must be every {duration(due.age_ms)}"
+    return words if len(policy.proofs_asked) == 1 else f"{words}, which must be every {span(due.age_ms)}"
 
 
 RULE = Rule(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, data_paths
 from evac.audit.findings import Finding
-from evac.audit.reasons import duration
+from evac.audit.reasons import span
 from evac.model.backup import CopyState
 from evac.model.backup_policy import BackupPolicy
 
@@ -21,7 +21,7 @@ def check(context: Context) -> Iterator[Finding]:
             words
             for words, is_asked in (
                 (f"at least {policy.keep_count} backups", policy.keep_count is not None),
-                (f"one that is at least {duration(policy.keep_ms or 0)} old", policy.keep_ms is not None),
+                (f"one that is at least {span(policy.keep_ms or 0)} old", policy.keep_ms is not None),
             )
             if is_asked
         )
@@ -48,7 +48,7 @@ def _kept(copy: CopyState) -> str:
         return "not listed"
     if not copy.count:
         return "no backup"
-    reach = "of unknown age" if copy.reach_ms is None else f"{duration(copy.reach_ms)} old"
+    reach = "of unknown age" if copy.reach_ms is None else f"{span(copy.reach_ms)} old"
     return f"{copy.count:,}, the oldest {reach}"
 
 

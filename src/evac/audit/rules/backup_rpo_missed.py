@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, data_paths
 from evac.audit.findings import Finding
-from evac.audit.reasons import duration
+from evac.audit.reasons import span
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -14,9 +14,9 @@ def check(context: Context) -> Iterator[Finding]:
     for verdict in context.data:
         if verdict.rpo != "missed":
             continue
-        limit = duration(verdict.policy.rpo_ms or 0)
+        limit = span(verdict.policy.rpo_ms or 0)
         kind = "backup outside" if verdict.policy.outside else "backup"
-        words = "does not exist" if verdict.age_ms is None else f"is {duration(verdict.age_ms)} old"
+        words = "does not exist" if verdict.age_ms is None else f"is {span(verdict.age_ms)} old"
         yield RULE.finding(
             context,
             "warning",
