@@ -271,6 +271,8 @@ def _nested(fields: tuple[Field, ...]) -> list[str]:
         if isinstance(record, Record):
             each = "each of " if isinstance(spec.kind, Records) else ""
             lines += [f"Keys of {each}`{spec.key}`:", "", *key_table(record.fields, _absent), ""]
+            if not all(isinstance(one.kind, Record) for one in record.fields):
+                lines += _nested(record.fields)
     return lines
 
 

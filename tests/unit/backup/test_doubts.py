@@ -1,0 +1,301 @@
+"""Backups that are incomplete, or whose end nobody saw, count for nothing as long as they exist."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac.backup.evidence import KNOWN, RECALLED, Evidence
+from evac.backup.jobs import Worker
+from evac.backup.known import (
+    DOUBTS_KEPT,
+    INCOMPLETE_KEPT,
+    MADE_KEPT,
+    SKEW_S,
+    Known,
+    after,
+    after_listing,
+    begin,
+)
+from evac.derive.backups import verdicts
+from evac.derive.domains import topology
+from evac.drivers.capabilities import CopyReport
+from evac.drivers.registry import Drivers
+from evac.model.backup import (
+    BackupEvent,
+    BackupFacts,
+    CopySeen,
+    Incomplete,
+)
+from evac.model.backup_policy import BackupPolicy
+from evac.model.errors import OutcomeUnknown
+from evac.store.port import Delete, MemoryStore
+from evac.views.backup_view import backups_document, kept_words
+from tests.unit.backup.world import Repository, World, estate_of, task, world_of
+from tests.unit.virtual_time import LoopClock, run_virtually
+
+
+def test_no_incomplete_backup_is_forgotten_while_it_may_exist() -> None:
+    """The oldest beyond the limit are remembered by their time, and with them what began at the same time."""
+    count = INCOMPLETE_KEPT + 2 * DOUBTS_KEPT
+    older = tuple(Incomplete("near", f"o{at}") for at in range(5))
+    kept = tuple(Incomplete("near", f"c{at}", at * 3_600) for at in range(1, INCOMPLETE_KEPT - 4))
+    known = Known("wiki", incomplete=(*older, *kept))
+    events = [
+        BackupEvent("taken", at * 3_600_000, "wiki", "near", outcome="failed", snapshot=f"c{at}")
+        for at in range(INCOMPLETE_KEPT - 4, count + 1)
+    ]
+    for event in events:
+        known = after(known, event)
+    known = after(known, events[-1])
+    assert (len(known.incomplete), len(known.doubts)) == (INCOMPLETE_KEPT, DOUBTS_KEPT)
+    near, far = known.lacking("near"), known.lacking("far")
+    for at in range(1, count + 1):
+        assert near(f"c{at}", "", at * 3_600)
+        assert far(f"k{at}", f"c{at}", at * 3_600)
+        assert not far(f"c{at}", "", at * 3_600)
+    assert all(near(f"o{at}", "", 5) for at in range(5)), "an older version did not record when they began"
+    assert not near("new", "", (count + 1) * 3_600)
+
+
+class Killed(Exception):
+    """The process ended at once."""
+
+
+class CutStore:
+    """A store whose client is killed at its write of a given number, before or after it is done. After that
+    no call of it succeeds.
+    """
+
+    def __init__(self, inner: MemoryStore, cut: int, is_done: bool) -> None:
+        self.inner, self.cut, self.is_done = inner, cut, is_done
+        self.writes, self.is_dead = 0, False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_dead:
+            raise Killed
+        return getattr(self.inner, name)
+
+    async def transact(self, *given: Any, **named: Any) -> Any:
+        if self.is_dead:
+            raise Killed
+        self.writes += 1
+        if self.writes == self.cut:
+            if self.is_done:
+                await self.inner.transact(*given, **named)
+            self.is_dead = True
+            raise Killed
+        return await self.inner.transact(*given, **named)
+
+
+async def _killed(world: World, folder: Path, cut: int, is_done: bool) -> int:
+    """Take a backup with a process that is killed at a write; return how many writes there were."""
+    store: Any = CutStore(world.store, cut, is_done)
+    drivers = Drivers({"vault": lambda: world.vault})
+    worker = Worker(store, Evidence(store), drivers, LoopClock(), folder, "two")
+    with contextlib.suppress(Killed):
+        await worker.do(task("take"))
+    await asyncio.sleep(61)  # its lock ends
+    return int(store.writes)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "its tool goes on"])
+@pytest.mark.parametrize("missing", [(), ("/srv/missing",)], ids=["complete", "incomplete"])
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+def test_wherever_evac_is_killed_only_a_backup_recorded_as_complete_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_done: bool, missing: tuple[str, ...], late: bool
+) -> None:
+    async def story(cut: int) -> bool:
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": Repository()})
+        repository = world.repositories["r-wiki"]
+        await world.worker.do(task("take"))
+        repository.missing, began_s = missing, int(asyncio.get_running_loop().time())
+        writes = await _killed(world, tmp_path, cut, is_done)
+        await world.worker.do(task("list"))
+        if late and is_done and len(repository.copies) == 1:
+            repository.copies.append(CopyReport("c1", began_s, repository.size))
+        await world.worker.do(task("list"))
+        ends = [one for one in await world.evidence.history("wiki", 99) if one.snapshot == "c1"]
+        whole = {"c0"} | {one.snapshot for one in ends if (one.kind, one.outcome) == ("taken", "done")}
+        seen = (await world.evidence.known("wiki")).seen("r-wiki")
+        assert seen is not None
+        assert seen.count == len(whole)
+        assert seen.taken_at_ms == max(one.taken_at for one in repository.copies if one.id in whole) * 1_000
+        tested = await world.worker.do(task("restore-test"))
+        assert tested.snapshot == max(whole)
+        repository.missing = ()
+        await asyncio.sleep(1)
+        event = await world.worker.do(task("take"))
+        seen = (await world.evidence.known("wiki")).seen("r-wiki")
+        assert seen is not None
+        assert (event.outcome, seen.count) == ("done", len(whole) + 1), "a doubt ends with the next backup"
+        assert seen.taken_at_ms == repository.copies[-1].taken_at * 1_000
+        for _ in range(MADE_KEPT + 1):
+            await world.worker.do(task("take"))
+        seen = (await world.evidence.known("wiki")).seen("r-wiki")
+        assert seen is not None
+        assert seen.count == len(whole) + MADE_KEPT + 2
+        return writes < cut
+
+    cut = 1
+    while not run_virtually(story(cut), 10_000):
+        cut += 1
+    assert cut >= 4, "before the tool starts, the record, the listing"
+
+
+def test_a_backup_whose_tool_did_not_answer_in_time_counts_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It may have been taken, and nobody saw whether it is complete."""
+
+    async def story() -> None:
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": Repository([CopyReport("c0", 1, 5)])})
+        await asyncio.sleep(1_000)
+
+        async def take(action: object, timeout_s: float) -> None:
+            now_s = int(asyncio.get_running_loop().time())
+            world.repositories["r-wiki"].copies.append(CopyReport("late", now_s, 5))
+            raise OutcomeUnknown("backup-unknown", "it did not end in time")
+
+        monkeypatch.setattr(world.vault, "take", take)
+        event = await world.worker.do(task("take"))
+        known = await world.evidence.known("wiki")
+        assert (event.outcome, known.copies[0].count, known.copies[0].taken_at_ms) == ("unknown", 1, 1_000)
+        assert known.copies[0].unusable == 1
+        (verdict,) = verdicts(topology(estate_of(BackupPolicy())), BackupFacts(known.copies), 2_000_000)
+        (row,) = backups_document("t", (verdict,), BackupFacts(known.copies), 2_000_000).data_sets
+        assert kept_words(row.copies[0]).endswith(
+            "; 1 more failed, is incomplete or is not known to be complete"
+        )
+
+    run_virtually(story(), 10_000)
+
+
+def test_a_copy_of_a_backup_in_doubt_is_in_doubt() -> None:
+    known = after(Known("wiki"), BackupEvent("taken", 9_000, "wiki", "near", snapshot="c0"))
+    known = begin(known, "near", 10_000_000)
+    far = known.lacking("far")
+    assert far("k1", "c1", 10_001)
+    assert not far("k0", "c0", 10_001), "its original is known to be complete"
+    assert not far("c1", "", 10_001), "it was taken there"
+    assert not known.lacking("near")("before", "", 10_000 - SKEW_S - 1)
+    assert known.lacking("near")("c1", "", 20_000)
+    known = begin(known, "near", 11_000_000)
+    assert known.lacking("near")("c1", "", 10_001)
+    assert not known.lacking("near")("c0", "", 10_001)
+
+
+def test_the_oldest_doubts_are_joined_and_never_dropped() -> None:
+    known = Known("wiki")
+    for at in range(1, 2 * DOUBTS_KEPT):
+        known = begin(known, "near", at * 10_000_000)
+        assert len(known.doubts) <= DOUBTS_KEPT
+        near = known.lacking("near")
+        assert all(near("c", "", one * 10_000) for one in range(1, at + 1))
+
+
+def test_incomplete_backups_of_older_versions_are_recalled_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They recorded the event, and not that its backup counts for nothing."""
+
+    async def story() -> None:
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": Repository([CopyReport("c0", 1, 5)])})
+        lease = await world.store.acquire("leader", "one", 60_000)
+        older = Evidence(world.store, 0.0)
+        for at, snapshot in ((5, "c1"), (6, "c2")):
+            world.repositories["r-wiki"].copies.append(CopyReport(snapshot, at, 5))
+            event = BackupEvent("taken", at, "wiki", "r-wiki", outcome="failed", snapshot=snapshot)
+            await older.add(event)
+            await world.store.transact((), (Delete(f"{KNOWN}wiki"), Delete(RECALLED)))
+            if at == 5:
+                await older.chore(lease)
+                await world.store.transact((), (Delete(f"{KNOWN}wiki"), Delete(RECALLED)))
+        await world.worker.do(task("list"))
+        known = await world.evidence.known("wiki")
+        assert {one.snapshot for one in known.incomplete} == {"c1", "c2"}
+        assert known.copies[0].taken_at_ms == 1_000
+        assert await world.store.get(RECALLED) is not None
+
+    run_virtually(story())
+
+
+class Repositories:
+    """Two repositories of a data set, what was ever incomplete, and what is known of it."""
+
+    def __init__(self) -> None:
+        self.known, self.now_ms = Known("wiki"), 0
+        self.there: dict[str, dict[str, str]] = {"near": {}, "far": {}}
+        self.lacking: set[str] = set()
+
+    def take(self, whole: bool) -> None:
+        name = f"c{self.now_ms}"
+        self.there["near"][name] = ""
+        outcome: Any = "done" if whole else "failed"
+        event = BackupEvent("taken", self.now_ms, "wiki", "near", outcome=outcome, snapshot=name)
+        self.known = after(self.known, event)
+        self.lacking |= set() if whole else {name}
+
+    def copy_by_hand(self) -> None:
+        for name in self.there["near"]:
+            if name not in self.there["far"].values():
+                self.there["far"][f"k{name}"] = name
+
+    def list(self, copy: str) -> None:
+        seen = CopySeen("wiki", copy, self.now_ms, None)
+        self.known = after(self.known, BackupEvent("listed", self.now_ms, "wiki", copy, seen=seen))
+        self.known = after_listing(self.known, copy, self.there[copy], self.now_ms)
+
+    def judge(self) -> None:
+        for copy, ids in self.there.items():
+            lacks = self.known.lacking(copy)
+            for name, original in ids.items():
+                assert lacks(name, original, 0) == bool({name, original} & self.lacking), (copy, name)
+
+
+ACTS = st.sampled_from(["take", "fail", "copy", "list near", "list far", "prune near", "prune far"])
+
+
+@given(st.lists(ACTS, max_size=25))
+def test_what_is_incomplete_is_known_as_long_as_it_or_a_copy_exists(acts: list[str]) -> None:
+    """Also of copies that someone else made, and whatever the tools delete."""
+    world = Repositories()
+    world.list("near")
+    world.list("far")
+    for act in acts:
+        world.now_ms += 1
+        what, _, copy = act.partition(" ")
+        if what == "list":
+            world.list(copy)
+        elif what == "prune":
+            world.there[copy].clear()
+        elif what == "copy":
+            world.copy_by_hand()
+        else:
+            world.take(what == "take")
+        world.judge()
+
+
+def test_what_exists_nowhere_any_more_is_forgotten() -> None:
+    world = Repositories()
+    world.take(False)
+    world.copy_by_hand()
+    for copies in (("near", "far"), ("near", "far", "near")):
+        for copy in copies:
+            world.now_ms += 1
+            world.list(copy)
+        assert {one.copy for one in world.known.incomplete} == (
+            {"near", "far"} if world.there["near"] else {"far"}
+        )
+        world.there["near"].clear()
+    world.there["far"].clear()
+    for copy in ("far", "near", "far"):
+        world.now_ms += 1
+        world.list(copy)
+    assert world.known.incomplete == ()
