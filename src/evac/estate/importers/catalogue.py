@@ -58,12 +58,17 @@ Facts = dict[str, list[tuple[str, Place]]]
 """Meaning -> the texts that state it, with their places."""
 
 
+_IN_JSON: Final = re.compile(r"\s*\{\s*\"services\"\s*:\s*\{")
+
+
 def looks_like(name: str, head: str) -> Sign | None:
     """What a file that begins like this contains, if it is a source of this kind."""
     if name.endswith((".csv", ".tsv")):
         columns = {_meaning(cell) for cell in header_of(head, name)}
         hosts = {bare(cell) for cell in header_of(head, name)} & set(HOST_COLUMNS)
         return "names" if "name" in columns and not hosts else None
+    if _IN_JSON.match(head):
+        return None if re.search(r"\"(?:image|build|apiVersion|_meta)\"\s*:", head) else "names"
     is_other = re.search(r"^(?:evac|recipe|apiVersion):|^\s+(?:image|build):", head, re.MULTILINE)
     return "names" if re.search(r"^services:\s*$", head, re.MULTILINE) and not is_other else None
 
@@ -75,7 +80,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     is_table = source.suffix.lower() in (".csv", ".tsv", ".txt")
     found = list(_table(source, problems) if is_table else _values(source, problems))
     for facts, place in found:
-        _add(facts, place, catalogue, problems)
+        _add(facts, place, catalogue, problems, in_table=is_table)
     if found and not any("needs" in facts for facts, _ in found):
         imported.unknown.append(Unknown(_NO_NEEDS, len(found)))
     if not catalogue.services and not catalogue.stores and not problems.has_errors:
@@ -184,7 +189,7 @@ def _name_in(item: Node) -> str:
     return ""
 
 
-def _add(facts: Facts, place: Place, catalogue: Catalogue, problems: Problems) -> None:
+def _add(facts: Facts, place: Place, catalogue: Catalogue, problems: Problems, *, in_table: bool) -> None:
     name, name_place = next(iter(facts.get("name", ())), ("", place))
     if not name:
         problems.add("import-skipped", "an entry without a name is skipped", place, "name it")
@@ -201,7 +206,7 @@ def _add(facts: Facts, place: Place, catalogue: Catalogue, problems: Problems) -
     for key, texts in facts.items():
         if key in ("name", "type", "needs") or (is_store and key != "rpo") or not texts:
             continue
-        fill_in(values, key, *texts[0], problems)
+        fill_in(values, key, *texts[0], problems, in_table=in_table)
     for text, where in facts.get("needs", ()):
         kind, colon, needed = text.partition(":")
         is_said = bool(colon) and kind in ("store", "service")

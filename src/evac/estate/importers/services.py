@@ -117,11 +117,26 @@ def tier_of(text: str) -> int | None:
     return int(match[1]) if match is not None and int(match[1]) <= 100 else None
 
 
-def fill_in(values: dict[str, Value], key: str, text: str, place: Place, problems: Problems) -> None:
-    """Takes one fact of a service as people write it; an unreadable one stays unknown, with a note."""
+_WHOLE: Final = re.compile(r"[1-9]\d{0,2}(?:([.,' \u00a0\u202f])\d{3})(?:\1\d{3})*", re.ASCII)
+"""A whole number with signs between its thousands."""
+_EITHER: Final = re.compile(r"[1-9]\d{0,2}[.]\d{3}(?!\d).*", re.ASCII)
+
+
+def fill_in(
+    values: dict[str, Value], key: str, text: str, place: Place, problems: Problems, *, in_table: bool
+) -> None:
+    """Takes one fact of a service as people write it; an unreadable one stays unknown, with a note.
+
+    There are only whole people, so `6.000` are six thousand. in_table: from a spreadsheet, where an amount of
+    `1.024 GiB` has two readings, a thousand times apart.
+    """
     made: Value = None
     hint = "it stays unknown"
-    if key == "tier":
+    if key == "people" and _WHOLE.fullmatch(text):
+        text = re.sub(r"\D", "", text)
+    if in_table and key in ("cpu", "memory") and _EITHER.fullmatch(text):
+        hint = "it may be thousands or a fraction, so it stays unknown; write 1024 or 1.02"
+    elif key == "tier":
         made = tier_of(text)
         hint = "write a number from 0 to 100; 0 matters most"
     elif key == "replicas":

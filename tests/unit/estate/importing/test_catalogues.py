@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from evac.estate import load
 from evac.estate.format.problems import Problems
 from evac.estate.importers import KINDS, ImportResult, Options, SourceError, import_estate
+from evac.estate.importers.discovery import look_around
 from evac.estate.importers.running import read_source
 from evac.model.estate import Estate
 
@@ -212,3 +213,33 @@ def test_altered_sources_of_every_kind_never_end_in_a_traceback(
     problems = Problems()
     read_source(kind, source, problems, Options())
     assert all(one.code and one.message for one in problems.all())
+
+
+@pytest.mark.parametrize(
+    ("text", "people"),
+    [("6.000", 6_000), ("40,000", 40_000), ("1.200.000", 1_200_000), ("4'500", 4_500), ("1.2 M", 1_200_000)],
+)
+def test_a_number_of_people_is_whole(tmp_path: Path, text: str, people: int) -> None:
+    """Six thousand users were read as six."""
+    source = tmp_path / "services.csv"
+    source.write_text(f"Dienst;Benutzer\nkis;{text}\n")
+    import_estate("catalogue", source, tmp_path / "estate")
+    assert [one.people for one in load(tmp_path / "estate").services] == [people]
+
+
+def test_an_amount_of_a_table_with_two_readings_stays_unknown(tmp_path: Path) -> None:
+    source = tmp_path / "services.csv"
+    source.write_text("service;cpu;memory\nkis;1.500 cores;1.024 GiB\nlis;1.5 cores;0.512 GiB\n")
+    result = import_estate("catalogue", source, tmp_path / "estate")
+    kis, lis = load(tmp_path / "estate").services
+    assert kis.demand[:2] == (None, None)
+    assert lis.demand[0] == 1_500
+    told = [one.message for one in result.diagnostics if one.code == "import-word-unknown"]
+    assert told == ["'1.500 cores' is not a valid cpu", "'1.024 GiB' is not a valid memory"]
+
+
+def test_a_catalogue_in_json_is_found(tmp_path: Path) -> None:
+    (tmp_path / "services.json").write_text('{"services": {"lobby": {"tier": 0, "needs": ["login"]}}}\n')
+    (tmp_path / "stack.json").write_text('{"services": {"web": {"image": "nginx"}}}\n')
+    found = [(one.kind, one.path) for one in look_around(tmp_path).sources if one.kind == "catalogue"]
+    assert found == [("catalogue", "services.json")]
