@@ -18,9 +18,8 @@ import orjson
 from evac import __version__
 from evac.cli import console
 from evac.cli.console import emit, say
-from evac.cli.options import Length, output_option, quiet_option
-from evac.cli.run_command import now_ms
-from evac.cli.target import Where, where_options
+from evac.cli.options import FILE, Length, now_ms, output_option, quiet_option
+from evac.cli.target import Where, in_store, where_options
 from evac.engine.runs.requests import VERBS
 from evac.model.access import ROLES, AccessRecord
 from evac.model.errors import InvalidInput
@@ -29,7 +28,6 @@ from evac.views.words import moment
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from evac.app.access_log import Archived
 
 _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
     {"sign-in-refused": 5, "refused": 6, "break-glass": 9, "clock-jump": 7, "logins-ended": 4, "approved": 5}
@@ -168,7 +166,7 @@ def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
 
 
 @access.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @output_option("text", "json")
 def check(file: Path, output: str) -> int:
     """Check an access file: show every problem with file, line and column, or who may do what."""
@@ -230,7 +228,7 @@ def password(name: str, piped: bool, quiet: bool) -> None:
     "--file",
     "file",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="File to write the secret to, for evac to read.",
 )
 @quiet_option
@@ -330,21 +328,10 @@ def archive(folder: Path, url: str | None, only_check: bool, quiet: bool) -> int
     is extended. Each file is a hash chain, and each month names the end of the one before. So FOLDER proves
     itself without the store (--check), and the newest month, with heads at agents, proves all the others.
     """
-    import asyncio
-
     from evac.app.access_log import archive as archived
     from evac.app.access_log import check_archive
-    from evac.app.runs import default_store
-    from evac.store.opening import open_store
 
-    async def work() -> list[Archived]:
-        store = open_store(url or default_store())
-        try:
-            return await archived(store, folder)
-        finally:
-            await store.close()
-
-    found = check_archive(folder) if only_check else asyncio.run(work())
+    found = check_archive(folder) if only_check else in_store(url, lambda store: archived(store, folder))
     for one in found:
         say(f"{one.chapter}: {one.head.records} records, sha256:{one.head.hash}", quiet)
         for problem in one.problems:
@@ -354,10 +341,8 @@ def archive(folder: Path, url: str | None, only_check: bool, quiet: bool) -> int
 
 @access.command(name="list")
 @click.argument("estate", type=click.Path(path_type=Path))
-@click.option(
-    "--access", "file", type=click.Path(path_type=Path, dir_okay=False), help="Access file to use instead."
-)
-@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Another policy.")
+@click.option("--access", "file", type=FILE, help="Access file to use instead.")
+@click.option("--policy", type=FILE, help="Another policy.")
 @output_option("text", "json", "csv")
 def list_all(estate: Path, file: Path | None, policy: Path | None, output: str) -> None:
     """List who may do what and how each person signs in, for periodic access reviews.

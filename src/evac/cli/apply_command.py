@@ -14,7 +14,7 @@ import click
 
 from evac.cli import console, options
 from evac.cli.console import emit, say, screen
-from evac.cli.run_command import follow, key_option, now_ms, request, run_argument
+from evac.cli.run_command import Asking, follow, key_option, request, run_argument
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.run_policy import Envelope
@@ -56,7 +56,7 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
 @click.option("--incident", help="The incident of the run; one run for each incident and plan.")
 @options.places_option("--confirm", "SITE", "Each site that the plan evacuates; repeatable.")
 @options.places_option("--abandon", "SITE", "Treat a site as lost even though it answers.")
-@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
+@click.option("--policy", type=options.FILE, help="Policy file.")
 @click.option("--detach", is_flag=True, help="Do not follow the run.")
 @options.who_option
 @key_option
@@ -152,7 +152,7 @@ def _propose(
     from evac.estate.codecs import plan as plan_codec
 
     scenario = plan_codec.decode(plan.data, plan.digest).scenario
-    name = incident or f"{scenario.kind}-{now_ms()}"
+    name = incident or f"{scenario.kind}-{options.now_ms()}"
     proposal = runs.proposal_of(plan.data, name, reason, confirm)
     leaving = proposal.leaving or proposal.unnamed()
     _refuse_others((*confirm, *abandon), leaving)
@@ -192,9 +192,7 @@ def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, .
 @options.reason_option
 @options.who_option
 @click.option("--ticket", default="", help="Ticket of the incident.")
-@click.option(
-    "--key", type=click.Path(path_type=Path, dir_okay=False), help="Your private key, to sign with."
-)
+@click.option("--key", type=options.FILE, help="Your private key, to sign with.")
 @click.option("--step", default="", help="Approve one step instead of the run.")
 @options.places_option("--confirm", "SITE", "Each site, if the run evacuates more than one.")
 @where_options
@@ -243,13 +241,8 @@ def approve(
         signed = Approval(document.run, document.plan_digest, needed, name, reason, ticket, bound)
         signature = sign(signed, read_key(key))
     code = request(
-        where,
-        run,
+        Asking(run, where, name, reason, quiet, key if step else None),
         "approve",
-        name,
-        reason,
-        quiet,
-        key if step else None,
         step=step,
         ticket=ticket,
         signature=signature,
@@ -283,7 +276,7 @@ def covering(needed: Envelope, losses: Sequence[LossRow]) -> Envelope:
 
 
 @click.command(name="key")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=options.FILE)
 def new_key(file: Path) -> None:
     """Create a private key for approvals in FILE, and print the public key for the policy."""
     from evac.engine.runs.signatures import new_key as make

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -50,7 +49,7 @@ class Judged:
 @click.option(
     "--write-baseline",
     "new_baseline",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     help="Accept today's findings and write them to this file.",
 )
 @click.option(
@@ -101,7 +100,7 @@ def audit(
                 as_of=as_of,
                 digest=estate_digest(loaded),
                 backups=situation.backups,
-                at_ms=time.time_ns() // 1_000_000 if situation.backups != NOTHING_SEEN else None,
+                at_ms=options.now_ms() if situation.backups != NOTHING_SEEN else None,
                 progress=lambda share, words: told(READ_SHARE + (1 - READ_SHARE) * share, words),
             )
     judged = _judge(report, baseline, suppressions)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +12,15 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
-from evac.cli.options import estate_argument, file_option, output_option, quiet_option, who_option
+from evac.cli.options import (
+    FILE,
+    estate_argument,
+    file_option,
+    now_ms,
+    output_option,
+    quiet_option,
+    who_option,
+)
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 
@@ -26,19 +33,13 @@ if TYPE_CHECKING:
 data_argument = click.argument("data_set", metavar="DATA_SET")
 copy_option = click.option("--copy", default="", help="Only this backup: its endpoint, or its place.")
 anyway_option = click.option("--anyway", is_flag=True, help="Also run during a hold, a run or maintenance.")
-policy_option = click.option(
-    "--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file. [default: next to ESTATE]"
-)
+policy_option = click.option("--policy", type=FILE, help="Policy file. [default: next to ESTATE]")
 output = output_option("text", "json", "markdown")
 
 
 @click.group()
 def backup() -> None:
     """Show what every backup is worth; take, check and restore backups."""
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _loaded(path: Path) -> Estate:
@@ -91,7 +92,7 @@ def status(estate: Path, data_set: str, fail_on: str, where: Where, output: str,
     from evac.app.backups import matrix
     from evac.views.backup_view import backups_sheet
 
-    document = matrix(_loaded(estate), _facts(where), _now_ms())
+    document = matrix(_loaded(estate), _facts(where), now_ms())
     if data_set and data_set not in {row.data_set for row in document.data_sets}:
         raise InvalidInput(
             "data-set-unknown", f"the estate has no data set {data_set}", "evac backup status ESTATE"
@@ -133,7 +134,7 @@ def tools(estate: Path, where: Where, output: str, target: Path | None) -> int:
     from evac.views.backup_view import tools_sheet
 
     loaded = _loaded(estate)
-    rows = tools_of(loaded, _facts(where), _now_ms())
+    rows = tools_of(loaded, _facts(where), now_ms())
     _show(rows, tools_sheet(loaded.name, rows), output, target)
     return console.FINDINGS if any(row.state not in ("met", "waived") for row in rows) else console.DONE
 
@@ -278,7 +279,7 @@ def restore(
     checked and stopped. Exit 3: the backup is damaged. Exit 1: it could not be restored.
     """
     until_s = None if until is None else _moment("--until", until) // 1_000
-    if until_s is not None and until_s * 1_000 > _now_ms():
+    if until_s is not None and until_s * 1_000 > now_ms():
         hint = "check the time zone, or omit --until to restore everything that was backed up"
         raise InvalidInput("moment-wrong", f"--until: {until} is in the future", hint)
     kept = {"place": str(into.absolute()), "snapshot": snapshot, "until_s": until_s}
@@ -327,7 +328,7 @@ def credentials_changed(
         )
     if withdraw and at is not None:
         raise InvalidInput("options-conflict", "--withdraw takes no --at", "omit one of them")
-    changed_at_ms = None if withdraw else _now_ms() if at is None else _moment("--at", at)
+    changed_at_ms = None if withdraw else now_ms() if at is None else _moment("--at", at)
     url, name = where.store or default_store(), who or who_am_i()
     events = asyncio.run(record_credentials(url, _loaded(estate), data_set, copy, name, changed_at_ms))
     footer = f"next: evac backup run ESTATE {data_set}" if not withdraw else ""
@@ -352,5 +353,5 @@ def _after_failure(estate: Path, where: Where, failed: BackupEvent) -> str:
         facts = _facts(where)
     except StoreError:  # what failed must be shown all the same
         return ""
-    instead = instead_of(_loaded(estate), facts, _now_ms(), failed)
+    instead = instead_of(_loaded(estate), facts, now_ms(), failed)
     return f"next: fix that, or {instead}" if instead else ""

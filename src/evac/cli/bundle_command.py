@@ -10,7 +10,6 @@ import functools
 import os
 import shlex
 import sys
-import time
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -51,7 +50,7 @@ class BundleAsked:
 
 def bundle_options(command: options.Command) -> options.Command:
     """Decorate a command with `asked`, a BundleAsked."""
-    file = click.Path(path_type=Path, dir_okay=False)
+    file = options.FILE
 
     @click.option("--bundle", type=file, help="Start from this bundle, as a new generation; needs no ESTATE.")
     @click.option(
@@ -126,7 +125,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
             digest,
             asked.signer,
         ),
-        time.time_ns() // 1_000_000,
+        options.now_ms(),
     )
     told = opening.environment_of(opened.folder / GLASS)
     os.environ.update(told)
@@ -190,14 +189,7 @@ def bundle() -> None:
 
 @bundle.command()
 @options.estate_argument
-@click.option(
-    "-o",
-    "--out",
-    "target",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="The file to write.",
-)
+@click.option("-o", "--out", "target", type=options.FILE, required=True, help="The file to write.")
 @click.option(
     "--store", help="The store whose journals and registers are included. [default: EVAC_STORE; else none]"
 )
@@ -302,7 +294,7 @@ def make(
 
 
 @bundle.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=options.FILE)
 @options.output_option("text", "json", "markdown", "html")
 @options.file_option
 def show(file: Path, output: str, target: Path | None) -> int:
@@ -323,7 +315,7 @@ def show(file: Path, output: str, target: Path | None) -> int:
 
 
 @bundle.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=options.FILE)
 @click.option("--digest", help="The digest recorded when the bundle was made.")
 @click.option("--signer", metavar="KEY", help="The public key that must have signed it, or its file.")
 def verify(file: Path, digest: str | None, signer: str | None) -> int:
@@ -362,4 +354,4 @@ def _shares(text: str | None) -> tuple[int, int] | None:
 
 def _now_ms() -> int:
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return int(given) * 1_000 if given.isdecimal() and len(given) < 12 else time.time_ns() // 1_000_000
+    return int(given) * 1_000 if given.isdecimal() and len(given) < 12 else options.now_ms()

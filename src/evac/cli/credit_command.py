@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -15,9 +14,11 @@ import click
 from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
 from evac.cli.options import (
+    FILE,
     Length,
     Named,
     file_option,
+    now_ms,
     output_option,
     quiet_option,
     time_zone_option,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from evac.credit.windows import Correction
 
 case_argument = click.argument("case", type=Named("CASE", file_okay=False))
-_FILE = click.Path(path_type=Path, dir_okay=False)
 _why = click.option("--reason", default="", help="Reason, recorded in the journal of the case.")
 _TRANCHE = click.Choice(["paying", "free"])
 _SYSTEM = click.Choice(["csv", "stripe", "lago", "killbill", "openmeter", "chargebee"])
@@ -43,10 +43,6 @@ _SYSTEM = click.Choice(["csv", "stripe", "lago", "killbill", "openmeter", "charg
 @click.group()
 def credit() -> None:
     """Work out what customers are owed after an outage, and hand it to billing."""
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _who(given: str | None) -> str:
@@ -125,7 +121,7 @@ def example(target: Path, accounts: int | None, quiet: bool) -> None:
 
 @credit.command()
 @case_argument
-@click.option("--import", "source", type=_FILE, help="Add the windows of a CSV or JSON file.")
+@click.option("--import", "source", type=FILE, help="Add the windows of a CSV or JSON file.")
 @click.option("--incident", default="", help="Import the downtime of each service from an incident.")
 @click.option("--correct", metavar="WINDOW", default="", help="Correct this window, with --from or --to.")
 @click.option("--remove", metavar="WINDOW", default="", help="Remove this window.")
@@ -168,7 +164,7 @@ def windows(
     if source is not None or incident:
         _add_windows(chosen, source, incident, _who(who), where, quiet)
     elif correct or remove:
-        change = Correction(correct or remove, _who(who), reason, _now_ms(), from_ms, to_ms, bool(remove))
+        change = Correction(correct or remove, _who(who), reason, now_ms(), from_ms, to_ms, bool(remove))
         _correct(chosen, change, quiet)
     _show(case_document(chosen), output, windows_sheet)
 
@@ -183,7 +179,7 @@ def _add_windows(case: Case, source: Path | None, incident: str, who: str, where
     else:
         summary = where.do(lambda control: control.paper(incident, "summary", "json"))
         found = windows_of_incident(json.loads(str(summary)))
-    new = case.add_windows(found, _now_ms(), who)
+    new = case.add_windows(found, now_ms(), who)
     say(f"{plural(new, 'new window')}; {len(found) - new:,} already known", quiet)
 
 
@@ -196,7 +192,7 @@ def _correct(case: Case, change: Correction, quiet: bool) -> None:
 
 @credit.command()
 @case_argument
-@click.option("--import", "source", type=_FILE, help="Add the claims of a CSV or JSON file.")
+@click.option("--import", "source", type=FILE, help="Add the claims of a CSV or JSON file.")
 @click.option("--accept", metavar="CLAIM", default="", help="Grant --amount for this claim.")
 @click.option("--amount", type=Amount(), help="Amount granted, like '70000 KRW'.")
 @click.option("--refuse", metavar="CLAIM", default="", help="Refuse this claim.")
@@ -233,12 +229,12 @@ def claims(
     chosen = _case(case)
     if source is not None:
         found = load_claims(source)
-        new = chosen.add_claims(found, _now_ms(), _who(who))
+        new = chosen.add_claims(found, now_ms(), _who(who))
         known = len(found) - new
         say(f"{new:,} new {'claim' if new == 1 else 'claims'}; {known:,} already known", quiet)
     elif accept or refuse:
         granted, currency = (0, "") if amount is None else (amount.minor, amount.currency)
-        decision = Decision(accept or refuse, _who(who), reason, _now_ms(), granted)
+        decision = Decision(accept or refuse, _who(who), reason, now_ms(), granted)
         chosen.decide(decision, currency)
         say("recorded; it takes effect when you compute again", quiet)
     _show(case_document(chosen), output, claims_sheet)
@@ -283,7 +279,7 @@ def check(rules: str, printed: bool, output: str, quiet: bool) -> int:
 
 @credit.command()
 @click.argument("table")
-@click.option("-o", "--out", "target", required=True, type=_FILE, help="Parquet file to write.")
+@click.option("-o", "--out", "target", required=True, type=FILE, help="Parquet file to write.")
 @click.option("--host", required=True, help="Host of the PostgreSQL server.")
 @click.option("--port", type=click.IntRange(1, 65_535), default=5_432, show_default=True)
 @click.option("--database", required=True, help="Name of the database.")
@@ -368,7 +364,7 @@ def compute(
             rule_set,
             accounts,
             _who(who),
-            _now_ms(),
+            now_ms(),
             partitions or 0,
             lambda done, of: shown(done / of, f"part {done} of {of}"),
             rules,
@@ -436,8 +432,8 @@ def statement(case: Path, output: str, target: Path | None) -> None:
 @credit.command()
 @case_argument
 @_why
-@click.option("--key", type=_FILE, help="Your private key, to sign with.")
-@click.option("--policy", type=_FILE, help="Policy file that lists who may approve.")
+@click.option("--key", type=FILE, help="Your private key, to sign with.")
+@click.option("--policy", type=FILE, help="Policy file that lists who may approve.")
 @who_option
 @quiet_option
 def approve(
@@ -452,7 +448,7 @@ def approve(
     chosen = _case(case)
     with chosen.changing():
         listed = None if policy is None else load_policy(policy)
-        found = deliveries.approve(chosen, _who(who), reason, key, listed, _now_ms())
+        found = deliveries.approve(chosen, _who(who), reason, key, listed, now_ms())
     more = APPROVALS - len(found)
     if more > 0:
         say(f"approved; {more} more {'person' if more == 1 else 'people'} must approve", quiet)
@@ -487,11 +483,11 @@ def tranche(
     chosen = _case(case)
     with chosen.changing():
         if change is not None:
-            deliveries.open_or_close(chosen, tranche, change, _who(who), reason, _now_ms())
+            deliveries.open_or_close(chosen, tranche, change, _who(who), reason, now_ms())
             say(f"the {tranche} tranche is {change}\nnext: {next_command(chosen)}", quiet)
             return
         digest = chosen.ledger()["rules"]["digest"]
-        made = deliveries.release(chosen, digest, tranche, _who(who), reason, _now_ms())
+        made = deliveries.release(chosen, digest, tranche, _who(who), reason, now_ms())
     amounts = ", ".join(money_words(value, name) for name, value in made.amounts.items()) or "no money"
     say(f"{made.name}: {made.lines:,} {'line' if made.lines == 1 else 'lines'}, {amounts}", quiet)
     for name, value in made.overpaid.items():
@@ -541,7 +537,7 @@ def export(case: Path, delivery: str, system: str, target: Path, output: str, qu
 @credit.command()
 @case_argument
 @click.argument("delivery")
-@click.argument("booked", type=_FILE)
+@click.argument("booked", type=FILE)
 @click.option(
     "--from",
     "system",
@@ -585,7 +581,7 @@ def reconcile(case: Path, delivery: str, booked: Path, system: str, output: str,
 @case_argument
 @click.argument("account")
 @click.option("--language", type=click.Choice(["en", "ko"]), default="en", show_default=True)
-@click.option("--templates", type=_FILE, help="YAML file with your own wording, by language and name.")
+@click.option("--templates", type=FILE, help="YAML file with your own wording, by language and name.")
 @output_option("text", "json")
 def explain(case: Path, account: str, language: str, templates: Path | None, output: str) -> None:
     """Explain one account's credits in the customer's language, with the calculation."""

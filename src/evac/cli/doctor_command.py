@@ -10,8 +10,7 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, screen
-from evac.cli.options import estate_argument, output_option
-from evac.cli.run_command import now_ms
+from evac.cli.options import FILE, estate_argument, now_ms, output_option
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @estate_argument
-@click.option(
-    "--policy", type=click.Path(path_type=Path, dir_okay=False), help="Default: the one next to the estate."
-)
+@click.option("--policy", type=FILE, help="Default: the one next to the estate.")
 @output_option("text", "json")
 def doctor(estate: Path, policy: Path | None, output: str) -> int:
     """Ask every endpoint whether it can do what plans will ask of it, and show who does what after a loss.

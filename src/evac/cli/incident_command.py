@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +124,7 @@ def note(
     """Add a note. An update is public; a draft is not."""
     from evac.incident.records import Note
 
-    due_ms = time.time_ns() // 1_000_000 + due if due else 0
+    due_ms = options.now_ms() + due if due else 0
     other = other_title, other_text
     made = Note("", incident, kind, who or "", 0, text, name, value, due_ms, *other)  # type: ignore[arg-type]
     key = where.do(lambda control: control.note(made, new))

@@ -9,7 +9,8 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, say
-from evac.cli.options import output_option, quiet_option, store_option
+from evac.cli.options import FILE, output_option, quiet_option, store_option
+from evac.cli.target import in_store
 
 if TYPE_CHECKING:
     from evac.notices.values import Channel, NoticeRules
@@ -21,7 +22,7 @@ def notices() -> None:
 
 
 @notices.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @output_option("text", "json")
 def check(file: Path, output: str) -> int:
     """Check an alerts file: show every problem with file, line and column, or what goes where."""
@@ -51,7 +52,7 @@ def check(file: Path, output: str) -> int:
 
 
 @notices.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @click.option("--channel", "names", multiple=True, metavar="NAME", help="Only this channel; repeatable.")
 @quiet_option
 def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
@@ -122,7 +123,7 @@ def _mail(file: Path) -> tuple[NoticeRules, Channel]:
 
 
 @subscribers.command("serve")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @click.option("--listen", required=True, metavar="HOST:PORT", help="Where to listen, like 127.0.0.1:8450.")
 @store_option
 def serve_page(file: Path, listen: str, store: str | None) -> None:
@@ -130,53 +131,30 @@ def serve_page(file: Path, listen: str, store: str | None) -> None:
 
     Put a proxy with TLS in front of it. It records requests in the store; the leader sends the mail.
     """
-    import asyncio
-
-    from evac.app.runs import default_store
     from evac.engine.clock import SystemClock
-    from evac.store.opening import open_store
     from evac.web.setting import check_listen, listen_of
     from evac.web.subscribing import run_desk
 
     rules, channel = _mail(file)
     where = listen_of(listen)
     check_listen(where, tls=False, authenticated=False)
-    opened = open_store(store or default_store())
-
-    async def work() -> None:
-        try:
-            await run_desk(opened, channel, rules.page, where, SystemClock().now_ms)
-        finally:
-            await opened.close()
-
-    asyncio.run(work())
+    in_store(store, lambda opened: run_desk(opened, channel, rules.page, where, SystemClock().now_ms))
 
 
 @subscribers.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @store_option
 @output_option("text", "json")
 def export(file: Path, store: str | None, output: str) -> int:
     """Print the addresses of all subscribers. They are personal data: keep the output safe."""
-    import asyncio
     import json
 
-    from evac.app.runs import default_store
     from evac.office.notices.subscribers import exported, vault_of
-    from evac.store.opening import open_store
     from evac.views.sheet import utc
 
     _, channel = _mail(file)
-    opened = open_store(store or default_store())
-
-    async def work() -> list[tuple[str, str, str]]:
-        try:
-            found = await exported(opened, vault_of(channel))
-            return [(one.address, one.language, utc(one.since_ms)) for one in found]
-        finally:
-            await opened.close()
-
-    rows = asyncio.run(work())
+    found = in_store(store, lambda opened: exported(opened, vault_of(channel)))
+    rows = [(one.address, one.language, utc(one.since_ms)) for one in found]
     if output == "json":
         told = [{"address": a, "language": language, "since": since} for a, language, since in rows]
         body = {"schema_version": 1, "subscribers": told}
@@ -187,28 +165,16 @@ def export(file: Path, store: str | None, output: str) -> int:
 
 
 @subscribers.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @click.argument("address")
 @store_option
 @quiet_option
 def erase(file: Path, address: str, store: str | None, quiet: bool) -> int:
     """Erase ADDRESS: its subscription and an open request. Exit 1: it was not there."""
-    import asyncio
-
-    from evac.app.runs import default_store
     from evac.office.notices.subscribers import address_of, remove, vault_of
-    from evac.store.opening import open_store
 
     _, channel = _mail(file)
     vault, found = vault_of(channel), address_of(address)
-    opened = open_store(store or default_store())
-
-    async def work() -> bool:
-        try:
-            return await remove(opened, vault, vault.id_of(found), vault.mailbox_of(found))
-        finally:
-            await opened.close()
-
-    there = asyncio.run(work())
+    there = in_store(store, lambda opened: remove(opened, vault, vault.id_of(found), vault.mailbox_of(found)))
     say("erased" if there else "this address is not a subscriber", quiet)
     return console.DONE if there else console.FAILED

@@ -13,8 +13,7 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, say, screen
-from evac.cli.options import estate_argument, output_option
-from evac.cli.run_command import now_ms
+from evac.cli.options import estate_argument, now_ms, output_option
 from evac.cli.target import Where, has_default_store, where_options
 from evac.model.errors import EvacError
 

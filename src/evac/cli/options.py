@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -80,6 +81,7 @@ class Named(click.Path):
         return path
 
 
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
 ESTATE: Final = Named("ESTATE")
 PLAN: Final = Named("PLAN")
 estate_argument = click.argument("estate", type=ESTATE)
@@ -124,7 +126,7 @@ def file_option(command: Command) -> Command:
         "-o",
         "--out",
         "target",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE,
         help="Write the data to a file instead of stdout.",
     )(command)
 
@@ -145,13 +147,12 @@ def fail_on_option(default: str) -> Callable[[Command], Command]:
 
 def agent_options(command: Command) -> Command:
     """Options that override the environment for this process and those that it starts."""
-    existing = click.Path(path_type=Path, dir_okay=False)
 
-    @click.option("--agent-ca", type=existing, help=f"CA of the agents' certificates, PEM. [default: ${CA}]")
+    @click.option("--agent-ca", type=FILE, help=f"CA of the agents' certificates, PEM. [default: ${CA}]")
     @click.option(
-        "--agent-cert", type=existing, help=f"Certificate to present to agents, PEM. [default: ${CERT}]"
+        "--agent-cert", type=FILE, help=f"Certificate to present to agents, PEM. [default: ${CERT}]"
     )
-    @click.option("--agent-key", type=existing, help=f"Its private key, PEM. [default: ${KEY}]")
+    @click.option("--agent-key", type=FILE, help=f"Its private key, PEM. [default: ${KEY}]")
     @click.option("--agent-plain", is_flag=True, help="Contact agents on other machines without TLS.")
     @functools.wraps(command)
     def wrapped(
@@ -253,6 +254,10 @@ def reason_option(command: Command) -> Command:
 
 def who_option(command: Command) -> Command:
     return click.option("--who", help="Your name. [default: the user]")(command)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def log_file() -> Path:

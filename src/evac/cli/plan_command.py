@@ -16,11 +16,13 @@ from evac.cli import console
 from evac.cli.console import emit, emit_pdf, pdf_possible, progress, reporter, say, screen, write_whole
 from evac.cli.options import (
     BUDGET_MOST_S,
+    FILE,
     SEED_MAX,
     Length,
     as_of_option,
     estate_argument,
     file_option,
+    now_ms,
     observe_option,
     output_option,
     places_option,
@@ -201,14 +203,8 @@ def verify(
     metavar="PLAN",
     help="Show what changed since an older plan.",
 )
-@click.option(
-    "-o", "--out", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan to a file."
-)
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write a report page: HTML, or PDF if it ends in .pdf.",
-)
+@click.option("-o", "--out", "target", type=FILE, help="Write the plan to a file.")
+@click.option("--report", type=FILE, help="Also write a report page: HTML, or PDF if it ends in .pdf.")
 @observe_option
 @where_options
 @as_of_option
@@ -321,7 +317,7 @@ def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
 
     if not restore:
         raise InvalidInput("plan-seen", "--seen needs --restore", "remove it")
-    return servers_on(seen, time.time_ns() // 1_000_000)
+    return servers_on(seen, now_ms())
 
 
 def _page(estate: Estate, made: Made, verdict: Verdict) -> str:

@@ -10,7 +10,7 @@ import click
 
 from evac.cli import completion, console
 from evac.cli.console import emit, say
-from evac.cli.options import output_option
+from evac.cli.options import FILE, output_option
 from evac.cli.target import Where, where_options
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--policy",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="With --estate: lists the keys of controllers. [default: policy.yaml in the folder of the estate]",
 )
 @output_option("text", "json")

@@ -6,7 +6,7 @@ evac run quarantine: the list of servers for on-site staff.
 from __future__ import annotations
 
 import asyncio
-import time
+import functools
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -18,9 +18,11 @@ from evac.cli import completion, console
 from evac.cli.console import emit, say, screen
 from evac.cli.options import (
     ESTATE,
+    FILE,
     PLAN,
     Length,
     log_file,
+    now_ms,
     output_option,
     places_option,
     quiet_option,
@@ -30,6 +32,7 @@ from evac.cli.options import (
 )
 from evac.cli.proof_command import verify
 from evac.cli.target import Where, where_options
+from evac.model.records import dataclass
 from evac.model.step_id import boot_step
 
 if TYPE_CHECKING:
@@ -42,9 +45,7 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @where_options
 @output_option("text", "csv", "json", "html")
-@click.option(
-    "--to", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead of the screen."
-)
+@click.option("--to", type=FILE, help="Write to a file instead of the screen.")
 def quarantine(run: str, where: Where, output: str, to: Path | None) -> None:
     """List servers that did not come up: hall, rack, position, serial number, reason, and what to do.
 
@@ -77,14 +78,10 @@ hall_option = click.option(
 )
 key_option = click.option(
     "--key",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Private key to sign with; its owner must be in the policy or the access file.",
 )
 REFUSED_SHOWN = 10
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @click.group()
@@ -282,24 +279,29 @@ async def signed(control: Control, run: str, asked: Request, key: Path | None) -
     return replace(asked, signature=sign_act(act, read_key(key)))
 
 
-def request(
-    where: Where,
-    run: str,
-    verb: Any,
-    who: str | None,
-    reason: str,
-    quiet: bool,
-    key: Path | None = None,
-    **more: Any,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What every command that requests something of a run is given."""
+
+    run: str
+    where: Where
+    who: str | None
+    reason: str
+    quiet: bool
+    key: Path | None
+
+
+def request(asking: Asking, verb: Any, **more: Any) -> int:
     """Send a request, wait for the leader, and print the result."""
     from evac.engine.runs.requests import Request
 
-    async def work(control: Control) -> Any:
-        asked = Request("", verb, who or "", reason, **more)
-        return await control.ask(run, await signed(control, run, asked, key))
+    run = asking.run
 
-    answer = where.do(work)
+    async def work(control: Control) -> Any:
+        asked = Request("", verb, asking.who or "", asking.reason, **more)
+        return await control.ask(run, await signed(control, run, asked, asking.key))
+
+    answer = asking.where.do(work)
     if answer.refused:
         say(f"error: {answer.refused} [request-refused]\nnext: {answer.hint or f'evac run show {run}'}")
         return console.REFUSED
@@ -308,22 +310,12 @@ def request(
             f"no leader has accepted it yet; it will be accepted once there is one\nnext: evac run show {run}"
         )
         return console.PAUSED
-    say(f"{verb}: done\nnext: evac run show {run}", quiet)
+    say(f"{verb}: done\nnext: evac run show {run}", asking.quiet)
     return console.DONE
 
 
 def request_each(
-    where: Where,
-    run: str,
-    verb: Any,
-    who: str | None,
-    reason: str,
-    quiet: bool,
-    steps: Named,
-    racks: Named,
-    halls: Named,
-    key: Path | None = None,
-    **more: Any,
+    asking: Asking, verb: Any, steps: Named, racks: Named = (), halls: Named = (), **more: Any
 ) -> int:
     """Request the same for several steps, and for the servers in these racks and halls that on-site staff
     must handle; print each result.
@@ -332,16 +324,16 @@ def request_each(
 
     if not (steps or racks or halls):
         raise click.UsageError("give a STEP, or use --rack or --hall for every listed server there")
+    run = asking.run
 
     async def work(control: Control) -> tuple[list[str], list[Any]]:
         found = list(dict.fromkeys((*steps, *await _on_the_list(control, run, racks, halls))))
-        asked = [
-            await signed(control, run, Request("", verb, who or "", reason, step=step, **more), key)
-            for step in found
-        ]
-        return found, await control.ask_all(run, asked)
+        each = [Request("", verb, asking.who or "", asking.reason, step=step, **more) for step in found]
+        return found, await control.ask_all(
+            run, [await signed(control, run, one, asking.key) for one in each]
+        )
 
-    names, answers = where.do(work)
+    names, answers = asking.where.do(work)
     refused = [(name, one) for name, one in zip(names, answers, strict=True) if one.refused]
     for name, one in refused[:REFUSED_SHOWN]:
         say(f"error: {name}: {one.refused} [request-refused]" + (f"\n  {one.hint}" if one.hint else ""))
@@ -353,8 +345,8 @@ def request_each(
         say(f"no leader has accepted {what} accepted once there is one")
     done = len(names) - len(refused) - waiting
     if done:
-        say(f"{verb}: done{f', {done} steps' if len(names) > 1 else ''}", quiet)
-    say(f"next: evac run show {run}", quiet and not (refused or waiting))
+        say(f"{verb}: done{f', {done} steps' if len(names) > 1 else ''}", asking.quiet)
+    say(f"next: evac run show {run}", asking.quiet and not (refused or waiting))
     return console.REFUSED if refused else console.PAUSED if waiting else console.DONE
 
 
@@ -375,16 +367,21 @@ async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -
 
 
 def asking(*more: Option) -> Option:
-    """Common options of commands that request something of a run: which run, why, who, where; `more` come
-    between the run and the reason.
-    """
+    """Decorate a command with `asking`, an Asking; `more` options come between the run and the reason."""
     always = (reason_option, who_option, key_option, where_options, quiet_option)
     options: tuple[Option, ...] = (run_argument, *more, *always)
 
     def wrapped(command: Work) -> Work:
+        @functools.wraps(command)
+        def asked(
+            run: str, where: Where, who: str | None, reason: str, quiet: bool, key: Path | None, **named: Any
+        ) -> Any:
+            return command(Asking(run, where, who, reason, quiet, key), **named)
+
+        made: Work = asked
         for option in reversed(options):
-            command = option(command)
-        return command
+            made = option(made)
+        return made
 
     return wrapped
 
@@ -394,10 +391,8 @@ def _add(verb: str, words: str, *more: Option) -> None:
 
     @run.command(name=verb, help=words)
     @asking(*more)
-    def ask(
-        run: str, where: Where, who: str | None, reason: str, quiet: bool, key: Path | None, **asked: str
-    ) -> int:
-        return request(where, run, verb, who, reason, quiet, key, **asked)
+    def ask(asking: Asking, **asked: str) -> int:
+        return request(asking, verb, **asked)
 
 
 _add("resume", "Resume after a pause.")
@@ -418,44 +413,23 @@ _add(
         "--then", type=click.Choice(["resume", "cancel", "stay"]), default="stay", show_default=True
     ),
 )
-def pause(
-    run: str,
-    reason: str,
-    who: str | None,
-    length: int,
-    then: str,
-    where: Where,
-    quiet: bool,
-    key: Path | None,
-) -> int:
+def pause(asking: Asking, length: int, then: str) -> int:
     """Pause a run: no new steps start; running steps finish."""
-    return request(where, run, "pause", who, reason, quiet, key, for_ms=length, then=then)
+    return request(asking, "pause", for_ms=length, then=then)
 
 
 @run.command()
 @asking(steps_argument, rack_option, hall_option)
-def retry(
-    run: str,
-    steps: Named,
-    racks: Named,
-    halls: Named,
-    reason: str,
-    who: str | None,
-    where: Where,
-    quiet: bool,
-    key: Path | None,
-) -> int:
+def retry(asking: Asking, steps: Named, racks: Named, halls: Named) -> int:
     """Retry failed steps: those named, or the servers of a rack or hall that did not come up."""
-    return request_each(where, run, "retry", who, reason, quiet, steps, racks, halls, key)
+    return request_each(asking, "retry", steps, racks, halls)
 
 
 @run.command()
 @asking(steps_argument)
-def skip(
-    run: str, steps: Named, reason: str, who: str | None, where: Where, quiet: bool, key: Path | None
-) -> int:
+def skip(asking: Asking, steps: Named) -> int:
     """Skip steps; steps that wait for them continue."""
-    return request_each(where, run, "skip", who, reason, quiet, steps, (), (), key)
+    return request_each(asking, "skip", steps)
 
 
 @run.command()
@@ -465,18 +439,7 @@ def skip(
     hall_option,
     click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What you saw; repeatable."),
 )
-def attest(
-    run: str,
-    steps: Named,
-    racks: Named,
-    halls: Named,
-    reason: str,
-    who: str | None,
-    seen: Named,
-    where: Where,
-    quiet: bool,
-    key: Path | None,
-) -> int:
+def attest(asking: Asking, steps: Named, racks: Named, halls: Named, seen: Named) -> int:
     """Confirm by name that steps are done: a fence only a person can see, work done by hand, servers
     of a
     rack that people booted.
@@ -487,26 +450,17 @@ def attest(
     if wrong := [part for part in seen if not (part.partition("=")[0] and part.partition("=")[2])]:
         raise click.UsageError(f"write --seen as KEY=VALUE, not {', '.join(wrong)}")
     pairs = dict(part.partition("=")[::2] for part in seen)
-    return request_each(where, run, "attest", who, reason, quiet, steps, racks, halls, key, evidence=pairs)
+    return request_each(asking, "attest", steps, racks, halls, evidence=pairs)
 
 
 @run.command()
 @asking(click.argument("limit"), click.argument("value"))
-def limit(
-    run: str,
-    limit: str,
-    value: str,
-    reason: str,
-    who: str | None,
-    where: Where,
-    quiet: bool,
-    key: Path | None,
-) -> int:
+def limit(asking: Asking, limit: str, value: str) -> int:
     """Change a limit of a run: LIMIT like power:pangyo/a, VALUE like 90%, 450kW or 200.
 
     Percentages refer to the estate's value. Servers that are on stay on; nothing new starts above the limit.
     """
-    return request(where, run, "limit", who, reason, quiet, key, limit=limit, value=value)
+    return request(asking, "limit", limit=limit, value=value)
 
 
 @run.command()

@@ -110,7 +110,7 @@ class Supervisor:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=options.FILE)
 @click.option("--check", is_flag=True, help="Check FILE and end.")
 def agent(file: Path, check: bool) -> None:
     """Run the agent of this site, configured by FILE (TOML), until it is stopped.
@@ -242,11 +242,7 @@ def status_options(command: Command) -> Command:
 @click.command()
 @click.argument("estate", type=options.ESTATE, required=False)
 @click.option("--site", help="The site of this controller.  [required]")
-@click.option(
-    "--policy",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Policy file. [default: policy.yaml next to the estate]",
-)
+@click.option("--policy", type=options.FILE, help="Policy file. [default: policy.yaml next to the estate]")
 @click.option("--no-watch", is_flag=True, help="Only execute requests: no probes, no verdicts.")
 @click.option(
     "--until-idle", type=options.Length(), default=0, help="Exit after this long without a run. 0: never."
@@ -260,20 +256,20 @@ def status_options(command: Command) -> Command:
 @click.option("--listen", metavar="HOST:PORT", help="Also serve the war room here, like 127.0.0.1:8400.")
 @click.option(
     "--access",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     help="Access file of the war room. [default: access.yaml next to the estate]",
 )
 @click.option(
     "--notices",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     help="Alert channels. [default: notices.yaml next to the estate]",
 )
 @click.option(
     "--tls-cert",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.FILE,
     help="Certificate of the war room, PEM. [default: from the access file]",
 )
-@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key, PEM.")
+@click.option("--tls-key", type=options.FILE, help="Its private key, PEM.")
 @click.option(
     "--credits",
     type=click.Path(path_type=Path, file_okay=False, exists=True),

@@ -10,7 +10,7 @@ import click
 
 from evac.cli import completion, console
 from evac.cli.console import emit, say, screen, write_whole
-from evac.cli.options import ESTATE, output_option
+from evac.cli.options import ESTATE, FILE, output_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import EvacError
 from evac.model.situation import Situation
@@ -107,13 +107,7 @@ def list_command(where: Where, output: str) -> None:
 
 @drawer.command()
 @click.argument("plan", metavar="DIGEST", shell_complete=completion.plans)
-@click.option(
-    "-o",
-    "--out",
-    "target",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the plan to a file instead of stdout.",
-)
+@click.option("-o", "--out", "target", type=FILE, help="Write the plan to a file instead of stdout.")
 @where_options
 def get(plan: str, target: Path | None, where: Where) -> None:
     """Print a stored plan as evac plan -o writes it. sha256: and the first twelve characters are enough."""

@@ -11,7 +11,7 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, say
-from evac.cli.options import output_option, quiet_option
+from evac.cli.options import FILE, output_option, quiet_option
 from evac.store.opening import Repair, Sealing
 
 NAMED_MOST = 10
@@ -91,7 +91,7 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
 @click.option(
     "--copy",
     "target",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="New file for a copy of every entry, as it was before the repair.",
 )
 @click.option("--reason", default="", help="Reason, for the record.")

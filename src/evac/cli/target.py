@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from evac.cli import console
-from evac.cli.options import Command, store_option
+from evac.cli.options import FILE, Command, now_ms, store_option
 from evac.model.errors import InvalidInput
 from evac.model.records import dataclass
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from evac.model.observation import Observation
     from evac.model.situation import Situation
     from evac.net.secrets import Secret
+    from evac.store.port import Store
 
 Answer = TypeVar("Answer")
 Work = Callable[["Control"], Awaitable[Answer]]
@@ -103,7 +103,6 @@ def _printable(token: Secret) -> Secret:
 
 def where_options(command: Command) -> Command:
     """Decorate a command with `where`."""
-    existing = click.Path(path_type=Path, dir_okay=False)
 
     @store_option
     @click.option(
@@ -112,11 +111,11 @@ def where_options(command: Command) -> Command:
         help="Instead of a store: a controller's war room, like "
         "https://evac.example:8400. [default: $EVAC_SERVER]",
     )
-    @click.option("--token-file", type=existing, help="File with your token. [default: $EVAC_TOKEN]")
+    @click.option("--token-file", type=FILE, help="File with your token. [default: $EVAC_TOKEN]")
     @click.option("--token-command", default="", metavar="/PATH", help="A program that prints the token.")
-    @click.option("--client-cert", type=existing, help="Certificate of this client, PEM.")
-    @click.option("--client-key", type=existing, help="Its private key, PEM.")
-    @click.option("--ca", type=existing, help="CA to trust, PEM. [default: the system's]")
+    @click.option("--client-cert", type=FILE, help="Certificate of this client, PEM.")
+    @click.option("--client-key", type=FILE, help="Its private key, PEM.")
+    @click.option("--ca", type=FILE, help="CA to trust, PEM. [default: the system's]")
     @functools.wraps(command)
     def wrapped(
         *values: Any,
@@ -148,6 +147,22 @@ def where_options(command: Command) -> Command:
         return command(*values, where=where, **named)
 
     return wrapped  # type: ignore[return-value]
+
+
+def in_store(url: str | None, work: Callable[[Store], Awaitable[Answer]]) -> Answer:
+    """Open the store, the default one if none is named; do the work, and close."""
+    from evac.app.runs import default_store
+    from evac.store.opening import open_store
+
+    opened = open_store(url or default_store())
+
+    async def whole() -> Answer:
+        try:
+            return await work(opened)
+        finally:
+            await opened.close()
+
+    return asyncio.run(whole())
 
 
 def situation_of(estate: Estate, path: Path, where: Where, observe: bool) -> Situation:
@@ -186,7 +201,7 @@ def _looked(estate: Estate) -> Observation:
     async def look() -> Observation:
         drivers = Drivers()
         try:
-            return await facts_now(estate, None, drivers, time.time_ns() // 1_000_000)
+            return await facts_now(estate, None, drivers, now_ms())
         finally:
             await drivers.close()
 
@@ -197,6 +212,6 @@ def situation_lines(found: Situation) -> list[str]:
     """Differences from the files, as shown before a plan."""
     from evac.views.situation_view import lines_of
 
-    every = list(lines_of(found, time.time_ns() // 1_000_000))
+    every = list(lines_of(found, now_ms()))
     more = len(every) - LINES_MOST
     return every if more <= 0 else [*every[:LINES_MOST], f"and {more} more: evac status ESTATE"]
