@@ -104,13 +104,6 @@ class WhatIf:
     """Time before the first step; included in every recovery time."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedCapacity:
-    """What a plan does to the capacity of the sites."""
-
-    rows: tuple[CapacityOf, ...]
-
-
 def capacity_of_plan(estate: Estate, plan: Plan) -> Iterator[CapacityOf]:
     """Where the plan puts replicas; capacity of shed services counts as free."""
     where = standing(estate, plan)
@@ -261,7 +254,7 @@ class Worker:
         self._apart = Apart() if apart else None
 
     async def reckon(self, observation: Observation, backups: BackupsSeen = NO_BACKUPS) -> Reckoned:
-        return await self._ask(_reckon, observation, backups)
+        return await self._ask(_Books.reckoned, observation, backups)
 
     async def what_if(self, observation: Observation, domains: Sequence[str]) -> WhatIf:
         wanted = tuple(sorted(set(domains)))
@@ -271,33 +264,33 @@ class Worker:
                 f"a request must list 1 to {DOMAINS_MOST} fault domains, not {len(wanted)}",
                 "GET /v1/domains lists them",
             )
-        return await self._ask(_what_if, observation, wanted)
+        return await self._ask(_Books.what_if, observation, wanted)
 
     async def capacity(self, observation: Observation, data: bytes) -> tuple[CapacityOf, ...]:
         """Site capacity before and after the plan in these bytes."""
-        found = await self._ask(_capacity_of_plan, observation, data)
-        return found.rows
+        return await self._ask(_Books.capacity, observation, data)
 
     async def runbook(self, data: bytes, digest: str) -> Runbook:
         """A printable plan, with the commands that the estate's endpoints allow."""
-        return await self._ask(_runbook, data, digest)
+        return await self._ask(_Books.runbook, data, digest)
 
     async def backups(self, facts: BackupFacts, now_ms: int) -> BackupsDocument:
         """The verdict on the backups of every data set, from what is known about them."""
-        return await self._ask(_backups, facts, now_ms)
+        return await self._ask(_Books.matrix, facts, now_ms)
 
-    async def _ask(self, work: Callable[..., Answer | tuple[str, str, str]], *more: Any) -> Answer:
+    async def _ask(self, work: Callable[..., Answer], *more: Any) -> Answer:
         ask = asyncio.to_thread if self._apart is None else self._apart.ask
         try:
             path, as_of, policy = self._where
+            of = edition_of(path), as_of, policy and edition_of(policy)
             async with asyncio.timeout(ANSWER_S):
-                found = await ask(work, edition_of(path), as_of, policy and edition_of(policy), *more)
+                found = await ask(_answer, of, work, *more)
         except BrokenProcessPool as error:
             raise Unavailable("the what-if process ended; it is being restarted") from error
         except TimeoutError as error:
             raise Unavailable(f"the calculation did not finish within {ANSWER_S:.0f} s") from error
-        if isinstance(found, tuple):
-            raise InvalidInput(*found)
+        if isinstance(found, _Refused):
+            raise InvalidInput(found.code, found.message, found.hint)
         return found
 
     def close(self) -> None:
@@ -338,83 +331,58 @@ class _Books:
         if backups != self.backups:
             self.backups, self.report = backups, None
 
+    def reckoned(self, observation: Observation, backups: BackupsSeen) -> Reckoned:
+        from evac.office.facts import facts_of
 
-_books: dict[tuple[str, date | None, str | None], _Books] = {}
+        self.know(backups)
+        report = self.audited(observation)
+        return Reckoned(facts_of(report, self.digest, self.now), rules_of(self.policy))
+
+    def what_if(self, observation: Observation, wanted: tuple[str, ...]) -> WhatIf:
+        return what_if_of(self.audited(observation), wanted)
+
+    def capacity(self, observation: Observation, data: bytes) -> tuple[CapacityOf, ...]:
+        from evac.derive import situation
+        from evac.estate.codecs.plan import decode
+
+        return tuple(capacity_of_plan(situation.of(self.estate, observation).estate, decode(data)))
+
+    def runbook(self, data: bytes, digest: str) -> Runbook:
+        from evac.estate.codecs.plan import decode
+
+        return runbook(decode(data, digest), digest, self.estate)
+
+    def matrix(self, facts: BackupFacts, now_ms: int) -> BackupsDocument:
+        from evac.app.backups import matrix
+
+        return matrix(self.estate, facts, now_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """An error, as it passes between processes."""
+
+    code: str
+    message: str
+    hint: str
+
+
+Key = tuple[str, date | None, str | None]
+_books: dict[Key, _Books] = {}
 _turn = threading.Lock()
 
 
-def _books_of(path: str, as_of: date | None, policy: str | None) -> _Books:
-    """One estate per process: loading another replaces it."""
-    key = (path, as_of, policy)
-    if key not in _books:
-        made = _Books(path, as_of, policy)
-        _books.clear()
-        _books[key] = made
-    return _books[key]
-
-
-def _reckon(
-    path: str, as_of: date | None, policy: str | None, observation: Observation, backups: BackupsSeen
-) -> Reckoned | tuple[str, str, str]:
-    from evac.office.facts import facts_of
-
+def _answer(of: Key, work: Callable[..., Answer], *more: Any) -> Answer | _Refused:
+    """In the worker, one answer at a time. One estate per process: loading another replaces it."""
     try:
         with _turn:
-            books = _books_of(path, as_of, policy)
-            books.know(backups)
-            report = books.audited(observation)
-            return Reckoned(facts_of(report, books.digest, books.now), rules_of(books.policy))
+            if of not in _books:
+                made = _Books(*of)
+                _books.clear()
+                _books[of] = made
+            return work(_books[of], *more)
     except EvacError as error:
-        return error.code, error.message, error.hint
-
-
-def _runbook(
-    path: str, as_of: date | None, policy: str | None, data: bytes, digest: str
-) -> Runbook | tuple[str, str, str]:
-    from evac.estate.codecs.plan import decode
-
-    try:
-        with _turn:
-            return runbook(decode(data, digest), digest, _books_of(path, as_of, policy).estate)
-    except EvacError as error:
-        return error.code, error.message, error.hint
-
-
-def _backups(
-    path: str, as_of: date | None, policy: str | None, facts: BackupFacts, now_ms: int
-) -> BackupsDocument | tuple[str, str, str]:
-    from evac.app.backups import matrix
-
-    try:
-        with _turn:
-            return matrix(_books_of(path, as_of, policy).estate, facts, now_ms)
-    except EvacError as error:
-        return error.code, error.message, error.hint
-
-
-def _capacity_of_plan(
-    path: str, as_of: date | None, policy: str | None, observation: Observation, data: bytes
-) -> PlannedCapacity | tuple[str, str, str]:
-    from evac.derive import situation
-    from evac.estate.codecs.plan import decode
-
-    try:
-        with _turn:
-            seen = situation.of(_books_of(path, as_of, policy).estate, observation).estate
-            return PlannedCapacity(tuple(capacity_of_plan(seen, decode(data))))
-    except EvacError as error:
-        return error.code, error.message, error.hint
-
-
-def _what_if(
-    path: str, as_of: date | None, policy: str | None, observation: Observation, wanted: tuple[str, ...]
-) -> WhatIf | tuple[str, str, str]:
-    try:
-        with _turn:
-            report = _books_of(path, as_of, policy).audited(observation)
-            return what_if_of(report, wanted)
-    except EvacError as error:
-        return error.code, error.message, error.hint
+        return _Refused(error.code, error.message, error.hint)
 
 
 @dataclass(frozen=True, slots=True)
