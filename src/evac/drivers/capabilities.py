@@ -407,3 +407,5 @@ ABOUT: Final[Mapping[type, About]] = MappingProxyType(
     }
 )
 """Every capability."""
+OF_A_DATABASE: Final = (ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe)
+"""Of a database whose copies have no other manager, and whose synchronous copy can be the fence."""

@@ -14,7 +14,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final, Protocol
 
-from evac.drivers.capabilities import ProbeReport, RoleReport
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Fences,
+    Follows,
+    ProbeReport,
+    Promotes,
+    Protects,
+    ProvesSync,
+    ReportsRole,
+    RoleReport,
+)
 from evac.drivers.parameters import refuse_proof, text, whole
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, Permanent, Retryable
@@ -91,11 +101,15 @@ class Facts(Protocol):
     def report(self) -> RoleReport: ...
 
 
-class DatabaseDriver(StoreDriver, ABC):
-    """A store driver whose server tells all that is asked of it at once. refused: the code of a server that
-    rejects our password.
+class DatabaseDriver(
+    StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe, ABC
+):
+    """A store driver with the capabilities `OF_A_DATABASE`, whose server tells all that is asked of it at
+    once. refused: the code of a server that rejects our password.
     """
 
+    verbs = frozenset[Verb]({"fence", "unfence", "promote", "demote", "protect", "rejoin", "verify"})
+    proofs = ("sync",)
     refused: ClassVar[str]
 
     @abstractmethod

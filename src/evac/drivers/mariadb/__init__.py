@@ -1,20 +1,12 @@
 """MariaDB servers with GTID replication and no other manager."""
 
-from evac.drivers.capabilities import (
-    AnswersProbe,
-    Fences,
-    Follows,
-    Promotes,
-    Protects,
-    ProvesSync,
-    ReportsRole,
-)
+from evac.drivers.capabilities import OF_A_DATABASE
 from evac.drivers.spec import DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "mariadb",
     "fences, promotes, demotes, protects and rejoins the members of one MariaDB data set",
-    (ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe),
+    OF_A_DATABASE,
     (
         Setting(
             "host",

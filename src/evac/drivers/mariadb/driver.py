@@ -15,15 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from evac.drivers import store_driver
-from evac.drivers.capabilities import (
-    AnswersProbe,
-    Fences,
-    Follows,
-    Promotes,
-    Protects,
-    ProvesSync,
-    ReportsRole,
-)
 from evac.drivers.mariadb.link import (
     FOR_EVER_MS,
     PORT,
@@ -43,20 +34,14 @@ from evac.drivers.mariadb.link import (
 )
 from evac.drivers.mariadb.rejoin import check_rejoin, is_rejoined, rejoin
 from evac.drivers.parameters import many, refuse_stale, text, whole
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order
 from evac.model.errors import ActionError, Permanent, Retryable
 
 
-class MariadbDriver(
-    store_driver.DatabaseDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe
-):
+class MariadbDriver(store_driver.DatabaseDriver):
     """One connection for each action, closed at its end."""
 
     name = "mariadb"
-    verbs: frozenset[Verb] = frozenset(
-        {"fence", "unfence", "promote", "demote", "protect", "rejoin", "verify"}
-    )
-    proofs = ("sync",)
     refused = REFUSED
 
     async def _check(self, action: Action, order: Order) -> Checked:

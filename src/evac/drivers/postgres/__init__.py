@@ -4,15 +4,7 @@ import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from evac.drivers.capabilities import (
-    AnswersProbe,
-    Fences,
-    Follows,
-    Promotes,
-    Protects,
-    ProvesSync,
-    ReportsRole,
-)
+from evac.drivers.capabilities import OF_A_DATABASE
 from evac.drivers.port import Value
 from evac.drivers.spec import ByHand, DriverSpec, Setting
 
@@ -28,7 +20,7 @@ def _promoted_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Va
 DRIVER = DriverSpec(
     "postgres",
     "fences, promotes, demotes, protects and rejoins the members of one PostgreSQL data set",
-    (ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe),
+    OF_A_DATABASE,
     (
         Setting(
             "host",

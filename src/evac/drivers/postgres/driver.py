@@ -19,17 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from evac.drivers.capabilities import (
-    AnswersProbe,
-    Fences,
-    Follows,
-    Promotes,
-    Protects,
-    ProvesSync,
-    ReportsRole,
-)
 from evac.drivers.parameters import many, refuse_stale, text
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order
 from evac.drivers.postgres import fence
 from evac.drivers.postgres.facts import (
     FETCH_NAME,
@@ -234,16 +225,10 @@ async def _fetch(link: Link, facts: PostgresFacts, peer: fence.ReplicaPeer, want
 _PREFIX: Final[Mapping[str, str]] = {"fence": "candidate", "unfence": "candidate", "promote": "candidate"}
 
 
-class PostgresDriver(
-    DatabaseDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe
-):
+class PostgresDriver(DatabaseDriver):
     """Between two actions only connections are kept, briefly."""
 
     name = "postgres"
-    verbs: frozenset[Verb] = frozenset(
-        {"fence", "unfence", "promote", "demote", "protect", "rejoin", "verify"}
-    )
-    proofs = ("sync",)
     refused = REFUSED
 
     def __init__(self) -> None:
