@@ -12,6 +12,8 @@ from evac.steps.registry import KINDS
 
 NAMES = {kind.name for kind in KINDS}
 FILES_OF_A_KIND = 8
+MODULES_OF_A_CODE = 8
+"""Of the planner's kernels; the guide for contributors states it."""
 
 
 def compared(tree: ast.AST) -> Iterator[int]:
@@ -52,6 +54,29 @@ def test_a_kind_is_known_by_name_in_few_files(project_root: Path) -> None:
         if any(isinstance(n, ast.Constant) and n.value == "reprotect" for n in ast.walk(tree))
     ]
     assert len(naming) + len(("its module", "the registry")) <= FILES_OF_A_KIND, naming
+
+
+def test_a_kind_in_the_kernels_is_named_in_few_of_their_modules(project_root: Path) -> None:
+    """By the constant of its code, or by its class."""
+    planner = [(name, tree) for name, tree in sources(project_root) if name.startswith("planning/")]
+    counts = {
+        kind.name: sum(
+            not names_of(tree).isdisjoint({kind.name.upper(), type(kind).__name__}) for _, tree in planner
+        )
+        for kind in KINDS
+        if kind.like == kind.name and max(kind.planner_code, kind.bound_code) >= 0
+    }
+    guide = (project_root / "docs" / "contributing" / "step-kind.md").read_text(encoding="utf-8")
+    assert min(counts.values()) >= 3
+    assert max(counts.values()) <= MODULES_OF_A_CODE, counts
+    assert f"in {MODULES_OF_A_CODE} for `verify` and `shed`" in guide
+
+
+def names_of(tree: ast.AST) -> set[str]:
+    """Imported and assigned names of a module."""
+    nodes = list(ast.walk(tree))
+    imported = {node.name for node in nodes if isinstance(node, ast.alias)}
+    return imported | {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def test_kinds_name_capabilities_that_drivers_can_have() -> None:
