@@ -46,13 +46,24 @@ PART: Final = "."
 _BODY: Final = re.compile(r'\.[0-9a-f]{24}"')
 
 
-def tagged(request: Request, body: bytes, tag: str, media: str = JSON) -> Response:
-    """The body, or 304 if `If-None-Match` names its tag."""
+def tagged(request: Request, body: bytes, tag: str = "", media: str = JSON) -> Response:
+    """The body, or 304 if `If-None-Match` names its tag. tag: by default that of its bytes."""
+    tag = tag or tag_of(body)
     headers = {"etag": tag, "cache-control": "no-cache"}
     known = request.headers.get("if-none-match")
     if known is not None and matches(known, tag):
         return Response(None, 304, headers)
     return Response(body, 200, headers, media)
+
+
+def answer(request: Request, value: object) -> Response:
+    """A value as JSON, or 304 if `If-None-Match` names its tag."""
+    return tagged(request, dump(value))
+
+
+def listing(request: Request, items: Sequence[object], total: int, following: str | None) -> Response:
+    """Part of a list. following: `after` of the next part; None after the last."""
+    return answer(request, {"items": items, "total": total, "next": following})
 
 
 def tag_of(body: bytes) -> str:

@@ -20,7 +20,7 @@ from evac.office.doctor import DoctorSeen
 from evac.office.reckoning import WhatIf
 from evac.web.access.port import Actor, need
 from evac.web.api.shapes import LIMIT, After, Limit, WhatIfBody, answers, paged
-from evac.web.room import JSON, WarRoom, dump, page, room_of, tag_of, tagged
+from evac.web.room import JSON, WarRoom, answer, dump, page, room_of
 
 what_if_router = APIRouter(prefix="/v1", tags=["what if"])
 backups_router = APIRouter(prefix="/v1/backups", tags=["backups"], dependencies=[Depends(need("viewer"))])
@@ -175,8 +175,7 @@ class BackupHistory:
 @backups_router.get("/facts", responses=answers(BackupFacts, 304, 503))
 async def facts(request: Request) -> Response:
     """Show what backup tools listed and what checks found: the evidence for backup verdicts."""
-    body = dump(await Evidence(room_of(request).office.store).facts())
-    return tagged(request, body, tag_of(body))
+    return answer(request, await Evidence(room_of(request).office.store).facts())
 
 
 @backups_router.get("/history", responses=answers(BackupHistory, 422, 503))
@@ -193,8 +192,7 @@ async def seen(request: Request) -> Response:
     """Show the last result of the doctor check, and whether one is running now. The result is the same as
     that of `evac doctor`.
     """
-    body = dump(room_of(request).office.doctor.seen)
-    return tagged(request, body, tag_of(body))
+    return answer(request, room_of(request).office.doctor.seen)
 
 
 @doctor_router.post("/doctor", status_code=202, responses=answers(DoctorSeen, 409, status=202))

@@ -33,7 +33,7 @@ from evac.views.words import listed, wall_clock_here
 from evac.web.access.port import Actor, need
 from evac.web.api.requests import answer_of, record, refuse_program
 from evac.web.api.shapes import LIMIT, After, AfterNumber, Digest, IdempotencyKey, Limit, answers, paged
-from evac.web.room import JSON, WarRoom, dump, room_of, tag_of, tagged
+from evac.web.room import JSON, WarRoom, answer, listing, room_of, tagged
 
 _PLAIN: Final = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff"
 WORDS: Final = rf"^[^{_PLAIN}]*$"
@@ -182,8 +182,7 @@ async def incidents(request: Request, after: After = "", limit: Limit = LIMIT) -
         begin = names.index(after) + 1 if after in names else len(names)
     rows = await desk.lines(names[begin : begin + limit])
     following = names[begin + limit - 1] if begin + limit < len(names) else None
-    body = dump({"items": rows, "total": len(names), "next": following})
-    return tagged(request, body, tag_of(body))
+    return listing(request, rows, len(names), following)
 
 
 @router.post("/incidents", status_code=201, responses=answers(NoteTold, 400, 409, 413, 422, 503, status=201))
@@ -205,8 +204,7 @@ async def incident(request: Request, incident: IncidentName) -> Response:
     """Show an incident. Says when it started, who is the incident commander, which services it affected, and
     which records prove it.
     """
-    body = dump((await room_of(request).office.incidents.file(incident)).document)
-    return tagged(request, body, tag_of(body))
+    return answer(request, (await room_of(request).office.incidents.file(incident)).document)
 
 
 @router.get(
@@ -226,8 +224,7 @@ async def timeline(
     rows = [e for e in file.entries if whole or e.weight == "main"]
     end = after + limit
     items = [entry_shown(n, e) for n, e in enumerate(rows[after:end], after + 1)]
-    body = dump({"items": items, "total": len(rows), "next": str(end) if end < len(rows) else None})
-    return tagged(request, body, tag_of(body))
+    return listing(request, items, len(rows), str(end) if end < len(rows) else None)
 
 
 @router.get(
@@ -239,8 +236,7 @@ async def notes(
     """List the notes of an incident, oldest first."""
     rows = in_order((await room_of(request).office.incidents.file(incident)).dossier.notes)
     end = after + limit
-    body = dump({"items": rows[after:end], "total": len(rows), "next": str(end) if end < len(rows) else None})
-    return tagged(request, body, tag_of(body))
+    return listing(request, rows[after:end], len(rows), str(end) if end < len(rows) else None)
 
 
 @router.post(
@@ -316,8 +312,7 @@ async def drafted(request: Request, incident: IncidentName, language: DraftLangu
     generated from the records.
     """
     room = room_of(request)
-    body = dump(draft_of(room, await room.office.incidents.file(incident), language))
-    return tagged(request, body, tag_of(body))
+    return answer(request, draft_of(room, await room.office.incidents.file(incident), language))
 
 
 def draft_of(room: WarRoom, file: IncidentFile, language: Language = "en") -> Draft:
@@ -376,7 +371,7 @@ async def document(request: Request, body: bytes, form: str, name: str) -> Respo
     if form == "pdf":
         body = await asyncio.to_thread(pdf, body.decode())
     found = tagged(
-        request, body, tag_of(body), MEDIA[form] + ("; charset=utf-8" if form in ("html", "markdown") else "")
+        request, body, media=MEDIA[form] + ("; charset=utf-8" if form in ("html", "markdown") else "")
     )
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name if c.isascii())
     found.headers["content-disposition"] = f'attachment; filename="{safe}.{ENDINGS[form]}"'

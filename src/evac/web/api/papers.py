@@ -19,7 +19,7 @@ from evac.views.status_page import status_feed, status_files, status_json
 from evac.web.access.port import need
 from evac.web.api.incidents import IncidentName, public_names
 from evac.web.api.shapes import answers
-from evac.web.room import JSON, WarRoom, dump, room_of, tag_of, tagged
+from evac.web.room import JSON, WarRoom, answer, dump, room_of, tagged
 
 status_router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(need("viewer"))])
 RSS = "application/rss+xml"
@@ -31,14 +31,14 @@ async def status(request: Request) -> Response:
     sites, runs or people.
     """
     body = status_json(await public_page(room_of(request))).encode()
-    return tagged(request, body, tag_of(body))
+    return tagged(request, body)
 
 
 @status_router.get("/status/feed", responses=answers(None, 304, 422, 503, media=RSS))
 async def feed(request: Request, language: Language = "en") -> Response:
     """Get the published updates as RSS. Phases and titles made by evac are in `language`."""
     body = status_feed(await public_page(room_of(request)), URL, language).encode()
-    return tagged(request, body, tag_of(body), RSS)
+    return tagged(request, body, media=RSS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,7 @@ async def files(
     made = status_files(found, url, languages_of(languages))
     page, rss, document = (made.pop(name) for name in ("index.html", "feed.xml", "status.json"))
     told = StatusFilesTold(page, rss, document, found.overall, len(found.components), made)
-    body = dump(told)
-    return tagged(request, body, tag_of(body))
+    return answer(request, told)
 
 
 async def public_page(room: WarRoom) -> StatusPage:
@@ -130,9 +129,7 @@ def _answer(
     request: Request, found: str | Sheet, form: Literal["json", "markdown", "html", "sheet"]
 ) -> Response:
     body = found.encode() if isinstance(found, str) else dump(sheet_data(found))
-    told = tagged(
-        request, body, tag_of(body), MEDIA[form] + ("" if MEDIA[form] == JSON else "; charset=utf-8")
-    )
+    told = tagged(request, body, media=MEDIA[form] + ("" if MEDIA[form] == JSON else "; charset=utf-8"))
     if form in (
         "html",
         "markdown",

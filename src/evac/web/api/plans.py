@@ -28,7 +28,7 @@ from evac.web.access.port import Actor, need
 from evac.web.api import shapes
 from evac.web.api.incidents import KEY
 from evac.web.api.requests import answer_of, asked_of
-from evac.web.room import JSON, WarRoom, dump, page, room_of, tag_of, tagged
+from evac.web.room import JSON, WarRoom, dump, listing, page, room_of, tagged
 
 proposals_router = APIRouter(prefix="/v1", tags=["plans"])
 WAIT_MOST_S: Final = 20
@@ -184,8 +184,7 @@ async def journal(
     head = await head_of(store, STREAM)
     total = head.records if head else 0
     following = str(rows[-1].number) if rows and rows[-1].number < total else None
-    body = dump({"items": rows, "total": total, "next": following})
-    return tagged(request, body, tag_of(body))
+    return listing(request, rows, total, following)
 
 
 router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(need("viewer"))])

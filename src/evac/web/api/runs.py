@@ -32,8 +32,10 @@ from evac.web.room import (
     STREAM_MEDIA,
     WarRoom,
     after_of,
+    answer,
     dump,
     event_message,
+    listing,
     page,
     room_of,
     stream_answer,
@@ -119,7 +121,7 @@ async def quarantine(request: Request, run: RunName, form: Form = "json") -> Res
         ).encode()
 
     body = await office.incidents.reading(made)
-    told = tagged(request, body, tag_of(body), MEDIA[form] + ("" if form == "json" else "; charset=utf-8"))
+    told = tagged(request, body, media=MEDIA[form] + ("" if form == "json" else "; charset=utf-8"))
     if form != "json":
         told.headers["content-disposition"] = f'attachment; filename="quarantine.{form}"'
     return told
@@ -185,8 +187,7 @@ async def decision(request: Request, run: RunName, step: StepOf = "") -> Respons
     lost and how that is known, which services wait for it, and what approve, skip, wait and the other choices
     would do.
     """
-    body = dump(await decision_in(room_of(request), run, step))
-    return tagged(request, body, tag_of(body))
+    return answer(request, await decision_in(room_of(request), run, step))
 
 
 async def decision_in(room: WarRoom, run: str, step: str) -> Decision:
@@ -234,14 +235,12 @@ async def steps(
     view = await room.office.register.view(run)
     if order == "need":
         rows = [step_row(view, i) for i in by_need(view, limit)]
-        body = dump({"items": rows, "total": len(view.steps), "next": None})
-        return tagged(request, body, tag_of(body))
+        return listing(request, rows, len(view.steps), None)
     begin = view.number(after) + 1 if after else 0
     numbers = range(begin, min(len(view.steps), begin + limit))
     following = view.steps[numbers[-1]].id if numbers and numbers[-1] + 1 < len(view.steps) else None
     rows = [step_row(view, i) for i in numbers]
-    body = dump({"items": rows, "total": len(view.steps), "next": following})
-    return tagged(request, body, tag_of(body))
+    return listing(request, rows, len(view.steps), following)
 
 
 @router.get("/runs/{run}/events", responses=answers(paged(Numbered), 304, 404, 422, 503))
@@ -251,8 +250,7 @@ async def events(request: Request, run: RunName, after: AfterNumber = 0, limit: 
     view = await room.office.register.view(run)
     rows = [numbered(number, event) for number, event in await room.office.register.events(run, after, limit)]
     following = str(rows[-1].number) if rows and rows[-1].number < view.events else None
-    body = dump({"items": rows, "total": view.events, "next": following})
-    return tagged(request, body, tag_of(body))
+    return listing(request, rows, view.events, following)
 
 
 def numbered(number: int, event: Event) -> Numbered:

@@ -27,12 +27,12 @@ from evac.web.room import (
     LAST_EVENT,
     STREAM_MEDIA,
     after_of,
+    answer,
     dump,
     event_message,
+    listing,
     room_of,
     stream_answer,
-    tag_of,
-    tagged,
 )
 
 notices_router = APIRouter(prefix="/v1/notices", tags=["notices"], dependencies=[Depends(need("viewer"))])
@@ -50,15 +50,13 @@ async def told(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT) -
     rows = board.page(after, limit)
     last = board.told[-1].number if board.told else 0
     following = str(rows[-1].number) if rows and rows[-1].number < last else None
-    body = dump({"items": rows, "total": len(board.told), "next": following})
-    return tagged(request, body, tag_of(body))
+    return listing(request, rows, len(board.told), following)
 
 
 @notices_router.get("/channels", responses=answers(NoticesSeen, 304, 503))
 async def channels(request: Request) -> Response:
     """Show which site sends messages now, its channels and their queues, and the open concerns."""
-    body = dump(room_of(request).office.board.seen)
-    return tagged(request, body, tag_of(body))
+    return answer(request, room_of(request).office.board.seen)
 
 
 me_router = APIRouter(prefix="/v1", tags=["access"])
@@ -155,8 +153,7 @@ async def facts(request: Request) -> Response:
     known = room_of(request).office.published
     if known is None:
         raise EvacError("no-facts", "no leader has published the situation", "start a controller: evac serve")
-    body = dump(known)
-    return tagged(request, body, tag_of(body))
+    return answer(request, known)
 
 
 @router.get("/notices", responses=answers(paged(Notice), 304, 422, 503))
@@ -166,8 +163,7 @@ async def notices(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT
     rows = await room.office.notices(after, limit)
     told = room.office.situation.notice
     following = str(rows[-1].number) if rows and rows[-1].number < told else None
-    body = dump({"items": rows, "total": max(told, rows[-1].number if rows else 0), "next": following})
-    return tagged(request, body, tag_of(body))
+    return listing(request, rows, max(told, rows[-1].number if rows else 0), following)
 
 
 @router.get(
