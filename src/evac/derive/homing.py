@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 from evac.derive.affected import counts_by_service, sites_left
 from evac.derive.domains import Loss, Topology, lost_now, server_row, site_of_replicas
 from evac.derive.pools import replicas_lost, replicas_off, replicas_running
-from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas, np, pools_of
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
 from evac.model.records import dataclass
 
@@ -88,49 +87,38 @@ def _users_elsewhere(top: Topology, home: Replicas) -> BoolColumn:
     """(S,) services with users that are sent to sites where home has none of it: what a run leaves that ended
     between start and shift.
     """
-    sites, own = (site_of_replicas(top, home) + 1).tolist(), home.service.tolist()
-    names, at_home = ("", *(site.id for site in top.estate.sites)), set(zip(own, sites, strict=True))
-    known = {(top.estate.services[service].id, names[site]) for service, site in at_home}
-    sent = ((service.id, top.estate.traffic.get(service.id, ())) for service in top.estate.services)
-    return np.array([not known.issuperset((name, at) for at in to) for name, to in sent], np.bool_)
+    at_home = np.zeros((len(top.estate.services), len(top.estate.sites) + 1), np.bool_)
+    at_home[home.service, site_of_replicas(top, home)] = True
+    found, index = np.zeros(len(at_home), np.bool_), top.site_index
+    for row, service in enumerate(top.estate.services):
+        sent = top.estate.traffic.get(service.id, ())
+        found[row] = not all(at in index and at_home[row, index[at]] for at in sent)
+    return found
 
 
 def _short_of_home(top: Topology, now: Replicas, home: Replicas, by_site: bool = False) -> IntColumn:
     """(S,) replicas that places at home have less than declared; a pool runs them on any of its servers.
     by_site: a site is one place.
     """
-    short = Counter(dict.fromkeys(_keys(top, home, by_site), 0))
-    for replicas, sign in ((home, 1), (now, -1)):
-        for key, count in zip(_keys(top, replicas, by_site), replicas.count.tolist(), strict=True):
-            short[key] += sign * count
+    keys, declared = _sums(_keys(top, home, by_site), home.count)
+    short = np.maximum(0, declared - _looked_up(keys, *_sums(_keys(top, now, by_site), now.count)))
     found = np.zeros(len(top.estate.services), np.int64)
-    for key, count in short.items():
-        found[key[0]] += max(0, count)
+    np.add.at(found, keys // _width(top), short)
     return found
 
 
-def _stay_at_site(top: Topology, lost: Loss, now: Replicas, home: Replicas) -> Counter[_Key]:
-    """(service, kind, site) -> replicas that are at home although the files name other servers or pools of
-    their site, for sites where nothing returns.
+def _stay_at_site(top: Topology, lost: Loss, now: Replicas, home: Replicas) -> tuple[IntColumn, IntColumn]:
+    """(keys, counts) of services and sites: replicas that are at home although the files name other servers
+    or pools of their site, for sites where nothing returns.
     """
     returns = np.append(lost.sites, False)
     returns[top.estate.fleet.site[lost.servers]] = True
     returns[top.pool_site[lost.pools]] = True
-    wanted, exact = Counter[_Key](), Counter[_Key]()
-    rows = zip(_keys(top, home), _keys(top, home, True), _sites(top, home), home.count.tolist(), strict=True)
-    for key, at_site, site, count in rows:
-        exact[key] += count
-        wanted[at_site] += 0 if returns[site] else count
-    rows = zip(_keys(top, now), _keys(top, now, True), _sites(top, now), now.count.tolist(), strict=True)
-    for key, at_site, _, count in rows:
-        stays = min(count, exact[key])
-        exact[key] -= stays
-        wanted[at_site] -= stays
-    return wanted
-
-
-def _sites(top: Topology, replicas: Replicas) -> list[int]:
-    return [int(site) for site in site_of_replicas(top, replicas).tolist()]
+    stays_there = np.where(returns[site_of_replicas(top, home)], 0, home.count)
+    sites, wanted = _sums(_keys(top, home, True), stays_there)
+    own = _keys(top, now)
+    exact = _shared(own, now.count, _looked_up(own, *_sums(_keys(top, home), home.count)))
+    return sites, wanted - _looked_up(sites, *_sums(_keys(top, now, True), exact))
 
 
 def _leaving(
@@ -140,45 +128,77 @@ def _leaving(
     here: BoolColumn,
     stops: BoolColumn,
     surplus: IntColumn,
-    at_site: Counter[_Key],
+    at_site: tuple[IntColumn, IntColumn],
 ) -> tuple[Leaving, ...]:
     """For services that return or have too many replicas since a run: replicas in excess of home's number at
     their places, in the order of the table. stops: (S,) these services. at_site: see `_stay_at_site`.
     """
-    declared = Counter[_Key]()
-    for key, count in zip(_keys(top, home), home.count.tolist(), strict=True):
-        declared[key] += count
+    own, wide = _keys(top, now), _keys(top, now, True)
+    stays = _shared(own, now.count, _looked_up(own, *_sums(_keys(top, home), home.count)))
+    stays += _shared(wide, now.count - stays, np.maximum(0, _looked_up(wide, *at_site)))
+    leaves = np.where(here | ~stops[now.service], 0, now.count - stays)
+    keys, over = _sums(
+        own, _shared(now.service.astype(np.int64), leaves, np.maximum(0, surplus)[now.service])
+    )
+    keys, over = keys[over > 0], over[over > 0]
+    services, places = np.divmod(keys, _width(top))
+    kinds, targets = np.divmod(places, _targets(top))
     found: dict[int, dict[str, int]] = {}
-    for row, (key, wide) in enumerate(zip(_keys(top, now), _keys(top, now, True), strict=True)):
-        service, left, count = key[0], int(surplus[key[0]]), int(now.count[row])
-        stays = min(count, declared[key])
-        declared[key] -= stays
-        if more := max(0, min(count - stays, at_site[wide])):
-            at_site[wide] -= more
-            stays += more
-        if here[row] or left <= 0 or not stops[service]:
-            continue
-        if over := min(left, count - stays):
-            surplus[service] -= over
-            places, name = found.setdefault(service, {}), place_name(top, key[1], key[2])
-            places[name] = places.get(name, 0) + over
+    columns = (column.tolist() for column in (services, kinds, targets - 1, over))
+    for service, kind, target, count in zip(*columns, strict=True):
+        at = place_name(top, kind, target)
+        found.setdefault(service, {})[at] = found.get(service, {}).get(at, 0) + count
     return tuple(Leaving(service, tuple(sorted(places.items()))) for service, places in sorted(found.items()))
 
 
-_Key = tuple[int, int, int]
-"""(service, kind, target)."""
-
-
-def _keys(top: Topology, replicas: Replicas, by_site: bool = False) -> list[_Key]:
-    """Of each binding; a replica on a server of a pool is in the pool. by_site: all replicas at a site share
-    the key of one that is stated by its site alone.
+def _keys(top: Topology, replicas: Replicas, by_site: bool = False) -> IntColumn:
+    """(K,) one number for service, kind and target of each binding; a replica on a server of a pool is in the
+    pool. by_site: all replicas at a site share the key of one that is stated by its site alone.
     """
     pool = pools_of(replicas, top.estate.fleet)
-    kind = np.where(pool >= 0, ON_POOL, replicas.kind)
-    target = np.where(pool >= 0, pool, replicas.target)
+    kind = np.where(pool >= 0, ON_POOL, replicas.kind).astype(np.int64)
+    target = np.where(pool >= 0, pool, replicas.target).astype(np.int64)
     if by_site:
-        target, kind = site_of_replicas(top, replicas), np.full_like(kind, AT_SITE)
-    return list(zip(replicas.service.tolist(), kind.tolist(), target.tolist(), strict=True))
+        target, kind = site_of_replicas(top, replicas).astype(np.int64), np.full_like(kind, AT_SITE)
+    return replicas.service.astype(np.int64) * _width(top) + kind * _targets(top) + target + 1
+
+
+def _targets(top: Topology) -> int:
+    """More than any target of a binding; -1 is one, too."""
+    return max(len(top.estate.fleet), len(top.estate.pools), len(top.estate.sites)) + 1
+
+
+def _width(top: Topology) -> int:
+    """More than any kind and target."""
+    return (max(ON_SERVER, ON_POOL, AT_SITE) + 1) * _targets(top)
+
+
+def _sums(keys: IntColumn, counts: IntColumn) -> tuple[IntColumn, IntColumn]:
+    """The keys, sorted, and the sum of each."""
+    found, at = np.unique(keys, return_inverse=True)
+    sums = np.zeros(len(found), np.int64)
+    np.add.at(sums, at, counts)
+    return found, sums
+
+
+def _looked_up(wanted: IntColumn, keys: IntColumn, sums: IntColumn) -> IntColumn:
+    """(len(wanted),) the sum of each key; 0 if there is none. keys: sorted."""
+    if not len(keys):
+        return np.zeros(len(wanted), np.int64)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, sums[at], 0)
+
+
+def _shared(keys: IntColumn, counts: IntColumn, most: IntColumn) -> IntColumn:
+    """(K,) how much of each count is taken, in the order of the table, if all of one key together take at
+    most as much. most: (K,) the same for one key.
+    """
+    order = np.argsort(keys, kind="stable")
+    sums = np.cumsum(counts[order], dtype=np.int64) - counts[order]
+    begins = np.searchsorted(keys[order], keys[order])
+    found = np.zeros(len(keys), np.int64)
+    found[order] = np.clip(most[order] - (sums - sums[begins]), 0, counts[order])
+    return found
 
 
 def place_name(top: Topology, kind: int, target: int) -> str:
