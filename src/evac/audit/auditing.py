@@ -190,6 +190,8 @@ class LossRow:
     """Services that are down right after it."""
     down_most: int
     """The same, including those whose state is unknown."""
+    down_before: int
+    """How many of `down` are down before the loss, because servers are off, and not by it."""
     recovered: int
     """Number of services by fate: this field and the next three."""
     degraded: int
@@ -293,6 +295,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     timed = back & ~found.vague
     np.maximum.at(worst, number[timed], ready[timed])
     down, touched, unstated = _down(impacts)
+    before = (impacts.down & ~impacts.caused).sum(axis=1).tolist()
     stores = _stores(impacts)
     edges = np.searchsorted(number, np.arange(count + 1)).tolist()
     named = found.service.astype(np.int32)
@@ -311,6 +314,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             verdict=_verdict(counts[LOST][n], stores_gone, doubt[n], down[n], less[n], impacts.crowding, n),
             down=down[n],
             down_most=down[n] + unsure[n],
+            down_before=before[n],
             recovered=counts[RECOVERS][n],
             degraded=counts[DEGRADED][n],
             lost=counts[LOST][n],
@@ -428,7 +432,7 @@ class Headline:
 def headline(report: AuditReport, row: LossRow) -> Headline:
     """The sentence for one row: `pangyo: 412 services down, 37 never come back, because ...`."""
     because = causes(report, row) if row.lost else ()
-    parts = [_first(report, row)]
+    parts = [_first(row)]
     if row.lost:
         parts.append(f"{row.lost:,} never {'comes' if row.lost == 1 else 'come'} back")
     if row.recovered + row.reduced > row.untimed:
@@ -494,17 +498,11 @@ def _crowded(report: AuditReport, row: LossRow) -> Iterator[str]:
         yield f"the traffic may be too much for {listed(names, 3)}"
 
 
-def _first(report: AuditReport, row: LossRow) -> str:
+def _first(row: LossRow) -> str:
     if row.down:
-        before = _down_before(report, row)
-        return f"{counted(row.down, 'service')} down{f' ({before:,} of them before the loss)' * bool(before)}"
+        before = f" ({row.down_before:,} of them before the loss)" if row.down_before else ""
+        return f"{counted(row.down, 'service')} down{before}"
     return f"{counted(row.degraded, 'service')} with fewer replicas" if row.degraded else "nothing is down"
-
-
-def _down_before(report: AuditReport, row: LossRow) -> int:
-    """Services that are down in a row because servers are off, not because of the loss."""
-    impacts, number = report.impacts, report.impacts.losses.index.get(row.domain)
-    return 0 if number is None else int((impacts.down[number] & ~impacts.caused[number]).sum())
 
 
 def causes(report: AuditReport, row: LossRow, most: int = 3) -> tuple[tuple[Cause, int], ...]:

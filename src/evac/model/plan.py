@@ -213,8 +213,9 @@ MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
 
 @dataclass(frozen=True, slots=True)
 class Congestion:
-    """A link or the ingress of a site that carries less than the traffic after the loss, or may: its limit is
-    not known while the limits of others are, or services state no peak.
+    """A link or the ingress of a site that carries less than the traffic after the loss, or may, while more
+    may come through than before it: its limit is not known while the limits of others are, or services state
+    no peak.
     """
 
     at: tuple[str, ...]
@@ -228,18 +229,27 @@ class Congestion:
     """Those whose traffic comes through it, sorted."""
     unstated: int = 0
     """How many of these services state no peak."""
+    at_most: bool = False
+    """Whether less may arrive: it is not known where all of these services run, or it depends on the plan."""
 
     @property
     def is_too_small(self) -> bool:
-        """Whether what is known to arrive is already too much; false if nobody knows."""
+        """Whether what is known to arrive, or the most of it, is already too much; false if nobody knows."""
         return self.limit is not None and self.arriving > self.limit
 
     @property
+    def is_certain(self) -> bool:
+        """Whether it is too small wherever services run."""
+        return self.is_too_small and not self.at_most
+
+    @property
     def arriving_words(self) -> str:
-        """`at least 45 Gbit/s` if some of the peaks are not known."""
+        """`at least 45 Gbit/s` if some of the peaks are not known, `up to 45 Gbit/s` if it may be less."""
         if self.unstated and not self.arriving:
             return "an unknown amount of traffic"
         shown = traffic(self.measure, self.arriving)
+        if self.at_most:
+            return f"{shown} or more" if self.unstated else f"up to {shown}"
         return f"at least {shown}" if self.unstated else shown
 
     @property
@@ -259,7 +269,7 @@ class Congestion:
     @property
     def words(self) -> str:
         """`45 Gbit/s would come through the ingress of anyang, which can carry 30 Gbit/s`."""
-        comes = f"{self.arriving_words} would come through {self.name}"
+        comes = f"{self.arriving_words} {'may' if self.at_most else 'would'} come through {self.name}"
         carries = ", and its limit is not known"
         if self.limit is not None:
             carries = f", which can carry {traffic(self.measure, self.limit)}"

@@ -6,7 +6,7 @@ names are those of the API. Times are in milliseconds, capacities in base units 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Final
@@ -22,6 +22,7 @@ from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
+from evac.model.plan import Congestion
 from evac.model.records import dataclass
 from evac.model.situation import Away, LostNow, Situation, StoreAway
 from evac.model.units import RESOURCE_COUNT, RESOURCES, amount
@@ -173,6 +174,8 @@ class LossFacts:
     """Whether a link or an ingress may be too small for the traffic after the loss."""
     plan: str = ""
     """The standby plan that this verdict comes from; empty: it is the estimate of the audit."""
+    down_before: int = 0
+    """How many of `down` are down before the loss, because servers are off."""
     people_unstated: int = 0
     """Services that are down and do not state their number of users; not in `people_down`."""
 
@@ -237,6 +240,10 @@ class EstateFacts:
     """The command that makes the plan to bring the next of it home; empty if none does."""
     plans: tuple[str, ...] = ()
     """Plans whose verdicts are in `losses`."""
+    crowded_today: tuple[str, ...] = ()
+    """Links and ingress that are too small, or may be, for the traffic of today."""
+    unclear_today: tuple[str, ...] = ()
+    """Those of which this is unknown, because a peak or a limit is not stated."""
     before: str = ""
     """The plan for what is lost already: verdicts leave out what a loss makes no worse. Empty: none."""
 
@@ -253,7 +260,7 @@ def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> E
     estate = report.impacts.estate
     drilled = _drills(estate)
     rooms = tuple(_rooms(report))
-    losses = tuple(_losses(report))
+    losses, today = tuple(_losses(report)), report.impacts.crowding.today
     return EstateFacts(
         name=estate.name,
         as_of=report.as_of,
@@ -268,6 +275,8 @@ def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> E
         losses=losses,
         findings=tuple(finding_facts(finding) for finding in report.findings),
         fixes=tuple(_fix(root) for root in fix_first(report.findings, FIXES_MOST)),
+        crowded_today=_named(one for one in today if one.is_too_small),
+        unclear_today=_named(one for one in today if not one.is_too_small),
         lost=() if now is None else now.lost,
         services_away=() if now is None else now.services,
         stores_away=() if now is None else now.stores,
@@ -275,6 +284,11 @@ def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> E
         if now is None or now.lost
         else next_of(replace(now, rivals=(), silent=()), "ESTATE --observe"),
     )
+
+
+def _named(found: Iterable[Congestion]) -> tuple[str, ...]:
+    """Each link or ingress once, although bandwidth and connections count apart."""
+    return tuple(dict.fromkeys(one.name for one in found))
 
 
 def _counts(estate: Estate) -> dict[str, int]:
@@ -468,6 +482,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
         kind=row.kind,
         verdict=row.verdict,
         down=row.down,
+        down_before=row.down_before,
         recovers=row.recovered,
         degraded=row.degraded,
         never_back=row.lost,
@@ -517,8 +532,7 @@ def _why(report: AuditReport, row: LossRow) -> str:
     for one in after.possible[:1]:
         if not one.is_too_small:
             return one.words
-        most = one.words if one.unstated else f"up to {one.words}"
-        return f"it depends on the plan whether traffic gets through: {most}"
+        return f"it depends on the plan whether traffic gets through: {one.words}"
     if row.untimed or row.rto_unknown:
         return "it is not known whether every service comes back in time"
     if row.congested:

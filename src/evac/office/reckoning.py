@@ -419,6 +419,8 @@ class PlanVerdict:
     """Links and ingress that may be too small for the traffic after the loss."""
     rto_unknown: int = 0
     """Services that may or may not be restored within their `rto`; it is not known."""
+    surely_congested: bool = False
+    """Whether any of these links and ingress is certain to be too small."""
 
     @property
     def verdict(self) -> str:
@@ -427,8 +429,9 @@ class PlanVerdict:
             return "loss"
         if self.unknown:
             return "unknown"
-        worse = self.down or self.shed or self.degraded or self.kept or self.congested
-        return "degraded" if worse else "ok"
+        if self.down or self.shed or self.degraded or self.kept or self.surely_congested:
+            return "degraded"
+        return "unknown" if self.congested else "ok"
 
     @property
     def words(self) -> str:
@@ -447,16 +450,11 @@ class PlanVerdict:
         if self.unplaced:
             who = f" ({people(self.people_gone)} people)" if self.people_gone else ""
             parts.append(f"not coming back: {listed(self.unplaced)}{who}")
-        if self.shed:
-            parts.append(f"shed: {listed(self.shed)}")
-        if self.unknown:
-            parts.append(f"cannot be judged: {listed(self.unknown)}")
-        if self.degraded:
-            parts.append(f"{plural(self.degraded, 'service')} restored in part")
-        if self.kept:
-            parts.append(f"{plural(self.kept, 'service')} degraded, but up")
-        if self.stores_gone:
-            parts.append(f"{plural(self.stores_gone, 'store')} not restored")
+        named = (("shed", self.shed), ("cannot be judged", self.unknown))
+        parts += [f"{what}: {listed(names)}" for what, names in named if names]
+        rest = [(self.degraded, "service", "restored in part"), (self.kept, "service", "degraded, but up")]
+        rest.append((self.stores_gone, "store", "not restored"))
+        parts += [f"{plural(count, noun)} {what}" for count, noun, what in rest if count]
         if self.congested:
             parts.append(f"the traffic may be too much for {listed(self.congested)}")
         if self.already:
@@ -503,7 +501,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
     back = [one for one in ordered if one.state not in _GONE]
     down = [one for one in ordered if one.goes_down or one.state in ("shed", "unplaced")]
     losses = [one.loss_ms for one in stores if one.primary_ms is not None]
-    already = before.congestion if before else ()
+    congestion = [one for one in plan.congestion if before is None or one not in before.congestion]
     return PlanVerdict(
         digest,
         len(outcomes),
@@ -522,8 +520,9 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         sum(1 for one in every if one not in outcomes and (one.goes_down or one.state in _GONE)),
         sum(1 for one in back if one.goes_down and one.recovery_ms is None),
         sum(1 for one in back if not one.goes_down),
-        tuple(dict.fromkeys(one.name for one in plan.congestion if one not in already)),
+        tuple(dict.fromkeys(one.name for one in congestion)),
         sum(1 for one in back if one.rto_unknown),
+        any(one.is_certain for one in congestion),
     )
 
 
@@ -533,6 +532,7 @@ def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
         loss,
         verdict=plan.verdict,
         down=plan.down,
+        down_before=min(plan.down, loss.down_before),
         recovers=plan.restored,
         degraded=plan.degraded + plan.kept,
         never_back=len(plan.unplaced),

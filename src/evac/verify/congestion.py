@@ -1,8 +1,9 @@
 """What the plan says about links and ingress that carry too little, computed again one service at a time.
 
 Where each service runs at the end is counted from the steps, and where a shift moves traffic to is chosen
-again. All of a service whose places are unknown may arrive wherever it may run. With fractions, so that no
-rounding is shared with `derive`.
+again. All of a service whose places are unknown may arrive wherever it may run. What comes is compared with
+what comes today, service by service: only where it may be more does the loss count. With fractions, so that
+no rounding is shared with `derive`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import field
 from fractions import Fraction
 from typing import Any
 
@@ -56,8 +58,42 @@ class _End:
 
     runs: Mapping[str, int]
     sent: Mapping[str, int]
+    whole: int
+    """Number of parts of all its users."""
     untold: bool
     """Whether it is unknown where it runs: all of it may, at each of these sites, or nothing."""
+
+
+_NOWHERE = _End({}, {}, 1, False)
+
+
+@dataclass(slots=True)
+class _Through:
+    """What comes through one link or ingress at the end of the plan."""
+
+    limit: int | None
+    amounts: Amounts
+    services: set[str]
+    silent: set[str] = field(default_factory=set)
+    """Those of them that state no peak."""
+    doubtful: bool = False
+    """Whether it is unknown where any of them, or of what they call, runs."""
+    more: Fraction = Fraction(0)
+    """How much more comes than today, without what states no peak."""
+    may_be_more: bool = False
+    """Whether a larger part than today comes of a service that states no peak."""
+
+    def add(self, service: Service, measure: Measure, part: Fraction, before: Fraction, untold: bool) -> None:
+        """before: the part that is sure to come today."""
+        peak, silent = _peak(service, measure) or 0, _is_silent(service, measure)
+        self.more += peak * (part - before)
+        self.may_be_more |= silent and part > before
+        if part:
+            self.amounts[part.denominator] += peak * part.numerator
+            self.services.add(service.id)
+            self.doubtful |= untold
+        if part and silent:
+            self.silent.add(service.id)
 
 
 def check_congestion(top: Topology, plan: Plan) -> list[Violation]:
@@ -110,19 +146,40 @@ def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
     if plan.scenario.kind not in ("lose", "evacuate"):
         return []
     names = with_members(estate, {*plan.scenario.domains, *estate.lost})
-    lost = names & {site.id for site in estate.sites}
-    running, left = replicas_running(top).count, _left(top, names)
+    already = with_members(estate, set(estate.lost))
+    sites = {site.id for site in estate.sites if site.role != "witness"}
+    left = _left(top, names)
     doubtful = _may_lose(top, plan, names, left)
-    kinds = [kind_of(step.kind) for step in plan.steps]
-    acts = any(kind.replicas or kind.moves_traffic for kind in kinds)
-    if not (lost or doubtful or (left < running).any() or acts):
+    survive = _running(top, sites - names, left)
+    before = _running(top, sites - already, _left(top, already))
+    pairs = zip(survive, before, strict=True)
+    changed = {row for row, (end, now) in enumerate(pairs) if end != now} | doubtful
+    row_of = {service.id: row for row, service in enumerate(estate.services)}
+    for step in plan.steps:
+        kind = kind_of(step.kind)
+        if step.target in row_of and (kind.moves_traffic or (kind.replicas and step.servers)):
+            changed.add(row_of[step.target])
+    if not changed:
         return []
-    sites = {site.id for site in estate.sites if site.role != "witness"} - lost
-    ends, found = _at_the_end(top, plan, sites, left, doubtful), list[Congestion]()
+    ends, today = _at_the_end(top, plan, sites - names, survive, doubtful), _today(top, before)
+    found = list[Congestion]()
     for measure in MEASURES:
-        found += _ingress(top, ends, lost, measure)
-        found += _links(top, ends, measure)
+        found += _ingress(top, ends, today, changed, sites - names, measure)
+        found += _links(top, ends, today, changed, measure)
     return sorted(found, key=lambda one: (one.at, one.measure))
+
+
+def _today(top: Topology, running: list[dict[str, int]]) -> list[_End]:
+    """Where each service runs now, and where its users surely arrive; nowhere if its place is unknown."""
+    estate, found = top.estate, list[_End]()
+    unknown, sites = {*placed_in_part(estate), *placed_nowhere(top)}, {site.id for site in estate.sites}
+    for row, runs in enumerate(running):
+        directed = sites.intersection(estate.traffic.get(estate.services[row].id, runs))
+        known = directed == runs.keys() or len(directed) == 1
+        sent = {site: count for site, count in runs.items() if known and site in directed}
+        end = _End(runs, sent, sum(runs.values()), False)
+        found.append(_NOWHERE if row in unknown else end)
+    return found
 
 
 def _may_lose(top: Topology, plan: Plan, names: set[str], left: IntColumn) -> set[int]:
@@ -210,13 +267,13 @@ def _running(top: Topology, sites: Iterable[str], counted: IntColumn) -> list[di
 
 
 def _at_the_end(
-    top: Topology, plan: Plan, left: set[str], survive: IntColumn, doubtful: set[int]
+    top: Topology, plan: Plan, left: set[str], survive: list[dict[str, int]], doubtful: set[int]
 ) -> list[_End]:
-    """Of each service: what survives, what the steps start and stop, and the target of its shift. doubtful:
-    services of which the loss may take more.
+    """Of each service: what survives, what the steps start and stop, and the target of its shift. left: sites
+    where users may arrive; doubtful: services of which the loss may take more.
     """
     estate, where = top.estate, Where(top.estate)
-    running, sent = _running(top, left, survive), [dict[str, int]() for _ in estate.services]
+    running, sent = [dict(some) for some in survive], [dict[str, int]() for _ in estate.services]
     row_of = {service.id: row for row, service in enumerate(estate.services)}
     changes = defaultdict[tuple[int, str], int](int)
     shifts = set[int]()
@@ -226,8 +283,7 @@ def _at_the_end(
             shifts.add(row)
         for place, count in step.servers if row >= 0 and kind.replicas else ():
             changes[row, where.site(place)] += kind.replicas * count
-    counted, before = _counted(estate), [dict(some) for some in running]
-    for row in {row for row, _ in changes} - counted:
+    for row in {row for row, _ in changes} - _counted(estate):
         running[row] = {}
     for (row, site), count in changes.items():
         if site in left:
@@ -238,11 +294,13 @@ def _at_the_end(
             sent[row] = {_target(top, plan, where, row, running[row]): 1}
     lost = {site.id for site in estate.sites} - left
     in_part = {*placed_in_part(estate), *placed_nowhere(top)}
-    ends = [_End(runs, users or runs, False) for runs, users in zip(running, sent, strict=True)]
+    to = [users or runs for runs, users in zip(running, sent, strict=True)]
+    rows = zip(running, to, strict=True)
+    ends = [_End(runs, users, sum(users.values()), False) for runs, users in rows]
     for row in in_part | doubtful:
         places = may_arrive(estate, estate.services[row], lost, row in in_part)
-        places = places.union(running[row], (site for site, count in before[row].items() if count > 0))
-        ends[row] = _End(dict.fromkeys(places, 1), dict.fromkeys(places, 1), True)
+        anywhere = dict.fromkeys(places.union(running[row], survive[row]), 1)
+        ends[row] = _End(anywhere, anywhere, 1, True)
     return ends
 
 
@@ -264,31 +322,39 @@ def _target(top: Topology, plan: Plan, where: Where, row: int, running: Mapping[
     return min(running, key=lambda site: (site not in data, -running[site], site))
 
 
-def _ingress(top: Topology, ends: list[_End], lost: set[str], measure: Measure) -> list[Congestion]:
+def _ingress(
+    top: Topology,
+    ends: list[_End],
+    today: list[_End],
+    changed: set[int],
+    sites: set[str],
+    measure: Measure,
+) -> list[Congestion]:
+    """sites: where users may arrive."""
     estate = top.estate
     limits = {
         site.id: site.ingress_mbps if measure == "bandwidth" else site.ingress_connections
         for site in estate.sites
-        if site.role != "witness" and site.id not in lost
+        if site.id in sites
     }
     if all(limit is None for limit in limits.values()):
         return []
-    loads, through = {site: Amounts(int) for site in limits}, {site: list[str]() for site in limits}
-    for service, end in zip(estate.services, ends, strict=True):
-        here = {site: count for site, count in end.sent.items() if site in limits}
+    found = {(site,): _Through(limit, Amounts(int), set()) for site, limit in limits.items()}
+    for row, (service, end, now) in enumerate(zip(estate.services, ends, today, strict=True)):
         peak = _peak(service, measure)
         comes = service.traffic.kind is not None or bool(service.people) if peak is None else peak > 0
-        comes = comes or _is_silent(service, measure)
-        whole = 1 if end.untold else sum(here.values())
-        for site, count in here.items():
-            loads[site][whole] += (peak or 0) * count
-            if comes:
-                through[site].append(service.id)
-    found = {(site,): (loads[site], limits[site], set(through[site])) for site in limits}
-    return _too_much(top, found, measure)
+        if not (comes or _is_silent(service, measure)):
+            continue
+        for site in sites & (end.sent.keys() | now.sent.keys()):
+            part = Fraction(end.sent.get(site, 0), end.whole or 1)
+            before = Fraction(now.sent.get(site, 0), now.whole or 1) if row in changed else part
+            found[site,].add(service, measure, part, before, end.untold)
+    return _too_much(found, measure)
 
 
-def _links(top: Topology, ends_of: list[_End], measure: Measure) -> list[Congestion]:
+def _links(
+    top: Topology, ends_of: list[_End], today: list[_End], changed: set[int], measure: Measure
+) -> list[Congestion]:
     estate = top.estate
     limits = {
         link.ends: link.bandwidth_mbps if measure == "bandwidth" else link.connections
@@ -296,43 +362,43 @@ def _links(top: Topology, ends_of: list[_End], measure: Measure) -> list[Congest
     }
     if all(limit is None for limit in limits.values()):
         return []
-    loads: Mapping[tuple[str, str], Amounts] = {ends: Amounts(int) for ends in limits}
-    through: Mapping[tuple[str, str], set[str]] = {ends: set() for ends in limits}
+    found = {ends: _Through(limit, Amounts(int), set()) for ends, limit in limits.items()}
     graph = service_graph(estate)
     for row, service in enumerate(estate.services):
         peak = _peak(service, measure)
         for needed in graph.hard[row] if peak or _is_silent(service, measure) else ():
-            for ends in limits:
+            doubtful, moved = (
+                ends_of[row].untold or ends_of[needed].untold,
+                row in changed or needed in changed,
+            )
+            for ends, through in found.items():
                 part = _crossing(ends_of[row], ends_of[needed], ends)
-                if part:
-                    loads[ends][part.denominator] += (peak or 0) * part.numerator
-                    through[ends].add(service.id)
-    found = {ends: (loads[ends], limits[ends], through[ends]) for ends in limits}
-    return _too_much(top, found, measure)
+                before = _crossing(today[row], today[needed], ends) if moved else part
+                if part or before:
+                    through.add(service, measure, part, before, doubtful)
+    return _too_much(found, measure)
 
 
 def _crossing(caller: _End, called: _End, ends: tuple[str, str]) -> Fraction:
     """The part of its own traffic that a service sends through a link to one that it calls: from where that
     one does not run, or may not, to where it does, or may; all of it at most.
     """
-    hosts, whole, parts = called.runs.keys(), sum(caller.sent.values()), list[Fraction]()
+    hosts, parts = called.runs.keys(), list[Fraction]()
     for here, far in (ends, ends[::-1]):
         if far in hosts and (called.untold or here not in hosts) and here in caller.sent:
             among = 1 if called.untold else len(hosts)
-            parts.append(Fraction(caller.sent[here], (1 if caller.untold else whole) * among))
+            parts.append(Fraction(caller.sent[here], caller.whole * among))
     return min(sum(parts, Fraction(0)), Fraction(1)) if parts else Fraction(0)
 
 
-def _too_much(
-    top: Topology, found: Mapping[Any, tuple[Amounts, int | None, set[str]]], measure: Measure
-) -> list[Congestion]:
-    """What is above its limit, or not known to be below it."""
-    silent = {service.id for service in top.estate.services if _is_silent(service, measure)}
+def _too_much(found: Mapping[Any, _Through], measure: Measure) -> list[Congestion]:
+    """What is above its limit, or not known to be below it, and more than today."""
     rows = list[Congestion]()
-    for at, (amounts, limit, through) in found.items():
-        load, unstated = _rounded(amounts), len(silent & through)
-        if unstated or load > (limit or 0):
-            rows.append(Congestion(at, measure, load, limit, tuple(sorted(through)), unstated))
+    for at, one in found.items():
+        load, names = _rounded(one.amounts), tuple(sorted(one.services))
+        too_much = one.silent or load > (one.limit or 0)
+        if too_much and (one.more > 0 or one.may_be_more):
+            rows.append(Congestion(at, measure, load, one.limit, names, len(one.silent), one.doubtful))
     return rows
 
 

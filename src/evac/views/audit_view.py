@@ -102,8 +102,9 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
 
 
 def _down(row: LossRow) -> str:
-    """`3`, or `3 to 5` if the state of two of them is unknown."""
-    return number(row.down) + (f" to {number(row.down_most)}" if row.down_most > row.down else "")
+    """`3`, or `3 to 5` if the state of two of them is unknown; `3 (1 before)` if one is down already."""
+    most = f" to {number(row.down_most)}" if row.down_most > row.down else ""
+    return f"{number(row.down)}{most}" + (f" ({number(row.down_before)} before)" if row.down_before else "")
 
 
 def _last_back(row: LossRow) -> str:
@@ -562,6 +563,7 @@ _AS_THEY_ARE: Final = (
     "kind",
     "verdict",
     "down",
+    "down_before",
     "recovered",
     "degraded",
     "reduced",

@@ -39,7 +39,7 @@ def through_words(plan: Plan, outcome: Outcome) -> str:
     if outcome.meets_rto is not None or not outcome.congested or outcome.recovery_ms is None:
         return ""
     on_its_way = [one for one in plan.congestion if outcome.service in one.services]
-    too_small = [one for one in on_its_way if one.is_too_small]
+    too_small = [one for one in on_its_way if one.is_certain]
     names = listed(list(dict.fromkeys(one.name for one in too_small or on_its_way)), 2)
     return f"too much traffic for {names}" if too_small else f"perhaps too much traffic for {names}"
 
@@ -48,7 +48,7 @@ def traffic_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     """(words, style) of the first links and ingress, those that are too small before unknown ones; then how
     many more there are.
     """
-    rows = sorted(plan.congestion, key=lambda one: not one.is_too_small)
+    rows = sorted(plan.congestion, key=lambda one: (not one.is_certain, not one.is_too_small))
     for one in rows[:SHOWN]:
         whose = f" (traffic of {listed(one.services, SHOWN)})" if one.services else ""
         yield f"{one.words}{whose}", "warning" if one.is_too_small else "unknown"

@@ -335,7 +335,7 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
         },
         congestion=_rows(
             _object(
-                "A link or ingress that carries too little for the traffic after the loss, or may.",
+                "A link or ingress that carries too little for what a loss brings, or may.",
                 {
                     "at": {
                         "type": "array",
@@ -349,6 +349,7 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
                     "services": _NAMES,
                 },
                 unstated=_COUNT,
+                at_most={"type": "boolean"},
             )
         ),
     ),

@@ -160,6 +160,15 @@ def narrow(estate: Estate) -> Estate:
     )
 
 
+def busy(estate: Estate) -> Estate:
+    sites = tuple(replace(s, ingress_connections=10 if s.id == "south" else 100_000) for s in estate.sites)
+    return with_service(
+        replace(estate, sites=sites),
+        service("busy", traffic=Traffic("anycast", connections=900)),
+        [(s.id, 2) for s in estate.sites],
+    )
+
+
 def rival(estate: Estate) -> Estate:
     added = with_service(estate, service("watched"), [("north", 2), ("south", 1)])
     return replace(added, automations=(Automation("desired", "gitops", ("start",), ("watched",), False),))
@@ -217,6 +226,7 @@ FLAWS = (
     Flaw("an rto that cannot be kept", contradiction, "contradicting-objectives", "hasty", "warning"),
     Flaw("an ended certificate", ended, "expires-where-we-go", "cert", "error"),
     Flaw("a narrow ingress", narrow, "links-too-small", "south: bandwidth", "error"),
+    Flaw("an ingress too small today", busy, "too-small-today", "south: connections", "error"),
     Flaw("a rival", rival, "rival-automation", "desired", "error"),
     Flaw("a loss never rehearsed", unrehearsed, "never-rehearsed", "south", "warning"),
     Flaw("a backup never tested", untested, "backup-never-verified", "orders at west", "warning"),

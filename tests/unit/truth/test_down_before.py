@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,10 @@ import pytest
 from bench.random_estates import random_estate, strange_estate
 from evac.audit import AuditReport, audit
 from evac.audit.auditing import headline
+from evac.office.facts import loss_facts
+from evac.office.reckoning import what_if_of
+from evac.views.audit_view import audit_json, audit_text
+from evac.web.pages.what_if_view import _heading
 from tests.unit.truth.written import servers, written
 
 REST: Final = "start: 60 s, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}"
@@ -56,6 +61,28 @@ def test_a_provider_is_not_blamed_for_what_is_down_without_it(tmp_path: Path, st
     assert "recovery tools lost: deploy (old or shop)." in finding.message
     row = next(row for row in found.rows if row.domain == loss)
     assert headline(found, row).what.startswith("5 services down (2 of them before the loss), ")
+
+
+def test_every_view_says_how_many_are_down_before_the_loss(tmp_path: Path) -> None:
+    found, loss = report(tmp_path), "provider:pay.example"
+    row = next(row for row in found.rows if row.domain == loss)
+    answer = what_if_of(found, (loss,))
+    assert (row.down, row.down_before) == (5, 2)
+    assert (loss_facts(found, row).down_before, answer.loss.down_before) == (2, 2)
+    assert "5 services are down (2 of them down before it)" in _heading(answer)
+    document = json.loads(audit_json(found, found.findings))
+    (shown,) = (one for one in document["scenarios"] if one["domain"] == loss)
+    assert (shown["down"], shown["down_before"]) == (5, 2)
+    assert "5 (2 before)" in audit_text(found, found.findings, (), "x", 200, False)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_down_before_is_part_of_what_is_down(seed: int) -> None:
+    found = audit(strange_estate(seed))
+    own = found.impacts.caused.sum(axis=1).tolist()
+    assert [row.down - row.down_before for row in found.rows] == own
+    if not found.impacts.presence.off.any():
+        assert not any(row.down_before for row in found.rows)
 
 
 def test_where_all_is_on_a_loss_causes_all_of_it(tmp_path: Path) -> None:

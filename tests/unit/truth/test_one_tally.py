@@ -50,3 +50,27 @@ def test_what_a_plan_may_bring_back_late_the_audit_never_calls_in_time(tmp_path:
             continue
         assert told.late + told.rto_unknown <= row.late + row.rto_unknown, row.domain
         assert told.late >= row.late, row.domain
+
+
+@pytest.mark.parametrize("seed", [s for s in range(40) if len(networked_document(s)[0]["services"]) <= 4])
+@pytest.mark.parametrize("stated", [0.8, 0.4])
+def test_traffic_that_a_plan_calls_unknown_is_never_certain_in_the_audit(
+    tmp_path: Path, seed: int, stated: float
+) -> None:
+    """Where a limit or a peak is not stated, both say unknown; where it is certain to be too much, both say
+    degraded, unless the plan knows of something worse.
+    """
+    estate = networked(tmp_path, seed, stated)
+    report = audit(estate)
+    for number, row in enumerate(report.rows):
+        made = plan(estate, lose(*row.members), work=0)
+        told = verdict_of("", made)
+        if row.not_proved or row.unknown or told.unknown or told.unplaced:
+            continue
+        if row.verdict == "degraded":
+            assert told.verdict != "unknown", row.domain
+        if report.impacts.crowding.is_certain(number):
+            assert told.surely_congested, row.domain
+        if told.surely_congested:
+            assert row.congested, row.domain
+            assert row.verdict != "ok", row.domain

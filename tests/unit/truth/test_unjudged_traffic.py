@@ -123,7 +123,7 @@ links: [{ends: [b, c], bandwidth: LIMIT Mbit/s}]
 services:
   shop: {people: 9, start: 1 s, rto: 1 h, replicas: {pb: 2}, needs: [disk],
          demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: anycast, peak: 300 Mbit/s}}
-  disk: {people: 0, start: 1 s, replicas: 4, sites: [b, c], demand: {cpu: 1 core, memory: 1 GiB},
+  disk: {people: 0, start: 1 s, replicas: 4, sites: [a, b, c], demand: {cpu: 1 core, memory: 1 GiB},
          traffic: {kind: none}}
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from evac.audit.impacts.hits import Ground
 from evac.audit.impacts.losses import LossKind
-from evac.derive.congestion import congested_and_maybe, screened
+from evac.derive.congestion import congested_and_maybe, congested_today, screened
 from evac.derive.domains import loss
 from evac.model.plan import Congestion, Measure
 from evac.model.records import dataclass
@@ -41,7 +41,8 @@ ADDED_MOST: Final = 500_000
 
 
 class Crowding:
-    """Of all losses. What a loss below a site changes is added up only if it may be too much at all, and for
+    """Of all losses. Only what a loss itself changes counts for it; what is too small without any loss is in
+    `today`. What a loss below a site changes is added up only if it may be too much at all, and for
     the largest of many losses; what others may send is an upper bound: it may say that traffic may be too
     much where every plan fits, and never the opposite.
     """
@@ -50,7 +51,9 @@ class Crowding:
         self._top, self._losses = ground.top, ground.losses
         hosts = ground.endpoints.marked(*ground.lost.shape)
         found = screened(ground.top, ground.lost - ground.presence.off, hosts, ground.loose)
-        self._at, self._certain, self._possible = found.at, found.certain, found.possible
+        self._at, self._possible = found.at, found.possible
+        self.today = congested_today(ground.top)
+        """Links and ingress that are too small now, or may be. Sorted."""
         whole = ground.losses.sites.any(axis=1)
         below = np.flatnonzero(found.possible.any(axis=1) & ~whole).tolist()
         below.sort(key=lambda number: (_LARGEST_FIRST.index(ground.losses.kinds[number]), number))
@@ -79,8 +82,8 @@ class Crowding:
         return self._asked[number]
 
     def is_certain(self, number: int) -> bool:
-        """Whether the traffic is too much for something, or its limit is not known, whatever the plan is."""
-        return bool(self._added[number].certain if number in self._added else self._certain[number].any())
+        """Whether the traffic is too much for something whatever the plan is; without a sum, not known."""
+        return number in self._added and any(one.is_certain for one in self._added[number].certain)
 
     def at(self, number: int) -> tuple[tuple[tuple[str, ...], Measure], ...]:
         """The links and ingress that may be too small after a loss, sorted."""

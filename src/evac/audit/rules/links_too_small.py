@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.derive.congestion import limit_of, limit_of_link, states_no_peak
+from evac.derive.traffic import limit_of, limit_of_link, states_no_peak
 from evac.model.diagnostic import Severity
 from evac.model.plan import MEASURES, Congestion, Measure, link_or_ingress
 from evac.model.units import traffic

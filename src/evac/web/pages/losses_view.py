@@ -52,6 +52,9 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
         words = f"You can lose {_either(yes)}" + (f", but not {_either(no)}." if no else ".")
     else:
         words = "You can't lose any site." if no else ""
+    today = _today(facts)
+    if yes and today:
+        words += " Even today, some traffic may not get through."
     more = f"Some services are back late after the loss of {_either(late)}." if late else ""
     if untimed:
         more += f" It is unknown when some services are back after the loss of {_either(untimed)}."
@@ -66,7 +69,18 @@ def can_lose(now: Situation, facts: EstateFacts) -> dict[str, Any] | None:
     if doubt:
         more = f"{more} Unknown for {listed(doubt)}.".strip()
     home = "" if facts.stores_away or facts.services_away else " All primaries are at their home sites."
-    return {"words": words, "more": f"{more}{home}".strip(), "all": len(yes) == len(losses)}
+    is_fine = len(yes) == len(losses) and not today
+    return {"words": words, "more": f"{today}{more.strip()}{home}".strip(), "all": is_fine}
+
+
+def _today(facts: EstateFacts) -> str:
+    """What is too small without any loss, or may be; empty if nothing is."""
+    found = ""
+    if facts.crowded_today:
+        found += f"Today's traffic may be too much for {listed(facts.crowded_today, 3)}. "
+    if facts.unclear_today:
+        found += f"It is unknown whether {listed(facts.unclear_today, 3)} can carry today's traffic. "
+    return found
 
 
 def _in_time(loss: LossFacts) -> bool:

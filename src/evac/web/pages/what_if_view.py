@@ -210,7 +210,10 @@ def _heading(answer: WhatIf) -> str:
             "will run at reduced capacity."
         )
     else:
-        words = f"Losing {lost} takes down {plural(down, 'service')}."
+        before = f" ({number(loss.down_before)} of them down before it)" if loss.down_before else ""
+        words = f"After losing {lost}, {plural(down, 'service')} {'is' if down == 1 else 'are'} down{before}."
+        if not before:
+            words = f"Losing {lost} takes down {plural(down, 'service')}."
     some = f"{number(back)} {'comes' if back == 1 else 'come'} back" if back else ""
     some += f", {number(reduced)} of them degraded until the horizon" if reduced else ""
     if gone:
