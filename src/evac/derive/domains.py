@@ -259,12 +259,17 @@ def lost_now(top: Topology) -> Loss:
     return top.once("lost now", lambda: loss(top, top.estate.lost))
 
 
+def lost_with(top: Topology, paths: Iterable[str]) -> Loss:
+    """Everything that is lost once the named domains are lost too. Raises UnknownDomain."""
+    return loss(top, {*paths, *top.estate.lost})
+
+
 def lost_in(top: Topology, scenario: Scenario) -> Loss:
     """The subject of a scenario: the domains that come back, or what is lost with its domains and with
     everything already lost. Raises UnknownDomain.
     """
     leaves = scenario.kind in ("lose", "evacuate")
-    return loss(top, {*scenario.domains, *top.estate.lost} if leaves else scenario.domains)
+    return lost_with(top, scenario.domains) if leaves else loss(top, scenario.domains)
 
 
 def _collect(top: Topology, path: str, named: dict[str, set[str]], seen: frozenset[str]) -> None:

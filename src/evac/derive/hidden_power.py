@@ -6,15 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from evac.derive.domains import Topology
+from evac.derive.domains import Topology, lost_now
 from evac.model.fleet import CONDEMNED, BoolColumn, np
 
 
 def pools_with_servers(top: Topology) -> BoolColumn:
     """(P,) pools with some known servers."""
     fleet = top.estate.fleet
-    known = (fleet.pool >= 0) & (fleet.state != CONDEMNED)
+    known = (fleet.pool >= 0) & _counts(top)
     return np.bincount(fleet.pool[known], minlength=len(top.estate.pools)) > 0
+
+
+def _counts(top: Topology) -> BoolColumn:
+    """(V,) servers that are not condemned, and all that are lost already: these were there."""
+    return np.asarray((top.estate.fleet.state != CONDEMNED) | lost_now(top).servers, np.bool_)
 
 
 def hidden_power(top: Topology) -> BoolColumn:
@@ -23,8 +28,7 @@ def hidden_power(top: Topology) -> BoolColumn:
     """
 
     def work() -> BoolColumn:
-        fleet, count = top.estate.fleet, len(top.estate.sites)
-        on = fleet.state != CONDEMNED
+        fleet, count, on = top.estate.fleet, len(top.estate.sites), _counts(top)
         hidden: BoolColumn = np.bincount(fleet.site[on], minlength=count) == 0
         hidden |= hidden_draws(top, on)["feed"]
         return hidden

@@ -4,7 +4,7 @@ rack something is, or which feeds power it.
 
 from __future__ import annotations
 
-from evac.derive.domains import Domain, Loss, Topology, is_lost, resolve, server_row
+from evac.derive.domains import Domain, Loss, Topology, is_lost, lost_now, resolve, server_row
 from evac.derive.hidden_power import hidden_power, pools_with_servers
 from evac.model.fleet import CONDEMNED, BoolColumn, np
 from evac.model.records import dataclass
@@ -55,6 +55,11 @@ def in_doubt(top: Topology, lost: Loss) -> InDoubt:
     pools[fleet.pool[servers & (fleet.pool >= 0) & (fleet.state != CONDEMNED)]] = True
     touched, _ = sites_in_part(top, lost, np.ones(len(top.estate.sites), np.bool_))
     return InDoubt(touched, servers, racks, pools)
+
+
+def doubt_now(top: Topology) -> InDoubt:
+    """What may be lost already besides what is known to be."""
+    return top.once("in doubt now", lambda: in_doubt(top, lost_now(top)))
 
 
 def may_be_lost(top: Topology, lost: Loss, doubt: InDoubt, at: str) -> bool:

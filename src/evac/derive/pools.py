@@ -17,7 +17,7 @@ from evac.derive.hidden_power import hidden_power
 from evac.derive.in_doubt import in_doubt, may_be_lost, sites_in_part
 from evac.derive.stores import is_down, store_is_lost
 from evac.derive.tripping import tripped
-from evac.model.estate import Estate
+from evac.model.estate import Estate, Vector
 from evac.model.fleet import (
     AT_SITE,
     CONDEMNED,
@@ -96,7 +96,11 @@ def _share_of(top: Topology, members: IntColumn, gone: BoolColumn) -> PoolShare:
 def share_of_resources(top: Topology, gone: BoolColumn, pool: int) -> tuple[Fraction, ...]:
     """(R,) lost share of each resource of a pool; gone: (V,) lost servers."""
     members = pool_members(top).get(pool, np.zeros(0, np.int64))
-    lost, fleet = gone[members], top.estate.fleet
+    return _lost_of_each(top.estate.fleet, members, gone[members])
+
+
+def _lost_of_each(fleet: Fleet, members: IntColumn, lost: BoolColumn) -> tuple[Fraction, ...]:
+    """(R,) lost share of each resource of some servers; of their number if sizes are unknown."""
     if not lost.any():
         return (Fraction(0),) * RESOURCE_COUNT
     found = []
@@ -374,18 +378,20 @@ def pool_capacities(
     capacity = np.where(fleet.capacity_known[chosen], fleet.capacity[chosen], 0)
     rising = np.zeros(len(fleet), np.bool_)
     rising[chosen[bring_up]] = True
-    off = pools_now_off(top).copy()
+    off, back = pools_now_off(top).copy(), scenario.kind in ("restore", "failback")
+    counted_on: BoolColumn = lost.servers & back
     if scenario.kind == "restore":
         off &= ~lost.pools
         off[list(pool_shares(top, lost))] = False
         risen = fleet.pool[chosen[bring_up]]
         off[risen[risen >= 0]] = False
+        counted_on &= ~np.isin(fleet.pool, risen)
     for number in pool_rows:
         if off[number]:
             found.append([0] * RESOURCE_COUNT)
             continue
         live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
-        part = _pool_capacity(top, number, live, unknown)
+        part = _pool_capacity(top, number, live, unknown, counted_on)
         if scenario.kind != "restore":
             all_of_it = (Fraction(1),) * RESOURCE_COUNT
             taken = all_of_it if lost.pools[number] else share_of_resources(top, lost.servers, number)
@@ -404,13 +410,13 @@ def pool_capacities(
     return found, capacity
 
 
-def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str]) -> list[int]:
-    """Totals of a pool times its quota; if no total is stated, from its servers that are or will be on."""
+def _pool_capacity(
+    top: Topology, row: int, live: BoolColumn, unknown: set[str], counted_on: BoolColumn
+) -> list[int]:
+    """Totals of a pool times its quota; unlimited if unknown. As `pool_totals`."""
     estate, pool = top.estate, top.estate.pools[row]
     capacity = []
-    for resource, total in enumerate(pool.capacity):
-        if total is None and live.any() and estate.fleet.capacity_known[live, resource].all():
-            total = int(estate.fleet.capacity[live, resource].sum())
+    for resource, total in enumerate(pool_totals(top, row, live, counted_on)):
         if total is None:
             if any(s.demand[resource] for s in estate.services):
                 unknown.add(f"pools/{pool.id}/{RESOURCE_WORDS[resource]}")
@@ -420,9 +426,34 @@ def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str])
     return capacity
 
 
+def pool_totals(
+    top: Topology, row: int, live: BoolColumn, counted_on: BoolColumn | None = None
+) -> list[int | None]:
+    """(R,) totals of a pool without what is lost already; None if unknown. If none is stated, from its
+    servers in `live` (V,): those that are or will be on. A stated one includes the servers that were lost.
+    counted_on: (V,) lost servers that come back although no step of a plan says how.
+    """
+    fleet = top.estate.fleet
+    gone = lost_now(top).servers & (fleet.pool == row) & (fleet.state == DARK) & ~live
+    if counted_on is not None:
+        gone &= ~counted_on
+    members = np.flatnonzero(gone | live)
+    lost = _lost_of_each(fleet, members, gone[members])
+    found: list[int | None] = []
+    for resource, total in enumerate(top.estate.pools[row].capacity):
+        if total is not None:
+            found.append(capacity_part(total, 1 - lost[resource], up=False))
+        elif live.any() and fleet.capacity_known[live, resource].all():
+            found.append(int(fleet.capacity[live, resource].sum()))
+        else:
+            found.append(None)
+    return found
+
+
 def without_lost(estate: Estate) -> Estate:
     """A current estate without what is lost: nothing there can be lost again, it provides no capacity, and
-    like at a witness, no users arrive. The same object if nothing is lost.
+    like at a witness, no users arrive. It still says what is lost, because that leaves in doubt what may be
+    there. The same object if nothing is lost.
     """
     if not estate.lost:
         return estate
@@ -441,8 +472,8 @@ def without_lost(estate: Estate) -> Estate:
             for site, dead in zip(estate.sites, gone.sites.tolist(), strict=True)
         ),
         pools=tuple(
-            replace(pool, capacity=nothing) if dead else pool
-            for pool, dead in zip(estate.pools, gone.pools.tolist(), strict=True)
+            replace(pool, capacity=nothing if dead else _left_of(top, row, gone))
+            for row, (pool, dead) in enumerate(zip(estate.pools, gone.pools.tolist(), strict=True))
         ),
         stores=tuple(
             replace(
@@ -453,5 +484,16 @@ def without_lost(estate: Estate) -> Estate:
             for store in estate.stores
         ),
         home=old if estate.home is None else estate.home,
-        lost=(),
     )
+
+
+def _left_of(top: Topology, row: int, gone: Loss) -> Vector:
+    """(R,) stated totals of a pool without what is lost; None if none is stated."""
+    fleet, stated = top.estate.fleet, top.estate.pools[row].capacity
+    live = (fleet.pool == row) & np.isin(fleet.state, (SERVING, SPARE))
+    totals, lost = pool_totals(top, row, live), share_of_resources(top, gone.servers, row)
+    cpu, memory, disk, accelerators = (
+        None if whole is None or total is None else capacity_part(total, 1 - share, up=False)
+        for whole, total, share in zip(stated, totals, lost, strict=True)
+    )
+    return cpu, memory, disk, accelerators

@@ -73,13 +73,16 @@ def crowded(top: Topology) -> tuple[BoolColumn, BoolColumn]:
     return top.once("crowded", work)
 
 
-def holds_all(top: Topology, pool: int, capacity: IntColumn) -> bool:
-    """Whether this capacity of a pool is enough for every replica of every service that may run at its site,
-    or has replicas there. Then what is free cannot be too little, however replicas are placed.
+def may_be_full(top: Topology, pool: int, capacity: IntColumn) -> bool:
+    """Whether replicas that may be in a pool make unknown what is free of this capacity (R,) of it. If every
+    replica of every service that may run at its site, or has replicas there, fits, what is free cannot be too
+    little, however they are placed.
     """
+    if not crowded(top)[1][pool]:
+        return False
     needed, known = _most_at_sites(top)
     site = int(top.pool_site[pool])
-    return bool(known[site] and (capacity >= needed[site]).all())
+    return not (known[site] and (capacity >= needed[site]).all())
 
 
 def _most_at_sites(top: Topology) -> tuple[IntColumn, BoolColumn]:
@@ -160,7 +163,7 @@ def vague_amounts(
             row: tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r]) for row, path in unsure.items()
         }
         return Vague(MappingProxyType({}), MappingProxyType(boots))
-    demand, (servers, full) = vague_demand(top), crowded(top)
+    demand, (servers, _) = vague_demand(top), crowded(top)
     first = len(chosen)
     rows: dict[int, tuple[tuple[int, str], ...]] = {}
     for number, (amounts, owner) in enumerate(zip(capacity.tolist(), owners, strict=True), first):
@@ -175,7 +178,7 @@ def vague_amounts(
     for row, site in zip(crowds.tolist(), top.estate.fleet.site[chosen[crowds]].tolist(), strict=True):
         rows[row] = tuple((r, crowd_of(top, site)) for r in range(RESOURCE_COUNT) if asked[r])
     for row, pool in enumerate(pools, first):
-        if full[pool] and not holds_all(top, pool, capacity[row - first]):
+        if may_be_full(top, pool, capacity[row - first]):
             path = crowd_of(top, int(top.pool_site[pool]))
             rows[row] = rows.get(row, ()) + tuple((r, path) for r in range(RESOURCE_COUNT) if asked[r])
     for row, path in unsure.items():

@@ -36,6 +36,7 @@ from evac.verify.needs import check_needs, with_members
 from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
 from evac.verify.places import Where
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
+from evac.verify.unknown_places import check_places
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
@@ -199,6 +200,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
         *check_needs(estate, plan, frozenset(instance.services.id[row] for row in instance.services.alone)),
         *check_residency(estate, plan),
         *check_congestion(top, plan),
+        *check_places(top, plan),
     )
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps

@@ -41,7 +41,7 @@ from evac.verify.needs import with_members
 from evac.verify.places import Where
 from evac.verify.reading import Violation
 from evac.verify.unknown_places import (
-    lost_racks,
+    lost_servers,
     may_arrive,
     may_be_taken,
     placed_in_part,
@@ -184,11 +184,11 @@ def _today(top: Topology, running: list[dict[str, int]]) -> list[_End]:
 
 def _may_lose(top: Topology, plan: Plan, names: set[str], left: IntColumn) -> set[int]:
     """Services that may keep fewer than these replicas after the loss of these domains."""
-    found = may_be_taken(top, names, _lost_servers(top.estate, names))
+    found = may_be_taken(top, names)
     more = tripped(top, loss(top, names)) if plan.scenario.kind == "lose" else None
     if more is not None:
         wider = names.union(more.feeds)
-        found |= may_be_taken(top, wider, _lost_servers(top.estate, wider))
+        found |= may_be_taken(top, wider)
         found.update(top.estate.replicas.service[_left(top, wider) < left].tolist())
     return found
 
@@ -199,7 +199,7 @@ def _left(top: Topology, names: Collection[str]) -> IntColumn:
     """
     estate, fleet = top.estate, top.estate.fleet
     replicas, running = estate.replicas, replicas_running(top).count.astype(np.int64)
-    gone, sites = _lost_servers(estate, names), _flags([site.id in names for site in estate.sites])
+    gone, sites = lost_servers(estate, names), _flags([site.id in names for site in estate.sites])
     part = {row: Fraction(int(pool.site in names)) for row, pool in enumerate(estate.pools)}
     for pool in np.unique(fleet.pool[gone & (fleet.pool >= 0)]).tolist():
         if not part[pool]:
@@ -226,20 +226,6 @@ def _lost_share(fleet: Fleet, mine: IntColumn, gone: BoolColumn) -> Fraction:
     sums = [(int(sizes[gone[on], k].sum()), int(sizes[:, k].sum())) for k in range(sizes.shape[1])]
     shares = [Fraction(lost, whole) for lost, whole in sums if whole]
     return max(shares or [Fraction(int(gone[on].sum()), max(1, len(on)))])
-
-
-def _lost_servers(estate: Estate, names: Collection[str]) -> BoolColumn:
-    """(V,) servers in any of these domains: by name, rack, hall or site, or in a rack without any feed."""
-    fleet = estate.fleet
-    racks = lost_racks(estate, names)
-    sites = [site.id in names for site in estate.sites]
-    gone = (
-        _flags([*(rack.id in racks for rack in estate.racks), False])[fleet.rack]
-        | _flags([*sites, False])[fleet.site]
-    )
-    others = {one.id for some in (estate.sites, estate.halls, estate.feeds, estate.racks) for one in some}
-    own = [name.rsplit("/", 1)[-1].encode() for name in names if name not in others]
-    return gone | np.isin(fleet.name, own) if own else gone
 
 
 def _flags(values: list[bool]) -> BoolColumn:

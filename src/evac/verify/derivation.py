@@ -2,8 +2,9 @@
 
 Planner and checker share `derive`: which servers and replicas there are, who is affected, and how long things
 take. A wrong limit or power budget would be invisible if the checker took these from there too. So every
-limit, what each action holds, power budgets, what a boot draws, when a server can boot and the order of feeds
-are derived here from estate and scenario alone, replacing the results of `derive`.
+limit, what each action holds, power budgets, what a boot draws, when a server can boot, the order of feeds,
+and after a loss the capacity of pools and what may be lost or full too are derived here from estate and
+scenario alone, replacing the results of `derive`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from evac.model.reason import OffReason
 from evac.model.scenario import Policy, Scenario
 from evac.model.step_id import limit_id
 from evac.verify.limits import Limits
+from evac.verify.pools import after_a_loss
 from evac.verify.power import Bools, Ints, Power
 
 
 def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instance:
-    """The instance from `derive` with the checker's own limits and power.
+    """The instance from `derive` with the checker's own limits, power, and capacity of pools.
 
     Linear in servers and racks. Raises UnknownDomain.
     """
@@ -40,6 +42,7 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
     services, pools = shared.services, shared.pools
     shifts = [limits.shift(s.traffic.kind, s.traffic.change_ms) for s in estate.services]
     hands, starts = limits.hold("hands"), limits.count("starts")
+    rows, vague = after_a_loss(top, scenario, shared)
     return replace(
         shared,
         limits=limits.rows,
@@ -55,12 +58,13 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
         stores=tuple(_store(store, estate, scenario, limits) for store in shared.stores),
         tools={kind: replace(need, manual_uses=hands) for kind, need in shared.tools.items()},
         boot_kinds=boots.kinds,
-        rows=replace(shared.rows, boot_kind=boots.kind, watts=boots.watts, power=boots.budgets),
+        rows=replace(rows, boot_kind=boots.kind, watts=boots.watts, power=boots.budgets),
         power=power_budgets(power),
         power_steps=tuple(power.steps),
         powered_by=boots.step,
         bring_up=boots.rises,
         left_off=boots.left_off(),
+        vague=vague,
     )
 
 
@@ -70,8 +74,9 @@ def better_again(
     """The instance that a bound must hold for: `own` if everything is known exactly, else one with the better
     ends.
 
-    No budget is below the planned one. Which of several lost stores of a family is restored depends on the
-    true values, so none of them holds a limit. What waits for one of several services waits for the first.
+    No budget is below the planned one, and no capacity of a pool is rounded down. Which of several lost
+    stores of a family is restored depends on the true values, so none of them holds a limit. What waits for
+    one of several services waits for the first.
     """
     estate = top.estate
     better = bound_instance(estate, scenario, policy, shared.tick_ms, shared)
@@ -83,6 +88,8 @@ def better_again(
     lost = [family[store.id] for store in found.stores]
     found = replace(
         found,
+        rows=replace(found.rows, capacity=better.rows.capacity),
+        vague=better.vague,
         power=tuple(replace(b, watts=max(b.watts, planned.get(b.id, 0))) for b in found.power),
         stores=tuple(
             store

@@ -1,4 +1,6 @@
-"""Services whose place after a loss is unknown, and where they may run, found again one place at a time."""
+"""Places that may be lost too, services that may run there, and where they may run, found again one place at
+a time.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,10 @@ from evac.derive.hidden_power import hidden_power
 from evac.derive.pools import replicas_running
 from evac.model.estate import Estate, Service
 from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, BoolColumn
+from evac.model.plan import Plan
+from evac.model.records import dataclass
+from evac.verify.needs import with_members
+from evac.verify.reading import Violation
 
 
 def lost_racks(estate: Estate, names: Collection[str]) -> set[str]:
@@ -34,11 +40,33 @@ def _lost_feeds(estate: Estate, names: Collection[str]) -> set[str]:
     return {feed.id for feed in estate.feeds if feed.id in names or feed.site in names}
 
 
-def may_be_taken(top: Topology, names: Collection[str], servers: BoolColumn) -> set[int]:
-    """Services with running replicas that may or may not be in these domains: the files do not say it.
-    servers: (V,) those that are certainly in them.
-    """
-    estate, fleet, replicas = top.estate, top.estate.fleet, replicas_running(top)
+def lost_servers(estate: Estate, names: Collection[str]) -> BoolColumn:
+    """(V,) servers in any of these domains: by name, rack, hall or site, or in a rack without any feed."""
+    fleet = estate.fleet
+    racks = lost_racks(estate, names)
+    in_racks = np.array([*(rack.id in racks for rack in estate.racks), False], np.bool_)
+    in_sites = np.array([*(site.id in names for site in estate.sites), False], np.bool_)
+    gone = in_racks[fleet.rack] | in_sites[fleet.site]
+    others = {one.id for some in (estate.sites, estate.halls, estate.feeds, estate.racks) for one in some}
+    own = [name.rsplit("/", 1)[-1].encode() for name in names if name not in others]
+    return gone | np.isin(fleet.name, own) if own else gone
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MayBeLost:
+    """What may or may not be in some domains: the files do not say it."""
+
+    sites: frozenset[str]
+    """Sites of which these domains are a part."""
+    servers: BoolColumn
+    """(V,)"""
+    pools: tuple[bool, ...]
+    """By number, those with such servers or with unknown servers."""
+
+
+def may_be_lost(top: Topology, names: Collection[str]) -> MayBeLost:
+    """names: domains that are lost; linear in servers and racks."""
+    estate, fleet, servers = top.estate, top.estate.fleet, lost_servers(top.estate, names)
     halls, racks, feeds = _lost_halls(estate, names), lost_racks(estate, names), _lost_feeds(estate, names)
     whole, unnamed = {site.id for site in estate.sites if site.id in names}, hidden_power(top).tolist()
     dark = {site.id for site, open_one in zip(estate.sites, unnamed, strict=True) if open_one}
@@ -56,21 +84,42 @@ def may_be_taken(top: Topology, names: Collection[str], servers: BoolColumn) -> 
     loose = np.array([*in_rack, False], np.bool_)[fleet.rack]
     open_sites = np.array([site.id in parts for site in estate.sites], np.bool_)
     loose = np.where(fleet.rack < 0, open_sites[fleet.site], loose) & ~servers
-    usable = (fleet.pool >= 0) & (fleet.state != CONDEMNED)
-    owning, unclear = (set(fleet.pool[usable & one].tolist()) for one in (np.True_, loose))
+    usable, owned = fleet.state != CONDEMNED, fleet.pool >= 0
+    before = lost_servers(estate, with_members(estate, {*estate.lost}))
+    owning, unclear = (set(fleet.pool[owned & one].tolist()) for one in (usable | before, usable & loose))
     pools = [
         row in unclear or (row not in owning and pool.site in some) for row, pool in enumerate(estate.pools)
     ]
-    sites = [site.id in some for site in estate.sites]
+    return MayBeLost(frozenset(some), loose, tuple(pools))
+
+
+def may_be_taken(top: Topology, names: Collection[str]) -> set[int]:
+    """Services with running replicas that may or may not be in these domains."""
+    estate, replicas, doubt = top.estate, replicas_running(top), may_be_lost(top, names)
+    sites = [site.id in doubt.sites for site in estate.sites]
     found = set[int]()
-    for kind, open_ones in ((AT_SITE, sites), (ON_POOL, pools), (ON_SERVER, loose)):
+    for kind, open_ones in ((AT_SITE, sites), (ON_POOL, doubt.pools), (ON_SERVER, doubt.servers)):
         here = (replicas.kind == kind) & (replicas.count > 0)
         found.update(replicas.service[here][np.array(open_ones, np.bool_)[replicas.target[here]]].tolist())
-    touched = some | whole
+    touched = doubt.sites.union(site.id for site in estate.sites if site.id in names)
     for row in placed_in_part(estate):
         if touched.intersection(estate.services[row].sites or (site.id for site in estate.sites)):
             found.add(row)
     return found
+
+
+def check_places(top: Topology, plan: Plan) -> list[Violation]:
+    """F1: a plan restores nothing, and calls nothing unaffected, that may be in what is lost."""
+    if plan.scenario.kind not in ("lose", "evacuate"):
+        return []
+    names = with_members(top.estate, {*plan.scenario.domains, *top.estate.lost})
+    states = {outcome.service: outcome.state for outcome in plan.outcomes}
+    services = sorted(top.estate.services[row].id for row in may_be_taken(top, names))
+    return [
+        Violation("F1", name, f"may run in what is lost, the plan says {states.get(name, 'unaffected')}")
+        for name in services
+        if states.get(name) not in ("unknown", "unplaced")
+    ]
 
 
 def placed_in_part(estate: Estate) -> list[int]:

@@ -13,8 +13,9 @@ import pytest
 
 from bench.random_estates import strange_document, strange_estate
 from evac.audit import audit
-from evac.audit.impacts import losses as all_losses
 from evac.audit.impacts import planned
+from evac.audit.impacts.in_doubt import unjudged
+from evac.audit.impacts.losses import losses, presence
 from evac.derive.domains import loss, topology
 from evac.derive.pools import loose_services, replicas_lost, replicas_running
 from evac.derive.tripping import tripped
@@ -87,14 +88,14 @@ def test_what_may_be_in_the_lost_part_cannot_be_judged(
             monkeypatch.setattr(planned, most, 0)
     estate = written(tmp_path, ESTATE, servers=SERVERS, replicas=REPLICAS)
     report = audit(estate)
-    for domain, unjudged in OPEN.items():
+    for domain, doubted in OPEN.items():
         made = plan(estate, lose(domain))
         assert check(estate, made).holds
-        assert {one.service for one in made.outcomes if one.state == "unknown"} == unjudged, domain
+        assert {one.service for one in made.outcomes if one.state == "unknown"} == doubted, domain
         row = next(row for row in report.rows if row.domain == domain)
         told = {one.service for one in row.fates(report.services) if one.fate == "unknown"}
         assert row.method == method
-        assert told == unjudged, domain
+        assert told == doubted, domain
 
 
 @pytest.mark.parametrize(("rack", "state"), [("a/h2/r3", "restored"), ("", "unknown")])
@@ -231,8 +232,8 @@ def test_a_place_that_is_less_precise_never_improves_a_verdict(tmp_path: Path, s
 def test_the_tables_of_the_audit_doubt_what_a_plan_doubts(seed: int) -> None:
     estate = strange_estate(seed)
     top, replicas = topology(estate), replicas_running(topology(estate))
-    tried = all_losses.losses(top)
-    table = all_losses.unjudged(top, all_losses.presence(top, tried.rows), tried)
+    tried = losses(top)
+    table = unjudged(top, presence(top, tried.rows), tried)
     for number, members in enumerate(tried.members):
         lost = loss(top, members)
         doubted, more = loose_services(top, lost, replicas), tripped(top, lost)

@@ -109,6 +109,37 @@ def test_a_pool_that_holds_everything_has_enough_free(tmp_path: Path, cores: int
     assert (found == {"restored"}) == (state == "restored")
 
 
+@pytest.mark.parametrize(("cores", "is_open"), [(3, True), (4, False)])
+def test_the_estimate_knows_too_what_a_pool_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, is_open: bool
+) -> None:
+    text = ESTATE.replace("PLACE", "replicas: 2,").replace("cpu: 8 cores", f"cpu: {cores} cores")
+    found = fates(written(tmp_path, text.replace(", c: {}", "")), "a", monkeypatch)
+    assert {method: told["wiki"] == "unknown" for method, told in found.items()} == {
+        "plan": is_open,
+        "estimate": is_open,
+    }
+
+
+@pytest.mark.parametrize(("cores", "is_open"), [(6, True), (8, False)])
+def test_what_a_loss_leaves_of_a_pool_may_not_hold_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, is_open: bool
+) -> None:
+    """pb loses half of its servers; four replicas of one core each may be there."""
+    text = ESTATE.replace("PLACE", "replicas: 2,").replace(
+        "pb: {site: b, cpu: 8", f"pb: {{site: b, cpu: {cores}"
+    )
+    more = "halls: {a/h: {}, b/h1: {}, b/h2: {}}\nracks: {b/h1/r: {}, b/h2/r: {}}\nclasses: {k: {}}\n"
+    more += "groups: {g: {kind: campus, members: [a, b/h1]}}"
+    text = text.replace(", c: {}", "").replace("halls: {a/h: {}}", more)
+    table = "server,site,rack,class,state,pool\nq1,b,b/h1/r,k,serving,pb\nq2,b,b/h2/r,k,serving,pb\n"
+    found = fates(written(tmp_path, text, servers=table), "g", monkeypatch)
+    assert {method: told["wiki"] == "unknown" for method, told in found.items()} == {
+        "plan": is_open,
+        "estimate": is_open,
+    }
+
+
 @pytest.mark.parametrize("seed", range(40, 52))
 def test_no_site_of_a_random_estate_is_lost_without_it(tmp_path: Path, seed: int) -> None:
     document, table = random_document(seed)

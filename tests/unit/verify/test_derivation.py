@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.random_estates import strange_estate
 from evac.derive import energising, limits
-from evac.derive.domains import topology
+from evac.derive.domains import domains, topology
 from evac.derive.limits import LimitTable, PowerTable
 from evac.derive.planning_instance import derive
+from evac.derive.pools import pool_capacities
 from evac.estate.examples import pangyo
 from evac.model.estate import Estate, StoreMember
 from evac.model.instance import Instance, Limit, Use
@@ -23,6 +26,7 @@ from evac.planning.plan import plan
 from evac.verify import check
 from evac.verify.derivation import derived_again
 from tests.unit.planning.dark import dark_site
+from tests.unit.truth.written import servers, written
 
 Patch = pytest.MonkeyPatch
 KINDS: tuple[ScenarioKind, ...] = ("lose", "restore", "failback", "evacuate")
@@ -210,6 +214,106 @@ def test_equal_feeds_are_closed_by_id_in_whatever_order_an_estate_lists_them(tmp
     ]
 
 
+MACHINES = """
+name: machines
+sites: {a: {}, b: {}}
+halls: {a/h1: {}, a/h2: {}}
+racks: {a/h1/r: {}, a/h2/r: {}}
+classes: {c: {cpu: 8 cores, memory: 64 GiB}}
+pools:
+  unknown: {site: a, cpu: 8 cores, memory: 64 GiB}
+  pa: {site: a, cpu: 8 cores, memory: 64 GiB}
+  pb: {site: b, cpu: 8 cores, memory: 64 GiB}
+services:
+  on-server: {tier: 0, people: 9, SHOP, start: 1 s, traffic: {kind: none},
+              demand: {cpu: 5 cores, memory: 1 GiB}}
+MORE
+"""
+TABLE = servers(
+    "v1,a,a/h1/r,c,serving,", "v2,a,RACK,c,serving,", "p1,a,a/h1/r,c,serving,pa", "p2,a,a/h2/r,c,serving,pa"
+)
+ANYWHERE = """  calls: {tier: 0, people: 9, replicas: 2, sites: [a], start: 1 s, traffic: {kind: none},
+          demand: {cpu: 3 cores, memory: 1 GiB}}
+"""
+
+
+def machines(folder: Path, shop: str = "", rack: str = "a/h2/r", more: str = "") -> Estate:
+    """A service on a server or in a pool of two, next to a pool of unknown servers."""
+    text = MACHINES.replace("SHOP, ", f"{shop}, " if shop else "").replace("MORE\n", more)
+    if rack:
+        text = text.replace("  unknown: {site: a, cpu: 8 cores, memory: 64 GiB}\n", "")
+    places = "" if shop else "service,target,count\non-server,v1,1\n"
+    tables = {"servers": TABLE.replace("RACK", rack)} | ({"replicas": places} if places else {})
+    return written(folder, text, **tables)
+
+
+def pools_doubled(patch: Patch) -> None:
+    right = pool_capacities
+
+    def wrong(*args: Any) -> Any:
+        of_pools, of_servers = right(*args)
+        return [[2 * amount for amount in one] for one in of_pools], of_servers
+
+    patch.setattr("evac.derive.rows.pool_capacities", wrong)
+
+
+def whole_pool_left(patch: Patch) -> None:
+    patch.setattr("evac.derive.pools.share_of_resources", lambda top, gone, pool: (Fraction(0),) * 4)
+
+
+def never_full(patch: Patch) -> None:
+    patch.setattr("evac.derive.vague.may_be_full", lambda top, pool, capacity: False)
+
+
+def no_server_in_doubt(patch: Patch) -> None:
+    patch.setattr("evac.derive.vague._unsafe", lambda *args: iter(()))
+
+
+IN_POOL = {"shop": "replicas: {pb: 1}"}
+LOST: list[tuple[Callable[[Patch], None], dict[str, str], tuple[str, ...], str, str]] = [
+    (pools_doubled, {"shop": "replicas: {pb: 2}"}, ("b",), "unplaced", "F8"),
+    (whole_pool_left, IN_POOL, ("b", "a/h1"), "unplaced", "F8"),
+    (never_full, {**IN_POOL, "more": ANYWHERE}, ("b",), "unknown", "F1"),
+    (no_server_in_doubt, {"rack": ""}, ("a/h1",), "unknown", "F1"),
+]
+
+
+@pytest.mark.parametrize(("plant", "facts", "lost", "state", "rule"), LOST)
+def test_a_wrong_capacity_after_a_loss_is_found(
+    plant: Callable[[Patch], None],
+    facts: dict[str, str],
+    lost: tuple[str, ...],
+    state: str,
+    rule: str,
+    monkeypatch: Patch,
+    tmp_path: Path,
+) -> None:
+    estate = machines(tmp_path, **facts)
+    right = plan(estate, lose(*lost))
+    assert check(estate, right).violations == ()
+    assert {one.service: one.state for one in right.outcomes}["on-server"] == state
+    plant(monkeypatch)
+    made = plan(estate, lose(*lost))
+    assert {one.service: one.state for one in made.outcomes}["on-server"] == "restored"
+    assert rule in {violation.rule for violation in check(estate, made).violations}
+    monkeypatch.setattr(sys.modules["evac.verify.check"], "derived_again", lambda top, asked, shared: shared)
+    assert check(estate, made).holds, "only the checker's own derivation finds it"
+
+
+@pytest.mark.parametrize("rack", ["a/h2/r", ""])
+def test_a_plan_that_judges_what_may_be_lost_is_refused(
+    rack: str, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    text = MACHINES.replace("SHOP, ", "").replace("MORE\n", "")
+    table = "service,target,count\non-server,v2,1\n"
+    estate = written(tmp_path, text, servers=TABLE.replace("RACK", rack), replicas=table)
+    monkeypatch.setattr("evac.derive.planning_instance.unjudged", lambda *args: {})
+    made = plan(estate, lose("a/h1"))
+    assert [one.service for one in made.outcomes] == []
+    found = {(one.rule, one.subject) for one in check(estate, made).violations}
+    assert (("F1", "on-server") in found) == (not rack)
+
+
 def uses(instance: Instance, held: tuple[Use, ...]) -> list[tuple[str, int, int, int]]:
     return sorted((instance.limits[use.limit].id, use.units, use.offset, use.hold) for use in held)
 
@@ -222,6 +326,8 @@ def figures(instance: Instance) -> dict[str, object]:
         "budgets": sorted((one.id, one.watts, one.on_watts) for one in budgets),
         "budgets of rows": [sorted(budgets[n].id for n in set(row) - {-1}) for row in rows.power.tolist()],
         "watts": rows.watts.tolist(),
+        "capacity": rows.capacity.tolist(),
+        "unknown of rows": dict(instance.vague.rows),
         "kinds": rows.boot_kind.tolist(),
         "boots": [
             (
@@ -249,6 +355,18 @@ def figures(instance: Instance) -> dict[str, object]:
     }
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_planner_and_checker_derive_the_same_of_what_strangers_write(seed: int) -> None:
+    """Also after a first loss."""
+    estate = strange_estate(seed)
+    every = [one.id for one in domains(estate)]
+    for first in ("", *every[:: max(1, len(every) // 3)]):
+        now = replace(estate, lost=(first,)) if first else estate
+        for name in every:
+            assert_agree(now, lose(name))
+            assert_agree(now, Scenario("evacuate", (name,)))
+
+
 def assert_agree(estate: Estate, scenario: Scenario) -> None:
     shared = derive(estate, scenario)
     own = derived_again(topology(estate), scenario, shared)
@@ -274,8 +392,8 @@ def test_planner_and_checker_derive_the_same_of_a_dark_site(facts: dict[str, str
     estate = dark_site(tmp_path, **facts)
     for kind in KINDS:
         assert_agree(estate, Scenario(kind, ("a",)))
-    for domains in (("a/h1",), ("a/h1/f1",), ("a/h1/r1", "a/h2/f1"), ("a/h1/f1", "a/h1/f2")):
-        assert_agree(estate, Scenario("restore", domains))
+    for some in (("a/h1",), ("a/h1/f1",), ("a/h1/r1", "a/h2/f1"), ("a/h1/f1", "a/h1/f2")):
+        assert_agree(estate, Scenario("restore", some))
     assert_agree(estate, Scenario("restore", ("a",), None, (("a", 1_000), ("a/h1", 900))))
     assert_agree(estate, Scenario("restore", ("a",), None, (), ("a11w0", "a22x")))
     burnt = replace(estate, lost=("a/h1",))

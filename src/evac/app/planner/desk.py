@@ -32,7 +32,7 @@ from evac.derive.basis import (
     read_by_rows,
     rows_said,
 )
-from evac.derive.domains import Loss, Topology, can_be_lost, domains, is_lost, loss, topology
+from evac.derive.domains import Loss, Topology, can_be_lost, domains, is_lost, lost_in, lost_with, topology
 from evac.derive.objectives import rto_of
 from evac.derive.planning_instance import derive, limits_in
 from evac.derive.pools import without_lost
@@ -115,13 +115,13 @@ class _Desk:
         return self
 
     def taken(self, lost: tuple[str, ...]) -> str:
-        """Digest of what a loss takes. Raises UnknownDomain."""
+        """Digest of what is lost after a loss. Raises UnknownDomain."""
         if self._places is None:
             stores = self.top.estate.stores
             members = {one.at for store in stores for one in store.members}
             backups = {one.at for store in stores for one in store.backups}
             self._places = tuple(sorted(members | backups))
-        return _taken(self.top, self._places, loss(self.top, lost))
+        return _taken(self.top, self._places, lost_with(self.top, lost))
 
     @property
     def policy(self) -> Policy:
@@ -150,8 +150,9 @@ class _Desk:
 
     def _rows_of(self, taken: str, lost: tuple[str, ...]) -> RowSet:
         if self._rows is None or self._rows[0] != taken:
-            where = loss(self._tables, lost)
-            self._rows = (taken, rows_of(self._tables, where, lose(*lost), limits_in(self.top), TICK_MS))
+            scenario = lose(*lost)
+            where = lost_in(self._tables, scenario)
+            self._rows = (taken, rows_of(self._tables, where, scenario, limits_in(self.top), TICK_MS))
         return self._rows[1]
 
     def _more(self, instance: Instance) -> tuple[object, ...]:

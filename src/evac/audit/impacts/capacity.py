@@ -19,6 +19,7 @@ from evac.audit.impacts.in_doubt import MayTake, may_take
 from evac.audit.impacts.losses import CountTable, Losses, PoolsTaken, Presence
 from evac.audit.impacts.placing import Placed, Stock, Supply, open_packing, pack
 from evac.derive.pools import part_of
+from evac.derive.vague import crowded, may_be_full
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.records import dataclass
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
@@ -144,7 +145,7 @@ def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, poo
     doubt = may_take(supply.top, losses)
     own_servers_fit = settled(supply, losses, requested) & ~doubt.any
     may_fit = _headroom_known(open_capacity(supply.top, supply.headroom, supply.wants), losses)
-    may_fit |= doubt.any[:, None]
+    may_fit |= (doubt.any | _may_be_full_after(supply, losses, pools))[:, None]
     crowded = _beside_unknown(supply, lost)
     result = Capacity(
         to_place,
@@ -287,13 +288,29 @@ def _amounts_left(question: _Question, stock: Stock, number: int) -> IntColumn |
         if shape is not None:
             running = supply.presence.in_pool[pool]
             kept = np.where(stock.counted, running - part_of(running, pools.share[entry]), 0)
-            whole = pool_quota(supply.top, pool)
-            left = [int(amount * share) for amount, share in zip(whole, pools.left[entry], strict=True)]
+            left = _left_of_pool(supply, pools, entry)
             held = kept @ supply.demand + _on_servers_left(question, stock, number, pool)
-            amounts[shape] = np.maximum(np.array(left, np.int64) - held, 0)
+            free = 0 if may_be_full(supply.top, pool, left) else left - held
+            amounts[shape] = np.maximum(free, 0)
     shapes = stock.headroom.shape_of_pool
     amounts[[shapes[name] for pool in unsafe if (name := supply.top.estate.pools[pool].id) in shapes]] = 0
     return amounts
+
+
+def _left_of_pool(supply: Supply, pools: PoolsTaken, entry: int) -> IntColumn:
+    """(R,) usable part of what a loss leaves of a pool."""
+    whole = pool_quota(supply.top, int(pools.pool[entry]))
+    left = [int(amount * share) for amount, share in zip(whole, pools.left[entry], strict=True)]
+    return np.array(left, np.int64)
+
+
+def _may_be_full_after(supply: Supply, losses: Losses, pools: PoolsTaken) -> BoolColumn:
+    """(L,) losses that leave so little of a pool that what is free of it is unknown."""
+    found = np.zeros(len(losses), np.bool_)
+    for entry in np.flatnonzero(crowded(supply.top)[1][pools.pool]).tolist():
+        if may_be_full(supply.top, int(pools.pool[entry]), _left_of_pool(supply, pools, entry)):
+            found[pools.loss[entry]] = True
+    return found
 
 
 def _on_servers_left(question: _Question, stock: Stock, number: int, pool: int) -> IntColumn:

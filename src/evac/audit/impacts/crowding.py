@@ -9,7 +9,7 @@ import numpy as np
 from evac.audit.impacts.hits import Ground
 from evac.audit.impacts.losses import LossKind
 from evac.derive.congestion import congested_and_maybe, congested_today, screened
-from evac.derive.domains import loss
+from evac.derive.domains import lost_with
 from evac.model.plan import Congestion, Measure
 from evac.model.records import dataclass
 
@@ -63,7 +63,7 @@ class Crowding:
         self._asked = dict[int, After]()
 
     def _add_up(self, number: int) -> After:
-        return After(*congested_and_maybe(self._top, loss(self._top, self._losses.members[number])))
+        return After(*congested_and_maybe(self._top, lost_with(self._top, self._losses.members[number])))
 
     def is_added(self, number: int) -> bool:
         """Whether the traffic after a loss was added up from the start. What is said of a loss follows from

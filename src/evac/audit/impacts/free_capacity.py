@@ -26,8 +26,8 @@ from evac.audit.impacts.losses import Rows
 from evac.derive.domains import Topology, may_run_at
 from evac.derive.limits import less_margin, stated_budgets
 from evac.derive.objectives import audience
-from evac.derive.pools import pools_now_off, replicas_running
-from evac.derive.vague import crowded, held_by_pools, vague_demand
+from evac.derive.pools import pool_totals, pools_now_off, replicas_running
+from evac.derive.vague import crowded, held_by_pools, may_be_full, vague_demand
 from evac.model.estate import Service
 from evac.model.fleet import (
     BMC_NO,
@@ -271,19 +271,11 @@ def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:
 
 
 def pool_capacity(top: Topology, number: int) -> list[int | None]:
-    """Totals of a declared pool; from its member servers if no total is stated. Nothing if all its known
-    servers are off.
-    """
-    estate = top.estate
+    """Totals of a declared pool; nothing if all its known servers are off."""
+    fleet = top.estate.fleet
     if pools_now_off(top)[number]:
         return [0] * RESOURCE_COUNT
-    live = (estate.fleet.pool == number) & np.isin(estate.fleet.state, (SERVING, SPARE))
-    found: list[int | None] = []
-    for resource, total in enumerate(estate.pools[number].capacity):
-        if total is None and live.any() and estate.fleet.capacity_known[live, resource].all():
-            total = int(estate.fleet.capacity[live, resource].sum())
-        found.append(total)
-    return found
+    return pool_totals(top, number, (fleet.pool == number) & np.isin(fleet.state, (SERVING, SPARE)))
 
 
 def pool_quota(top: Topology, number: int) -> list[int]:
@@ -298,7 +290,8 @@ def vague_pools(top: Topology) -> BoolColumn:
     totals = [pool_capacity(top, number) for number in range(len(estate.pools))]
     found = np.array([[one is None for one in total] for total in totals], np.bool_)
     found = found.reshape(len(totals), RESOURCE_COUNT)
-    found[crowded(top)[1]] = True
+    full = (may_be_full(top, row, np.array(pool_quota(top, row), np.int64)) for row in range(len(totals)))
+    found[np.fromiter(full, np.bool_)] = True
     replicas, (inside, pool) = estate.replicas, held_by_pools(top)
     for row in np.flatnonzero(inside & np.isin(replicas.service, list(demand))):
         for resource, _ in demand[int(replicas.service[row])]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from evac.audit.impacts import dependencies
 from evac.audit.impacts.capacity import Capacity, capacity
+from evac.audit.impacts.in_doubt import unjudged
 from evac.audit.impacts.losses import (
     CountTable,
     Losses,
@@ -18,13 +19,12 @@ from evac.audit.impacts.losses import (
     lost_counts,
     pools_taken,
     presence,
-    unjudged,
 )
 from evac.audit.impacts.placing import supply_of
 from evac.audit.impacts.recovery import Times, times_of
 from evac.audit.impacts.stores import FamilyHits, StoreHits, family_hits, store_hits
 from evac.derive.affected import ServiceGraph, service_graph
-from evac.derive.domains import Topology
+from evac.derive.domains import Topology, lost_now
 from evac.model.fleet import BoolColumn
 from evac.model.records import dataclass
 
@@ -109,7 +109,7 @@ class ReplicasTaken:
     endpoints: dependencies.Pairs
     """Pairs that lose all of a service at some site."""
     loose: BoolColumn
-    """(L, S) may or may not be taken, because only the site is known."""
+    """(L, S) may or may not be taken, because it is unknown where exactly they run."""
     pools: PoolsTaken
     """What losses below a site take of pools."""
 
@@ -149,7 +149,7 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
     kinds = [s.traffic.kind in ("dns", "load_balancer") for s in ground.top.estate.services]
     movable = np.array(kinds, np.bool_)
     moved = ground.endpoints.only(movable[ground.endpoints.service])
-    direct = _directly(ground, wiring, moved, ground.short)
+    direct = _directly(ground, wiring, moved, ground.short, ground.losses.external)
     bits = dependencies.spread_all(wiring.order, wiring.graph, direct)
     return Down(
         moved.marked(losses, services),
@@ -160,27 +160,34 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
 
 
 def _directly(
-    ground: Ground, wiring: Wiring, moved: dependencies.Pairs, short: dependencies.Pairs
+    ground: Ground,
+    wiring: Wiring,
+    moved: dependencies.Pairs,
+    short: dependencies.Pairs,
+    external: BoolColumn,
 ) -> dependencies.Bits:
-    """What is down by its own replicas, stores, traffic or provider. short: pairs with too few replicas."""
-    without = _without_store(wiring.graph, wiring.families)
-    external = dependencies.pairs_of(ground.losses.external)
-    return dependencies.packed((short, moved, without, external), len(wiring.graph.hard), len(ground.losses))
+    """What is down by its own replicas, stores, traffic or provider. short: pairs with too few replicas;
+    external: (L, S) services whose provider is lost.
+    """
+    without, ended = _without_store(wiring.graph, wiring.families), dependencies.pairs_of(external)
+    return dependencies.packed((short, moved, without, ended), len(wiring.graph.hard), len(ground.losses))
 
 
 def caused_by(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
-    """(L, S) what is down by the loss itself: not what would be down as well if nothing were lost, because
-    servers are off.
+    """(L, S) what is down by the loss itself: not what would be down as well without it, because servers are
+    off or a provider is lost already.
     """
     found, short, order, graph = ground.presence, ground.short, wiring.order, wiring.graph
     services, losses = len(graph.hard), len(ground.losses)
     down = hit.down.marked(losses, services)
-    if not found.off.any():
+    ended = lost_now(ground.top).external
+    if not (found.off.any() or ended.any()):
         return down
-    off = dependencies.pairs_of((found.n - found.off < found.m)[None, :])
+    off = dependencies.pairs_of(((found.n - found.off < found.m) | ended)[None, :])
     before = dependencies.spread_all(order, graph, dependencies.packed((off,), services, 1))
     more = short.only(short.of(ground.lost) > found.off[short.service])
-    own = _directly(ground, wiring, dependencies.pairs_of(hit.moved), more)
+    moved = dependencies.pairs_of(hit.moved)
+    own = _directly(ground, wiring, moved, more, ground.losses.external & ~ended)
     touched = dependencies.unpacked(dependencies.spread_all(order, graph, own), losses)
     was_up = ~dependencies.unpacked(before, 1).marked(1, services)
     return np.asarray(down & (touched.marked(losses, services) | was_up), np.bool_)

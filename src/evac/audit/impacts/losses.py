@@ -14,18 +14,20 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.domains import Domain, Topology, domains, loss, resolve, resolve_each, server_row
-from evac.derive.hidden_power import hidden_power, pools_with_servers, unplaced_servers
-from evac.derive.in_doubt import sites_in_part
-from evac.derive.objectives import OF_KIND, loss_class
-from evac.derive.pools import (
-    part_of,
-    replicas_lost,
-    replicas_off,
-    replicas_running,
-    share_of_pool,
-    unplaced,
+from evac.derive.domains import (
+    Domain,
+    Topology,
+    domains,
+    loss,
+    lost_now,
+    lost_with,
+    resolve,
+    resolve_each,
+    server_row,
 )
+from evac.derive.hidden_power import pools_with_servers, unplaced_servers
+from evac.derive.objectives import OF_KIND, loss_class
+from evac.derive.pools import part_of, replicas_off, replicas_running, share_of_pool
 from evac.derive.tripping import Tripped, tripped
 from evac.model.estate import Estate
 from evac.model.fleet import (
@@ -80,7 +82,7 @@ class Losses:
     row: IndexColumn
     rows: Rows
     external: BoolColumn
-    """(L, S) services whose provider is lost."""
+    """(L, S) services whose provider is lost, also before the loss."""
     classes: IndexColumn
     """(L,) indices into `LOSS_CLASSES`: the class of each loss."""
     index: dict[str, int]
@@ -90,13 +92,6 @@ class Losses:
 
     def rows_of(self, number: int) -> IndexColumn:
         return self.row[self.start[number] : self.start[number + 1]]
-
-    def touches(self, site: int, hall_site: IndexColumn) -> BoolColumn:
-        """(L,) losses that take something of a site. hall_site (halls,): the site of each hall."""
-        found = (self.site == site) | self.sites[:, site] | self.halls[:, hall_site == site].any(axis=1)
-        number = np.repeat(np.arange(len(self)), np.diff(self.start))
-        found[number[self.rows.site[self.row] == site]] = True
-        return np.asarray(found)
 
     def of_kind(self, *kinds: str) -> IndexColumn:
         """Numbers of the losses of some kinds."""
@@ -184,8 +179,10 @@ class _Parts:
 
     def __init__(self, top: Topology, rows: Rows) -> None:
         self._top, self._rows = top, rows
-        single_fed = top.rack_feed_count[top.feed_racks] == 1
-        feeds, racks = top.feed_rows[single_fed], top.feed_racks[single_fed]
+        left = ~lost_now(top).feeds[top.feed_rows]
+        count = np.bincount(top.feed_racks[left], minlength=len(top.estate.racks))
+        last = left & (count[top.feed_racks] == 1)
+        feeds, racks = top.feed_rows[last], top.feed_racks[last]
         order = np.lexsort((racks, feeds))
         self._feed, self._feed_rack = feeds[order], racks[order]
 
@@ -212,10 +209,12 @@ class _Parts:
 
 
 def _lost_rows(top: Topology, rows: Rows, paths: tuple[str, ...]) -> _LostRows:
-    """Rows of any mixture of domains, by the general definition of a loss."""
-    lost = loss(top, paths)
+    """Rows of any mixture of domains, by the general definition of a loss: also racks that are lost because
+    their other feeds are lost already.
+    """
+    lost, whole = loss(top, paths), lost_with(top, paths)
     gone = np.zeros(rows.count, np.bool_)
-    gone[: len(lost.racks)] = lost.racks
+    gone[: len(lost.racks)] = lost.racks | whole.racks & ~lost_now(top).racks
     gone[rows.of_site[lost.sites]] = True
     for row, origin in rows.single.values():
         gone[row] = gone[origin]
@@ -250,7 +249,7 @@ def _assemble(
         start=start,
         row=row.astype(np.int32),
         rows=rows,
-        external=_table(len(top.estate.services), [t.external for t in taken]),
+        external=_table(len(top.estate.services), [t.external for t in taken]) | lost_now(top).external,
         classes=_classes(top, sites, kinds, members),
         index={name: number for number, name in enumerate(ids)},
     )
@@ -319,7 +318,9 @@ class Presence:
     counted: BoolColumn
     """(S,) whether n is known."""
     loose: BoolColumn
-    """(sites, S) runs there, in an unknown part of the site."""
+    """(sites, S) runs there, only the site is known or a pool whose servers are unknown."""
+    rack_unknown: BoolColumn
+    """(sites, S) runs there on a server without a rack, or in a pool with such a server."""
     hall_unknown: BoolColumn
     """(sites, S) runs there in a rack whose hall is unknown, or in a pool with servers in one."""
     feeds_unknown: BoolColumn
@@ -356,7 +357,7 @@ def presence(top: Topology, rows: Rows) -> Presence:
     m[~counted] = np.minimum(n, 1)[~counted]
     loose, in_pool = _loose(top, rows, replicas, counts, counted)
     rack, hall, feeds = (_on_servers(top, replicas, some) for some in _vague_servers(top))
-    return Presence(counts, per_site, n, off, m, counted, loose | rack, hall, feeds, in_pool)
+    return Presence(counts, per_site, n, off, m, counted, loose, rack, hall, feeds, in_pool)
 
 
 def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:
@@ -480,76 +481,13 @@ def endpoints_lost(
     return gone
 
 
-def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
-    """(L, S) what a loss may or may not take: below a site because it is unknown in which part of it
-    something is, anywhere because not even the site is known, and behind feeds that may trip.
-    """
-    open_question, nowhere = np.zeros((len(losses), found.n.shape[0]), np.bool_), unplaced(top)
-    parts = _parts_with_feeds(top, losses)
-    idle = np.isin(np.array(losses.kinds, "U8"), ["feed"]) & (np.diff(losses.start) == 0)
-    idle &= ~hidden_power(top)[losses.site]
-    idle[list(tripping(top, losses))] = False
-    for site in np.flatnonzero(nowhere.any(axis=1)).tolist():
-        touched = losses.touches(site, top.hall_site) & ~idle
-        for number, some in parts.items():
-            touched[number] = some[site] | losses.sites[number, site]
-        open_question |= touched[:, None] & nowhere[site]
-    below = ~losses.sites.any(axis=1) & ~idle
-    below[list(parts)] = False
-    single = np.flatnonzero((losses.site >= 0) & below)
-    open_question[single] |= found.loose[losses.site[single]]
-    for number in np.setdiff1d(np.flatnonzero(losses.site < 0), list(parts)):
-        here = (losses.rows.site[losses.rows_of(int(number))], top.hall_site[losses.halls[number]])
-        partly = np.setdiff1d(np.concatenate(here), np.flatnonzero(losses.sites[number]))
-        if len(partly):
-            open_question[number] |= found.loose[partly].any(axis=0)
-    for number, some in parts.items():
-        open_question[number] |= found.loose[some].any(axis=0)
-    halls, feeds = lost_in_part(top, losses)
-    for some, unknown in ((halls, found.hall_unknown), (feeds, found.feeds_unknown)):
-        if unknown.any():
-            open_question |= some.astype(np.int64) @ unknown > 0
-    replicas = top.estate.replicas
-    for one, more in tripping(top, losses).items():
-        taken = replicas_lost(top, more.lost) > replicas_lost(top, loss(top, losses.members[one]))
-        open_question[one, replicas.service[taken]] = True
-    return open_question
-
-
-def lost_in_part(top: Topology, losses: Losses) -> tuple[BoolColumn, BoolColumn]:
-    """(L, sites) each: where a loss takes a hall, and where it takes a feed, of a site that is not lost."""
-
-    def work() -> tuple[BoolColumn, BoolColumn]:
-        halls, feeds = np.zeros((2, *losses.sites.shape), np.bool_)
-        for site in range(len(top.estate.sites)):
-            halls[:, site] = losses.halls[:, top.hall_site == site].any(axis=1)
-        alone = losses.of_kind("feed")
-        feeds[alone, losses.site[alone]] = True
-        for number in losses.of_kind("group", "pair").tolist() if len(top.estate.feeds) else ():
-            feeds[number, top.feed_site[loss(top, losses.members[number]).feeds]] = True
-        return halls & ~losses.sites, feeds & ~losses.sites
-
-    return top.once(("lost in part", losses.members), work)
-
-
-def _parts_with_feeds(top: Topology, losses: Losses) -> dict[int, BoolColumn]:
-    """Loss -> (sites,) what it takes in part, as a plan has it, for groups and pairs with feeds."""
-    trips, found = tripping(top, losses), dict[int, BoolColumn]()
-    for number in losses.of_kind("group", "pair").tolist():
-        lost = loss(top, losses.members[number])
-        if (lost.feeds & ~lost.sites[top.feed_site]).any():
-            lost = trips[number].lost if number in trips else lost
-            found[number], _ = sites_in_part(top, lost, hidden_power(top))
-    return found
-
-
 def tripping(top: Topology, losses: Losses) -> Mapping[int, Tripped]:
     """Loss -> what it may take by overloading feeds, for those that overload any."""
 
     def work() -> dict[int, Tripped]:
         several = (top.rack_feed_count > 1).any()
         some = losses.of_kind("feed", "group", "pair").tolist() if several else []
-        found = ((number, tripped(top, loss(top, losses.members[number]))) for number in some)
+        found = ((number, tripped(top, lost_with(top, losses.members[number]))) for number in some)
         return {number: more for number, more in found if more is not None}
 
     return top.once(("tripping", losses.members), work)

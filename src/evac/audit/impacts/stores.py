@@ -12,11 +12,12 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.impacts.losses import Losses, lost_in_part, tripping
+from evac.audit.impacts.in_doubt import lost_in_part
+from evac.audit.impacts.losses import Losses, tripping
 from evac.derive.affected import ServiceGraph, lost_members
-from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
+from evac.derive.domains import Topology, is_lost, lost_now, lost_with, resolve, server_row
 from evac.derive.hidden_power import hidden_power
-from evac.derive.in_doubt import racks_at
+from evac.derive.in_doubt import doubt_now, may_be_lost, racks_at
 from evac.derive.objectives import judged_as
 from evac.derive.stores import (
     commits_wait,
@@ -161,15 +162,22 @@ class _Positions:
             found = self._open[at] = self._may_find(at)
         return found
 
+    def takes_anything(self) -> BoolColumn:
+        """(L,) losses that take some part of a site, or after which some is lost."""
+        part, whole = lost_in_part(self._top, self._losses), lost_now(self._top).sites.any()
+        return np.asarray(part.touched.any(axis=1) | self._losses.sites.any(axis=1) | whole, np.bool_)
+
     def _may_find(self, at: str) -> BoolColumn:
-        """The same as `derive.in_doubt.may_be_lost`, for all losses at once."""
+        """As `derive.in_doubt.may_be_lost`, for all losses at once, each with what is lost already."""
         top, losses, domain = self._top, self._losses, resolve(self._top, at)
         if domain.kind not in ("site", "hall", "rack", "server"):
             return np.zeros(len(losses), np.bool_)
-        site = top.site_index[domain.site or at]
+        site, part = top.site_index[domain.site or at], lost_in_part(top, losses)
         if domain.kind == "site":
-            return losses.touches(site, top.hall_site) & ~losses.sites[:, site]
-        halls, feeds = (some[:, site] for some in lost_in_part(top, losses))
+            return part.touched[:, site]
+        if may_be_lost(top, lost_now(top), doubt_now(top), at):
+            return ~losses.sites[:, site]
+        halls, feeds = part.halls[:, site], part.feeds[:, site]
         hidden = feeds & hidden_power(top)[site]
         if domain.kind == "hall":
             return np.asarray(hidden | self._within(racks_at(top, domain), site), np.bool_)
@@ -224,7 +232,7 @@ class _Positions:
         gone = np.zeros(len(self._losses), np.bool_)
         for number, kind in enumerate(self._losses.kinds):
             if is_feed and kind in ("site", "group", "pair", "feed"):
-                gone[number] = is_lost(self._top, loss(self._top, self._losses.members[number]), at)
+                gone[number] = is_lost(self._top, lost_with(self._top, self._losses.members[number]), at)
         return gone
 
 
@@ -258,7 +266,7 @@ def _part(positions: _Positions, top: Topology, losses: Losses, store: Store) ->
     inverse, outcomes = _patterns(store, gone[:, numbers], losses.classes[numbers], people_times(top.estate))
     which = inverse.reshape(-1).astype(np.int32)
     lost = np.array([o.lost for o in outcomes], np.bool_)[which]
-    return StorePart(store, numbers, which, outcomes, lost, _maybe_lost(positions, losses, store, gone))
+    return StorePart(store, numbers, which, outcomes, lost, _maybe_lost(positions, store, gone))
 
 
 def _patterns(
@@ -286,14 +294,13 @@ def _gone(positions: _Positions, places: list[str], losses: int) -> BoolColumn:
     return np.stack([positions.gone(at) for at in places])
 
 
-def _maybe_lost(positions: _Positions, losses: Losses, store: Store, gone: BoolColumn) -> BoolColumn | None:
+def _maybe_lost(positions: _Positions, store: Store, gone: BoolColumn) -> BoolColumn | None:
     """Whether the store would be lost if members were in the lost part of their site, hall or rack; one
     without stated members may be anywhere.
     """
     members = len(store.members)
     if not members:
-        some = losses.sites.any(axis=1) | losses.halls.any(axis=1) | (np.diff(losses.start) > 0)
-        return np.asarray(some | (losses.site >= 0))
+        return positions.takes_anything()
     open_members = gone[:members].copy()
     for place, member in enumerate(store.members):
         open_members[place] |= positions.may_be_gone(member.at)
