@@ -21,6 +21,7 @@ from evac.derive.stores import (
     offered_ways,
     people_times,
     promotion,
+    rpo_is_open,
     store_is_lost,
     surviving_ways,
     within_rpo,
@@ -70,6 +71,7 @@ def lost_stores_of(
         first = scenario.kind in _ORDERLY and store.backup_before_move and not by_itself
         if first and store.backup_time_ms is None:
             unknown.add(f"stores/{store.id}/backup_time")
+        accepted = store.id in policy.waivers or store.id in dict(scenario.moments)
         found.append(
             LostStore(
                 id=store.id,
@@ -79,6 +81,8 @@ def lost_stores_of(
                 has_majority=not store.quorum or has_majority(store, gone),
                 candidates=candidates,
                 backup=ticks_up(store.backup_time_ms or 0, tick_ms) if first else None,
+                rpo_is_open=not accepted
+                and rpo_is_open(store, tuple(way for way in candidates if way.allowed)),
             )
         )
     return tuple(found), rows
@@ -124,7 +128,7 @@ def _candidates(
     backups are: a copy contains what was written after it.
     """
     moment_s = dict(scenario.moments).get(store.id)
-    waived = store.id in policy.waivers or moment_s is not None
+    named, chosen = store.id in policy.waivers, moment_s is not None
     found: dict[tuple[str, str], Candidate] = {}
     copies = tuple(_copies(top, lost, store, scenario)) if moment_s is None else ()
     others = () if any(way.by_itself for way in copies) else tuple(_others(top, lost, store, unknown))
@@ -133,6 +137,7 @@ def _candidates(
         others = tuple(replace(way, loss_ms=loss_ms) for way in others if kind_of(way.kind).restores)
     for way in (*copies, *others):
         within = within_rpo(store, way.loss_ms) and not way.only_waived
+        accepted = within and not rpo_is_open(store, (way,))
         site = site_of(top, way.at) or ""
         if store.data_in is not None and site not in sites_of(top.estate, store.data_in):
             continue
@@ -147,8 +152,8 @@ def _candidates(
             duration=max(0, ticks - top.estate.lead.ms // tick_ms) if own else ticks,
             uses=() if way.by_itself else limits.promotion(store.engine, site),
             loss_ms=way.loss_ms,
-            allowed=within or waived,
-            waived=waived and not within,
+            allowed=within or named or chosen,
+            waived=(named and not accepted) or (chosen and not within),
             by_itself=way.by_itself,
             from_loss=ticks if own else -1,
             forced=way.only_waived,

@@ -144,10 +144,10 @@ def derive(
     ways, counted = _lost_choices(estate, graph, hit.base_lost), dict[tuple[int, ...], int]()
     graph = without(graph) if good else graph
     if not good and (graph.has_alternatives or ways):
-        doubtful = _open_questions(top, lost, graph, store_rows, hit.waits, scenario)
+        doubtful = _open_questions(top, lost, graph, stores, store_rows, hit.waits, scenario)
         standing = _standing(estate, hit, doubtful, policy.passed_over, stores, tick_ms)
         counted, graph, hit = counted_on(graph, standing, ways), *_settled(graph, hit, standing)
-    open_questions = _open_questions(top, lost, graph, store_rows, hit.waits, scenario)
+    open_questions = _open_questions(top, lost, graph, stores, store_rows, hit.waits, scenario)
     services = _services(top, hit, stores, graph, rows, limits, weights, tick_ms, unknown, open_questions)
     unknown.update(rows.unknown, open_questions.values(), rebuild_times(top, hit.waits.rebuilds).values())
     tools = _tools(estate, graph, services, limits, tick_ms, scenario, counted, open_questions)
@@ -528,6 +528,7 @@ def _open_questions(
     top: Topology,
     lost: Loss,
     graph: ServiceGraph,
+    stores: tuple[LostStore, ...],
     store_rows: dict[int, int],
     waits: _Waits,
     scenario: Scenario,
@@ -537,7 +538,13 @@ def _open_questions(
         return {}
     without = np.zeros(len(top.estate.stores), np.bool_)
     without[list(store_rows)] = True
-    return unjudged(top, lost, graph, without, waits.rebuilds, scenario)
+    found = unjudged(top, lost, graph, without, waits.rebuilds, scenario)
+    for row, store in enumerate(stores):
+        if store.rpo_is_open:
+            users = np.array([row in rows for rows in waits.serve], np.bool_)
+            for user in np.flatnonzero(hit_by_dependency(graph, users)).tolist():
+                found.setdefault(user, f"stores/{store.id}/rpo")
+    return found
 
 
 def _estimated(top: Topology, lost: Loss, scenario: Scenario) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from evac.derive.domains import Topology, site_of, topology
 from evac.model.estate import NO_TIMEOUT_MS, Estate, ReplicationMode, Store, StoreMember
 from evac.model.instance import Candidate
+from evac.model.objectives import accepts
 from evac.model.observation import MemberSeen, Observation
 from evac.steps.elect import Elect
 from evac.steps.force_quorum import ForceQuorum
@@ -108,10 +109,18 @@ def fence_is_unknown(store: Store, rung: str) -> bool:
 
 
 def within_rpo(store: Store, loss_ms: int | None) -> bool:
-    """Whether a loss is within the RPO: an unknown loss exceeds any stated RPO; a store without one accepts
-    every loss.
+    """Whether nothing that the store states forbids a loss. What a store without an RPO may lose is for
+    people to say: see `rpo_is_open`.
     """
-    return store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)
+    return accepts(store.rpo_ms, loss_ms)
+
+
+def rpo_is_open(store: Store, allowed: Iterable[Candidate | Way]) -> bool:
+    """Whether the allowed ways that a plan prefers lose data, or may, and the store does not say how much it
+    may lose. Data that can be rebuilt needs no RPO.
+    """
+    unstated = store.rpo_ms is None and store.rebuilt_from is None
+    return unstated and any(way.loss_ms != 0 for way in freshest(allowed))
 
 
 def surviving_ways(store: Store, gone: tuple[bool, ...], people: PeopleTimes) -> tuple[Way, ...]:

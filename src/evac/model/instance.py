@@ -156,6 +156,8 @@ class LostStore:
     """Whether more than half of its votes are left, if it writes only with a majority."""
     needs: tuple[int, ...] = ()
     """Lost services that a restore of it waits for, by index."""
+    rpo_is_open: bool = False
+    """Whether it comes back with a loss of data, or maybe one, and nobody has said how much it may lose."""
 
     @property
     def elects(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from evac.model.records import dataclass
+from evac.model.units import UNLIMITED
 
 if TYPE_CHECKING:
     from evac.model.estate import Service, Store
@@ -50,3 +51,12 @@ def rpo_for(subject: Service | Store, loss: LossClass) -> int | None:
     """The maximum acceptable data loss with a loss of a class."""
     own = None if subject.objectives is None else subject.objectives.of(loss).rpo_ms
     return subject.rpo_ms if own is None else own
+
+
+def accepts(rpo_ms: int | None, loss_ms: int | None) -> bool:
+    """Whether an RPO allows a loss of data. An unknown loss (None) exceeds every RPO but `unlimited`; without
+    an RPO, nothing forbids a loss.
+    """
+    if rpo_ms is None or rpo_ms >= UNLIMITED:
+        return True
+    return loss_ms is not None and loss_ms <= rpo_ms

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import orjson
 
 from evac.model.errors import NotAllowed
+from evac.model.objectives import accepts
 from evac.model.records import dataclass
 from evac.run.values import Left, RunSpec
 from evac.run.view import RunView
@@ -139,7 +140,7 @@ def beyond_rpo(view: RunView) -> Iterator[Left]:
             yield Left(store, "beyond_rpo")
             continue
         loss = later(loss, fenced_ms(view, store) or loss.until_ms)
-        if loss.rpo_ms is not None and (loss.most_ms is None or loss.most_ms > loss.rpo_ms):
+        if not accepts(loss.rpo_ms, loss.most_ms):
             yield Left(store, "beyond_rpo")
 
 

@@ -25,7 +25,7 @@ from evac.model.instance import Instance
 from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.model.records import dataclass
-from evac.model.units import QUANTITY_LIMIT
+from evac.model.units import QUANTITY_LIMIT, UNLIMITED
 from evac.steps.registry import kind_of
 from evac.verify import capacity, order
 from evac.verify.bound import proved
@@ -313,7 +313,7 @@ def check_objectives(estate: Estate, plan: Plan) -> list[Violation]:
     rpo_ms = {store.id: rpo_for(store, of_class) for store in estate.stores}
     for store in plan.stores:
         most = rpo_ms.get(store.store)
-        if most is None or not store.candidate or store.waiver:
+        if most is None or most >= UNLIMITED or not store.candidate or store.waiver:
             continue
         if store.loss_ms is None or store.loss_ms > most:
             words = f"loses {store.loss_ms} ms of data and may lose {most} ms after the loss of a {of_class}"

@@ -50,7 +50,7 @@ def test_while_the_old_primary_writes_both_catch_up_and_the_quicker_one_takes_ov
 def test_how_far_a_copy_is_behind_is_how_long_it_takes_and_unknown_where_nothing_says(tmp_path: Path) -> None:
     known = COPIES.replace("LAG", "lag: 10 s").replace(", {at: c, mode: sync, lag: 30 s}", "")
     for lag, back_ms in (("lag: 10 s", 16_000), ("votes: 1", None)):
-        estate = written(tmp_path, known.replace("lag: 10 s", lag).replace("    rpo: 1 min\n", ""))
+        estate = written(tmp_path, known.replace("lag: 10 s", lag).replace("rpo: 1 min", "rpo: unlimited"))
         made = plan(estate, lose("a"))
         assert check(estate, made).holds
         assert [(s.candidate, s.loss_ms) for s in made.stores] == [("b", 10_000 if back_ms else None)]

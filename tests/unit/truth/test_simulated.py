@@ -167,8 +167,9 @@ services:
   shop: {tier: 1, people: 10, rto: 5 min, replicas: {pa: 1}, start: 10 s, needs: [{store: orders}],
     demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
 stores:
-  orders: {members: [{at: a, mode: primary}, {at: b, mode: async, lag: 5 s}], fence: 10 s, promote: 20 s}
-  media: {members: [{at: a, mode: primary}, {at: b, mode: async}], fence: 10 s, promote: 20 s}
+  orders: {members: [{at: a, mode: primary}, {at: b, mode: async, lag: 5 s}], fence: 10 s, promote: 20 s,
+    rpo: unlimited}
+  media: {members: [{at: a, mode: primary}, {at: b, mode: async}], fence: 10 s, promote: 20 s, rpo: unlimited}
 """
 
 

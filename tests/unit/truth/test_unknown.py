@@ -41,7 +41,7 @@ SEEDS: Final = (2, 3, 11, 15, 17, 20, 26, 41, 52, 61, 64, 73)
 """Estates of few services that have such facts."""
 KEYS: Final = {
     "services": ("start", "demand", "replicas", "sheddable"),
-    "stores": ("fence", "promote", "members", "automatic", "sync_timeout"),
+    "stores": ("fence", "promote", "members", "automatic", "sync_timeout", "rpo"),
     "classes": ("boot", "watts"),
     "pools": ("cpu", "memory"),
 }

@@ -8,7 +8,7 @@ definitions are those of `model.affected`, evaluated here for all losses at once
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from evac.derive.stores import (
     is_fenced,
     offered_ways,
     people_times,
+    rpo_is_open,
     surviving_ways,
     within_rpo,
 )
@@ -82,6 +83,8 @@ class Outcome:
     votes: int
     keeps_primary: bool
     """Whether its primary is left and only its commits wait."""
+    rpo_is_open: bool
+    """Whether it comes back with a loss of data, or maybe one, and nobody has said how much it may lose."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -342,6 +345,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...], people: PeopleTimes) -> Out
         votes_gone=sum(m.votes for m, dead in zip(store.members, gone, strict=False) if dead),
         votes=sum(m.votes for m in store.members),
         keeps_primary=commits_wait(store, gone[:members]),
+        rpo_is_open=lost and rpo_is_open(store, usable),
     )
 
 
@@ -359,7 +363,7 @@ class FamilyHits:
     """By family, what its return begins with: the last of these."""
     open: tuple[BoolColumn, ...]
     """By family, (L,) whether no instance is certainly left, or none is and it is unknown whether what it is
-    rebuilt from is left.
+    rebuilt from is left, or whether what it loses is too much.
     """
     rebuild_ms: dict[int, IntColumn]
     """For families rebuilt when no copy is left: by loss, how long that takes after `ready_ms` of their
@@ -395,9 +399,10 @@ class FamilyHits:
 def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
     """Families over all losses, from the outcomes of their stores."""
     names = tuple(sorted(graph.family_stores))
+    is_open = np.array([o.rpo_is_open for o in hits.outcomes], np.bool_)
     ready_ms = np.array([o.ready_ms for o in hits.outcomes], np.int64)
     begins = np.array([RELEASE + o.from_loss if o.elects else FENCE for o in hits.outcomes], np.int64)
-    found = [_family(hits, ready_ms, begins, graph.family_stores[name]) for name in names]
+    found = [_family(hits, ready_ms, begins, is_open, graph.family_stores[name]) for name in names]
     losses, ready, first, doubtful = zip(*found, strict=True) if found else ((), (), (), ())
     families = FamilyHits(names, {n: i for i, n in enumerate(names)}, losses, ready, first, doubtful, {})
     _rebuild(graph, hits, families)
@@ -435,26 +440,29 @@ def _rebuild(graph: ServiceGraph, hits: StoreHits, families: FamilyHits) -> None
 
 
 def _family(
-    hits: StoreHits, ready_ms: IntColumn, begins: IntColumn, named: tuple[int, ...]
+    hits: StoreHits, ready_ms: IntColumn, begins: IntColumn, is_open: BoolColumn, named: tuple[int, ...]
 ) -> tuple[IndexColumn, IntColumn, CodeColumn, BoolColumn]:
     """The losses that leave no store of a family, when the first is back, what that begins with, and which
-    losses may leave none.
+    losses may leave none, or one that comes back with a loss that may be too much.
     """
     stores = list(named)
     gone = np.asarray(hits.lost[:, stores].all(axis=1))
     numbers = np.flatnonzero(gone).astype(np.int32)
     times = np.full(len(numbers), NEVER, np.int64)
     first = np.full(len(numbers), FENCE, np.uint8)
+    doubtful = np.zeros(len(hits.lost), np.bool_)
     for store in stores:
         own = _ready_at(hits, ready_ms, store, numbers)
+        doubtful[numbers] |= np.asarray(_ready_at(hits, is_open, store, numbers), np.bool_)
         sooner = own < times
         first[sooner] = _ready_at(hits, begins, store, numbers)[sooner]
         times = np.minimum(times, own)
     possible = (hits.lost[:, stores] | hits.maybe[:, stores]).all(axis=1)
-    return numbers, times, first, np.asarray(possible & ~gone)
+    return numbers, times, first, np.asarray(possible & ~gone | doubtful)
 
 
-def _ready_at(hits: StoreHits, ready_ms: IntColumn, store: int, numbers: IndexColumn) -> IntColumn:
+def _ready_at(hits: StoreHits, values: Any, store: int, numbers: IndexColumn) -> Any:
+    """What these outcomes are for one store under some losses. values: by outcome."""
     first, last = np.searchsorted(hits.store, (store, store + 1))
     place = first + np.searchsorted(hits.loss[first:last], numbers)
-    return ready_ms[hits.outcome[place]] if len(numbers) else np.empty(0, np.int64)
+    return values[hits.outcome[place]] if len(numbers) else values[:0]

@@ -9,6 +9,7 @@ from evac.audit.findings import Finding
 from evac.audit.reasons import duration
 from evac.model.estate import Service
 from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
+from evac.model.units import UNLIMITED
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -55,10 +56,14 @@ def _looser(
         return []
     which = "" if own == service.rpo_ms else f" for the loss of a {of_class}"
     return [
-        f"RPO {duration(own)}{which}, but store {family} has {duration(loosest[family])}"
+        f"RPO {duration(own)}{which}, but store {family} has {_amount(loosest[family])}"
         for family in families
         if loosest.get(family, 0) > own
     ]
+
+
+def _amount(rpo_ms: int) -> str:
+    return "unlimited" if rpo_ms >= UNLIMITED else duration(rpo_ms)
 
 
 def _loosest(context: Context, of_class: LossClass) -> dict[str, int]:

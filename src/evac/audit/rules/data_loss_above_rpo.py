@@ -9,7 +9,7 @@ from evac.audit.findings import Finding
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS, Outcome
 from evac.audit.reasons import duration
 from evac.model.diagnostic import Severity
-from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for
+from evac.model.objectives import LOSS_CLASSES, LossClass, accepts, rpo_for
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -65,9 +65,9 @@ def objective(context: Context, row: int, of_class: LossClass) -> tuple[int | No
 
 def _beyond(outcome: Outcome, limit: int | None) -> bool:
     """Whether a store is lost that way, and its best surviving copy is behind by more than a limit."""
-    if limit is None or not outcome.lost or outcome.loss_ms == NEVER:
+    if not outcome.lost or outcome.loss_ms == NEVER:
         return False
-    return outcome.loss_ms == UNKNOWN_MS or outcome.loss_ms > limit
+    return not accepts(limit, None if outcome.loss_ms == UNKNOWN_MS else outcome.loss_ms)
 
 
 RULE = Rule("data-loss-above-rpo", "EV105", "Data loss above the RPO", check)

@@ -24,6 +24,7 @@ def check(context: Context) -> Iterator[Finding]:
     """Warning if a verdict depends on it; note if only a number does. One finding for each kind of fact."""
     yield from _services(context)
     yield from _stores(context)
+    yield from _objectives(context)
     yield from _pools(context)
     yield from _feeds(context)
     yield from _open_verdicts(context)
@@ -90,12 +91,6 @@ def _stores(context: Context) -> Iterator[Finding]:
     kinds: Sequence[tuple[str, Severity, Callable[[Store], bool], str]] = (
         ("members", "warning", lambda d: not d.members, "where it runs"),
         (
-            "rpo",
-            "note",
-            lambda d: rpo_for(d, "site") is None and d.rebuilt_from is None,
-            "how much data may be lost",
-        ),
-        (
             "promote",
             "warning",
             lambda d: d.promote_ms is None and len(d.members) > 1,
@@ -126,6 +121,24 @@ def _stores(context: Context) -> Iterator[Finding]:
         found = [d.id for d in context.estate.stores if missing(d)]
         if found:
             yield _kind(context, f"stores/*/{name}", severity, words, found, "store", name)
+
+
+def _objectives(context: Context) -> Iterator[Finding]:
+    """Stores without an RPO; those first that come back with a loss after some loss of a domain."""
+    parts, found = context.impacts.stores.parts, dict[bool, list[str]]()
+    for store, part in zip(context.estate.stores, parts, strict=True):
+        loses = any(outcome.rpo_is_open for outcome in part.outcomes)
+        if store.rebuilt_from is None and (loses or rpo_for(store, "site") is None):
+            found.setdefault(loses, []).append(store.id)
+    if found:
+        severity: Severity = "warning" if True in found else "note"
+        names, more = (
+            found.get(True, []) + found.get(False, []),
+            " Write `rpo: unlimited` if any loss will do.",
+        )
+        yield _kind(
+            context, "stores/*/rpo", severity, "how much data may be lost", names, "store", "rpo", more
+        )
 
 
 def _pools(context: Context) -> Iterator[Finding]:

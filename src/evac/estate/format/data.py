@@ -26,9 +26,11 @@ from evac.estate.format.kinds import (
 from evac.model import estate as m
 from evac.model.backup_policy import BackupPolicy, ProofAges
 from evac.model.step_id import FENCE_RUNGS
+from evac.model.units import UNLIMITED
 
 _DURATION: Final = measure(q.DURATION)
 _TAKES: Final = measure(q.DURATION, "high")
+_RPO: Final = measure(q.DURATION, named={"unlimited": UNLIMITED})
 _DOMAIN: Final = reference("domain", "path of a fault domain, or server name")
 _LEVEL: Final = small_count(0, 5)
 
@@ -169,11 +171,11 @@ STORE: Final[tuple[Field, ...]] = (
     Field("members", "members", Records(_MEMBER), "its copies", default=()),
     Field("quorum", "quorum", flag(), "true: it accepts writes only with a majority of votes", default=False),
     Field("automatic", "automatic", flag(), "whether a replica becomes primary automatically"),
-    Field("rpo", "rpo_ms", _DURATION, "RPO: maximum acceptable data loss"),
+    Field("rpo", "rpo_ms", _RPO, "RPO: maximum acceptable data loss; `unlimited`: any loss is acceptable"),
     Field(
         "objectives",
         "objectives",
-        objectives(Field("rpo", "rpo_ms", _DURATION, "RPO for that class")),
+        objectives(Field("rpo", "rpo_ms", _RPO, "RPO for that class")),
         "different RPO by class of loss, such as `{region: {rpo: 1 h}}`",
     ),
     Field("fence", "fence_ms", _TAKES, "how long it takes to make sure that the old primary has stopped"),

@@ -1,0 +1,116 @@
+"""A store that comes back with a loss of data, and does not say how much it may lose: nobody knows whether
+that will do. Only what needs the store is in doubt, and one line of the estate ends it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evac.audit import AuditReport, audit
+from evac.audit.impacts import planned
+from evac.model.estate import Estate
+from evac.model.scenario import Policy, lose
+from evac.planning.compiled import interpreted
+from evac.planning.plan import plan
+from evac.verify import check
+from evac.views.plan_view import verdict_words
+from tests.unit.truth.written import written
+
+ESTATE = """
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {people: 9, tier: 1, replicas: {pb: 1}, start: 1 s, needs: [{store: orders}], REST}
+  desk: {people: 9, tier: 1, replicas: {pb: 1}, start: 1 s, needs: [shop], REST}
+  mail: {people: 9, tier: 1, replicas: {pa: 1}, start: 1 s, REST}
+stores:
+  orders: {engine: x, fence: 1 s, promote: 1 s, sync_timeout: 0 s, members: MEMBERS, RPO}
+""".replace("REST", "demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}")
+BEHIND = "[{at: a, mode: primary}, {at: b, mode: async, lag: 10 min}]"
+SILENT = "[{at: a, mode: primary}, {at: b, mode: async}]"
+SYNC = "[{at: a, mode: primary}, {at: b, mode: sync}]"
+BACKUP = "[{at: a, mode: primary}], backups: [{at: b, size: 1 GiB, age: 1 h, restore: 1 Gbit/s}]"
+WHY = "cannot be judged: rpo of store orders"
+
+
+def estate_of(folder: Path, members: str, rpo: str) -> Estate:
+    text = ESTATE.replace("MEMBERS", members).replace(", RPO", f", {rpo}" if rpo else "")
+    return written(folder, text)
+
+
+def states(estate: Estate, policy: Policy = Policy()) -> dict[str, str]:  # noqa: B008 - frozen
+    """What a checked plan of the loss of a says of each service that it affects."""
+    with interpreted():
+        made = plan(estate, lose("a"), policy=policy)
+        assert check(estate, made).holds
+    assert [step.target for step in made.steps if step.kind == "promote"] == ["orders"] * any(
+        one.candidate and not one.restored for one in made.stores
+    )
+    return {one.service: one.state for one in made.outcomes}
+
+
+def fates(report: AuditReport) -> dict[str, str]:
+    row = next(row for row in report.rows if row.domain == "a")
+    return {one.service: one.fate for one in row.fates(report.services)}
+
+
+@pytest.mark.parametrize(
+    ("members", "rpo", "state"),
+    [
+        (BEHIND, "rpo: 1 h", "restored"),
+        (BEHIND, "rpo: 5 s", "unplaced"),
+        (BEHIND, "rpo: unlimited", "restored"),
+        (BEHIND, "objectives: {site: {rpo: unlimited}}", "restored"),
+        (BEHIND, "objectives: {region: {rpo: unlimited}}", "unknown"),
+        (BEHIND, "", "unknown"),
+        (SILENT, "rpo: 1 h", "unplaced"),
+        (SILENT, "rpo: unlimited", "restored"),
+        (SILENT, "", "unknown"),
+        (SYNC, "", "restored"),
+        (BACKUP, "rpo: 2 h", "restored"),
+        (BACKUP, "rpo: unlimited", "restored"),
+        (BACKUP, "", "unknown"),
+    ],
+)
+def test_without_an_rpo_nobody_knows_whether_a_loss_of_data_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: str, rpo: str, state: str
+) -> None:
+    estate = estate_of(tmp_path, members, rpo)
+    assert states(estate) == {"shop": state, "desk": state, "mail": "restored"}
+    fate = {"restored": "recovers", "unplaced": "lost"}.get(state, state)
+    with interpreted():
+        assert fates(audit(estate)) == {"shop": fate, "desk": fate, "mail": "recovers"}
+        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+            monkeypatch.setattr(planned, most, 0)
+        report = audit(estate)
+    assert fates(report) == {"shop": fate, "desk": fate, "mail": "recovers"}
+    said = [(f.severity, f.message, f.fix) for f in report.findings if f.subject == "stores/*/rpo"]
+    stated = rpo.startswith("rpo:") or "site" in rpo
+    assert [(severity, message) for severity, message, _ in said] == (
+        []
+        if stated
+        else [
+            (
+                "warning" if state == "unknown" else "note",
+                "unknown for 1 store: how much data may be lost (orders)",
+            )
+        ]
+    )
+    assert all(fix.endswith("Write `rpo: unlimited` if any loss will do.") for _, _, fix in said)
+
+
+def test_a_plan_promotes_the_copy_all_the_same_and_says_what_is_not_stated(tmp_path: Path) -> None:
+    estate = estate_of(tmp_path, BEHIND, "")
+    with interpreted():
+        made = plan(estate, lose("a"))
+    assert [step.candidate for step in made.steps if step.kind == "promote"] == ["b"]
+    assert {one.reason for one in made.outcomes if one.state == "unknown"} == {WHY}
+    assert "stores/orders/rpo" in made.unknown
+    assert verdict_words(made).endswith(f"2 {WHY}")
+
+
+def test_who_waives_the_data_by_name_has_said_that_its_loss_will_do(tmp_path: Path) -> None:
+    estate = estate_of(tmp_path, BEHIND, "")
+    assert states(estate, Policy(waivers=("orders",)))["shop"] == "restored"
