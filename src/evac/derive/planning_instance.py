@@ -183,7 +183,7 @@ def derive(
         unjudged={row: path for row, path in open_questions.items() if not services.blocked[row]},
         rebuilds=hit.waits.rebuilds,
         vague=rows.vague,
-        untimed=untimed(top, services, stores, hit.waits.rebuilds, tools, limits.limits, open_questions),
+        untimed=untimed(top, services, stores, hit.waits.rebuilds, tools, limits, rows, open_questions),
         estimated=_estimated(top, lost, scenario),
         stuck=stuck,
         leaving=() if homing is None else homing.leaving,

@@ -17,10 +17,13 @@ import numpy as np
 
 from evac.derive.circles import tool_needs
 from evac.derive.domains import Topology
+from evac.derive.limits import LimitTable
+from evac.derive.rows import RowSet
 from evac.derive.stores import fence_is_unknown, freshest, people_times
 from evac.model.estate import Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import WHOLE, Instance, Limit, LostStore, Services, ToolNeed
+from evac.model.units import UNBOUNDED
 from evac.steps.registry import kind_of
 
 
@@ -30,7 +33,8 @@ def untimed(
     stores: Sequence[LostStore],
     rebuilds: Mapping[int, Sequence[tuple[str, str]]],
     tools: Mapping[str, ToolNeed],
-    limits: Sequence[Limit],
+    limits: LimitTable,
+    rows: RowSet,
     open_questions: Mapping[int, str],
 ) -> dict[int, str]:
     """Service -> path of the fact without which its recovery time is unknown; only for services that are
@@ -39,7 +43,7 @@ def untimed(
     """
     estate = top.estate
     by_store = {row: path for row, store in enumerate(stores) if (path := _of_store(estate, store))}
-    by_store |= _in_line(stores, by_store, limits)
+    by_store |= _in_line(stores, by_store, limits.limits)
     down = np.flatnonzero(services.base_lost).tolist()
     found = {row: path for row in down if (path := _own(estate, services, row, by_store))}
     found = rebuild_times(top, rebuilds) | found
@@ -57,7 +61,7 @@ def untimed(
     found = doubtful | found
     by_hand = {row for row in down if any(_is_in_hands(need) for need in needs[row])}
     held = min(by_hand & found.keys(), default=None)
-    if held is not None:
+    if held is not None and _most_by_hand(estate, services, tools, rows) > _people(tools, limits.limits):
         found |= {row: found[held] for row in sorted(by_hand) if row not in found}
     users: list[list[int]] = [[] for _ in range(len(services))]
     for row in down:
@@ -156,8 +160,33 @@ def rebuild_times(top: Topology, rebuilds: Mapping[int, Sequence[tuple[str, str]
 
 
 def _is_in_hands(need: ToolNeed) -> bool:
-    """Whether people may do the step, and only a limited number of them at once."""
-    return bool(need.services and need.manual is not None and need.manual_uses)
+    """Whether people may have to do the step, and only a limited number of them at once."""
+    return bool(need.services) and _is_stated(need)
+
+
+def _people(tools: Mapping[str, ToolNeed], limits: Sequence[Limit]) -> int:
+    """How many steps people can do by hand at once."""
+    uses = {use for need in tools.values() for use in need.manual_uses}
+    return min((limits[use.limit].capacity // use.units for use in uses), default=UNBOUNDED)
+
+
+def _most_by_hand(estate: Estate, services: Services, tools: Mapping[str, ToolNeed], rows: RowSet) -> int:
+    """How many steps people could have in hand at once, at most: as if they did every boot and start, every
+    check and change of traffic, every fence, promotion and repair of a copy, and whatever may stop or move.
+    """
+    touched = services.base_lost | services.top_lost | services.shift
+    found = int((services.n - services.surviving).clip(0).sum()) + 4 * int(touched.sum())
+    found += int(rows.rows.dark.sum()) + len(rows.power_steps)
+    found += sum(3 + len(store.members) for store in estate.stores)
+    may_go = np.array([bool(service.movable) for service in estate.services], np.bool_)
+    if any(_is_stated(need) and kind_of(kind).frees_capacity for kind, need in tools.items()):
+        may_go |= services.sheddable
+    return found + 2 * int(services.surviving[may_go].sum())
+
+
+def _is_stated(need: ToolNeed) -> bool:
+    """Whether people can do the step, and only a limited number of them at once."""
+    return need.manual is not None and bool(need.manual_uses)
 
 
 def _in_line(

@@ -256,6 +256,8 @@ limits: {HANDS manual: {start: 5 min}}
     [
         ("start: 60 s,", "hands_at_once: 1,", True),
         ("", "hands_at_once: 1,", False),
+        ("", "hands_at_once: 14,", False),
+        ("", "hands_at_once: 15,", True),
         ("", "", True),
     ],
 )
