@@ -205,8 +205,7 @@ async def compose(
     """
     clock = clock or SystemClock()
     estate, policy, store = _opened(setting)
-    policies, sites = Policies(policy), tuple(site.id for site in estate.sites)
-    permits: list[Permitting] = []
+    policies, permits, sites = Policies(policy), list[Permitting](), tuple(site.id for site in estate.sites)
     drivers = Drivers(hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])} | dict(hands or {}))
     tellers = {site: AgentGenerations(*found) for site, found in agents_of(estate).items()}
     seen = SeenEstate(estate, policy, store, drivers, clock)
@@ -243,8 +242,9 @@ async def compose(
         targets=targets or {},
         control=control_of(estate, setting.site, drivers, deadline_s) if setting.watch else None,
         protections=partial(_protections, seen, policies),
-        hangs=seen.hangs,
-        commits_go_on=seen.commits_go_on,
+        hangs=seen.commits.hang,
+        commits_go_on=seen.commits.go_on,
+        commits=seen.commits,
         anchors=_heard(sinks, signed, made),
         chores=(
             *(seen.look, seen.check_standing, permits[0].chore, permits[0].resume),

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import orjson
 
+from evac.app.commits import Commits
 from evac.app.observing import is_replaced, observe, standing_facts
 from evac.app.store_alarms import StoreAlarms
 from evac.backup.evidence import BackupsReader
@@ -52,8 +53,6 @@ LEAST_S: Final = 0.25
 STANDING_S: Final = 5.0
 SOON_S: Final = 0.25
 """First delay after a check found less than policy requires; it doubles up to the usual interval."""
-MOVED_MS: Final = 10_000
-"""Time in which copies attach to a new primary; commits that wait for them meanwhile are not a loss."""
 _DETACHED_STEPS_MS: Final = (10_000, 60_000, 900_000, 3_600_000, 86_400_000)
 """Lags reported for a copy without a primary, in coarse steps; beyond the last: unknown."""
 _MOST: Final = 10_000
@@ -77,9 +76,6 @@ class SeenEstate:
         self._steady = RunClock(clock)
         self._sightings: dict[str, Following] = {}
         self._kept: dict[str, tuple[int, int, int]] = {}
-        self._moved: dict[str, tuple[str, int]] = {}
-        self._waits: dict[str, tuple[tuple[str, ...], int, int]] = {}
-        self._goes_on: dict[str, tuple[int, int]] = {}
         self._check_s, self._told_digest = SOON_S, ""
         self._heeded: dict[str, int] | None = None
         self._effects = EffectsReader(store)
@@ -87,6 +83,9 @@ class SeenEstate:
         self._published = Published(store)
         self._backups = BackupsReader(store, clock)
         self._alarms = StoreAlarms()
+        self.commits = Commits(
+            clock, lambda: self._files, lambda: self.estate.lost, lambda: self._policy.profile
+        )
         self.states: Callable[[], Mapping[str, SiteState]] = dict
         """Verdicts on sites, where sites are watched."""
         self._obeyed, self._looked_in = dict[str, int](), -1
@@ -200,7 +199,7 @@ class SeenEstate:
         sets = DataSets(self._store, "", self._clock)
         before = await sets.read_all()
         now = self.looked = await self.see()
-        self.note_waits(now)
+        self.commits.note(now)
         await self._keep_sightings(now, at_ms, guard)
         epochs = await sets.read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
@@ -300,44 +299,6 @@ class SeenEstate:
             return again(known, None, until_ms)
         by_ms = until_ms + ago_ms - self._steady.now_ms()
         return still(known, followed.known.moved(by_ms), until_ms, until_ms + ago_ms)
-
-    def note_waits(self, now: Observation) -> None:
-        """Record, as the leader sees it, which primaries wait for which copies, since when and when last
-        seen.
-        """
-        at_ms, before, went_on = self._clock.monotonic_ms(), self._waits, self._goes_on
-        self._waits, self._goes_on = {}, {}
-        for member in now.members:
-            if member.role == "primary":
-                if not member.waits_for:
-                    self._goes_on[member.store] = (went_on.get(member.store, (at_ms, 0))[0], at_ms)
-                site, _ = self._moved.get(member.store, (member.site, 0))
-                if site != member.site or member.store not in self._moved:
-                    self._moved[member.store] = (member.site, at_ms if site != member.site else -MOVED_MS)
-            if member.waits_for and at_ms - self._moved[member.store][1] >= MOVED_MS:
-                names, since_ms, _ = before.get(member.store, ((), at_ms, at_ms))
-                same = names == member.waits_for
-                self._waits[member.store] = (member.waits_for, since_ms if same else at_ms, at_ms)
-
-    def hangs(self) -> dict[str, tuple[str, ...]]:
-        """Store -> sites of synchronous copies that have not followed for as long as it takes to believe the
-        loss of a site. Measured between first and last observation: a single one, however old, may have met a
-        new primary whose copies had not found it yet.
-        """
-        bound_ms = self._believed_ms
-        late = {name: names for name, (names, since, last) in self._waits.items() if last - since >= bound_ms}
-        found: dict[str, set[str]] = {}
-        for end in self._files.endpoints:
-            if end.settings.get("name") in late.get(end.subject, ()):
-                found.setdefault(end.subject, set()).add(end.at)
-        return {store: tuple(sorted(sites)) for store, sites in sorted(found.items())}
-
-    def commits_go_on(self) -> frozenset[str]:
-        """Stores whose primaries waited for no one for that long. A primary that was not observed does not
-        count.
-        """
-        bound_ms = self._believed_ms
-        return frozenset(name for name, (since, last) in self._goes_on.items() if last - since >= bound_ms)
 
     @property
     def _believed_ms(self) -> int:

@@ -64,11 +64,16 @@ def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
     return any(dead for m, dead in zip(store.members, gone, strict=True) if m.mode == "primary")
 
 
+def wants_confirming(store: Store) -> bool:
+    """Whether a copy should confirm every commit: the store may lose nothing, or has such a copy."""
+    return store.rpo_ms == 0 or any(member.mode == "sync" for member in store.members)
+
+
 def confirms_by_hand(estate: Estate, store: Store) -> bool:
     """Whether people ensure that a copy confirms commits: the store may lose nothing or has such a copy, and
     no endpoint in the estate acts on it.
     """
-    wanted = store.rpo_ms == 0 or any(member.mode == "sync" for member in store.members)
+    wanted = wants_confirming(store)
     return wanted and not store.quorum and all(one.subject != store.id for one in estate.endpoints)
 
 

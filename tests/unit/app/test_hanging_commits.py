@@ -87,13 +87,13 @@ def test_it_is_believed_after_as_long_as_the_loss_of_a_site(tmp_path: Path) -> N
 
     def look(*names: str, at_ms: int) -> dict[str, tuple[str, ...]]:
         clock.at_ms = at_ms
-        seen.note_waits(Observation(0, (MemberSeen("messages", "pangyo", "primary", 0, "", names),)))
-        return seen.hangs()
+        seen.commits.note(Observation(0, (MemberSeen("messages", "pangyo", "primary", 0, "", names),)))
+        return seen.commits.hang()
 
     assert look("dc-anyang", at_ms=1_000) == {}
     assert look("dc-anyang", at_ms=13_999) == {}
     clock.at_ms = 60_000
-    assert seen.hangs() == {}, "nobody looked again: one old look is none"
+    assert seen.commits.hang() == {}, "nobody looked again: one old look is none"
     assert look("dc-anyang", at_ms=14_000) == {"messages": ("anyang",)}
     assert look(at_ms=15_000) == {}, "it follows again"
     assert look("dc-anyang", at_ms=16_000) == {}, "and every silence counts from its own beginning"
@@ -108,8 +108,8 @@ def test_a_primary_that_was_just_made_has_time_to_find_its_copies(tmp_path: Path
 
     def look(site: str, *names: str, at_ms: int) -> dict[str, tuple[str, ...]]:
         clock.at_ms = at_ms
-        seen.note_waits(Observation(0, (MemberSeen("messages", site, "primary", 0, "", names),)))
-        return seen.hangs()
+        seen.commits.note(Observation(0, (MemberSeen("messages", site, "primary", 0, "", names),)))
+        return seen.commits.hang()
 
     look("pangyo", at_ms=1_000)
     for at_ms in range(2_000, 12_000, 1_000):
@@ -128,8 +128,8 @@ def test_commits_go_on_when_that_was_seen_for_as_long(tmp_path: Path) -> None:
 
     def look(*members: MemberSeen, at_ms: int) -> frozenset[str]:
         clock.at_ms = at_ms
-        seen.note_waits(Observation(0, members))
-        return seen.commits_go_on()
+        seen.commits.note(Observation(0, members))
+        return seen.commits.go_on()
 
     goes_on = MemberSeen("messages", "pangyo", "primary", 0, "", ())
     waits = MemberSeen("messages", "pangyo", "primary", 0, "", ("dc-anyang",))
@@ -137,7 +137,7 @@ def test_commits_go_on_when_that_was_seen_for_as_long(tmp_path: Path) -> None:
     assert look(goes_on, at_ms=1_000) == frozenset()
     assert look(goes_on, at_ms=13_999) == frozenset()
     clock.at_ms = 60_000
-    assert seen.commits_go_on() == frozenset(), "nobody looked again"
+    assert seen.commits.go_on() == frozenset(), "nobody looked again"
     assert look(goes_on, at_ms=14_000) == {"messages"}
     assert look(silent, at_ms=15_000) == frozenset(), "a primary that is not seen says nothing"
     assert look(goes_on, at_ms=20_000) == frozenset(), "and it counts anew"

@@ -21,6 +21,7 @@ from evac.engine.runs.desk import Desk, HealthOf
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
 from evac.engine.stores.stalled_commits import bound_of, is_protection
+from evac.engine.stores.unconfirmed import SeenCommits
 from evac.model.errors import Retryable, Unavailable, UnsafePlan
 from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
@@ -144,6 +145,7 @@ class World:
     protections: Callable[..., Any] | None = None
     hangs: Callable[[], Any] | None = None
     commits_go_on: Callable[[], Any] | None = None
+    commits: SeenCommits | None = None
     health: HealthOf | None = None
     refuses: str = ""
     shares: tuple[int, ...] = ()
@@ -220,6 +222,7 @@ class World:
             protections=self.protections,
             hangs=self.hangs,
             commits_go_on=self.commits_go_on,
+            commits=self.commits,
             anchors=[self._anchor],
             leader_ttl_ms=self.leader_ttl_ms,
             generations=generations,

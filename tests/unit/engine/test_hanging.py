@@ -10,6 +10,7 @@ import pytest
 
 from evac.drivers.port import Action
 from evac.engine.runs.binding import Bound
+from evac.engine.runs.protection import REJOIN_MS
 from evac.engine.runs.reading import events_of
 from evac.engine.stores.stalled_commits import is_protection
 from evac.run.values import RunStep
@@ -181,9 +182,7 @@ class Rejoining(World):
         bound = await super().bind(data, run, incident, digest)
         if is_protection(data):
             return bound
-        step = RunStep(
-            "rejoin:chat:ansan", "rejoin", "chat", 200, 100, ("promote:chat",), data_set="chat", site="ansan"
-        )
+        step = RunStep("rejoin:chat:ansan", "rejoin", "chat", 200, 100, ("promote:chat",), site="ansan")
         action = Action("rejoin", "chat", "simulated", "ansan", {}, {"primary": "anyang"})
         spec = replace(bound.spec, steps=(*bound.spec.steps, step))
         return Bound(spec, {**bound.actions, step.id: (action,)})
@@ -209,6 +208,26 @@ def test_a_copy_that_is_brought_back_is_waited_for(follows: bool) -> None:
             copies.go_on()
         await asyncio.sleep(2)
         assert any("chat-protect-2" in words for words in world.words("loss")) is not follows
+
+    play(story, world)
+
+
+def test_a_copy_that_must_be_rebuilt_is_not_waited_for() -> None:
+    """That takes hours, and commits hang meanwhile."""
+    copies = Copies()
+    policy = policy_of("act")
+    policy = replace(policy, patience=replace(policy.patience, deadline_least_ms=3_600_000))
+    world = Rejoining(policy, protections=_protections, hangs=lambda: copies.hanging)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.slow["rejoin"] = 1_800
+        world.burn("pangyo")
+        await world.until(lambda: "rejoin" in world.systems.verbs_done())
+        copies.hang()
+        await asyncio.sleep(REJOIN_MS / 1_000 - 5)
+        assert not any("protect" in run for run in await _open(world))
+        await world.until(lambda: any("chat-protect-2" in words for words in world.words("loss")), 30.0)
 
     play(story, world)
 

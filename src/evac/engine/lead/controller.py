@@ -32,6 +32,7 @@ from evac.engine.runs.desk import Desk
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import ensure_register
 from evac.engine.stores.stalled_commits import Hanging, Hangs, Protections
+from evac.engine.stores.unconfirmed import Protecting, SeenCommits
 from evac.model.errors import (
     Conflict,
     Corrupt,
@@ -120,6 +121,8 @@ class Parts:
     """Store -> sites of synchronous copies that have been behind for too long, even if the sites live."""
     commits_go_on: Callable[[], Collection[str]] | None = None
     """Stores whose commits have waited for no one for as long."""
+    commits: SeenCommits | None = None
+    """Stores of which no copy confirms commits although one should; None: nobody looks."""
     anchors: Sequence[AnchorSink] = ()
     chores: Sequence[Chore] = ()
     leader_ttl_ms: int = 5_000
@@ -379,6 +382,10 @@ class Controller:
         yield "anchors", partial(self._anchor, term)
         if parts.hangs is not None and parts.protections is not None:
             yield "hanging commits", partial(term.hanging.watch, parts.hangs, parts.commits_go_on)
+        if parts.commits is not None:
+            say = partial(self._say, term)
+            protecting = Protecting(self._desk, term.conductor, term.hanging, self._lost_now, say)
+            yield "unconfirmed commits", partial(protecting.watch, parts.commits)
         for number, chore in enumerate(parts.chores, 1):
             yield f"chore {number}", partial(_chore, chore, lease)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from evac.derive.domains import site_of
-from evac.derive.stores import loses_confirming, primary_site
+from evac.derive.stores import loses_confirming, primary_site, wants_confirming
 from evac.drivers.port import Action
 from evac.drivers.registry import DRIVERS, spec_of
 from evac.engine.runs.step_actions import Ground, is_protected_by_us, protect_action
@@ -64,8 +64,7 @@ def protection_after(
             if _stays_unconfirmed(ground, store, primary) or _is_unconfirmed(ground, store, primary):
                 missing.append(name)
             continue
-        concerned = (promotes or follows) and (store.rpo_ms == 0 or had_copy)
-        if not concerned or not is_protected_by_us(ground, store, primary):
+        if not wants_confirming(store) or not is_protected_by_us(ground, store, primary):
             continue
         promoting = [action for step in promotes for action in actions[step.id] if action.verb == "promote"]
         if any(action.parameters.get("synchronous") for action in promoting):

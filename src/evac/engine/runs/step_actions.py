@@ -12,7 +12,7 @@ from typing import Final
 
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of, topology
 from evac.derive.serving import Serving
-from evac.derive.stores import confirms_by_hand, primary_site
+from evac.derive.stores import confirms_by_hand, primary_site, wants_confirming
 from evac.drivers import manual
 from evac.drivers.capabilities import (
     BACKUP,
@@ -322,8 +322,7 @@ def synchronous_after(ground: Ground, store: Store, new: str) -> tuple[str, ...]
     synchronous or may lose nothing and policy says `next`; else none. A copy that was not seen confirming
     when the plan was made (one that reconnects does not) does not make the store asynchronous.
     """
-    kept = store.rpo_ms == 0 or any(m.mode == "sync" for m in store.members)
-    if not kept or ground.policy.store(store.id).on_sync_loss != "next":
+    if not wants_confirming(store) or ground.policy.store(store.id).on_sync_loss != "next":
         return ()
     names = [str(e.settings["name"]) for e in followers(ground, store, new) if "name" in e.settings]
     return tuple(names[:1])

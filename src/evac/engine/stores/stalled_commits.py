@@ -5,9 +5,9 @@
 
 If commits resume by themselves while the run waits for a person (an approval or a failed step), it is
 withdrawn: later it would change a healthy store. If an open run is reattaching a copy to a new primary, that
-comes first and the copy is checked afterwards: nothing else could change the roles until then. A copy that
-could not confirm may be able to later: while commits hang, a failed step is retried after the longest wait
-between tries.
+comes first and the copy is checked afterwards, for as long as a copy takes that need not be rebuilt. A copy
+that could not confirm may be able to later: while commits hang, a failed step is retried after the longest
+wait between tries.
 
 The run sets on the primary which member is synchronous from now on, or none, by policy. Its plan is stored as
 a separate document, so that a new leader can read it.
@@ -34,6 +34,7 @@ from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.desk import Desk
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.proposals import Wanted
+from evac.engine.runs.protection import REJOIN_MS
 from evac.engine.runs.reading import incident_key
 from evac.engine.stores.datasets import Epoch
 from evac.engine.stores.guards import Permit, check_mode, read_register
@@ -50,6 +51,8 @@ from evac.steps.registry import kind_of
 from evac.store.port import Compare, Put
 
 _MARK: Final = b'{"protect":'
+AGAIN: Final = "confirms_again"
+"""The label of a run that restores protection while commits go on; its value is the store."""
 DURATION_MS: Final = 1_000
 _ORDER: Final = {"sync": 0, "async": 1, "primary": 2}
 
@@ -117,8 +120,10 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
         data_set=action.target,
         site=action.at,
     )
+    again = told.get("again") is True
     wanted = policy.store(action.target).on_sync_loss
     agreed = wanted == "async" or (wanted == "next" and bool(action.parameters["synchronous"]))
+    labels = {"scenario": _words(action, again), **({AGAIN: action.target} if again else {})}
     spec = RunSpec(
         run=run,
         incident=incident,
@@ -128,14 +133,17 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
         patience=policy.patience,
         pace=policy.pace,
         approvals=0 if agreed else policy.approvals,
-        labels=MappingProxyType({"scenario": _words(action)}),
+        labels=MappingProxyType(labels),
     )
     return Bound(spec, MappingProxyType({step.id: (action,)}))
 
 
-def _words(action: Action) -> str:
+def _words(action: Action, again: bool) -> str:
     """The request in words, for people who read it in the middle of the night."""
     names = action.parameters["synchronous"]
+    if again:
+        assert isinstance(names, tuple)
+        return f"{action.target}: no replica is known to confirm commits; let {', '.join(names)} confirm them"
     if names:
         assert isinstance(names, tuple)
         return f"{action.target}: commits are blocked; let {', '.join(names)} confirm them"
@@ -178,18 +186,24 @@ def _next(estate: Estate, top: Topology, store: Store, holder: str, gone: Collec
 def _plan(policy: RunPolicy, store: Store, primary: Endpoint, following: str) -> bytes:
     """Names the next copy; none if policy says so or there is no other: then a person is asked."""
     wanted = policy.store(store.id).on_sync_loss
-    names = [following] if following and wanted != "async" else []
-    return canonical_json(
-        {
-            "protect": {
-                "store": store.id,
-                "driver": primary.driver,
-                "at": primary.at,
-                "settings": dict(primary.settings),
-                "synchronous": names,
-            }
-        }
-    )
+    return _encoded(primary, [following] if following and wanted != "async" else [])
+
+
+def plan_to_confirm(primary: Endpoint, name: str) -> bytes:
+    """Canonical bytes of the plan that makes a copy that follows confirm commits that none confirms now."""
+    return _encoded(primary, [name], again=True)
+
+
+def _encoded(primary: Endpoint, names: Sequence[str], **more: bool) -> bytes:
+    told = {
+        "store": primary.subject,
+        "driver": primary.driver,
+        "at": primary.at,
+        "settings": dict(primary.settings),
+        "synchronous": list(names),
+        **more,
+    }
+    return canonical_json({"protect": told})
 
 
 Protections = Callable[[Sequence[str], Mapping[str, Roles], Collection[str]], Awaitable[Mapping[str, bytes]]]
@@ -206,9 +220,9 @@ Say = Callable[[Any, str, str, Mapping[str, Any]], None]
 WITHDRAWN: Final = "withdrawn/"
 ASKING: Final = ("pending", "awaiting_approval", "paused")
 _MOVING: Final = ("running",)
-_NOT_ENDED: Final = frozenset(get_args(RunPhase)) - ENDED
+NOT_ENDED: Final = frozenset(get_args(RunPhase)) - ENDED
 _SEEN_AGAIN_MOST_MS: Final = 10_000
-_TO_COME: Final = ("pending", "ready", "running", "unknown")
+_UNDER_WAY: Final = ("ready", "running", "unknown")
 
 
 class Hanging:
@@ -256,20 +270,26 @@ class Hanging:
         epoch: while the first is open, the same is not asked twice.
         """
         await self._conductor.ready()
-        if digest_of(data) in {run.view.spec.plan for run in self._conductor.runs_in(_NOT_ENDED)}:
+        if digest_of(data) in {run.view.spec.plan for run in self._conductor.runs_in(NOT_ENDED)}:
             return
+        if run := await self.create(epoch, "protect", data, words):
+            self._say("loss", site, f"{words}: {run}", {"run": run})
+
+    async def create(self, epoch: Epoch, what: str, data: bytes, words: str, by_people: bool = False) -> str:
+        """Create a run that changes who confirms commits, and return its id; empty if this epoch already had
+        one. by_people: approved by people, whatever the mode.
+        """
         mode = self._desk.policy.mode
         check_mode(mode, self._desk.store.quorum, self._voters)
         times, _ = await self._withdrawn(epoch)
-        incident = f"{epoch.store}-protect-{epoch.number + 1}{f'-{times + 1}' if times else ''}"
-        approvals = None if mode == "act" else self._desk.policy.approvals
+        incident = f"{epoch.store}-{what}-{epoch.number + 1}{f'-{times + 1}' if times else ''}"
+        approvals = None if mode == "act" and not by_people else self._desk.policy.approvals
         try:
-            run = await self._conductor.create(Wanted(incident, data, words, mode, approvals=approvals))
+            return await self._conductor.create(Wanted(incident, data, words, mode, approvals=approvals))
         except Conflict as error:
             if error.key != incident_key(incident):
                 raise
-            return
-        self._say("loss", site, f"{words}: {run}", {"run": run})
+            return ""
 
     async def watch(self, hangs: Hangs, commits_go_on: Callable[[], Collection[str]] | None) -> None:
         """Also covers a replica that died without its site, which hangs every commit too. Once per epoch: a
@@ -280,33 +300,42 @@ class Hanging:
         profile, clock = self._desk.policy.profile, self._desk.clock
         seen_again_ms = min(2 * (profile.suspect_ms + profile.confirm_ms), _SEEN_AGAIN_MOST_MS)
         brought_ms: dict[str, int] = {}
+        began_ms: dict[str, int] = {}
         while True:
-            for store, sites in hangs().items():
+            hanging = hangs()
+            began_ms = {store: at_ms for store, at_ms in began_ms.items() if store in hanging}
+            for store, sites in hanging.items():
                 with contextlib.suppress(Conflict, Unavailable):
-                    await self._try_again(store)
+                    await self.try_again(store, self.asking(), f"commits of {store} are still blocked")
                     epoch = await self._desk.sets.read(store)
                     if not epoch.settled or self._answered.get(store) == epoch.number:
                         continue
-                    if any(_brings_back(run.view, store) for run in self._conductor.runs_in(_MOVING)):
-                        brought_ms[store] = clock.monotonic_ms()
+                    if any(_reattaches(run.view, store) for run in self._conductor.runs_in(_MOVING)):
+                        now_ms = clock.monotonic_ms()
+                        if now_ms - began_ms.setdefault(store, now_ms) < REJOIN_MS:
+                            brought_ms[store] = now_ms
                     if clock.monotonic_ms() - brought_ms.get(store, -seen_again_ms) < seen_again_ms:
                         continue
                     await self._try_protect(store, sites)
                     self._answered[store] = epoch.number
-            if commits_go_on is not None and (asking := self._asking()):
+            if commits_go_on is not None and (asking := self.asking()):
                 for store in sorted(asking.keys() & set(commits_go_on())):
                     with contextlib.suppress(Conflict, Unavailable, RunError, StalePlan):
-                        await self._withdraw(store, asking[store])
+                        await self.withdraw(asking[store], f"commits of {store} continue automatically")
+                        self._answered.pop(store, None)
             await asyncio.sleep(profile.period_ms / 1_000)
 
-    def _asking(self) -> dict[str, RunExecution]:
-        """Store -> its run that waits for a person."""
+    def asking(self, again: bool = False) -> dict[str, RunExecution]:
+        """Store -> its run that waits for a person. again: runs that restore protection while commits go
+        on.
+        """
         runs = [run for run in self._conductor.runs_in(ASKING) if _asks(run.view)]
-        return {run.view.steps[0].data_set: run for run in runs}
+        found = [run for run in runs if bool(run.view.spec.labels.get(AGAIN)) == again]
+        return {run.view.steps[0].data_set: run for run in found}
 
-    async def _try_again(self, store: str) -> None:
-        """Retries the failed step of its run after the wait. Raises Conflict, Unavailable."""
-        execution = self._asking().get(store)
+    async def try_again(self, store: str, asking: Mapping[str, RunExecution], why: str) -> None:
+        """Retry the failed step of the store's run after the wait. Raises Conflict, Unavailable."""
+        execution = asking.get(store)
         if execution is None or not _failed(execution.view):
             self._failed_ms.pop(store, None)
             return
@@ -314,10 +343,7 @@ class Hanging:
         since_ms = self._failed_ms.setdefault(store, now_ms)
         if now_ms - since_ms < execution.view.spec.patience.backoff_most_ms:
             return
-        step, data = (
-            execution.view.steps[0].id,
-            {"who": EVAC, "reason": f"commits of {store} are still blocked"},
-        )
+        step, data = execution.view.steps[0].id, {"who": EVAC, "reason": why}
         with contextlib.suppress(RunError, StalePlan):  # a person was quicker
             await execution.say(Event("step_retried", 0, step, data=data), fits=_failed)
         self._failed_ms.pop(store, None)
@@ -333,18 +359,16 @@ class Hanging:
             words = f"commits of {store} are waiting for {where}: {error.message}"
             self._say("trouble", where, words, {"code": error.code})
 
-    async def _withdraw(self, store: str, execution: RunExecution) -> None:
-        """Withdraws the request, unless someone has just agreed. Raises StalePlan then, RunError if it has
+    async def withdraw(self, execution: RunExecution, words: str) -> None:
+        """Withdraw the request, unless someone has just agreed. Raises StalePlan then, RunError if it has
         ended, Conflict, Unavailable.
         """
-        run = execution.view.spec.run
-        epoch = await self._desk.sets.read(store)
+        run, step = execution.view.spec.run, execution.view.steps[0]
+        epoch = await self._desk.sets.read(step.data_set)
         times, written = await self._withdrawn(epoch)
         value = orjson.dumps({"epoch": epoch.number, "times": times + 1})
         permit = Permit((written,), (Put(written.key, value),))
-        words = f"commits of {store} continue automatically"
         await execution.say(Event("cancelled", 0, data={"who": EVAC, "reason": words}), permit, _asks)
-        self._answered.pop(store, None)
         self._say("run", "", f"{words}; {run} is withdrawn", {"run": run})
 
     async def _withdrawn(self, epoch: Epoch) -> tuple[int, Compare]:
@@ -372,10 +396,11 @@ def _failed(view: RunView) -> bool:
     return view.pause is not None and view.pause.by == "step" and view.phases[0] == "failed"
 
 
-def _brings_back(view: RunView, store: str) -> bool:
-    """Whether a step that has not failed is still to make a copy follow again."""
-    steps = enumerate(view.steps)
+def _reattaches(view: RunView, store: str) -> bool:
+    """Whether a copy of the store is being made to follow its primary, under its present epoch. A step that
+    still waits for others changes nothing yet, and may wait for a person.
+    """
     return any(
-        kind_of(step.kind).joins_epoch and step.data_set == store and view.phases[i] in _TO_COME
-        for i, step in steps
+        kind_of(step.kind).joins_epoch and step.target == store and view.phases[i] in _UNDER_WAY
+        for i, step in enumerate(view.steps)
     )
