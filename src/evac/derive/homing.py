@@ -41,7 +41,7 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     there = counts_by_service(now, here, services)
     missing = np.minimum(np.maximum(0, belongs - there), _short_of_home(top, now, home))
     short, elsewhere = _short_of_home(top, now, home, by_site=True), _users_elsewhere(top, home)
-    leaves = (missing > 0) | ((belongs > 0) & (short == 0) & elsewhere)
+    leaves = (missing > 0) | ((belongs > 0) & (short == 0) & elsewhere) | _kept_out(top, lost, home)
     total = counts_by_service(home, home.count, services)
     over = np.array([service.id in estate.surplus for service in estate.services], np.bool_)
     gone = counts_by_service(home, replicas_lost(top, lost_now(top), replicas=home), services)
@@ -71,16 +71,18 @@ def runs_there(top: Topology, lost: Loss) -> frozenset[int]:
     return frozenset(top.estate.replicas.service[replicas_lost(top, lost) > before].tolist())
 
 
-def without_surplus(top: Topology, n: IntColumn, surviving: IntColumn) -> IntColumn:
+def without_surplus(top: Topology, n: IntColumn, surviving: IntColumn, ran: IntColumn) -> IntColumn:
     """(S,) replicas to have after a loss or a restore. If a run left too many of a service, no more than are
-    declared, or survive. n, surviving: (S,) replicas before, and what is left of them.
+    declared, or survive; and what an earlier loss took of them counts for nothing either. n, surviving, ran:
+    (S,) replicas before, what is left of them, and what ran: the others wait in what was lost before.
     """
     services, home = top.estate.services, top.estate.home
-    if home is None or not top.estate.surplus:
+    if home is None:
         return n
     over = np.array([service.id in top.estate.surplus for service in services], np.bool_)
     declared = counts_by_service(home, home.count, len(services))
-    return np.where(over, np.maximum(surviving, np.minimum(n, declared)), n)
+    most = np.where(over, np.maximum(surviving, declared), np.maximum(ran, declared))
+    return np.minimum(n, most)
 
 
 def _users_elsewhere(top: Topology, home: Replicas) -> BoolColumn:
@@ -93,6 +95,22 @@ def _users_elsewhere(top: Topology, home: Replicas) -> BoolColumn:
     for row, service in enumerate(top.estate.services):
         sent = top.estate.traffic.get(service.id, ())
         found[row] = not all(at in index and at_home[row, index[at]] for at in sent)
+    return found
+
+
+def _kept_out(top: Topology, lost: Loss, home: Replicas) -> BoolColumn:
+    """(S,) services with users that a run sent away from a site where they return to."""
+    services, sites = top.estate.services, top.estate.sites
+    found = np.zeros(len(services), np.bool_)
+    if not top.estate.sent_away:
+        return found
+    own = np.array([service.id in top.estate.sent_away for service in services], np.bool_)
+    rows = np.flatnonzero((replicas_lost(top, lost, replicas=home) > 0) & own[home.service])
+    for service, site in zip(
+        home.service[rows].tolist(), site_of_replicas(top, home)[rows].tolist(), strict=True
+    ):
+        users = top.estate.traffic.get(services[service].id, ())
+        found[service] |= site >= 0 and sites[site].id not in users
     return found
 
 

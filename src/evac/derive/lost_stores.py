@@ -101,6 +101,11 @@ def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
     return is_lost(top, lost, store.home) and not is_lost(top, lost, store.primary.at)
 
 
+def _lives_elsewhere(store: Store, scenario: Scenario) -> bool:
+    """Whether a failback moves a primary that is known to be away from home."""
+    return scenario.kind == "failback" and bool(store.home)
+
+
 def _takes_confirming(top: Topology, store: Store, scenario: Scenario) -> bool:
     """Whether this loss takes a copy that confirms commits. What an earlier loss took was handled then."""
     new = loss(top, scenario.domains)
@@ -125,13 +130,15 @@ def _candidates(
 ) -> tuple[Candidate, ...]:
     """Copies first, then other ways such as backups; places are unique and sorted within each kind. If the
     members elect a primary by themselves, that is the only way; if a restore point is requested, only
-    backups are: a copy contains what was written after it.
+    backups are: a copy contains what was written after it. On the way home only a copy that follows takes
+    over: a backup lacks what the living primary has.
     """
     moment_s = dict(scenario.moments).get(store.id)
     named, chosen = store.id in policy.waivers, moment_s is not None
     found: dict[tuple[str, str], Candidate] = {}
     copies = tuple(_copies(top, lost, store, scenario)) if moment_s is None else ()
-    others = () if any(way.by_itself for way in copies) else tuple(_others(top, lost, store, unknown))
+    alone = any(way.by_itself for way in copies) or _lives_elsewhere(store, scenario)
+    others = () if alone else tuple(_others(top, lost, store, unknown))
     if moment_s is not None:
         loss_ms = max(0, scenario.asked_s - moment_s) * 1_000
         others = tuple(replace(way, loss_ms=loss_ms) for way in others if kind_of(way.kind).restores)

@@ -327,12 +327,14 @@ def _hits(
         gone = np.maximum(replicas_lost(top, lost, good), before)
         n = counts_by_service(replicas, replicas.count, len(services))
         surviving = n - counts_by_service(replicas, gone, len(services))
-        n = n if scenario.kind == "evacuate" else without_surplus(top, n, surviving)
+        ran = n - counts_by_service(replicas, before, len(services))
+        n = n if scenario.kind == "evacuate" else without_surplus(top, n, surviving, ran)
         shift = traffic_leaves(top, lost, gone, before, off)
     else:
         n, surviving = homing.total, homing.total - homing.missing
         shift = moved_by_step(services, homing.leaves)
-    m = top.once(("least", top.estate.surplus and tuple(n), homing is None), lambda: _least(services, n))
+    counted = top.estate.home is not None and n.tobytes()
+    m = top.once(("least", counted, homing is None), lambda: _least(services, n))
     waits = _store_edges(top.estate, graph, stores, store_rows)
     blocked = waits.blocked | lost.external
     without = np.array([bool(d) for d in waits.serve], np.bool_)

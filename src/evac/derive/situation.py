@@ -27,6 +27,7 @@ from evac.derive.domains import (
 from evac.derive.homing import pool_of_server
 from evac.derive.placed import PlaceCounts, PlacedOff, known_places, running_of
 from evac.derive.pools import pool_shares, replicas_lost
+from evac.derive.sent_users import LEAVES, per_site, sent_away, sent_to
 from evac.derive.serving import Serving
 from evac.derive.stores import confirms_by_hand, observed, without_primary
 from evac.model.errors import UnknownDomain
@@ -51,7 +52,6 @@ from evac.model.scenario import Scenario
 from evac.model.situation import (
     Away,
     Cause,
-    Counts,
     DomainState,
     Draft,
     Effects,
@@ -62,7 +62,6 @@ from evac.model.situation import (
 )
 from evac.steps.registry import kind_of
 
-_LEAVES: Final = frozenset({"lose", "evacuate"})
 NOTHING: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 _ROLES: Final[Mapping[str, ReplicationMode]] = MappingProxyType(
     {"primary": "primary", "sync": "sync", "async": "async", "none": "none"}
@@ -86,7 +85,7 @@ def of(estate: Estate, seen: Observation) -> Situation:
     lost = tuple(one for one in effects.lost if _is_known(top, one.domain))
     gone = tuple(sorted({one.domain for one in lost if one.state != "evacuating"}))
     placed, causes = _placed(top, effects.moved, seen.units)
-    traffic, sent = _traffic(top, effects.moved, seen)
+    traffic, sent = sent_to(top, effects.moved, seen)
     replicas = _replicas(top, placed)
     fleet = _fleet(estate.fleet, top, effects.moved, lost, replicas)
     stores = tuple(_by_runs(store, effects.moved) for store in estate.stores)
@@ -103,6 +102,7 @@ def of(estate: Estate, seen: Observation) -> Situation:
             traffic=MappingProxyType(traffic),
             surplus=surplus,
             unsure=_unsure(top, surplus, lost, seen),
+            sent_away=sent_away(top, traffic, sent, effects.moved),
         )
     now = observed(now, seen)
     fires = {one.domain: one for one in lost if one.domain in gone and one.run}
@@ -206,26 +206,6 @@ def services_at(estate: Estate, seen: Observation, site: str) -> frozenset[str]:
     return frozenset({service.id for service in estate.services} - placed.keys() | here)
 
 
-def _traffic(
-    top: Topology, moved: Sequence[Moved], seen: Observation
-) -> tuple[dict[str, tuple[str, ...]], dict[str, Cause]]:
-    """Service -> sites that its users are sent to, and the source."""
-    names = {service.id for service in top.estate.services}
-    found: dict[str, tuple[str, ...]] = {}
-    causes: dict[str, Cause] = {}
-    for one in moved:
-        for service, sites in one.traffic.items():
-            if service in names:
-                found[service] = tuple(sorted(site for site in sites if site in top.site_index))
-                causes[service] = Cause("run", one.run, one.steps.get(service, ("", 0))[0], one.ended_ms)
-    for sent in seen.traffic:
-        sites = tuple(sorted(site for site in sent.sites if site in top.site_index))
-        if sent.service in names and found.get(sent.service) != sites:
-            found[sent.service] = sites
-            causes[sent.service] = Cause("observed", sent.driver, at_ms=sent.at_ms)
-    return dict(sorted(found.items())), causes
-
-
 def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]]) -> Replicas:
     """The table of bindings with some services moved; the same object if nothing moved."""
     old = top.estate.replicas
@@ -317,15 +297,13 @@ def _away(
     why nothing runs there, whatever moved it earlier. moved: in order; an open run is later.
     """
     turns = {one.run: turn for turn, one in enumerate(moved)}
-    leaving = {one.run for one in moved if one.scenario in _LEAVES}
     home, there, found = PlaceCounts(top), PlaceCounts(topology(now)), []
     for service in sorted({*causes, *sent}):
-        declared, placed = _per_site(home, service), _per_site(there, service)
+        declared, placed = per_site(home, service), per_site(there, service)
         present = tuple((site, count) for site, count in placed if site not in now.lost)
         users = traffic.get(service, ())
         homes = {site for site, _ in declared}
-        in_part = users and set(users) < homes and sent[service].by in leaving
-        if declared != present or in_part or not set(users) <= homes:
+        if declared != present or service in now.sent_away or not set(users) <= homes:
             cause = causes.get(service) or sent[service]
             for site in sorted({there.site(place) for place in there.of(service)} & fires.keys()):
                 if turns.get(fires[site].run, len(turns)) > turns.get(cause.by, -1):
@@ -333,14 +311,6 @@ def _away(
             in_lost = tuple(row for row in placed if row[0] in now.lost)
             found.append(Away(service, declared, present, users, cause, in_lost))
     return tuple(found)
-
-
-def _per_site(counts: PlaceCounts, service: str) -> Counts:
-    found: dict[str, int] = {}
-    for place, count in counts.of(service).items():
-        site = counts.site(place)
-        found[site] = found.get(site, 0) + count
-    return tuple(sorted(found.items()))
 
 
 def _stores_away(
@@ -385,7 +355,7 @@ def moved(
     Replicas that a loss took and that were not placed elsewhere stay bound to what is lost, because a restore
     has to start them; shed ones wait there too.
     """
-    top, leaves = topology(estate), scenario.kind in _LEAVES
+    top, leaves = topology(estate), scenario.kind in LEAVES
     lost, counts = lost_in(top, scenario), PlaceCounts(top)
     inside, steps = _Inside(top, lost), dict[str, tuple[str, int]]()
     off, done = PlacedOff(top, counts), tuple(done)
@@ -399,7 +369,7 @@ def moved(
         if kind_of(one.step.kind).replicas > 0:
             draft.servers |= dict.fromkeys(off.servers((place for place, _ in one.step.servers), on), True)
     off.stay(draft.placed, draft.servers)
-    if scenario.kind in _LEAVES and (scenario.kind == "lose" or phase in SUCCEEDED):
+    if scenario.kind in LEAVES and (scenario.kind == "lose" or phase in SUCCEEDED):
         in_part = _of_pools_in_part(top, lost)
         for service, placed in draft.placed.items():
             taken = in_part.get(service, {})
@@ -549,7 +519,7 @@ def _roles(
         elif store.id in draft.rebuilt and (mode == "primary" or is_lost(top, lost, member.at)):
             mode = _GONE
         elif primary and mode == "primary":
-            leaves = scenario.kind in _LEAVES and is_lost(top, lost, member.at)
+            leaves = scenario.kind in LEAVES and is_lost(top, lost, member.at)
             mode = "none" if leaves else follower if scenario.kind == "failback" else "async"
         elif member.at in follows or (
             scenario.kind == "restore" and mode == "none" and is_lost(top, lost, member.at)
@@ -569,22 +539,24 @@ def situation_after(estate: Estate, plan: Plan) -> Situation:
     """As `of`, from the steps of a plan instead of those of a run. estate: what the plan was made from."""
     scenario = plan.scenario
     after = moved(estate, scenario, promised(estate, plan))
-    back = {*scenario.domains} if scenario.kind not in _LEAVES else set()
+    back = {*scenario.domains} if scenario.kind not in LEAVES else set()
     state: DomainState = "lost" if scenario.kind == "lose" else "evacuated"
     gone = [LostNow(domain, "lost") for domain in estate.lost if domain not in back]
-    if scenario.kind in _LEAVES:
+    if scenario.kind in LEAVES:
         gone += [LostNow(domain, state) for domain in scenario.domains if domain not in estate.lost]
     seen = Observation(0, effects=Effects(tuple(gone), (after,)))
     traffic = {name: sites for name, sites in estate.traffic.items() if name not in after.traffic}
     situation = of(replace(estate, lost=(), home=None, traffic=NOTHING), seen)
     home = estate.replicas if estate.home is None else estate.home
     surplus = {*estate.surplus} - after.placed.keys() | {*situation.estate.surplus}
+    sent = {*estate.sent_away} - after.traffic.keys() | {*situation.estate.sent_away}
     now = replace(
         situation.estate,
         home=home,
         surplus=tuple(sorted(surplus)),
         unsure=tuple(sorted(surplus & {*estate.unsure, *situation.estate.unsure})),
         traffic=MappingProxyType({**traffic, **situation.estate.traffic}),
+        sent_away=tuple(sorted(sent)),
     )
     return replace(situation, estate=now)
 

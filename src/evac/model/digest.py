@@ -43,7 +43,7 @@ from evac.model.units import QUANTITY_LIMIT
 _FEW_KEYS: Final = 64
 _PLAIN: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals", "waits_for_people"})
-_NOW = frozenset({"lost", "home", "traffic", "surplus", "unsure"})
+_NOW = frozenset({"lost", "home", "traffic", "surplus", "unsure", "sent_away"})
 """Fields that only an estate as it is now has."""
 _LATER = frozenset({"bmc_address", "serial", "position"})
 """Columns that estates of older versions do not have; they count if any value is known."""
@@ -155,6 +155,8 @@ def _digest(estate: Estate) -> str:
         summary["surplus"] = list(estate.surplus)
     if estate.unsure:
         summary["unsure"] = list(estate.unsure)
+    if estate.sent_away:
+        summary["sent_away"] = list(estate.sent_away)
     summary["stores"] = [_store(store) for store in estate.stores]
     for section in ("data_sets", "providers"):
         if not summary[section]:

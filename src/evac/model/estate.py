@@ -544,6 +544,7 @@ class Estate:
     """Service -> sites that its users are sent to, if a run or a driver reports it."""
     surplus: tuple[str, ...] = ()  # services with more replicas than declared, by a run or where none are
     unsure: tuple[str, ...] = ()  # those of them whose home may not run: it is being evacuated, or silent
+    sent_away: tuple[str, ...] = ()  # services whose users a run sent away from a part of home
 
     @property
     def lead(self) -> Lead:

@@ -170,7 +170,7 @@ class Reason:
             case "loss-unknown":
                 return f"{store}: it is unknown how much data its copy lacks; {anyway}"
             case _:
-                return f"{store} has no copy or backup left"
+                return f"{store} has no copy or backup that can take over"
 
 
 OffKind = Literal[

@@ -77,7 +77,7 @@ stores:
 @pytest.mark.parametrize(
     ("promote", "more", "why"),
     [
-        ("1 s", "]}", "store db has no copy or backup left"),
+        ("1 s", "]}", "store db has no copy or backup that can take over"),
         (
             "1 s",
             ", {at: south, mode: async, lag: 20 s}]}",

@@ -280,7 +280,7 @@ def test_who_waits_for_what_never_returns_stands_with_its_reason(worked: Plan) -
     )
     found = {g.reason: set(g.services) for g in plan_view.given_up(made) if g.state == "unplaced"}
     assert found == {
-        "store accounts has no copy or backup left": {"identity", "pay", "messenger"},
+        "store accounts has no copy or backup that can take over": {"identity", "pay", "messenger"},
         "needs search, which is not restored": {"search"},
     }
 
