@@ -47,6 +47,13 @@ def limited_bytes(copy: Path) -> int:
     return sum(path.stat().st_size for path in files if "pg_wal" not in path.parts)
 
 
+def names_of(copy: Path) -> set[str]:
+    """Files of a backup, without the log. mariadb-backup writes `.new` for tables created meanwhile."""
+    below = copy / "content"
+    files = (path.relative_to(below) for path in below.rglob("*") if path.is_file())
+    return {str(path).replace(".new", ".ibd") for path in files if "pg_wal" not in path.parts}
+
+
 @pytest.mark.parametrize("kind", [RedisSource, MariadbSource, PostgresSource])
 def test_a_limited_backup_takes_as_long_as_its_bytes_need_and_is_whole(
     server_folder: Path, kind: type[Source]
@@ -58,8 +65,7 @@ def test_a_limited_backup_takes_as_long_as_its_bytes_need_and_is_whole(
         assert not isinstance(taken, ActionError), taken
         copy = made.folder / "one" / "store-messages" / taken.copy.id
         assert taken.took_ms >= needed_ms(limited_bytes(copy), kib)
-        files = [{path.relative_to(one) for path in one.rglob("*")} for one in (made.copies[0], copy)]
-        assert {path for path in files[0] ^ files[1] if "pg_wal" not in path.parts} == set()
+        assert names_of(made.copies[0]) == names_of(copy)
 
         seen = ask(made, "witness", made.action())
         restored = ask(made, "restore", made.action(), taken.copy.id, str(made.place), None)
