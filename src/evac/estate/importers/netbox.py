@@ -85,6 +85,8 @@ _OF_OBJECT: Final = (
 )
 _OF_REFERENCE: Final = ("id", "slug", "name", "value", "model", "address", "parent")
 _OF_END: Final = ("id", "url", "device", "power_panel")
+_OF_A_MACHINE: Final = frozenset({"name", "device_type", "vcpus", "url"})
+"""Every device and virtual machine has one of these fields; lists of other things may have none."""
 _DEPTH_MAX: Final = 20
 """Most locations one above the other."""
 
@@ -133,7 +135,8 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
                 message = f"{path.name} is an empty list" if is_empty else message
                 problems.add("import-ignored", message, Place(path.name))
     found = [item for root in roots for item in _devices(root)]
-    if not found and not problems.has_errors:
+    is_any = any(not _OF_A_MACHINE.isdisjoint(item.fields) for item, _ in found)
+    if not is_any and not problems.has_errors:
         problems.add(
             "import-shape",
             f"no devices in {source.name}",

@@ -244,3 +244,13 @@ def test_a_number_of_cores_that_is_no_number_needs_no_unit(tmp_path: Path) -> No
     )
     (problem,) = [one for one in result.diagnostics if one.code == "import-unit-missing"]
     assert problem.hint == "give a plain number"
+
+
+def test_a_list_of_something_else_is_no_list_of_devices(tmp_path: Path) -> None:
+    """It used to become an estate of nothing, without a word."""
+    source = tmp_path / "outages.json"
+    source.write_text(json.dumps([{"company": "a", "lost": "a hall"}, {"company": "b", "lost": "a site"}]))
+    with pytest.raises(SourceError) as caught:
+        import_estate("netbox", source, tmp_path / "estate")
+    assert [one.message for one in caught.value.diagnostics] == ["no devices in outages.json"]
+    assert not (tmp_path / "estate").exists()
