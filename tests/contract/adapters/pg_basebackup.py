@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from evac.drivers.port import Value
 from evac_lab.process import MissingProgram
 from evac_lab.servers.postgres import program_folder
 from tests.contract.adapters.copy_folder import Source, adapter
-from tests.contract.adapters.pgbackrest import as_owner, give, next_seconds, running, sql
+from tests.contract.adapters.pgbackrest import as_owner, blank, give, next_seconds, running, sql
 from tests.contract.ports import free_port
 
 SETTINGS = """
@@ -37,14 +38,14 @@ class PostgresSource(Source):
 
     def begin(self) -> None:
         try:
-            programs = program_folder()
+            empty = blank("-A", "trust")
         except MissingProgram as error:
             pytest.skip(str(error))
         self.port, self.runs = free_port(), ExitStack()
         (self.folder / "archive").mkdir()
-        give(self.folder)
         data = self.folder / "data"
-        as_owner(f"{programs}/initdb", "-D", str(data), "-A", "trust", "-N", "-U", "postgres")
+        shutil.copytree(empty, data)
+        give(self.folder)
         with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(SETTINGS.format(self.folder))
         self.runs.enter_context(running(data, self.port))

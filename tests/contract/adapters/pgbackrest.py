@@ -47,13 +47,21 @@ archive_command = 'exec pgbackrest --config=$(dirname $PWD)/pgbackrest.conf --st
 """
 
 
-def as_owner(*argv: str, timeout_s: float = 600.0, allowed: tuple[int, ...] = (0,)) -> str:
-    """Runs a program as the owner of the data."""
+def as_owner(*argv: str, timeout_s: float = 600.0, allowed: tuple[int, ...] = (0,), told: str = "") -> str:
+    """Runs a program as the owner of the data. told: its standard input."""
     owner = pwd.getpwnam("postgres")
     whom: dict[str, Any] = {} if os.geteuid() else {"user": owner.pw_uid, "group": owner.pw_gid}
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": "/"}
     done = subprocess.run(
-        argv, env=env, cwd="/", capture_output=True, text=True, timeout=timeout_s, check=False, **whom
+        argv,
+        env=env,
+        cwd="/",
+        input=told,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        **whom,
     )
     assert done.returncode in allowed, f"{argv}: {done.stdout} {done.stderr}"
     return done.stdout.strip()
@@ -92,6 +100,24 @@ def running(data: Path, port: int) -> Iterator[None]:
 
 
 @cache
+def blank(*options: str, password: str = "", without: tuple[str, ...] = ("template0", "template1")) -> Path:
+    """An empty data folder to copy servers from, made once. It lacks databases that a test has no use for: it
+    copies, packs, checks and restores every file, several times. options: of initdb.
+    """
+    folder, programs = Path(tempfile.mkdtemp(prefix="evac-blank-")), program_folder()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "password").write_text(password)
+    give(folder)
+    data, more = str(folder / "data"), (f"--pwfile={folder}/password",) if password else ()
+    as_owner(f"{programs}/initdb", "-D", data, "-N", "-U", "postgres", *options, *more)
+    drop = "ALTER DATABASE {0} IS_TEMPLATE false\nDROP DATABASE {0}\n"
+    told = "".join(drop.format(name) for name in without)
+    as_owner(f"{programs}/postgres", "--single", "-D", data, "postgres", told=told)
+    assert len(list((folder / "data" / "base").iterdir())) == 3 - len(without)
+    return folder / "data"
+
+
+@cache
 def template() -> Path:
     """A store with one full backup in `repo1`, and with rows after it in the archive. Made once."""
     folder, port = Path(tempfile.mkdtemp(prefix="evac-pgbackrest-")), free_port()
@@ -99,8 +125,8 @@ def template() -> Path:
     for name in ("repo1", "repo2"):
         (folder / name).mkdir()
     configure(folder, port, archive_s=600)  # a busy machine archives late
+    shutil.copytree(blank("-A", "trust"), folder / "data")
     give(folder)
-    as_owner(f"{program_folder()}/initdb", "-D", str(folder / "data"), "-A", "trust", "-N", "-U", "postgres")
     with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(_SETTINGS)
     with running(folder / "data", port):

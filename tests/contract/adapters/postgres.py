@@ -28,6 +28,7 @@ from evac.drivers.postgres.link import FAILURES
 from evac_lab.process import MissingProgram
 from evac_lab.servers import postgres
 from evac_lab.servers.postgres import PostgresServer
+from tests.contract.adapters.pgbackrest import blank
 from tests.contract.capabilities.hostile import TcpWire, with_settings
 from tests.contract.capabilities.replicated import asks_of
 from tests.contract.capabilities.story import Case, order, until_stopped
@@ -35,6 +36,8 @@ from tests.contract.capabilities.suites import Adapter
 from tests.contract.ports import free_port
 
 PASSWORD = "quiet-harbour-417"
+UNUSED = ("template0",)
+"""pg_rewind starts a server that was killed in template1."""
 SITES = {"dc-pangyo": "pangyo", "dc-anyang": "anyang", "dc-ansan": "ansan"}
 
 
@@ -98,7 +101,10 @@ def data_set(
     try:
         host = "127.0.0.1"
         try:
-            first = postgres.primary(folder / "pangyo", host, free_port(), "dc-pangyo", password=PASSWORD)
+            template = blank(*postgres.LIKE_OURS, password=PASSWORD, without=UNUSED)
+            first = postgres.primary(
+                folder / "pangyo", host, free_port(), "dc-pangyo", password=PASSWORD, template=template
+            )
         except MissingProgram as error:
             pytest.skip(str(error))
         world.members["dc-pangyo"] = first

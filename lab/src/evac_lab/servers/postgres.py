@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import signal as signals
 from collections.abc import Mapping
 from dataclasses import field
@@ -29,6 +30,8 @@ from evac_lab.process import (
 
 USER = "postgres"
 PACKAGE = "postgresql"
+LIKE_OURS = ("-A", "scram-sha-256", "--no-sync", "-k", "-E", "UTF8", "--locale=C")
+"""Options of initdb for the data of a primary."""
 DEFAULTS: Mapping[str, str] = {
     "shared_buffers": "32MB",
     "max_connections": "60",
@@ -179,11 +182,26 @@ def primary(
     *,
     password: str = "evac-lab",
     prefix: tuple[str, ...] = (),
+    template: Path | None = None,
 ) -> PostgresServer:
-    """An empty primary under `folder`, not started. settings: override the defaults in postgresql.conf."""
+    """An empty primary under `folder`, not started. settings: override the defaults in postgresql.conf.
+    template: a data folder to copy, whose superuser has this password.
+    """
     server = _laid_out(folder, host, port, name, password, prefix)
+    if template is None:
+        _initialise(server)
+    else:
+        shutil.copytree(template, server.data)
+    with (server.data / "pg_hba.conf").open("a") as access:
+        access.write("host all all 0.0.0.0/0 scram-sha-256\nhost replication all 0.0.0.0/0 scram-sha-256\n")
+    configure(server, {**DEFAULTS, **(settings or {})})
+    return server
+
+
+def _initialise(server: PostgresServer) -> None:
+    folder = server.folder
     secret = folder / "password"
-    secret.write_text(password)
+    secret.write_text(server.password)
     secret.chmod(0o600)
     give_to(USER, folder)
     argv = (
@@ -192,20 +210,10 @@ def primary(
         str(server.data),
         "-U",
         USER,
-        "-A",
-        "scram-sha-256",
-        "--no-sync",
-        "-k",
-        "-E",
-        "UTF8",
-        "--locale=C",
+        *LIKE_OURS,
         f"--pwfile={secret}",
     )
     run_once(argv, user=USER, timeout_s=120)
-    with (server.data / "pg_hba.conf").open("a") as access:
-        access.write("host all all 0.0.0.0/0 scram-sha-256\nhost replication all 0.0.0.0/0 scram-sha-256\n")
-    configure(server, {**DEFAULTS, **(settings or {})})
-    return server
 
 
 def standby(
