@@ -67,14 +67,15 @@ GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TI
 """Plain tables in the heap."""
 
 HELD, STARTS, SHEDS, BOOTS, RAN, RECOVERED, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(12)
-FLOOR, REACHED, AT_LEVEL, LEVELLED, PINNED, TURN, VERSION, RELEASED = range(12, 20)
-BARRED, SPOILED, LEFTOVERS = range(20, 23)
+FLOOR, REACHED, AT_LEVEL, LEVELLED, PINNED, TURN, VERSION, LIFTED = range(12, 20)
+BARRED, SPOILED, LEFTOVERS, RESERVED, BEGUN = range(20, 25)
 """Places in `Board.size`: lengths of logs and scratch lists, the cursor over what may be shed, the
 tick before which nothing more may begin, the last one reached, the level at work, whether levels are
 finished one by one (1), whether rows are pinned (1) or chosen (0), the services that were started so far,
-what was refused how often (see `Board.refused`), how often something was held no longer, the rows that the
-item at work leaves alone (see `is_barred`), whether an item that started ahead never served (1), and
-whether what sheds left over is there for every tier (1)."""
+what was refused how often (see `Board.refused`), how often a hold was removed that was not the last one, the
+rows that the item at work leaves alone (see `is_barred`), whether an item that started ahead never served
+(1), whether what sheds left over is there for every tier (1), how many reservations were made, and the
+length of the log of holds when the item at work was begun."""
 FAILED_ROOM, FAILED_TIME = 1, 2
 """Why an item was not placed: no capacity for it, or no time before the horizon."""
 NEED, LEAST, LEAST_MOVER = range(3)
@@ -85,6 +86,8 @@ BLOCK = 64
 BARS = 60
 """Rows that an item can leave alone one by one; of more rows every 60th together. Above those bits is how
 many replicas it puts on one server at most, 0 for as many as there may be."""
+BUSY_PLACES = 1024
+"""Searches for a tick whose result is kept, see `Board.busy`."""
 STRETCH = 64
 """Ticks that share one count of full ticks, so that busy stretches are skipped."""
 
@@ -138,14 +141,6 @@ GROUP_TYPE: Final = _record(
 POOL_TYPE: Final = _record(
     *_fields("start_set shed_set first_dark last_dark site eligible"),
     *_fields("booted_count first_booted"),
-    ("busy_from", *_PAIR),
-    ("busy_to", *_PAIR),
-    ("busy_ticks", *_PAIR),
-    ("busy_at", *_PAIR),
-    ("begun_from", *_PAIR),
-    ("begun_to", *_PAIR),
-    ("begun_ticks", *_PAIR),
-    ("begun_at", *_PAIR),
 )
 STORE_TYPE: Final = _record(
     *_fields("backup fence fence_set first_candidate last_candidate elects"),
@@ -158,7 +153,8 @@ ITEM_TYPE: Final = _record(
     *_fields("release", "done at why stack ran pinned_first pinned_last level seen ahead")
 )
 OUTSET_TYPE: Final = _record(*_fields("uses ticks at"))
-HELD_TYPE: Final = _record(*_fields("uses hands ticks count at"))
+HELD_TYPE: Final = _record(*_fields("uses hands ticks count at serial"))
+BUSY_TYPE: Final = _record(*_fields("uses hands ticks count since until length serial lifted"))
 STARTED_TYPE: Final = _record(("unshed", *_VECTOR), *_fields("service mile row at manual next waits"))
 SHED_TYPE: Final = _record(*_fields("entry count at manual service end_before"))
 SOURCE_TYPE: Final = _record(*_fields("kind number time cursor"))
@@ -184,10 +180,11 @@ class Board(NamedTuple):
     NEVER: they could not be); moved: replicas of what runs that were shed and started again elsewhere, which
     serve from `again` on; stays: what is shed of it does not start again; base_since, top_since: from when a
     milestone was gone that holds from base_at or top_at on (the grace where it is lost, NEVER: it was not);
-    eligible: of a pool, whether a service kept at home may use it otherwise.
-    busy_from, busy_to: between them no start in a pool fits that takes `busy_ticks` or more, with tools and
-    by hand, unless something was released since `busy_at`; *_begun, begun_*: as it was when the item at
-    work was begun; refused: by row, see `next_shed_row`.
+    eligible: of a pool, whether a service kept at home may use it otherwise; *_begun: as it was when the item
+    at work was begun; refused: by row, see `next_shed_row`.
+    busy: from `since` to before `until` no tick takes `count` actions with these uses; that stays so while
+    the first `length` holds of the log stay: while its line before `length` is still the reservation `serial`
+    and no other hold was lifted. Of each place the first line is older than the item at work.
     """
 
     horizon: int
@@ -206,6 +203,7 @@ class Board(NamedTuple):
     use: Table
     item: Table
     held: Table
+    busy: Table
     started: Table
     shed: Table
     source: Table

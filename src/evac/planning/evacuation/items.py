@@ -32,7 +32,6 @@ from evac.planning.evacuation.board import (
     PROMOTE,
     RAN,
     RECOVERED,
-    RELEASED,
     SHEDS,
     SHIFT,
     SPOILED,
@@ -509,7 +508,6 @@ def set_mark(board: Board) -> None:
 def back_to_mark(board: Board) -> None:
     """Undoes every item since the mark, and the stores they restored."""
     undo(board, board.mark[HELD], board.mark[STARTS], board.mark[SHEDS], board.mark[BOOTS])
-    board.size[RELEASED] += 1
     for group in board.group:
         group.boot_since, group.hand_since = group.boot_mark, group.hand_mark
     while board.size[RECOVERED] > board.mark[RECOVERED]:

@@ -164,6 +164,7 @@ def _scratch(
     return {
         "item": np.zeros(2 * (components + len(service) + len(store)) + 8, b.ITEM_TYPE),
         "held": np.zeros(held, b.HELD_TYPE),
+        "busy": np.zeros(2 * b.BUSY_PLACES, b.BUSY_TYPE),
         "started": np.zeros(starts + again + 1, b.STARTED_TYPE),
         "shed": np.zeros(sheds, b.SHED_TYPE),
         "block": np.zeros(len(rows) // b.BLOCK + 1, b.BLOCK_TYPE),
@@ -171,7 +172,7 @@ def _scratch(
         "refused": np.zeros(len(rows), np.int64),
         "source": np.zeros(len(group) + len(pool) + 2, b.SOURCE_TYPE),
         "place": np.zeros(places, b.PLACE_TYPE),
-        "size": np.zeros(24, np.int64),
+        "size": np.zeros(25, np.int64),
         "mark": np.zeros(24, np.int64),
         "used": _sparse(max(1, limits), width),
         "full": np.zeros((max(1, limits), width // b.STRETCH + 1), np.int32),

@@ -26,7 +26,6 @@ from evac.planning.evacuation.board import (
     NEVER,
     PINNED,
     RAN,
-    RELEASED,
     SHED_UNSURE,
     SHEDS,
     STARTS,
@@ -107,7 +106,6 @@ def _place_again(board: Board, component: int, options: Ints, clears: int) -> No
         if way >= 0:
             _stays_put(board, starts)
             undo(board, held, starts, sheds, boots)
-            board.size[RELEASED] += 1
             give_up(board, component)
         if board.item[component].why != FAILED_ROOM:
             return

@@ -14,9 +14,9 @@ import numpy as np
 from evac.planning.compiled import allocating_inner, inner
 from evac.planning.evacuation.board import (
     HELD,
+    LIFTED,
     NEVER,
     ON_ROW,
-    RELEASED,
     SHED,
     SHEDS,
     SHIFT,
@@ -151,7 +151,7 @@ def _hold_idle(board: Board, service: int, sign: int) -> None:
             length = shed_length(board, entry.service, by_hand)
             hold(board, uses, length, sign * shed.count, shed.at)
             hold(board, hands(board, SHED, by_hand), length, sign * shed.count, shed.at)
-    board.size[RELEASED] += 1
+    board.size[LIFTED] += 1
 
 
 @inner

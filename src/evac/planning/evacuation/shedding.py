@@ -21,7 +21,6 @@ from evac.planning.evacuation.board import (
     NEED,
     NEVER,
     ON_ROW,
-    RELEASED,
     SHED,
     SHEDS,
     STARTS,
@@ -361,7 +360,7 @@ def sheds_end(board: Board, row: int, lines: int) -> tuple[int, bool]:
 @inner
 def _end_in_turn(board: Board, row: int, lines: int) -> int:
     """When the sheds written by `sheds_for` would have ended if each of them was done in turn."""
-    end, held, released = board.row[row].shed_end, board.size[HELD], board.size[RELEASED]
+    end, held = board.row[row].shed_end, board.size[HELD]
     uses = board.pool[board.row[row].pool].shed_set
     for line in range(board.size[SHEDS], board.size[SHEDS] + lines):
         left = board.shed[line].count
@@ -372,7 +371,6 @@ def _end_in_turn(board: Board, row: int, lines: int) -> int:
                 reserve(board, uses, hands(board, SHED, by_hand), length, count, at)
             end, left = max(end, at + length if at < NEVER else NEVER), left - count
     release_to(board, held)
-    board.size[RELEASED] = released  # all is as it was: what was busy still is
     return end
 
 

@@ -58,7 +58,6 @@ from evac.planning.evacuation.timing import (
     lift,
     power_allows,
     reserve,
-    start_when,
     when,
 )
 
@@ -331,7 +330,7 @@ def _next_dark(board: Board, service: int, source: int) -> int:
 
 @inner
 def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int, int, int]:
-    return start_when(board, pool, board.service[service].start, since)
+    return when(board, START, board.pool[pool].start_set, board.service[service].start, 1, since)
 
 
 @inner

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
+    BEGUN,
     BOOT,
     BOOTS,
     BUDGETS,
+    BUSY_PLACES,
     HELD,
+    LIFTED,
     MANUAL_SET,
     MANUAL_TICKS,
     NEVER,
-    RELEASED,
+    RESERVED,
     SHED,
-    START,
     STRETCH,
     TOOL,
     UNKNOWN,
@@ -73,6 +75,65 @@ def earliest(board: Board, uses: int, hands: int, ticks: int, count: int, since:
             return at
         at = then
     return NEVER
+
+
+@inner
+def _still_held(board: Board, line: int) -> bool:
+    """Whether all is still held that was when a line of `busy` was written."""
+    busy = board.busy[line]
+    if busy.lifted != board.size[LIFTED] or busy.length > board.size[HELD]:
+        return False
+    return busy.length == 0 or board.held[busy.length - 1].serial == busy.serial
+
+
+@inner
+def _is_of(board: Board, line: int, uses: int, hands: int, ticks: int, count: int) -> bool:
+    """Whether a line of `busy` is about such actions, and still true."""
+    busy = board.busy[line]
+    same = busy.uses == uses and busy.hands == hands and busy.ticks == ticks and busy.count == count
+    return same and _still_held(board, line)
+
+
+@inner
+def _copy_busy(board: Board, line: int, other: int) -> None:
+    here, there = board.busy[line], board.busy[other]
+    here.uses, here.hands, here.ticks, here.count = there.uses, there.hands, there.ticks, there.count
+    here.since, here.until = there.since, there.until
+    here.length, here.serial, here.lifted = there.length, there.serial, there.lifted
+
+
+@inner
+def soonest(board: Board, uses: int, hands: int, ticks: int, count: int, since: int) -> int:
+    """Like `earliest`, but goes on where the same search ended before: what was busy then still is, while all
+    that was held is.
+    """
+    if uses == 0 and hands == 0:
+        return earliest(board, uses, hands, ticks, count, since)
+    old = 2 * ((((uses * 31 + hands) * 31 + count) * 31 + ticks) % BUSY_PLACES)
+    new = old + 1
+    begin, is_old, is_new = since, False, False
+    if _is_of(board, old, uses, hands, ticks, count):
+        is_old = True
+        if board.busy[old].since <= since <= board.busy[old].until:
+            begin = max(begin, board.busy[old].until)
+    if _is_of(board, new, uses, hands, ticks, count):
+        is_new = True
+        if board.busy[new].since <= since <= board.busy[new].until:
+            begin = max(begin, board.busy[new].until)
+    at = earliest(board, uses, hands, ticks, count, begin) if begin < NEVER else NEVER
+    if begin > since and at == begin:
+        return at
+    if is_new and board.busy[new].length <= board.size[BEGUN]:
+        _copy_busy(board, old, new)
+        is_old, is_new = True, False
+    line = new if is_old and board.size[HELD] > board.size[BEGUN] else old
+    busy = board.busy[line]
+    busy.uses, busy.hands, busy.ticks, busy.count = uses, hands, ticks, count
+    busy.since, busy.until, busy.lifted = since, at, board.size[LIFTED]
+    busy.length, busy.serial = board.size[HELD], 0
+    if busy.length > 0:
+        busy.serial = board.held[busy.length - 1].serial
+    return at
 
 
 @inner
@@ -152,14 +213,14 @@ def reserve(board: Board, uses: int, hands: int, ticks: int, count: int, at: int
         return
     line = board.held[board.size[HELD]]
     line.uses, line.hands, line.ticks, line.count, line.at = uses, hands, ticks, count, at
+    board.size[RESERVED] += 1
+    line.serial = board.size[RESERVED]
     board.size[HELD] += 1
 
 
 @inner
 def release_to(board: Board, mark: int) -> None:
     """Undoes every reservation after the first `mark`."""
-    if board.size[HELD] > mark:
-        board.size[RELEASED] += 1
     while board.size[HELD] > mark:
         board.size[HELD] -= 1
         line = board.held[board.size[HELD]]
@@ -172,7 +233,7 @@ def lift(board: Board, uses: int, hands: int, ticks: int, count: int, at: int) -
     """Removes one reservation from the log, to make it elsewhere."""
     if uses == 0 and hands == 0:
         return
-    board.size[RELEASED] += 1
+    board.size[LIFTED] += 1
     for k in range(board.size[HELD] - 1, -1, -1):
         line = board.held[k]
         same = line.uses == uses and line.hands == hands and line.ticks == ticks
@@ -195,7 +256,7 @@ def clear(board: Board) -> None:
         board.full[limit, : top // STRETCH + 1] = 0
         board.limit[limit].high = 0
     board.size[HELD] = 0
-    board.size[RELEASED] += 1
+    board.size[LIFTED] += 1
 
 
 @inner
@@ -224,71 +285,31 @@ def _best(
     tools = tool_at(board, kind)
     at, by_hand, length = NEVER, 0, ticks
     if 0 <= tools < NEVER:
-        at = earliest(board, uses, 0, ticks, count, max(since, tools))
+        at = soonest(board, uses, 0, ticks, count, max(since, tools))
     manual = board.heap[board.base[MANUAL_TICKS] + kind]
     if manual >= 0 and tools != 0:
         slow = max(ticks, manual)
         if at == NEVER or by_hand_since + slow < at + ticks:
             people = board.heap[board.base[MANUAL_SET] + kind]
-            then = earliest(board, uses, people, slow, count, by_hand_since)
+            then = soonest(board, uses, people, slow, count, by_hand_since)
             if then < NEVER and (at == NEVER or then + slow < at + ticks):
                 at, by_hand, length = then, 1, slow
     return at, length, by_hand
-
-
-@inner
-def start_when(board: Board, pool: int, ticks: int, since: int) -> tuple[int, int, int]:
-    """Like `when`, for one start in a pool: the search continues where that pool's last one ended."""
-    tools = tool_at(board, START)
-    at, by_hand, length = NEVER, 0, ticks
-    if 0 <= tools < NEVER:
-        at = _next_start(board, pool, 0, ticks, max(since, tools))
-    manual = board.heap[board.base[MANUAL_TICKS] + START]
-    if manual >= 0 and tools != 0:
-        slow = max(ticks, manual)
-        if at == NEVER or since + slow < at + ticks:
-            then = _next_start(board, pool, 1, slow, since)
-            if then < NEVER and (at == NEVER or then + slow < at + ticks):
-                at, by_hand, length = then, 1, slow
-    return at, length, by_hand
-
-
-@inner
-def _next_start(board: Board, pool: int, by_hand: int, ticks: int, since: int) -> int:
-    """Least tick >= since at which a start fits. While holds only grow, what was busy stays busy."""
-    line = board.pool[pool]
-    known = line.busy_at[by_hand] == board.size[RELEASED] and line.busy_ticks[by_hand] <= ticks
-    known = known and line.busy_from[by_hand] <= since <= line.busy_to[by_hand]
-    begin = line.busy_to[by_hand] if known else since
-    at = earliest(board, line.start_set, hands(board, START, by_hand), ticks, 1, begin)
-    if not known:
-        line.busy_from[by_hand], line.busy_at[by_hand] = since, board.size[RELEASED]
-    line.busy_ticks[by_hand], line.busy_to[by_hand] = ticks, at
-    return at
 
 
 @inner
 def begin_item(board: Board) -> None:
-    """Records where boots and starts are searched from, in case the item is undone."""
+    """Records where boots are searched from, in case the item is undone."""
+    board.size[BEGUN] = board.size[HELD]
     for group in board.group:
         group.boot_begun, group.hand_begun = group.boot_since, group.hand_since
-    for pool in board.pool:
-        for way in range(2):
-            pool.begun_from[way], pool.begun_to[way] = pool.busy_from[way], pool.busy_to[way]
-            pool.begun_ticks[way] = pool.busy_ticks[way]
-            pool.begun_at[way] = pool.busy_at[way] == board.size[RELEASED]
 
 
 @inner
 def back_to_begun(board: Board) -> None:
-    """After the item's holds are released, resumes the search for boots and starts from where it was."""
+    """After the item's holds are released, resumes the search for boots from where it was."""
     for group in board.group:
         group.boot_bound, group.boot_since, group.hand_since = 0, group.boot_begun, group.hand_begun
-    for pool in board.pool:
-        for way in range(2):
-            pool.busy_from[way], pool.busy_to[way] = pool.begun_from[way], pool.begun_to[way]
-            pool.busy_ticks[way] = pool.begun_ticks[way]
-            pool.busy_at[way] = board.size[RELEASED] if pool.begun_at[way] else -1
 
 
 @inner
