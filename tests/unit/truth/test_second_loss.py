@@ -136,7 +136,7 @@ BOTH: Final = f"""
 name: n
 sites: {{a: {{}}, b: {{}}}}
 halls: {{a/h: {{}}, b/h: {{}}}}
-feeds: {{a/f1: {{}}, a/f2: {{}}}}
+feeds: {{a/f1: {{power_budget: unlimited}}, a/f2: {{power_budget: unlimited}}}}
 racks: {{a/h/r: {{feeds: [a/f1, a/f2]}}, b/h/r: {{}}}}
 classes: {{c: {{cpu: 8 cores, memory: 64 GiB}}}}
 services: {{shop: {{tier: 0, people: 9, {REST}}}}}
