@@ -67,9 +67,13 @@ def congested_by(top: Topology, plan: Plan) -> tuple[Congestion, ...]:
 
 
 def congested_today(top: Topology) -> tuple[Congestion, ...]:
-    """Where the traffic is too much now, or may be, because a limit, a peak or a place is unknown. Sorted."""
-    found = today(top).most.values() if _states_a_limit(top) else ()
-    return _sorted(_named(top, one, place_known(top)) for one in found if _is_too_much(one))
+    """Where the traffic is too much now, or may be, because a limit, a peak, a place or how users are divided
+    is unknown. Sorted.
+    """
+    if not _states_a_limit(top):
+        return ()
+    now = today(top)
+    return _sorted(_named(top, one, now.certain) for one in now.most.values() if _is_too_much(one))
 
 
 def congested(top: Topology, lost: Loss) -> tuple[Congestion, ...]:

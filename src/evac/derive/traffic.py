@@ -195,6 +195,9 @@ class Today:
     where they run.
     """
     most: Mapping[Key, Load]
+    """With all that may come: all of a service at each of several sites that its users are sent to."""
+    certain: BoolColumn
+    """(S,) services of which `most` is certain."""
 
 
 def today(top: Topology) -> Today:
@@ -208,11 +211,11 @@ def today(top: Topology) -> Today:
         parts = np.where(untold, hosts, runs).astype(np.int64)
         of = np.where(untold, 1, np.maximum(runs.sum(axis=0), 1))
         of = np.broadcast_to(of, parts.shape).astype(np.int64)
-        most = Division(parts, of, parts, of, hosts, surely, ~untold)
+        most = _as_sent(top, now, Division(parts, of, parts, of, hosts, surely, ~untold))
         sure = parts * (surely & _sent_to(top, surely))
         least = Division(sure, of, sure, of, surely, surely, ~untold)
-        found = ({(one.at, one.measure): one for one in loads(top, now.sites, d)} for d in (least, most))
-        return Today(*found)
+        low, high = ({(one.at, one.measure): one for one in loads(top, now.sites, d)} for d in (least, most))
+        return Today(low, high, most.fixed)
 
     return top.once("traffic today", work)
 
@@ -230,6 +233,31 @@ def _sent_to(top: Topology, runs: BoolColumn) -> BoolColumn:
                 found[:, row] = False
                 found[list(sent) if len(sent) == 1 else [], row] = True
     return found
+
+
+def _as_sent(top: Topology, now: Loss, even: Division) -> Division:
+    """The same, but users who are sent to some of the sites of a service, or elsewhere, all arrive at each
+    site that they are sent to. With one such site, that is certain.
+    """
+    arrives, of_users, calls, of_calls = (
+        column.copy() for column in (even.arrives, even.of_users, even.calls, even.of_calls)
+    )
+    fixed, index, serving = even.fixed.copy(), top.site_index, serves_users(top, now.sites)
+    for row, service in enumerate(top.estate.services):
+        sites = {index[name] for name in top.estate.traffic.get(service.id, ()) if name in index}
+        to = sorted(site for site in sites if serving[site])
+        if not to or sites == set(np.flatnonzero(even.hosts[:, row]).tolist()):
+            continue
+        only = len(sites) == 1
+        if fixed[row]:
+            arrives[:, row] = 0
+        arrives[to, row] = of_users[to, row] = 1
+        answering = [site for site in to if even.hosts[site, row]]
+        if only and fixed[row] and answering:
+            calls[:, row] = 0
+        calls[answering, row] = of_calls[answering, row] = 1
+        fixed[row] &= only
+    return Division(arrives, of_users, calls, of_calls, even.hosts, even.surely, fixed)
 
 
 def loads(top: Topology, gone: BoolColumn, division: Division) -> Iterator[Load]:

@@ -183,6 +183,42 @@ def test_users_that_are_sent_elsewhere_today_arrive_in_addition(
     assert (("b",) in agreed(estate, "a")) is ("a" in sent)
 
 
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (("a", "b"), {}),
+        (("b",), {"b": ("error", "300 Mbit/s comes")}),
+        (("a",), {}),
+        (("b", "c"), {"b": ("warning", "300 Mbit/s may come")}),
+        (("c",), {}),
+        ((), {}),
+        (("nowhere",), {}),
+    ],
+)
+def test_all_users_arrive_today_where_they_are_sent(
+    tmp_path: Path, sent: tuple[str, ...], said: dict[str, tuple[str, str]]
+) -> None:
+    """A run or a driver says where: to one site alone, whatever runs elsewhere."""
+    estate = small(tmp_path, WIDTH="200 Mbit/s", KIND="dns")
+    estate = replace(estate, traffic=MappingProxyType({"shop": sent}))
+    found = [one for one in audit(estate).findings if one.code == "EV152"]
+    assert {one.subject.partition(":")[0]: one.severity for one in found} == {
+        site: severity for site, (severity, _) in said.items()
+    }
+    assert all(words in found[0].message for _, words in said.values())
+
+
+@pytest.mark.parametrize(("sent", "arrives"), [(("a",), 0), (("b",), 300), (("a", "b"), 150), ((), 150)])
+def test_calls_of_today_begin_where_users_arrive(tmp_path: Path, sent: tuple[str, ...], arrives: int) -> None:
+    """disk answers at a alone."""
+    estate = small(
+        tmp_path, LINK="bandwidth: 1 Mbit/s", NEEDS="needs: [disk],", KIND="dns", DISK="pa: 1", HOLDS="a"
+    )
+    estate = replace(estate, traffic=MappingProxyType({"shop": sent}))
+    found = [one for one in congested_today(topology(estate)) if one.at == ("a", "b")]
+    assert [(one.arriving, one.at_most) for one in found] == [(arrives, False)] * bool(arrives)
+
+
 def test_a_loss_that_takes_traffic_away_is_not_judged_by_it(tmp_path: Path) -> None:
     """b loses its replica: what still arrives there is no more than today."""
     estate = small(tmp_path, PLACES="pa: 1, pb: 1, pc: 2", WIDTH="60 Mbit/s", ELIGIBLE="a, c")
