@@ -527,12 +527,12 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
 
 
 def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
-    """The loss as judged by the plan."""
+    """The loss as judged by the plan, which counts what is down already and no worse off on its own."""
     return replace(
         loss,
         verdict=plan.verdict,
         down=plan.down,
-        down_before=min(plan.down, loss.down_before),
+        down_before=min(plan.down, max(0, loss.down_before - plan.already)),
         recovers=plan.restored,
         degraded=plan.degraded + plan.kept,
         never_back=len(plan.unplaced),

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from evac.app.planner.plans import make_plan
+from evac.audit import audit
 from evac.derive.situation import of
 from evac.model.observation import Observation
 from evac.model.plan import Plan
 from evac.model.scenario import lose
 from evac.model.situation import Effects, LostNow
-from evac.office.reckoning import made_worse, verdict_of
+from evac.office.reckoning import loss_by, made_worse, verdict_of, what_if_of
+from evac.planning.compiled import interpreted
+from evac.planning.plan import plan
 from tests.unit.derive.test_situation import SITES, estate_of
+from tests.unit.truth.written import servers, written
 
 GONE = ("shed", "unplaced", "unknown")
 PAIRS = tuple(itertools.permutations(SITES, 2))
@@ -78,3 +84,35 @@ def test_without_an_earlier_loss_everything_that_the_plan_names_counts() -> None
     _, plan = plans_of(3, "north", "east")
     found = verdict_of("x", plan)
     assert (found.already, found.affected) == (0, len([o for o in plan.outcomes if o.state != "running"]))
+
+
+DARK = """
+sites: {a: {}, b: {}, c: {}}
+halls: {a/h: {}}
+racks: {a/h/r: {}}
+classes: {c: {cpu: 8 cores, memory: 64 GiB}}
+providers: {pay.example: {}}
+pools:
+  pb: {site: b, cpu: 9 cores, memory: 9 GiB}
+  pc: {site: c, cpu: 9 cores, memory: 9 GiB}
+services:
+  pay: {people: 9, external: true, provider: pay.example}
+  old: {people: 9, eligible_sites: [a], REST}
+  shop: {people: 9, replicas: {pb: 1}, needs: [pay], REST}
+""".replace("REST", "start: 1 s, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}")
+
+
+def test_what_is_down_already_and_no_worse_off_is_not_of_what_goes_down(tmp_path: Path) -> None:
+    """The server of old is off; its provider takes down shop."""
+    table = servers("v1,a,a/h/r,c,condemned,")
+    estate = written(tmp_path, DARK, servers=table, replicas="service,target,count\nold,v1,1\n")
+    estate, lost = replace(estate, lost=("c",)), "provider:pay.example"
+    with interpreted():
+        before, then = (plan(estate, lose(name), work=0) for name in ("c", lost))
+    loss = what_if_of(audit(estate), (lost,)).loss
+    assert (loss.down, loss.down_before) == (3, 1)
+    verdict = verdict_of("x", then, before)
+    assert (verdict.down, verdict.already) == (2, 1)
+    assert loss_by(loss, verdict).down_before == 0
+    alone = loss_by(loss, verdict_of("x", then))
+    assert (alone.down, alone.down_before) == (3, 1)
