@@ -223,6 +223,8 @@ class LossRow:
     stores_lost: int
     stores_gone: int
     """Stores that do not come back: no usable copy, or none ready before the horizon."""
+    stores_open: int
+    """Stores that come back with a loss of data, or maybe one, and do not say how much they may lose."""
     to_place: int
     """Replicas that need a place."""
     placed: int
@@ -301,10 +303,11 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     named = found.service.astype(np.int32)
     ready = np.where(found.vague, 0, ready)
     less = [degraded + shed for degraded, shed in zip(counts[DEGRADED], counts[SHED], strict=True)]
-    doubt = [known + proved for known, proved in zip(counts[UNKNOWN], counts[NOT_PROVED], strict=True)]
+    doubts = zip(counts[UNKNOWN], counts[NOT_PROVED], (one[3] for one in stores), strict=True)
+    doubt = [sum(some) for some in doubts]
     for n in range(count):
         part = slice(edges[n], edges[n + 1])
-        data_loss, stores_lost, stores_gone = stores[n]
+        data_loss, stores_lost, stores_gone, stores_open = stores[n]
         short = impacts.capacity.short.get(n)
         yield LossRow(
             domain=losses.ids[n],
@@ -331,6 +334,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             data_loss_ms=data_loss,
             stores_lost=stores_lost,
             stores_gone=stores_gone,
+            stores_open=stores_open,
             to_place=int(impacts.capacity.to_place[n]),
             placed=int(impacts.capacity.placed[n]),
             sheds=counts[SHED][n] > 0 or (short is not None and short.sheds),
@@ -394,11 +398,12 @@ def _verdict(
     return "unknown" if crowding.at(number) else "ok"
 
 
-def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
-    """(largest data loss, stores lost, stores that do not come back) of each loss; a store does not come back
-    without a usable copy, or if none is ready before the horizon, unless it is rebuilt.
+def _stores(impacts: Impacts) -> list[tuple[int | None, int, int, int]]:
+    """(largest data loss, stores lost, stores that do not come back, stores that come back and do not say how
+    much they may lose) of each loss; a store does not come back without a usable copy, or if none is ready
+    before the horizon, unless it is rebuilt.
     """
-    found: list[list[int]] = [[0, 0, 0, 0] for _ in range(len(impacts.losses))]
+    found: list[list[int]] = [[0, 0, 0, 0, 0] for _ in range(len(impacts.losses))]
     hits, horizon = impacts.stores, impacts.estate.horizon_ms
     for store, number, which in zip(
         hits.store.tolist(), hits.loss.tolist(), hits.outcome.tolist(), strict=True
@@ -410,11 +415,13 @@ def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
         row[1] += not outcome.keeps_primary
         if outcome.loss_ms == NEVER or outcome.ready_ms >= horizon:
             row[2] += impacts.families.rebuilt_ms(impacts.estate.stores[store], number) >= horizon
-        elif outcome.loss_ms == UNKNOWN_MS:
+            continue
+        row[4] += outcome.rpo_is_open
+        if outcome.loss_ms == UNKNOWN_MS:
             row[3] += 1
         else:
             row[0] = max(row[0], outcome.loss_ms)
-    return [(None if unknown else worst, lost, gone) for worst, lost, gone, unknown in found]
+    return [(None if unknown else worst, lost, gone, more) for worst, lost, gone, unknown, more in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,6 +457,8 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
         parts.append(f"{row.unknown:,} cannot be judged" + (f" ({facts})" if facts else ""))
     if row.not_proved:
         parts.append(_doubt(row))
+    if row.stores_open:
+        parts.append(f"{counted(row.stores_open, 'store')} may lose data without a stated rpo")
     if not (row.down or row.degraded or row.shed or row.unknown or row.not_proved):
         parts += _crowded(report, row)
     what = ", ".join(parts)

@@ -29,6 +29,7 @@ from evac.derive.stores import (
 from evac.model.estate import Estate, Store
 from evac.model.fleet import BoolColumn
 from evac.model.instance import Candidate, LostStore, Reprotect, Services
+from evac.model.objectives import rpo_fact
 from evac.model.scenario import Policy, Scenario
 from evac.model.units import ticks_up
 from evac.steps.kind import Left, Unstated, Way
@@ -72,6 +73,9 @@ def lost_stores_of(
         if first and store.backup_time_ms is None:
             unknown.add(f"stores/{store.id}/backup_time")
         accepted = store.id in policy.waivers or store.id in dict(scenario.moments)
+        rpo_open = not accepted and rpo_is_open(store, tuple(way for way in candidates if way.allowed))
+        if rpo_open and scenario.kind != "failback":
+            unknown.add(rpo_fact(store.id))
         found.append(
             LostStore(
                 id=store.id,
@@ -81,8 +85,7 @@ def lost_stores_of(
                 has_majority=not store.quorum or has_majority(store, gone),
                 candidates=candidates,
                 backup=ticks_up(store.backup_time_ms or 0, tick_ms) if first else None,
-                rpo_is_open=not accepted
-                and rpo_is_open(store, tuple(way for way in candidates if way.allowed)),
+                rpo_is_open=rpo_open,
             )
         )
     return tuple(found), rows

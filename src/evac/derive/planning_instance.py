@@ -38,6 +38,7 @@ from evac.derive.untimed import rebuild_times, returns_alone, untimed
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance, LostStore, Services, ToolNeed, Use
+from evac.model.objectives import rpo_fact
 from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
@@ -545,7 +546,7 @@ def _open_questions(
         if store.rpo_is_open:
             users = np.array([row in rows for rows in waits.serve], np.bool_)
             for user in np.flatnonzero(hit_by_dependency(graph, users)).tolist():
-                found.setdefault(user, f"stores/{store.id}/rpo")
+                found.setdefault(user, rpo_fact(store.id))
     return found
 
 

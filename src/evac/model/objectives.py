@@ -53,6 +53,11 @@ def rpo_for(subject: Service | Store, loss: LossClass) -> int | None:
     return subject.rpo_ms if own is None else own
 
 
+def rpo_fact(store: str) -> str:
+    """Path of how much data a store may lose."""
+    return f"stores/{store}/rpo"
+
+
 def accepts(rpo_ms: int | None, loss_ms: int | None) -> bool:
     """Whether an RPO allows a loss of data. An unknown loss (None) exceeds every RPO but `unlimited`; without
     an RPO, nothing forbids a loss.

@@ -36,7 +36,7 @@ from evac.model.backup import BackupFacts
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.estate import Estate, Lead
 from evac.model.fleet import BoolColumn, IntColumn
-from evac.model.objectives import LOSS_CLASSES, rto_for
+from evac.model.objectives import LOSS_CLASSES, rpo_fact, rto_for
 from evac.model.observation import Observation
 from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.model.records import dataclass
@@ -421,13 +421,15 @@ class PlanVerdict:
     """Services that may or may not be restored within their `rto`; it is not known."""
     surely_congested: bool = False
     """Whether any of these links and ingress is certain to be too small."""
+    stores_open: int = 0
+    """Stores that come back with a loss of data, or maybe one, and do not say how much they may lose."""
 
     @property
     def verdict(self) -> str:
         """The same values as for a loss in the audit."""
         if self.unplaced or self.stores_gone:
             return "loss"
-        if self.unknown:
+        if self.unknown or self.stores_open:
             return "unknown"
         if self.down or self.shed or self.degraded or self.kept or self.surely_congested:
             return "degraded"
@@ -436,7 +438,7 @@ class PlanVerdict:
     @property
     def words(self) -> str:
         """`6 services down, 5 restored, the last after 2 min; not coming back: mail (8 million people)`."""
-        if not (self.affected or self.stores_gone or self.congested):
+        if not (self.affected or self.stores_gone or self.stores_open or self.congested):
             more = f"; {number(self.already)} already down" if self.already else ""
             return "no service is affected" if not more else f"no other service is affected{more}"
         parts = [f"{plural(self.down, 'service')} down" if self.down else "no service goes down"]
@@ -454,6 +456,7 @@ class PlanVerdict:
         parts += [f"{what}: {listed(names)}" for what, names in named if names]
         rest = [(self.degraded, "service", "restored in part"), (self.kept, "service", "degraded, but up")]
         rest.append((self.stores_gone, "store", "not restored"))
+        rest.append((self.stores_open, "store", "may lose data without a stated rpo"))
         parts += [f"{plural(count, noun)} {what}" for count, noun, what in rest if count]
         if self.congested:
             parts.append(f"the traffic may be too much for {listed(self.congested)}")
@@ -523,6 +526,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         tuple(dict.fromkeys(one.name for one in congestion)),
         sum(1 for one in back if one.rto_unknown),
         any(one.is_certain for one in congestion),
+        sum(1 for one in stores if one.primary_ms is not None and rpo_fact(one.store) in plan.unknown),
     )
 
 

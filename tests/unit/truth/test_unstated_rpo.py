@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from evac.audit import AuditReport, audit
+from evac.audit.auditing import headline
 from evac.audit.impacts import planned
 from evac.model.estate import Estate
 from evac.model.scenario import Policy, lose
+from evac.office.reckoning import verdict_of
 from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify import check
@@ -99,6 +101,46 @@ def test_without_an_rpo_nobody_knows_whether_a_loss_of_data_will_do(
         ]
     )
     assert all(fix.endswith("Write `rpo: unlimited` if any loss will do.") for _, _, fix in said)
+
+
+@pytest.mark.parametrize("needs", ["", "needs: [{store: orders, hard: false}]"])
+@pytest.mark.parametrize(
+    ("members", "rpo", "verdict"),
+    [
+        (BEHIND, "", "unknown"),
+        (SILENT, "", "unknown"),
+        (BACKUP, "", "unknown"),
+        (BEHIND, "objectives: {region: {rpo: unlimited}}", "unknown"),
+        (BEHIND, "objectives: {site: {rpo: unlimited}}", "ok"),
+        (BEHIND, "rpo: unlimited", "ok"),
+        (BEHIND, "rpo: 1 h", "ok"),
+        (BEHIND, "rpo: 5 s", "loss"),
+        (SYNC, "", "ok"),
+    ],
+)
+def test_a_loss_of_data_is_in_doubt_although_no_service_waits_for_the_store(
+    tmp_path: Path, members: str, rpo: str, verdict: str, needs: str
+) -> None:
+    text = ESTATE.replace("needs: [{store: orders}], ", f"{needs}, " if needs else "")
+    text = text.replace("replicas: {pa: 1}", "replicas: {pb: 1}")
+    text = text.replace("MEMBERS", members).replace(", RPO", f", {rpo}" if rpo else "")
+    estate = written(tmp_path, text)
+    with interpreted():
+        made, report = plan(estate, lose("a")), audit(estate)
+        assert check(estate, made).holds
+    found = verdict_of("", made)
+    row = next(row for row in report.rows if row.domain == "a")
+    assert (found.verdict, row.verdict) == (verdict, verdict)
+    if verdict == "unknown":
+        words = "1 store may lose data without a stated rpo"
+        assert words in found.words
+        assert words in headline(report, row).what
+        assert made.attest == made.unknown
+        assert "stores/orders/rpo" in made.unknown
+        assert (verdict_of("", made, made).verdict, verdict_of("", made, made).stores_open) == ("ok", 0)
+        with interpreted():
+            waived = plan(estate, lose("a"), policy=Policy(waivers=("orders",)))
+        assert verdict_of("", waived).verdict == "ok"
 
 
 def test_a_plan_promotes_the_copy_all_the_same_and_says_what_is_not_stated(tmp_path: Path) -> None:
