@@ -37,6 +37,7 @@ from evac.verify.outcome import check_counts, check_outcomes, check_reasons, che
 from evac.verify.places import Where
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
 from evac.verify.unknown_places import check_places
+from evac.verify.unstated_rpo import check_unstated_rpos
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
@@ -201,6 +202,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
         *check_residency(estate, plan),
         *check_congestion(top, plan),
         *check_places(top, plan),
+        *check_unstated_rpos(estate, plan, _class_of(estate, plan.scenario.domains)),
     )
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps

@@ -81,7 +81,7 @@ def _external(
         for step in plan.steps
         if step.target in own and own[step.target].external
     ]
-    for name in sorted(_falling(own, taken)):
+    for name in sorted(falling(own, taken)):
         outcome = outcomes.get(name)
         if outcome is None or outcome.state not in ("unplaced", "unknown") or outcome.recovery_ms is not None:
             state = "unaffected" if outcome is None else outcome.state
@@ -119,7 +119,7 @@ def with_members(estate: Estate, domains: set[str]) -> set[str]:
     return found
 
 
-def _falling(own: dict[str, Service], taken: set[str]) -> set[str]:
+def falling(own: dict[str, Service], taken: set[str]) -> set[str]:
     """These and all services that cannot serve without them, recursively: a need with alternatives fails with
     the last of them.
     """

@@ -143,6 +143,20 @@ def test_a_loss_of_data_is_in_doubt_although_no_service_waits_for_the_store(
         assert verdict_of("", waived).verdict == "ok"
 
 
+@pytest.mark.parametrize("members", [BEHIND, SILENT, BACKUP])
+def test_the_checker_finds_alone_what_may_lose_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: str
+) -> None:
+    """Whatever planner and checker share says that any loss is accepted."""
+    estate = estate_of(tmp_path, members, "")
+    monkeypatch.setattr("evac.derive.lost_stores.rpo_is_open", lambda store, ways: False)
+    with interpreted():
+        made = plan(estate, lose("a"))
+        assert {one.service: one.state for one in made.outcomes}["desk"] == "restored"
+        found = {(one.rule, one.subject) for one in check(estate, made).violations}
+        assert found == {("F1", "orders"), ("F1", "shop"), ("F1", "desk")}
+
+
 def test_a_plan_promotes_the_copy_all_the_same_and_says_what_is_not_stated(tmp_path: Path) -> None:
     estate = estate_of(tmp_path, BEHIND, "")
     with interpreted():
