@@ -34,6 +34,7 @@ from evac.verify.derivation import better_again, derived_again
 from evac.verify.doubt import in_doubt
 from evac.verify.needs import check_needs, with_members
 from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
+from evac.verify.overload import check_overload
 from evac.verify.places import Where
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
 from evac.verify.unknown_places import check_places
@@ -202,6 +203,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
         *check_residency(estate, plan),
         *check_congestion(top, plan),
         *check_places(top, plan),
+        *check_overload(top, plan),
         *check_unstated_rpos(estate, plan, _class_of(estate, plan.scenario.domains)),
     )
     return Verdict(

@@ -148,10 +148,10 @@ def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
     names = with_members(estate, {*plan.scenario.domains, *estate.lost})
     already = with_members(estate, set(estate.lost))
     sites = {site.id for site in estate.sites if site.role != "witness"}
-    left = _left(top, names)
+    left = left_after(top, names)
     doubtful = _may_lose(top, plan, names, left)
     survive = _running(top, sites - names, left)
-    before = _running(top, sites - already, _left(top, already))
+    before = _running(top, sites - already, left_after(top, already))
     pairs = zip(survive, before, strict=True)
     changed = {row for row, (end, now) in enumerate(pairs) if end != now} | doubtful
     row_of = {service.id: row for row, service in enumerate(estate.services)}
@@ -189,11 +189,11 @@ def _may_lose(top: Topology, plan: Plan, names: set[str], left: IntColumn) -> se
     if more is not None:
         wider = names.union(more.feeds)
         found |= may_be_taken(top, wider)
-        found.update(top.estate.replicas.service[_left(top, wider) < left].tolist())
+        found.update(top.estate.replicas.service[left_after(top, wider) < left].tolist())
     return found
 
 
-def _left(top: Topology, names: Collection[str]) -> IntColumn:
+def left_after(top: Topology, names: Collection[str]) -> IntColumn:
     """(K,) replicas of each binding that run and are in none of these domains. Of a pool that loses some of
     its servers, its largest lost share of any resource is gone, rounded up.
     """

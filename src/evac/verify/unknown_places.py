@@ -21,7 +21,7 @@ from evac.verify.reading import Violation
 
 def lost_racks(estate: Estate, names: Collection[str]) -> set[str]:
     """Racks in any of these domains: by name, hall or site, or without any feed."""
-    halls, feeds = _lost_halls(estate, names), _lost_feeds(estate, names)
+    halls, feeds = _lost_halls(estate, names), lost_feeds(estate, names)
     return {
         rack.id
         for rack in estate.racks
@@ -36,7 +36,7 @@ def _lost_halls(estate: Estate, names: Collection[str]) -> set[str]:
     return {hall.id for hall in estate.halls if hall.id in names or hall.site in names}
 
 
-def _lost_feeds(estate: Estate, names: Collection[str]) -> set[str]:
+def lost_feeds(estate: Estate, names: Collection[str]) -> set[str]:
     return {feed.id for feed in estate.feeds if feed.id in names or feed.site in names}
 
 
@@ -67,7 +67,7 @@ class MayBeLost:
 def may_be_lost(top: Topology, names: Collection[str]) -> MayBeLost:
     """names: domains that are lost; linear in servers and racks."""
     estate, fleet, servers = top.estate, top.estate.fleet, lost_servers(top.estate, names)
-    halls, racks, feeds = _lost_halls(estate, names), lost_racks(estate, names), _lost_feeds(estate, names)
+    halls, racks, feeds = _lost_halls(estate, names), lost_racks(estate, names), lost_feeds(estate, names)
     whole, unnamed = {site.id for site in estate.sites if site.id in names}, hidden_power(top).tolist()
     dark = {site.id for site, open_one in zip(estate.sites, unnamed, strict=True) if open_one}
     with_hall = {hall.site for hall in estate.halls if hall.id in halls}

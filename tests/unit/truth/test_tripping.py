@@ -15,8 +15,10 @@ from evac.derive.domains import loss, topology
 from evac.derive.tripping import tripped
 from evac.model.scenario import lose
 from evac.model.units import UNLIMITED
+from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify import check
+from evac.verify.overload import overloaded_feeds
 from evac.views.plan_view import verdict_words
 from tests.unit.truth.written import written
 
@@ -68,6 +70,20 @@ def test_what_runs_behind_an_overloaded_feed_cannot_be_judged(
     assert row.verdict == ("unknown" if open_ones else "ok")
     if open_ones:
         assert verdict_words(made) == "cannot be judged: whether feed a/f1 carries a load above its budget"
+
+
+@pytest.mark.parametrize(("first", "wrong"), [("1100 W", {"shop"}), ("1200 W", set())])
+def test_the_checker_finds_alone_what_is_behind_an_overloaded_feed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, wrong: set[str]
+) -> None:
+    """Whatever planner and checker share says that no feed trips."""
+    estate = written(tmp_path, ESTATE.replace("FIRST", first), servers=SERVERS, replicas=REPLICAS)
+    monkeypatch.setattr("evac.derive.pools.tripped", lambda top, lost: None)
+    with interpreted():
+        made = plan(estate, lose("a/f2"))
+        assert made.outcomes == ()
+        found = {(one.rule, one.subject) for one in check(estate, made).violations}
+    assert found == {("F1", name) for name in wrong}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +169,9 @@ def test_feeds_trip_one_after_the_other(
     if found is not None:
         assert {n for n, gone in enumerate(found.lost.racks.tolist()) if gone} >= dark
         assert set(found.unstated) == {name for name in names if budgets[FEEDS.index(name)] is None}
+    stated = {name: UNLIMITED if one is None else one for name, one in zip(FEEDS, budgets, strict=True)}
+    names, dark = _by_hand(racks, stated, lost)
+    assert overloaded_feeds(estate, lost) == (names if dark else set())
 
 
 def _by_hand(racks: Racks, budgets: dict[str, int | None], lost: set[str]) -> tuple[set[str], set[int]]:
