@@ -104,9 +104,11 @@ def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
     return is_lost(top, lost, store.home) and not is_lost(top, lost, store.primary.at)
 
 
-def _lives_elsewhere(store: Store, scenario: Scenario) -> bool:
-    """Whether a failback moves a primary that is known to be away from home."""
-    return scenario.kind == "failback" and bool(store.home)
+def _lives_elsewhere(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
+    """Whether a failback moves a primary that is known to be away from home, and that lives."""
+    if scenario.kind != "failback" or not store.home or store.primary is None:
+        return False
+    return not (is_lost(top, lost, store.primary.at) or is_lost(top, lost_now(top), store.primary.at))
 
 
 def _takes_confirming(top: Topology, store: Store, scenario: Scenario) -> bool:
@@ -140,7 +142,7 @@ def _candidates(
     named, chosen = store.id in policy.waivers, moment_s is not None
     found: dict[tuple[str, str], Candidate] = {}
     copies = tuple(_copies(top, lost, store, scenario)) if moment_s is None else ()
-    alone = any(way.by_itself for way in copies) or _lives_elsewhere(store, scenario)
+    alone = any(way.by_itself for way in copies) or _lives_elsewhere(top, lost, store, scenario)
     others = () if alone else tuple(_others(top, lost, store, unknown))
     if moment_s is not None:
         loss_ms = max(0, scenario.asked_s - moment_s) * 1_000
