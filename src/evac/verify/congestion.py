@@ -138,6 +138,9 @@ def _difference(said: Congestion | None, wanted: Congestion | None) -> str:
         return f"the plan says that the traffic fits, but {true}{_AGAIN}"
     if (said.arriving, said.limit, said.unstated) != (wanted.arriving, wanted.limit, wanted.unstated):
         return f"the plan says: {said.words}; but {true}{_AGAIN}"
+    if said.at_most != wanted.at_most:
+        true = "less may arrive" if wanted.at_most else "all of it is certain to arrive"
+        return f"the plan says: {said.words}; but {true}{_AGAIN}"
     return f"the plan names other services than those whose traffic arrives{_AGAIN}"
 
 

@@ -191,6 +191,12 @@ def test_verify_says_what_the_plan_says_and_what_is_true(tmp_path: Path) -> None
     }
     for how, words in wanted.items():
         assert words in [one.message for one in check(estate, hidden(made)[how]).violations], how
+    (one,) = made.congestion
+    (refused,) = check(estate, replace(made, congestion=(replace(one, at_most=True),))).violations
+    assert refused.message == (
+        "the plan says: up to 300 Mbit/s may come through the ingress of b, which can carry 299 Mbit/s;"
+        f" but all of it is certain to arrive; {again}"
+    )
 
 
 def test_what_comes_back_is_congested_by_nothing(tmp_path: Path) -> None:
