@@ -106,14 +106,25 @@ def _may_be_full(top: Topology, row: int, capacity: list[int]) -> bool:
     """Whether replicas of which the place is unknown may be in a pool, and not everything that may run at its
     site fits there.
     """
-    estate, replicas, site = top.estate, top.estate.replicas, int(top.pool_site[row])
-    name, in_part = estate.pools[row].site, placed_in_part(estate)
+    site = int(top.pool_site[row])
+    needed = top.once(("checked needs of a site", site), lambda: _needed(top, site))
+    if needed is None:
+        return True
+    return any(amount < most for amount, most in zip(capacity, needed, strict=True))
+
+
+def _needed(top: Topology, site: int) -> tuple[int, ...] | None:
+    """(R,) what everything that may run at a site needs; nothing if no replica of unknown place may be in a
+    pool there; None if it is unknown.
+    """
+    estate, replicas, name = top.estate, top.estate.replicas, top.estate.sites[site].id
+    in_part, nothing = placed_in_part(estate), (0,) * RESOURCE_COUNT
     somewhere = (replicas.kind == AT_SITE) & (replicas.target == site) & (replicas.count > 0)
     bare = (estate.fleet.site == site) & (estate.fleet.pool < 0) & (estate.fleet.state == SERVING)
     alone = not bare.any() and sum(pool.site == name for pool in estate.pools) == 1
     stray = {one for one in in_part if not estate.services[one].sites or name in estate.services[one].sites}
     if not stray and (alone or not somewhere.any()):
-        return False
+        return nothing
     here = set(replicas.service[site_of_replicas(top) == site].tolist()) | stray
     counts = np.bincount(replicas.service, replicas.count, len(estate.services)).astype(np.int64).tolist()
     needed = [0] * RESOURCE_COUNT
@@ -122,7 +133,7 @@ def _may_be_full(top: Topology, row: int, capacity: list[int]) -> bool:
         if service.external or not (number in here or allowed is None or name in allowed):
             continue
         if None in service.demand[:2] or (not counts[number] and service.replicas is None):
-            return True
+            return None
         most = max(counts[number], 1 if service.replicas is None else service.replicas)
         needed = [so_far + (one or 0) * most for so_far, one in zip(needed, service.demand, strict=True)]
-    return any(amount < most for amount, most in zip(capacity, needed, strict=True))
+    return tuple(needed)

@@ -272,10 +272,15 @@ def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:
 
 def pool_capacity(top: Topology, number: int) -> list[int | None]:
     """Totals of a declared pool; nothing if all its known servers are off."""
-    fleet = top.estate.fleet
-    if pools_now_off(top)[number]:
-        return [0] * RESOURCE_COUNT
-    return pool_totals(top, number, (fleet.pool == number) & np.isin(fleet.state, (SERVING, SPARE)))
+
+    def work() -> tuple[int | None, ...]:
+        fleet = top.estate.fleet
+        if pools_now_off(top)[number]:
+            return (0,) * RESOURCE_COUNT
+        on = (fleet.pool == number) & np.isin(fleet.state, (SERVING, SPARE))
+        return tuple(pool_totals(top, number, on))
+
+    return list(top.once(("capacity of a pool", number), work))
 
 
 def pool_quota(top: Topology, number: int) -> list[int]:
