@@ -92,8 +92,8 @@ def maybe_congested(top: Topology, lost: Loss) -> tuple[Congestion, ...]:
 def congested_and_maybe(
     top: Topology, lost: Loss
 ) -> tuple[tuple[Congestion, ...], tuple[Congestion, ...], frozenset[Measure]]:
-    """Both, for less than the two of them cost; and in which measures all ingress that is left is too small
-    for all that may run: no plan helps.
+    """Both, for less than the two of them cost; and in which measures some ingress is too small for more than
+    comes today, whatever the plan is.
     """
     nothing = (), (), frozenset[Measure]()
     if not _states_a_limit(top):
@@ -102,7 +102,7 @@ def congested_and_maybe(
     if not before.changed.any():
         return nothing
     most = before.division
-    short = _short(top, lost.sites, most)
+    short = _short(top, lost.sites, most) and _too_small_at_all(top, lost.sites, most)
     every = _too_much(top, lost, most, before.changed)
     found = {(one.at, one.measure): one for one in every}
     certain = _certain(top, lost, before, short)
@@ -118,7 +118,7 @@ def _certain(top: Topology, lost: Loss, before: _Before, short: frozenset[Measur
     if not _takes_something(top, lost):
         return ()
     sure = _too_much(top, lost, _fixed_part(before.division), before.changed, sure=True)
-    return _sorted((*sure, *(_hopeless(top, lost.sites, before.division) if short else ())))
+    return _sorted((*sure, *_hopeless(top, lost.sites, before.division, short)))
 
 
 def _fixed_part(whole: Division) -> Division:
@@ -387,9 +387,11 @@ def _above(top: Topology, gone: BoolColumn, whole: Division, fits: Mapping[Key, 
     return frozenset(short)
 
 
-def _hopeless(top: Topology, gone: BoolColumn, whole: Division) -> Iterator[Congestion]:
+def _hopeless(
+    top: Topology, gone: BoolColumn, whole: Division, short: frozenset[Measure]
+) -> Iterator[Congestion]:
     """Where an even division is too much if all ingress together is too small: some division must be."""
-    if short := _too_small_at_all(top, gone, whole):
+    if short:
         arrives = (whole.arrives > 0).astype(np.int64)
         of_users = np.broadcast_to(arrives.sum(axis=0), arrives.shape)
         even = replace(whole, arrives=arrives, of_users=of_users)

@@ -219,6 +219,22 @@ def test_calls_of_today_begin_where_users_arrive(tmp_path: Path, sent: tuple[str
     assert [(one.arriving, one.at_most) for one in found] == [(arrives, False)] * bool(arrives)
 
 
+@pytest.mark.parametrize(("room", "severity"), [("150 Mbit/s", "warning"), ("50 Mbit/s", "error")])
+def test_a_loss_is_an_error_only_if_no_plan_can_keep_to_what_comes_today(
+    tmp_path: Path, room: str, severity: str
+) -> None:
+    """Today 200 Mbit/s come through the ingress of b, which carries 100: a plan may send the rest to a."""
+    text = SMALL.replace("a: {ingress: 1 Gbit/s}", f"a: {{ingress: {room}}}")
+    for name, value in (VALUES | {"PLACES": "pb: 2, pc: 1"}).items():
+        text = text.replace(name, value)
+    for site in ("c", "d"):
+        text = text.replace(f"{site}: {{ingress: 1 Gbit/s}}", f"{site}: {{ingress: 1 Mbit/s}}")
+    table = servers("d1,d,d/h/r,k,serving,", "d2,d,d/h/q,k,serving,")
+    estate = written(tmp_path, text, servers=table, replicas="service,target,count\nbatch,d1,1\nbatch,d2,1\n")
+    found = [one for one in audit(estate).findings if one.code == "EV122" and one.subject.startswith("b:")]
+    assert [(one.severity, "c" in one.domains) for one in found] == [(severity, True)]
+
+
 def test_a_loss_that_takes_traffic_away_is_not_judged_by_it(tmp_path: Path) -> None:
     """b loses its replica: what still arrives there is no more than today."""
     estate = small(tmp_path, PLACES="pa: 1, pb: 1, pc: 2", WIDTH="60 Mbit/s", ELIGIBLE="a, c")
