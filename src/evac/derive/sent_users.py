@@ -24,7 +24,7 @@ def sent_to(
     for one in moved:
         for service, sites in one.traffic.items():
             to = tuple(sorted(site for site in sites if site in top.site_index))
-            # Only a failback decides anew about users whom it leaves where they are.
+            # Only a failback decides again about users whom it leaves where they are.
             if service in names and (found.get(service) != to or one.scenario == "failback"):
                 found[service] = to
                 causes[service] = Cause("run", one.run, one.steps.get(service, ("", 0))[0], one.ended_ms)

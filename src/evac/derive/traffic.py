@@ -174,7 +174,7 @@ class Load:
 
 def brings_more(today: Load, then: Load, changed: BoolColumn) -> bool:
     """Whether more may come through at another time than today. Where a service that states no peak has
-    a larger part, nobody knows. changed: (S,) services whose traffic may be divided in another way then; all
+    a larger part, it is unknown. changed: (S,) services whose traffic may be divided in another way then; all
     others are the same at both times.
     """
     today, then = today.of(changed), then.of(changed)

@@ -3,7 +3,7 @@
 A rack draws evenly from its feeds that are left. A feed that carries more than its budget, because another is
 lost, may trip, and then its load moves to the next. Whatever runs only behind such feeds may be lost too. A
 budget counts as stated: the margin that is kept free of it is still there to be used. If the power of a
-server behind a feed is unknown, or the budget of the feed, nobody knows whether the feed carries more.
+server behind a feed is unknown, or the budget of the feed, it is unknown whether the feed carries more.
 """
 
 from __future__ import annotations

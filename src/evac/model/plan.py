@@ -234,7 +234,7 @@ class Congestion:
 
     @property
     def is_too_small(self) -> bool:
-        """Whether what is known to arrive, or the most of it, is already too much; false if nobody knows."""
+        """Whether what is known to arrive, or the most of it, is already too much; false if it is unknown."""
         return self.limit is not None and self.arriving > self.limit
 
     @property

@@ -69,7 +69,7 @@ def test_every_view_says_how_many_are_down_before_the_loss(tmp_path: Path) -> No
     answer = what_if_of(found, (loss,))
     assert (row.down, row.down_before) == (5, 2)
     assert (loss_facts(found, row).down_before, answer.loss.down_before) == (2, 2)
-    assert "5 services are down (2 of them down before it)" in _heading(answer)
+    assert "5 services are down (2 of them were already down)" in _heading(answer)
     document = json.loads(audit_json(found, found.findings))
     (shown,) = (one for one in document["scenarios"] if one["domain"] == loss)
     assert (shown["down"], shown["down_before"]) == (5, 2)

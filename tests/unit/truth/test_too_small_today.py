@@ -126,7 +126,7 @@ def test_today_is_a_finding_and_now_says_it(tmp_path: Path, case: str, severity:
     estate = with_case(tmp_path, case)
     (found,) = (one for one in audit(estate).findings if one.code == "EV152")
     assert found.severity == severity
-    assert "the ingress of b" in found.message
+    assert "the ingress of b" in found.message.lower()
     seen = facts_of(audit(estate), "sha256:0")
     assert (seen.crowded_today, bool(seen.unclear_today)) == (
         (("the ingress of b",), False) if case == "too small" else ((), True)

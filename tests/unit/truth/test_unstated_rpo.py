@@ -1,4 +1,4 @@
-"""A store that comes back with a loss of data, and does not say how much it may lose: nobody knows whether
+"""A store that comes back with a loss of data, and does not say how much it may lose: it is unknown whether
 that will do. Only what needs the store is in doubt, and one line of the estate ends it.
 """
 
@@ -100,7 +100,7 @@ def test_without_an_rpo_nobody_knows_whether_a_loss_of_data_will_do(
             )
         ]
     )
-    assert all(fix.endswith("Write `rpo: unlimited` if any loss will do.") for _, _, fix in said)
+    assert all(fix.endswith("Write `rpo: unlimited` if any loss is acceptable.") for _, _, fix in said)
 
 
 @pytest.mark.parametrize("needs", ["", "needs: [{store: orders, hard: false}]"])

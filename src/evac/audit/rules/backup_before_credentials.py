@@ -10,7 +10,7 @@ from evac.audit.findings import Finding
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: whoever had the old credentials may have changed every backup. Note if that is unknown."""
+    """Warning: anyone who had the old credentials may have changed every backup. Note if that is unknown."""
     for verdict in context.data:
         for number, copy in enumerate(verdict.copies):
             known = copy.renewed not in (None, "met") and copy.credentials_ms is not None and not copy.lost

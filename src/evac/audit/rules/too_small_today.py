@@ -25,14 +25,14 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _too_small(context: Context, one: Congestion) -> Finding:
-    verb = "may come" if one.at_most else "comes"
+    verb, name = "may come" if one.at_most else "comes", one.name[0].upper() + one.name[1:]
     return RULE.finding(
         context,
         "error" if one.is_certain else "warning",
         f"{' - '.join(one.at)}: {one.measure}",
-        f"{one.arriving_words} {verb} through {one.name} at peak today, which can carry"
-        f" {traffic(one.measure, one.limit or 0)}",
-        "Widen it, or send the traffic to several sites.",
+        f"{name} can carry {traffic(one.measure, one.limit or 0)};"
+        f" at peak, {one.arriving_words} {verb} through it today",
+        "Add capacity, or send the traffic to several sites.",
         paths=_paths(context, one),
     )
 

@@ -134,7 +134,7 @@ def _objectives(context: Context) -> Iterator[Finding]:
         severity: Severity = "warning" if True in found else "note"
         names, more = (
             found.get(True, []) + found.get(False, []),
-            " Write `rpo: unlimited` if any loss will do.",
+            " Write `rpo: unlimited` if any loss is acceptable.",
         )
         yield _kind(
             context, "stores/*/rpo", severity, "how much data may be lost", names, "store", "rpo", more
@@ -160,7 +160,7 @@ def _pools(context: Context) -> Iterator[Finding]:
 
 
 def _feeds(context: Context) -> Iterator[Finding]:
-    """Feeds that carry more once another is lost, if nobody knows whether they can."""
+    """Feeds that carry more once another is lost, if it is unknown whether they can."""
     impacts = context.impacts
     trips = tripping(impacts.top, impacts.losses).values()
     if found := sorted({feed for one in trips for feed in one.unstated}):

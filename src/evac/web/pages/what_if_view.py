@@ -210,7 +210,7 @@ def _heading(answer: WhatIf) -> str:
             "will run at reduced capacity."
         )
     else:
-        before = f" ({number(loss.down_before)} of them down before it)" if loss.down_before else ""
+        before = f" ({number(loss.down_before)} of them were already down)" if loss.down_before else ""
         words = f"After losing {lost}, {plural(down, 'service')} {'is' if down == 1 else 'are'} down{before}."
         if not before:
             words = f"Losing {lost} takes down {plural(down, 'service')}."
