@@ -12,6 +12,7 @@ from evac.drivers.port import Action
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.protection import REJOIN_MS
 from evac.engine.runs.reading import events_of
+from evac.engine.stores.datasets import Epoch, encode, key_of
 from evac.engine.stores.stalled_commits import is_protection
 from evac.run.values import RunStep
 from evac.store.port import Entry, Put
@@ -173,6 +174,28 @@ def test_a_step_that_failed_is_tried_again_as_long_as_commits_hang() -> None:
         assert len(await world.store.list("incident/")) == 1
 
     play(story, world)
+
+
+@pytest.mark.parametrize(("key", "unreadable"), [("sites", b'{"pangyo":3}'), ("epoch/chat", b"[]")])
+def test_what_nobody_can_read_is_reported_once_and_ends_no_controller(key: str, unreadable: bytes) -> None:
+    """As soon as it is readable, commits are let go on."""
+    copies = Copies()
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        await world.store.transact((), [Put(key_of("chat"), encode(Epoch("chat", 3, "pangyo")))])
+        kept = (await world.store.get(key)).value  # type: ignore[union-attr]
+        await world.store.transact((), [Put(key, unreadable)])
+        copies.hang()
+        await asyncio.sleep(5)
+        assert not any(task.done() for task in world.tasks.values())
+        said = [words for words in world.words("trouble") if words.startswith("commits of chat are waiting")]
+        assert len(said) == 1, said
+        assert world.systems.log == []
+        await world.store.transact((), [Put(key, kept)])
+        await world.until(lambda: world.systems.verbs_done() == ["protect"])
+
+    play(story, copies.world("act"))
 
 
 class Rejoining(World):

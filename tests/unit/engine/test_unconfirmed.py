@@ -16,6 +16,7 @@ from evac.engine.stores.datasets import Epoch, decode, encode, key_of
 from evac.engine.stores.guards import read_register
 from evac.engine.stores.stalled_commits import bound_of, is_protection, plan_to_confirm
 from evac.engine.stores.unconfirmed import Unconfirmed
+from evac.model.errors import NotAllowed
 from evac.model.estate import Endpoint
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.run.values import RunStep
@@ -187,6 +188,72 @@ def test_it_waits_for_a_person_by_policy_and_where_someone_else_switched_it_off(
         assert world.systems.log == []
 
     play(story, _world(copies, mode))
+
+
+UNREADABLE = {"sites": b'{"pangyo":3}', "epoch/chat": b"[]"}
+
+
+@pytest.mark.parametrize("key", UNREADABLE)
+def test_what_nobody_can_read_is_reported_once_and_ends_no_controller(key: str) -> None:
+    """As soon as it is readable, the copy confirms."""
+    copies = Confirming("anyang")
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        await _with_epoch(world, copies)
+        kept = (await world.store.get(key)).value  # type: ignore[union-attr]
+        await world.store.transact((), [Put(key, UNREADABLE[key])])
+        await asyncio.sleep(5)
+        assert not any(task.done() for task in world.tasks.values())
+        words = "no replica is known to confirm commits of chat: "
+        assert len([one for one in world.words("trouble") if one.startswith(words)]) == 1
+        assert world.leader
+        assert world.systems.log == []
+        await world.store.transact((), [Put(key, kept)])
+        await world.until(lambda: copies.confirms)
+        assert await _incidents(world) == ["chat-confirm-4"]
+
+    play(story, _world(copies))
+
+
+class Refusing(Copies):
+    def unconfirmed(self) -> Mapping[str, Unconfirmed]:
+        raise NotAllowed("not-now", "the files cannot be read", "mend them")
+
+
+def test_a_duty_that_is_refused_begins_again_and_ends_no_controller() -> None:
+    copies = Refusing("anyang")
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        await asyncio.sleep(12)
+        said = [words for words in world.words("trouble") if "the files cannot be read" in words]
+        assert said == ["unconfirmed commits: the files cannot be read"]
+        assert not any(task.done() for task in world.tasks.values())
+
+    play(story, _world(copies))
+
+
+def test_a_request_that_cannot_be_withdrawn_ends_no_controller() -> None:
+    """A copy confirms again while nobody can read the epoch that the request belongs to."""
+    copies = Copies("anyang")
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        await _with_epoch(world, copies)
+        await world.until(lambda: any("chat-confirm-4" in words for words in world.words("run")))
+        kept = (await world.store.get(key_of("chat"))).value  # type: ignore[union-attr]
+        await world.store.transact((), [Put(key_of("chat"), UNREADABLE["epoch/chat"])])
+        copies.confirms = True
+        await asyncio.sleep(5)
+        assert not any(task.done() for task in world.tasks.values())
+        assert len(_reports(world)) == 2, "that none confirms, and that one does again"
+        await world.store.transact((), [Put(key_of("chat"), kept)])
+        async with asyncio.timeout(20):
+            while await world.store.list("open/"):
+                await asyncio.sleep(0.02)
+
+    play(story, _world(copies, "hold"))
 
 
 class Rejoining(World):

@@ -361,7 +361,7 @@ class Controller:
                 )
                 tasks.create_task(answers.run(), name="verdicts")
                 for what, work in self._duties(term):
-                    tasks.create_task(enduring(what, work, say), name=what)
+                    tasks.create_task(enduring(what, partial(_retried, what, work, say), say), name=what)
         except* (LeaseLost, Conflict, Unavailable) as group:
             why = "; ".join([*map(str, _leaves(group)), *term.leadership.trouble])
             self._desk.tell(
@@ -376,7 +376,7 @@ class Controller:
             await term.leadership.release()
 
     def _duties(self, term: _Term) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Duties that an internal error interrupts but does not end."""
+        """Duties that an internal error or a refusal interrupts but does not end."""
         parts, lease = self.parts, term.leadership.lease
         yield "drawer", partial(parts.drawer.run, lease)
         yield "anchors", partial(self._anchor, term)
@@ -483,6 +483,24 @@ def _telling(desk: Desk, chronicle: Chronicle) -> Desk:
         desk.tell(notice)
 
     return replace(desk, tell=tell)
+
+
+async def _retried(what: str, work: Callable[[], Awaitable[None]], say: Callable[..., None]) -> None:
+    """Runs the work until it ends. A refusal ends neither the term nor the controller, whose successors would
+    meet the same one: it is reported once, and the work begins again after a while.
+    """
+    reported = ""
+    while True:
+        try:
+            return await work()
+        except (LeaseLost, Conflict, Unavailable):
+            raise
+        except EvacError as error:
+            words = f"{what}: {error.message}"
+            if words != reported:
+                say(words, {"code": error.code, "hint": error.hint})
+            reported = words
+        await asyncio.sleep(KEEP_PERIOD_S)
 
 
 async def _chore(chore: Chore, guard: Lease) -> None:

@@ -38,8 +38,9 @@ from evac.engine.runs.protection import REJOIN_MS
 from evac.engine.runs.reading import incident_key
 from evac.engine.stores.datasets import Epoch
 from evac.engine.stores.guards import Permit, check_mode, read_register
+from evac.engine.stores.refusals import Refusals, Say
 from evac.model.digest import canonical_json
-from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, RunError, StalePlan, Unavailable
+from evac.model.errors import Conflict, Corrupt, RunError, StalePlan
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.records import dataclass
 from evac.model.run_policy import Envelope, RunPolicy
@@ -214,9 +215,6 @@ stores to protect.
 Hangs = Callable[[], Mapping[str, Sequence[str]]]
 """Stores -> sites of synchronous copies that have been behind for too long, even if the sites live."""
 
-Say = Callable[[Any, str, str, Mapping[str, Any]], None]
-"""Kind of notice, site, words, data."""
-
 WITHDRAWN: Final = "withdrawn/"
 ASKING: Final = ("pending", "awaiting_approval", "paused")
 _MOVING: Final = ("running",)
@@ -241,6 +239,7 @@ class Hanging:
         self._protections, self._lost, self._say = protections, lost, say
         self._answered: dict[str, int] = {}
         self._failed_ms: dict[str, int] = {}
+        self._refusals = Refusals(say)
 
     async def protect(
         self, site: str, silent: Sequence[str] = (), only: Collection[str] | None = None
@@ -305,7 +304,8 @@ class Hanging:
             hanging = hangs()
             began_ms = {store: at_ms for store, at_ms in began_ms.items() if store in hanging}
             for store, sites in hanging.items():
-                with contextlib.suppress(Conflict, Unavailable):
+                where = ", ".join(sites)
+                with self._refusals.of(store, f"commits of {store} are waiting for {where}", where):
                     await self.try_again(store, self.asking(), f"commits of {store} are still blocked")
                     epoch = await self._desk.sets.read(store)
                     if not epoch.settled or self._answered.get(store) == epoch.number:
@@ -316,12 +316,13 @@ class Hanging:
                             brought_ms[store] = now_ms
                     if clock.monotonic_ms() - brought_ms.get(store, -seen_again_ms) < seen_again_ms:
                         continue
-                    await self._try_protect(store, sites)
+                    await self.protect(where, sites, (store,))
                     self._answered[store] = epoch.number
             if commits_go_on is not None and (asking := self.asking()):
                 for store in sorted(asking.keys() & set(commits_go_on())):
-                    with contextlib.suppress(Conflict, Unavailable, RunError, StalePlan):
-                        await self.withdraw(asking[store], f"commits of {store} continue automatically")
+                    words = f"commits of {store} continue automatically"
+                    with self._refusals.of(store, words), contextlib.suppress(RunError, StalePlan):
+                        await self.withdraw(asking[store], words)
                         self._answered.pop(store, None)
             await asyncio.sleep(profile.period_ms / 1_000)
 
@@ -347,17 +348,6 @@ class Hanging:
         with contextlib.suppress(RunError, StalePlan):  # a person was quicker
             await execution.say(Event("step_retried", 0, step, data=data), fits=_failed)
         self._failed_ms.pop(store, None)
-
-    async def _try_protect(self, store: str, sites: Sequence[str]) -> None:
-        """Raises LeaseLost, Conflict, Unavailable; other obstacles are reported."""
-        where = ", ".join(sites)
-        try:
-            await self.protect(where, sites, (store,))
-        except (LeaseLost, Conflict, Unavailable):
-            raise
-        except EvacError as error:
-            words = f"commits of {store} are waiting for {where}: {error.message}"
-            self._say("trouble", where, words, {"code": error.code})
 
     async def withdraw(self, execution: RunExecution, words: str) -> None:
         """Withdraw the request, unless someone has just agreed. Raises StalePlan then, RunError if it has

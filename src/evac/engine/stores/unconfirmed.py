@@ -19,7 +19,8 @@ from typing import Final, Protocol
 from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.desk import Desk
 from evac.engine.stores.guards import read_register
-from evac.engine.stores.stalled_commits import NOT_ENDED, Hanging, Say
+from evac.engine.stores.refusals import Refusals, Say
+from evac.engine.stores.stalled_commits import NOT_ENDED, Hanging
 from evac.model.errors import Conflict, EvacError, LeaseLost, RunError, StalePlan, Unavailable
 from evac.model.records import dataclass
 from evac.run.values import SETTLED
@@ -66,6 +67,7 @@ class Protecting:
     ) -> None:
         self._desk, self._conductor, self._hanging = desk, conductor, hanging
         self._lost, self._say = lost, say
+        self._refusals = Refusals(say)
         self._reported: set[str] = set()
         self._answered: dict[str, int] = {}
         self._epochs: dict[str, tuple[int, int]] = {}
@@ -77,14 +79,14 @@ class Protecting:
         while True:
             found = commits.unconfirmed()
             for _, one in sorted(found.items()):
-                with contextlib.suppress(Conflict, Unavailable):
+                with self._refusals.of(one.store, f"no replica is known to confirm commits of {one.store}"):
                     await self._answer(one)
             for store in sorted(set(commits.confirmed()) - found.keys()):
-                await self._end(store)
+                with self._refusals.of(store, f"a replica confirms commits of {store} again"):
+                    await self._end(store)
             await asyncio.sleep(self._desk.policy.profile.period_ms / 1_000)
 
     async def _answer(self, one: Unconfirmed) -> None:
-        """Raises LeaseLost, Conflict, Unavailable; other obstacles are reported."""
         store = one.store
         why = f"no replica is known to confirm commits of {store}"
         await self._hanging.try_again(store, self._hanging.asking(again=True), why)
@@ -139,13 +141,13 @@ class Protecting:
     async def _end(self, store: str) -> None:
         """A copy confirms commits of the store."""
         words = f"a replica confirms commits of {store} again"
-        if (run := self._hanging.asking(again=True).get(store)) is not None:
-            with contextlib.suppress(Conflict, Unavailable, RunError, StalePlan):
-                await self._hanging.withdraw(run, words)
-                self._answered.pop(store, None)
         if store in self._reported:
             self._reported.discard(store)
             self._say("trouble", "", f"{store}: {words}", {"code": CODE, "store": store})
+        if (run := self._hanging.asking(again=True).get(store)) is not None:
+            with contextlib.suppress(RunError, StalePlan):
+                await self._hanging.withdraw(run, words)
+                self._answered.pop(store, None)
 
     def _changes(self, store: str) -> bool:
         """Whether an open run has still to change the roles of the store, or failed to."""
