@@ -270,22 +270,66 @@ class Rejoining(World):
         )
 
 
-def test_a_run_that_still_changes_the_store_comes_first() -> None:
+def test_a_run_that_stopped_at_the_store_comes_first_and_hides_nothing() -> None:
+    """While its step is under way, it is not even reported."""
     copies = Copies("ansan")
     copies.at = "anyang"
     world = copies.world = Rejoining(policy_of("act"), commits=copies)
 
     async def story(world: World) -> None:
         await world.until_planned()
-        world.systems.refused["rejoin"] = "it does not answer"
+        world.systems.slow["rejoin"] = 5
         world.burn("pangyo")
-        await world.until(lambda: world.systems.verbs_done().count("rejoin") >= 3)
+        await world.until(lambda: "rejoin" in world.systems.verbs_done())
         copies.is_seen = True
-        await asyncio.sleep(5)
-        assert not [name for name in await _incidents(world) if "confirm" in name]
+        await asyncio.sleep(3)
         assert _reports(world) == []
+        world.systems.refused["rejoin"] = "it does not answer"
+        world.systems.slow.clear()
+        await world.until(lambda: bool(_reports(world)), 30.0)
+        await asyncio.sleep(3)
+        assert not [name for name in await _incidents(world) if "confirm" in name]
+        assert len(_reports(world)) == 1
 
     play(story, world)
+
+
+def test_a_run_that_nobody_approves_comes_first_and_hides_nothing() -> None:
+    copies = Copies("ansan")
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        await _with_epoch(world, copies)
+        copies.is_seen = False
+        world.burn("pangyo")
+        async with asyncio.timeout(20):
+            while not await world.store.list("open/"):
+                await asyncio.sleep(0.02)
+        copies.is_seen = True
+        await world.until(lambda: bool(_reports(world)))
+        await asyncio.sleep(3)
+        assert not [name for name in await _incidents(world) if "confirm" in name]
+        assert world.systems.log == []
+
+    play(story, _world(copies, "hold"))
+
+
+def test_a_refused_attempt_is_reported_once_and_made_again() -> None:
+    copies = Confirming("anyang")
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.refuses = "the plan is too old"
+        await _with_epoch(world, copies)
+        await world.until(lambda: any("too old" in words for words in world.words("trouble")))
+        await asyncio.sleep(3)
+        said = [words for words in world.words("trouble") if "too old" in words]
+        assert said == ["chat is not protected, and its replica at anyang follows: the plan is too old"]
+        world.refuses = ""
+        await world.until(lambda: copies.confirms)
+        assert await _incidents(world) == ["chat-confirm-4"]
+
+    play(story, _world(copies))
 
 
 def test_a_step_that_failed_is_tried_again_while_none_confirms() -> None:

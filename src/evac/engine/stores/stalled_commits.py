@@ -220,7 +220,7 @@ ASKING: Final = ("pending", "awaiting_approval", "paused")
 _MOVING: Final = ("running",)
 NOT_ENDED: Final = frozenset(get_args(RunPhase)) - ENDED
 _SEEN_AGAIN_MOST_MS: Final = 10_000
-_UNDER_WAY: Final = ("ready", "running", "unknown")
+UNDER_WAY: Final = frozenset({"ready", "running", "unknown"})
 
 
 class Hanging:
@@ -391,6 +391,6 @@ def _reattaches(view: RunView, store: str) -> bool:
     still waits for others changes nothing yet, and may wait for a person.
     """
     return any(
-        kind_of(step.kind).joins_epoch and step.target == store and view.phases[i] in _UNDER_WAY
+        kind_of(step.kind).joins_epoch and step.target == store and view.phases[i] in UNDER_WAY
         for i, step in enumerate(view.steps)
     )

@@ -5,29 +5,32 @@ server or its network was down, and a new leader sees the same as the one before
 its next epoch, makes a copy confirm that has followed for a while. Only where evac itself set who confirms:
 what a person switched off is reported, and changed only if people approve it.
 
-Any open run that still changes the roles of the store comes first, and a site that was left comes back by its
-restore. A run that waits for a person is withdrawn once a copy confirms.
+Any open run that still has to change the roles of the store comes first; nothing is reported only while a
+step of it is under way. A site that was left comes back by its restore. A run that waits for a person is
+withdrawn once a copy confirms.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.desk import Desk
+from evac.engine.runs.execution import RunExecution
+from evac.engine.stores.datasets import Epoch
 from evac.engine.stores.guards import read_register
 from evac.engine.stores.refusals import Refusals, Say
-from evac.engine.stores.stalled_commits import NOT_ENDED, Hanging
-from evac.model.errors import Conflict, EvacError, LeaseLost, RunError, StalePlan, Unavailable
+from evac.engine.stores.stalled_commits import NOT_ENDED, UNDER_WAY, Hanging
+from evac.model.errors import RunError, StalePlan
 from evac.model.records import dataclass
-from evac.run.values import SETTLED
-from evac.run.view import RunView
+from evac.run.values import SETTLED, StepPhase
 from evac.steps.registry import kind_of
 
 CODE: Final = "unconfirmed"
+_BEGUN: Final = UNDER_WAY - {"ready"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,32 +94,35 @@ class Protecting:
         why = f"no replica is known to confirm commits of {store}"
         await self._hanging.try_again(store, self._hanging.asking(again=True), why)
         epoch = await self._desk.sets.read(store)
-        if not epoch.settled or epoch.holder not in ("", one.at) or self._changes(store):
+        if (
+            not epoch.settled
+            or epoch.holder not in ("", one.at)
+            or not self._is_seen_since(one, epoch.number)
+        ):
             return
-        if not self._is_seen_since(one, epoch.number):
-            return
-        self._report(one)
+        changing = self._changes(store)
+        if not changing:
+            self._report(one)
         may_act = self._desk.policy.mode != "advise" and epoch.number
-        if not may_act or self._answered.get(store) == epoch.number:
+        if changing or not may_act or self._answered.get(store) == epoch.number:
             return
+        if self._open_steps(store) <= SETTLED:
+            await self._protect(one, epoch)
+
+    async def _protect(self, one: Unconfirmed, epoch: Epoch) -> None:
+        """A refused attempt is repeated."""
         register, lost = await read_register(self._desk.store), self._lost()
         there = (site for site in one.copies if register.get(site) == "active" and site not in lost)
         copy = next(there, "")
         if not copy:
             return
-        words = f"{store} is not protected, and its replica at {copy} follows"
+        words = f"{one.store} is not protected, and its replica at {copy} follows"
         plan, by_people = one.copies[copy], bool(epoch.synchronous)
-        try:
+        with self._refusals.of(one.store, words, one.at):
             run = await self._hanging.create(epoch, "confirm", plan, words, by_people=by_people)
-        except (LeaseLost, Conflict, Unavailable):
-            raise
-        except EvacError as error:
-            told = {"code": error.code, "hint": error.hint}
-            self._say("trouble", one.at, f"{words}: {error.message}", told)
-        else:
             if run:
                 self._say("run", copy, f"{words}: {run}", {"run": run})
-        self._answered[store] = epoch.number
+            self._answered[one.store] = epoch.number
 
     def _is_seen_since(self, one: Unconfirmed, number: int) -> bool:
         """Whether that was observed long enough after roles last changed: before, it may have been so."""
@@ -140,6 +146,7 @@ class Protecting:
 
     async def _end(self, store: str) -> None:
         """A copy confirms commits of the store."""
+        self._answered.pop(store, None)
         words = f"a replica confirms commits of {store} again"
         if store in self._reported:
             self._reported.discard(store)
@@ -147,17 +154,23 @@ class Protecting:
         if (run := self._hanging.asking(again=True).get(store)) is not None:
             with contextlib.suppress(RunError, StalePlan):
                 await self._hanging.withdraw(run, words)
-                self._answered.pop(store, None)
 
     def _changes(self, store: str) -> bool:
-        """Whether an open run has still to change the roles of the store, or failed to."""
-        return any(_has_to_change(run.view, store) for run in self._conductor.runs_in(NOT_ENDED))
+        """Whether an open run is changing the roles of the store. One that waits for a person changes nothing
+        that it has not begun.
+        """
+        moving = _steps_of(store, self._conductor.runs_in(("running",)))
+        return not UNDER_WAY.isdisjoint(moving) or not _BEGUN.isdisjoint(self._open_steps(store))
+
+    def _open_steps(self, store: str) -> set[StepPhase]:
+        """Phases of steps in open runs that change the roles of the store."""
+        return _steps_of(store, self._conductor.runs_in(NOT_ENDED))
 
 
-def _has_to_change(view: RunView, store: str) -> bool:
-    return any(
-        step.target == store
-        and (kind_of(step.kind).claims_epoch or kind_of(step.kind).follows)
-        and view.phases[i] not in SETTLED
-        for i, step in enumerate(view.steps)
-    )
+def _steps_of(store: str, runs: Iterable[RunExecution]) -> set[StepPhase]:
+    return {
+        run.view.phases[i]
+        for run in runs
+        for i, step in enumerate(run.view.steps)
+        if step.target == store and (kind_of(step.kind).claims_epoch or kind_of(step.kind).follows)
+    }
