@@ -82,7 +82,7 @@ class Commits:
                     self._primaries[store] = (member.site, at_ms if site != member.site else -MOVED_MS)
                 if member.waits_for and at_ms - self._primaries[store][1] >= MOVED_MS:
                     self._waits[store] = span(waits, store, member.waits_for)
-            if len(primaries) == 1 and primaries[0].confirms:
+            if len(primaries) == 1 and (primaries[0].confirms or primaries[0].one_of_several):
                 self._confirmed[store] = span(confirmed, store, primaries[0].site)
             elif len(primaries) == 1 and not primaries[0].waits_for:
                 self._bare[store] = span(bare, store, primaries[0].site)

@@ -239,6 +239,7 @@ async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
         token=report.token,
         epoch=report.epoch,
         confirms=report.confirms if report.role == "primary" else (),
+        one_of_several=report.one_of_several and report.role == "primary",
     )
 
 

@@ -59,6 +59,8 @@ class RoleReport:
     """The highest token that it has obeyed; 0 if the engine does not store it."""
     epoch: int = 0
     """The highest epoch that it has obeyed; 0 if the engine does not store it."""
+    one_of_several: bool = False
+    """For a primary: each commit is confirmed by one of several copies, so that `confirms` names none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class MemberSeen:
     """The highest token and epoch that it has obeyed, if it keeps them. Not part of the estate's identity."""
     confirms: tuple[str, ...] = ()
     """Names of the copies that a primary counts on to confirm its commits."""
+    one_of_several: bool = field(default=False, compare=False)
+    """Whether one of several copies confirms each commit of a primary, so that `confirms` names none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,3 +64,26 @@ def test_a_primary_that_no_copy_confirms_waits_also_while_nobody_commits(
     assert waits_for(True, 0) == (named,)
     assert waits_for(False, 0) == ((named,) if hanging else ()), "with a time limit, only while one hangs"
     assert waits_for(True, 1) == (), "a commit in flight: the copy that is left confirms it"
+
+
+@pytest.mark.parametrize(
+    ("waits", "clients", "copies", "confirms", "one_of_several"),
+    [
+        (True, 1, ("dc-anyang",), ("dc-anyang",), False),
+        (True, 2, ("dc-anyang", "dc-ansan"), (), True),
+        (True, 1, ("dc-anyang", "dc-ansan"), (), True),
+        (True, 0, ("dc-anyang", "dc-ansan"), (), False),
+        (False, 2, ("dc-anyang", "dc-ansan"), (), False),
+    ],
+)
+def test_one_of_several_copies_confirms_where_none_is_certain(
+    waits: bool, clients: int, copies: tuple[str, ...], confirms: tuple[str, ...], one_of_several: bool
+) -> None:
+    facts = dict.fromkeys(MariadbFacts.__dataclass_fields__, False) | {
+        "clients": clients,
+        "copies": copies,
+        "seen": MariadbAuthority(),
+        "waits": waits,
+    }
+    report = MariadbFacts(**facts).report()  # type: ignore[arg-type]
+    assert (report.role, report.confirms, report.one_of_several) == ("primary", confirms, one_of_several)

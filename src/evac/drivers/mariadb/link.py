@@ -231,7 +231,9 @@ class MariadbFacts:
             return RoleReport(role, self.lag_ms if whole else None, token=token, epoch=epoch)
         if not self.serves:
             return RoleReport("none", None, token=token, epoch=epoch)
-        return RoleReport("primary", 0, self.surely_confirms, self.waits_for, token=token, epoch=epoch)
+        sure = self.surely_confirms
+        one = not sure and self.waits and self.clients > 0
+        return RoleReport("primary", 0, sure, self.waits_for, token=token, epoch=epoch, one_of_several=one)
 
     @property
     def waits_for(self) -> tuple[str, ...]:
