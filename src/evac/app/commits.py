@@ -74,18 +74,20 @@ class Commits:
         bare, confirmed = self._bare, self._confirmed
         self._waits, self._go_on, self._follow, self._bare, self._confirmed = {}, {}, {}, {}, {}
         for store, primaries in _primaries(now).items():
-            for member in primaries:
-                if not member.waits_for:
-                    self._go_on[store] = span(go_on, store, None)
-                site, _ = self._primaries.get(store, (member.site, 0))
-                if site != member.site or store not in self._primaries:
-                    self._primaries[store] = (member.site, at_ms if site != member.site else -MOVED_MS)
-                if member.waits_for and at_ms - self._primaries[store][1] >= MOVED_MS:
-                    self._waits[store] = span(waits, store, member.waits_for)
-            if len(primaries) == 1 and (primaries[0].confirms or primaries[0].one_of_several):
-                self._confirmed[store] = span(confirmed, store, primaries[0].site)
-            elif len(primaries) == 1 and not primaries[0].waits_for:
-                self._bare[store] = span(bare, store, primaries[0].site)
+            if len(primaries) != 1:
+                continue
+            (member,) = primaries
+            if not member.waits_for:
+                self._go_on[store] = span(go_on, store, None)
+            site, _ = self._primaries.get(store, (member.site, 0))
+            if site != member.site or store not in self._primaries:
+                self._primaries[store] = (member.site, at_ms if site != member.site else -MOVED_MS)
+            if member.waits_for and at_ms - self._primaries[store][1] >= MOVED_MS:
+                self._waits[store] = span(waits, store, member.waits_for)
+            if member.confirms or member.one_of_several:
+                self._confirmed[store] = span(confirmed, store, member.site)
+            elif not member.waits_for:
+                self._bare[store] = span(bare, store, member.site)
         for member in now.members:
             if member.role in _FOLLOWS:
                 key = (member.store, member.site)

@@ -121,6 +121,26 @@ def test_what_shows_nothing_begins_the_time_again(tmp_path: Path, between: dict[
     assert leader.look(2 * SETTLED_MS + 1_000) is not None
 
 
+@pytest.mark.parametrize("waits_for", [(), ("dc-anyang",)])
+def test_a_store_with_two_primaries_neither_hangs_nor_goes_on(
+    tmp_path: Path, waits_for: tuple[str, ...]
+) -> None:
+    """Either of them may be the one that nobody uses any more."""
+    leader = Leader(_load(tmp_path))
+
+    def shown() -> tuple[bool, bool]:
+        return "messages" in leader.commits.hang(), "messages" in leader.commits.go_on()
+
+    for at_ms in (0, SETTLED_MS):
+        leader.look(at_ms, waits_for=waits_for)
+    assert shown() == (bool(waits_for), not waits_for)
+    for at_ms in (2 * SETTLED_MS, 3 * SETTLED_MS):
+        leader.look(at_ms, ansan="primary", waits_for=waits_for)
+        assert shown() == (False, False)
+    leader.look(4 * SETTLED_MS, waits_for=waits_for)
+    assert shown() == (False, False), "it counts anew"
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
