@@ -2,8 +2,8 @@
 confirms although one should.
 
 Each fact counts from the first observation that showed it to the last, not to the present: a single
-observation, however old, may have met a new primary whose copies had not found it yet. A store whose primary
-was not observed, or that has two, shows nothing.
+observation, however old, may have met a new primary whose copies had not found it yet. It counts within one
+term of leadership. A store whose primary was not observed, or that has two, shows nothing.
 """
 
 from __future__ import annotations
@@ -61,9 +61,16 @@ class Commits:
         """Stores whose primary lets commits go on without any copy."""
         self._confirmed: dict[str, _Span] = {}
         self._follow: dict[tuple[str, str], _Span] = {}
+        self._term = 0
 
-    def note(self, now: Observation) -> None:
-        """Take in another observation."""
+    def note(self, now: Observation, term: int = 0) -> None:
+        """Take in another observation. term: the token of the leader that made it. Nobody observed for this
+        controller between two terms, so nothing of an earlier one counts.
+        """
+        if term != self._term:
+            self._term = term
+            for spans in (self._waits, self._go_on, self._bare, self._confirmed, self._follow):
+                spans.clear()
         at_ms = self._clock.monotonic_ms()
 
         def span(before: Mapping[Any, _Span], key: object, what: object) -> _Span:

@@ -199,7 +199,7 @@ class SeenEstate:
         sets = DataSets(self._store, "", self._clock)
         before = await sets.read_all()
         now = self.looked = await self.see()
-        self.commits.note(now)
+        self.commits.note(now, guard.token)
         await self._keep_sightings(now, at_ms, guard)
         epochs = await sets.read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}

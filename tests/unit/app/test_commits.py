@@ -56,12 +56,13 @@ class Leader:
         pangyo: Role = "primary",
         confirms: tuple[str, ...] = (),
         waits_for: tuple[str, ...] = (),
+        term: int = 1,
     ) -> list[str] | None:
         """Copies that may confirm; None if the store is not known to lack one."""
         self.clock.at_ms = at_ms
         seen = [MemberSeen("messages", site, role) for site, role in (("anyang", anyang), ("ansan", ansan))]
         seen.append(MemberSeen("messages", "pangyo", pangyo, 0, "", waits_for, confirms=confirms))
-        self.commits.note(Observation(0, tuple(sorted(seen, key=lambda one: one.site))))
+        self.commits.note(Observation(0, tuple(sorted(seen, key=lambda one: one.site))), term)
         found = self.commits.unconfirmed().get("messages")
         return None if found is None else list(found.copies)
 
@@ -119,6 +120,22 @@ def test_what_shows_nothing_begins_the_time_again(tmp_path: Path, between: dict[
     assert leader.look(SETTLED_MS, **between) is None  # type: ignore[arg-type]
     assert leader.look(SETTLED_MS + 1_000) is None
     assert leader.look(2 * SETTLED_MS + 1_000) is not None
+
+
+@pytest.mark.parametrize(("waits_for", "confirms"), [((), ()), (("dc-anyang",), ()), ((), ("dc-anyang",))])
+def test_time_in_which_another_one_led_does_not_count(
+    tmp_path: Path, waits_for: tuple[str, ...], confirms: tuple[str, ...]
+) -> None:
+    """A copy may have followed and failed again meanwhile."""
+    leader = Leader(_load(tmp_path))
+
+    def shown(at_ms: int, term: int) -> bool:
+        leader.look(at_ms, waits_for=waits_for, confirms=confirms, term=term)
+        seen = leader.commits
+        return any((seen.hang(), seen.go_on(), seen.confirmed(), seen.unconfirmed()))
+
+    assert [shown(at_ms, 1) for at_ms in (0, SETTLED_MS)] == [False, True]
+    assert [shown(at_ms, 3) for at_ms in (10 * SETTLED_MS, 11 * SETTLED_MS)] == [False, True]
 
 
 @pytest.mark.parametrize("waits_for", [(), ("dc-anyang",)])
