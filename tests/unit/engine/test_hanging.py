@@ -255,6 +255,36 @@ def test_a_copy_that_must_be_rebuilt_is_not_waited_for() -> None:
     play(story, world)
 
 
+@pytest.mark.parametrize("again", ["hang", "try"])
+def test_a_copy_is_waited_for_a_minute_in_each_try(again: str) -> None:
+    """Not in each hang: it may be a copy that must be rebuilt."""
+    copies = Copies()
+    policy = policy_of("act")
+    deadline_ms = 50_000 if again == "try" else 3_600_000
+    policy = replace(policy, patience=replace(policy.patience, deadline_least_ms=deadline_ms))
+    world = Rejoining(policy, protections=_protections, hangs=lambda: copies.hanging)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.slow["rejoin"] = 1_800
+        world.burn("pangyo")
+        await world.until(lambda: "rejoin" in world.systems.verbs_done())
+        copies.hang()
+        if again == "try":
+            await world.until(lambda: world.systems.verbs_done().count("rejoin") == 2, 70.0)
+            await asyncio.sleep(40)
+        else:
+            await asyncio.sleep(50)
+            copies.go_on()
+            await asyncio.sleep(1)
+            copies.hang()
+            await asyncio.sleep(25)
+        waits = not any("chat-protect-2" in words for words in world.words("loss"))
+        assert waits is (again == "try")
+
+    play(story, world)
+
+
 def test_a_run_that_is_made_before_a_new_leader_knows_what_was_left_open_is_carried_out_once() -> None:
     copies = Copies()
 

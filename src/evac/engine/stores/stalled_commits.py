@@ -5,9 +5,9 @@
 
 If commits resume by themselves while the run waits for a person (an approval or a failed step), it is
 withdrawn: later it would change a healthy store. If an open run is reattaching a copy to a new primary, that
-comes first and the copy is checked afterwards, for as long as a copy takes that need not be rebuilt. A copy
-that could not confirm may be able to later: while commits hang, a failed step is retried after the longest
-wait between tries.
+comes first and the copy is checked afterwards: each try is waited for as long as a copy takes that need not
+be rebuilt. A copy that could not confirm may be able to later: while commits hang, a failed step is retried
+after the longest wait between tries.
 
 The run sets on the primary which member is synchronous from now on, or none, by policy. Its plan is stored as
 a separate document, so that a new leader can read it.
@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import orjson
 
@@ -223,6 +223,15 @@ _SEEN_AGAIN_MOST_MS: Final = 10_000
 UNDER_WAY: Final = frozenset({"ready", "running", "unknown"})
 
 
+class _Try(NamedTuple):
+    """One try of a step."""
+
+    store: str
+    run: str
+    step: str
+    attempt: int
+
+
 class Hanging:
     """One term. voters: how many sites vote; lost: which of them are lost now."""
 
@@ -299,10 +308,10 @@ class Hanging:
         profile, clock = self._desk.policy.profile, self._desk.clock
         seen_again_ms = min(2 * (profile.suspect_ms + profile.confirm_ms), _SEEN_AGAIN_MOST_MS)
         brought_ms: dict[str, int] = {}
-        began_ms: dict[str, int] = {}
+        began_ms: dict[_Try, int] = {}
         while True:
-            hanging = hangs()
-            began_ms = {store: at_ms for store, at_ms in began_ms.items() if store in hanging}
+            hanging, under_way = hangs(), self._rejoins()
+            began_ms = {one: at_ms for one, at_ms in began_ms.items() if one in under_way}
             for store, sites in hanging.items():
                 where = ", ".join(sites)
                 with self._refusals.of(store, f"commits of {store} are waiting for {where}", where):
@@ -310,9 +319,9 @@ class Hanging:
                     epoch = await self._desk.sets.read(store)
                     if not epoch.settled or self._answered.get(store) == epoch.number:
                         continue
-                    if any(_reattaches(run.view, store) for run in self._conductor.runs_in(_MOVING)):
-                        now_ms = clock.monotonic_ms()
-                        if now_ms - began_ms.setdefault(store, now_ms) < REJOIN_MS:
+                    now_ms = clock.monotonic_ms()
+                    for one in (one for one in under_way if one.store == store):
+                        if now_ms - began_ms.setdefault(one, now_ms) < REJOIN_MS:
                             brought_ms[store] = now_ms
                     if clock.monotonic_ms() - brought_ms.get(store, -seen_again_ms) < seen_again_ms:
                         continue
@@ -325,6 +334,17 @@ class Hanging:
                         await self.withdraw(asking[store], words)
                         self._answered.pop(store, None)
             await asyncio.sleep(profile.period_ms / 1_000)
+
+    def _rejoins(self) -> set[_Try]:
+        """Tries to make a copy follow its primary under the present epoch of its store. A step that waits for
+        others changes nothing yet, and may wait for a person.
+        """
+        return {
+            _Try(step.target, run.view.spec.run, step.id, run.view.attempts[i])
+            for run in self._conductor.runs_in(_MOVING)
+            for i, step in enumerate(run.view.steps)
+            if kind_of(step.kind).joins_epoch and run.view.phases[i] in UNDER_WAY
+        }
 
     def asking(self, again: bool = False) -> dict[str, RunExecution]:
         """Store -> its run that waits for a person. again: runs that restore protection while commits go
@@ -384,13 +404,3 @@ def _asks(view: RunView) -> bool:
 def _failed(view: RunView) -> bool:
     """Whether it paused because its single step failed."""
     return view.pause is not None and view.pause.by == "step" and view.phases[0] == "failed"
-
-
-def _reattaches(view: RunView, store: str) -> bool:
-    """Whether a copy of the store is being made to follow its primary, under its present epoch. A step that
-    still waits for others changes nothing yet, and may wait for a person.
-    """
-    return any(
-        kind_of(step.kind).joins_epoch and step.target == store and view.phases[i] in UNDER_WAY
-        for i, step in enumerate(view.steps)
-    )
