@@ -104,7 +104,7 @@ def blank(*options: str, password: str = "", without: tuple[str, ...] = ("templa
     """An empty data folder to copy servers from, made once. It lacks databases that a test has no use for: it
     copies, packs, checks and restores every file, several times. options: of initdb.
     """
-    folder, programs = Path(tempfile.mkdtemp(prefix="evac-blank-")), program_folder()
+    programs, folder = program_folder(), Path(tempfile.mkdtemp(prefix="evac-blank-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "password").write_text(password)
     give(folder)
