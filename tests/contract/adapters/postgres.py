@@ -101,7 +101,7 @@ def data_set(
     try:
         host = "127.0.0.1"
         try:
-            template = blank(*postgres.LIKE_OURS, password=PASSWORD, without=UNUSED)
+            template = blank(*postgres.INITDB_OPTIONS, password=PASSWORD, without=UNUSED)
             first = postgres.primary(
                 folder / "pangyo", host, free_port(), "dc-pangyo", password=PASSWORD, template=template
             )

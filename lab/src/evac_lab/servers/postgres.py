@@ -30,7 +30,7 @@ from evac_lab.process import (
 
 USER = "postgres"
 PACKAGE = "postgresql"
-LIKE_OURS = ("-A", "scram-sha-256", "--no-sync", "-k", "-E", "UTF8", "--locale=C")
+INITDB_OPTIONS = ("-A", "scram-sha-256", "--no-sync", "-k", "-E", "UTF8", "--locale=C")
 """Options of initdb for the data of a primary."""
 DEFAULTS: Mapping[str, str] = {
     "shared_buffers": "32MB",
@@ -210,7 +210,7 @@ def _initialise(server: PostgresServer) -> None:
         str(server.data),
         "-U",
         USER,
-        *LIKE_OURS,
+        *INITDB_OPTIONS,
         f"--pwfile={secret}",
     )
     run_once(argv, user=USER, timeout_s=120)
