@@ -103,16 +103,11 @@ def test_a_copy_that_follows_again_confirms_again_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "number", "sites", "at"),
-    [
-        ("advise", 3, ("anyang",), "pangyo"),
-        ("act", 0, ("anyang",), "pangyo"),
-        ("act", 3, (), "pangyo"),
-        ("act", 3, ("nowhere",), "pangyo"),
-    ],
+    ("mode", "number", "sites"),
+    [("advise", 3, ("anyang",)), ("act", 0, ("anyang",)), ("act", 3, ()), ("act", 3, ("nowhere",))],
 )
 def test_it_is_only_reported_where_evac_may_or_can_do_nothing(
-    mode: str, number: int, sites: tuple[str, ...], at: str
+    mode: str, number: int, sites: tuple[str, ...]
 ) -> None:
     """In mode advise, where a person set who confirms, and without a copy at a site that runs."""
     copies = Copies(*sites)
@@ -144,13 +139,14 @@ def test_a_primary_that_the_last_run_did_not_leave_there_is_believed_by_nobody()
     play(story, _world(copies))
 
 
-def test_a_copy_at_a_lost_site_waits_for_its_restore() -> None:
+@pytest.mark.parametrize("mark", ["lost", "evacuating", "evacuated"])
+def test_a_copy_at_a_site_that_was_left_waits_for_its_restore(mark: str) -> None:
     copies = Copies("anyang", "ansan")
 
     async def story(world: World) -> None:
         await world.until_planned()
         register = orjson.loads((await world.store.get("sites")).value)  # type: ignore[union-attr]
-        register["anyang"] = "lost"
+        register["anyang"] = mark
         await world.store.transact((), [Put("sites", orjson.dumps(register))])
         await _with_epoch(world, copies)
         await world.until(lambda: ("protect", "chat") in world.systems.done)
