@@ -332,7 +332,7 @@ def _made(known: Known, event: BackupEvent) -> Known:
         return known
     begun = next((one for one in known.begun if one.copy == event.copy), None)
     if begun is not None and event.at_ms >= begun.at_ms:
-        if event.outcome == "unknown":
+        if event.outcome != "done" and not event.snapshot:  # its tool may have left one behind
             known = _doubted(known, _doubt(known, begun, event.at_ms))
         known = replace(known, begun=tuple(one for one in known.begun if one != begun))
     made = Made(event.copy, event.snapshot)

@@ -115,20 +115,21 @@ class Tool:
             raise Permanent("backup-output", f"{name} wrote more than {most:,} bytes", "check its repository")
         if ended.code in allowed:
             return ended
-        whole = f"{ended.errors}\n{ended.output}"
-        said = secrets.scrub(whole, self.hidden)
-        if error := self.reason(ended):
-            raise error
-        if ended.code is None:
-            slow = f"{name} {argv[0] if argv else ''} did not finish within {timeout_s:.0f} s"
+        known = self.reason(ended)
+        if ended.code is None or ended.code < 0:
+            how = f"{name} was killed by signal {-(ended.code or 0)}"
+            if ended.code is None:
+                how = f"{name} {argv[0] if argv else ''} did not finish within {timeout_s:.0f} s"
             if changes:
-                raise OutcomeUnknown("backup-unknown", slow, "list the backups first")
-            raise Retryable("backup-silent", slow, "check that the repository answers")
-        if ended.code < 0:
-            killed = f"{name} was killed by signal {-ended.code}"
-            if changes:
-                raise OutcomeUnknown("backup-unknown", killed, "list the backups first")
-            raise Retryable("backup-killed", killed, "to find the reason, run: dmesg")
+                why = "" if known is None else f": {known.message}"
+                raise OutcomeUnknown("backup-unknown", f"{how}{why}", "list the backups first")
+            if known is None and ended.code is None:
+                raise Retryable("backup-silent", how, "check that the repository answers")
+            if known is None:
+                raise Retryable("backup-killed", how, "to find the reason, run: dmesg")
+        if known is not None:
+            raise known
+        said = secrets.scrub(f"{ended.errors}\n{ended.output}", self.hidden)
         tail = " ".join(said.split())[-WORDS_MOST:]
         raise Permanent("backup-refused", f"{name} ended with {ended.code}: {tail}")
 

@@ -135,8 +135,8 @@ class Incomplete:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A time in which a backup may have been made whose end was never recorded: evac was killed, or the tool
-    did not finish in time. A backup that began in it is not known to be complete.
+    """A time in which a backup may have been made that is not known to be complete: evac was killed, the tool
+    did not finish in time, or it failed and named no backup.
     """
 
     copy: str

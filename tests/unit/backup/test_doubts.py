@@ -1,9 +1,10 @@
-"""Backups that are incomplete, or whose end nobody saw, count for nothing as long as they exist."""
+"""Backups that are incomplete, or whose end no one saw, count for nothing as long as they exist."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from evac.model.backup import (
     Incomplete,
 )
 from evac.model.backup_policy import BackupPolicy
-from evac.model.errors import OutcomeUnknown
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.store.port import Delete, MemoryStore
 from evac.views.backup_view import backups_document, kept_words
 from tests.unit.backup.world import Repository, World, estate_of, task, world_of
@@ -152,7 +153,7 @@ def test_wherever_evac_is_killed_only_a_backup_recorded_as_complete_counts(
 def test_a_backup_whose_tool_did_not_answer_in_time_counts_for_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It may have been taken, and nobody saw whether it is complete."""
+    """It may have been taken, and no one saw whether it is complete."""
 
     async def story() -> None:
         world = world_of(monkeypatch, tmp_path, {"r-wiki": Repository([CopyReport("c0", 1, 5)])})
@@ -175,6 +176,52 @@ def test_a_backup_whose_tool_did_not_answer_in_time_counts_for_nothing(
         )
 
     run_virtually(story(), 10_000)
+
+
+@pytest.mark.parametrize("error", [Permanent("backup-refused", "no"), Retryable("backup-locked", "no")])
+def test_what_a_failed_tool_left_behind_counts_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: ActionError
+) -> None:
+    """It failed and named no backup, but its repository lists one."""
+
+    async def story() -> None:
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": Repository()})
+        await world.worker.do(task("take"))
+        await asyncio.sleep(1_000)
+        began_s = int(asyncio.get_running_loop().time())
+
+        async def fails(action: object, timeout_s: float) -> None:
+            world.repositories["r-wiki"].copies.append(CopyReport("partial", began_s, 5))
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.vault, "take", fails)
+            event = await world.worker.do(task("take"))
+        known = await world.evidence.known("wiki")
+        assert (event.outcome, event.snapshot) == ("failed", "")
+        assert known.lacking("r-wiki")("partial", "", began_s)
+        assert known.lacking("far")("k1", "partial", began_s), "a copy of it"
+        assert (known.copies[0].count, known.copies[0].unusable) == (1, 1)
+        again = await world.worker.do(task("take"))
+        known = await world.evidence.known("wiki")
+        assert (again.outcome, known.copies[0].count) == ("done", 2), "a complete one of that time counts"
+        assert known.lacking("r-wiki")("partial", "", began_s)
+
+    run_virtually(story(), 10_000)
+
+
+@given(st.lists(st.sampled_from(["done", "failed", "unknown"]), max_size=8), st.booleans())
+def test_only_what_ended_well_counts_of_what_was_taken(ends: list[Any], named: bool) -> None:
+    known = Known("wiki")
+    for number, outcome in enumerate(ends):
+        at_ms = (number + 1) * 10_000_000
+        known = begin(known, "near", at_ms)
+        name = f"c{number}" if named or outcome == "done" else ""
+        event = BackupEvent("taken", at_ms + 5_000, "wiki", "near", outcome=outcome, snapshot=name)
+        known = after(known, replace(event, taken_at_ms=at_ms + 1_000))
+    lacks = known.lacking("near")
+    for number, outcome in enumerate(ends):
+        assert lacks(f"c{number}", "", (number + 1) * 10_000 + 1) == (outcome != "done")
 
 
 def test_a_copy_of_a_backup_in_doubt_is_in_doubt() -> None:

@@ -113,7 +113,8 @@ class Vault:
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
         with self._at(action, "copy") as origin:
             there = self.repositories[str(to.settings["id"])]
-            copy = replace(origin.copies[-1], id=f"k{len(there.copies)}", original=origin.copies[-1].id)
+            last = origin.copies[-1]  # a copy of a copy names the first original, as those of real tools do
+            copy = replace(last, id=f"k{len(there.copies)}", original=last.original or last.id)
             there.copies.append(copy)
             return Taken(copy, 10, 10, 5)
 

@@ -48,6 +48,21 @@ def test_a_program_that_was_killed_is_named(
     assert (error.code, error.message) == (code, "restic was killed by signal 9")
 
 
+@pytest.mark.parametrize("last", ["kill -9 $$", "sleep 60"])
+def test_a_program_that_may_have_changed_something_is_in_doubt_whatever_it_said(
+    tmp_path: Path, last: str
+) -> None:
+    program = script(tmp_path, "restic", "echo Fatal: wrong password >&2", last)
+    tool = Tool(program, {}, reasons=(("wrong password", WRONG),))
+    with pytest.raises(OutcomeUnknown) as caught:
+        asyncio.run(tool.run("backup", timeout_s=1.0, changes=True))
+    assert caught.value.code == "backup-unknown"
+    assert caught.value.message.endswith(": restic: wrong password")
+    with pytest.raises(Permanent) as read_only:
+        asyncio.run(tool.run("backup", timeout_s=1.0))
+    assert read_only.value.code == "backup-password"
+
+
 def test_what_a_program_says_last_is_known_however_much_it_says(tmp_path: Path) -> None:
     program = script(tmp_path, "mariabackup", "seq 1 30000 >&2", "echo completed OK! >&2")
     ended = asyncio.run(Tool(program, {}).run("backup", timeout_s=60.0))
