@@ -197,7 +197,7 @@ class Worker:
         event = self._event(
             listed, tool=listing.tool, version=listing.version, seen=seen, snapshot=newest_id(mine)
         )
-        await self._evidence.add(event, lambda known: after_listing(known, task.copy, ids, now_ms))
+        await self._evidence.add(event, lambda known: after_listing(known, task.copy, ids))
         return event
 
     def not_started(self, task: Task, error: LockHeld) -> BackupEvent:

@@ -375,34 +375,19 @@ def _doubted(known: Known, doubt: Doubt) -> Known:
     return replace(known, doubts=(*(one for one in known.doubts if one.copy != doubt.copy), *mine))
 
 
-def after_listing(known: Known, copy: str, ids: Mapping[str, str], now_ms: int) -> Known:
-    """Forget incomplete backups of a copy that no longer exist, once every other copy was listed since: a
-    copy of one of them is then known by its own id. ids: of all its backups -> the id of its original.
+def after_listing(known: Known, copy: str, ids: Mapping[str, str]) -> Known:
+    """Remember copies of incomplete backups by their own ids. ids: of all backups of a copy -> the id of its
+    original. Nothing is forgotten: a listing may be of another repository, or of one that was briefly empty.
     """
     every = {one.snapshot: one for one in known.incomplete}
-    known = with_incomplete(
+    return with_incomplete(
         known,
         *(
-            replace(every[original], copy=copy, snapshot=own, gone_ms=None)
+            replace(every[original], copy=copy, snapshot=own)
             for own, original in ids.items()
             if original in every
         ),
     )
-    last_ms = min((one.at_ms for one in known.copies if one.copy != copy), default=now_ms)
-    kept = (
-        one if one.copy != copy else _as_listed(one, one.snapshot in ids, now_ms, last_ms)
-        for one in known.incomplete
-    )
-    return replace(known, incomplete=tuple(one for one in kept if one is not None))
-
-
-def _as_listed(one: Incomplete, is_there: bool, now_ms: int, last_ms: int) -> Incomplete | None:
-    """last_ms: the oldest of the last listings of the other copies."""
-    if is_there:
-        return replace(one, gone_ms=None)
-    if one.gone_ms is None:
-        return replace(one, gone_ms=now_ms)
-    return one if last_ms <= one.gone_ms else None
 
 
 def job_of(event: BackupEvent) -> Job:

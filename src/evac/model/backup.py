@@ -129,8 +129,6 @@ class Incomplete:
     snapshot: str
     began_s: int | None = None
     """When it began; None if an older version recorded it."""
-    gone_ms: int | None = None
-    """When a listing first showed that it no longer exists."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evac.backup.evidence import KNOWN, RECALLED, Evidence
@@ -274,11 +274,14 @@ def test_incomplete_backups_of_older_versions_are_recalled_once(
 
 
 class Repositories:
-    """Two repositories of a data set, what was ever incomplete, and what is known of it."""
+    """Two repositories of a data set, what was ever incomplete, and what is known of it. At each place may be
+    another repository for a time.
+    """
 
     def __init__(self) -> None:
         self.known, self.now_ms = Known("wiki"), 0
         self.there: dict[str, dict[str, str]] = {"near": {}, "far": {}}
+        self.away: set[str] = set()
         self.lacking: set[str] = set()
 
     def take(self, whole: bool) -> None:
@@ -295,9 +298,19 @@ class Repositories:
                 self.there["far"][f"k{name}"] = name
 
     def list(self, copy: str) -> None:
-        seen = CopySeen("wiki", copy, self.now_ms, None)
+        self.now_ms += 1
+        is_away = copy in self.away
+        seen = CopySeen("wiki", copy, self.now_ms, None, repository="another" if is_away else copy)
         self.known = after(self.known, BackupEvent("listed", self.now_ms, "wiki", copy, seen=seen))
-        self.known = after_listing(self.known, copy, self.there[copy], self.now_ms)
+        self.known = after_listing(self.known, copy, {} if is_away else self.there[copy])
+
+    def list_empty(self, copy: str) -> None:
+        """For example of a disk that is not mounted."""
+        for _ in range(2):
+            self.now_ms += 1
+            seen = CopySeen("wiki", copy, self.now_ms, None)
+            self.known = after(self.known, BackupEvent("listed", self.now_ms, "wiki", copy, seen=seen))
+            self.known = after_listing(self.known, copy, {})
 
     def judge(self) -> None:
         for copy, ids in self.there.items():
@@ -306,43 +319,35 @@ class Repositories:
                 assert lacks(name, original, 0) == bool({name, original} & self.lacking), (copy, name)
 
 
-ACTS = st.sampled_from(["take", "fail", "copy", "list near", "list far", "prune near", "prune far"])
+WHERE = ("list", "prune", "another repository at", "it is there again at", "empty listing twice of")
+ACTS = st.sampled_from(
+    ["take", "fail", "copy", *(f"{what} {copy}" for what in WHERE for copy in ("near", "far"))]
+)
 
 
 @given(st.lists(ACTS, max_size=25))
+@example(["fail", "list near", "list far", *("empty listing twice of near", "list far") * 2])
+@example(["fail", "list near", "another repository at near", *("list near", "list far") * 3])
 def test_what_is_incomplete_is_known_as_long_as_it_or_a_copy_exists(acts: list[str]) -> None:
-    """Also of copies that someone else made, and whatever the tools delete."""
+    """Also of copies that someone else made, whatever the tools delete, and whatever else was listed."""
     world = Repositories()
     world.list("near")
     world.list("far")
     for act in acts:
         world.now_ms += 1
-        what, _, copy = act.partition(" ")
+        what, _, copy = act.rpartition(" ")
         if what == "list":
             world.list(copy)
         elif what == "prune":
             world.there[copy].clear()
-        elif what == "copy":
+        elif what == "another repository at":
+            world.away.add(copy)
+        elif what == "it is there again at":
+            world.away.discard(copy)
+        elif what == "empty listing twice of":
+            world.list_empty(copy)
+        elif act == "copy":
             world.copy_by_hand()
         else:
-            world.take(what == "take")
+            world.take(act == "take")
         world.judge()
-
-
-def test_what_exists_nowhere_any_more_is_forgotten() -> None:
-    world = Repositories()
-    world.take(False)
-    world.copy_by_hand()
-    for copies in (("near", "far"), ("near", "far", "near")):
-        for copy in copies:
-            world.now_ms += 1
-            world.list(copy)
-        assert {one.copy for one in world.known.incomplete} == (
-            {"near", "far"} if world.there["near"] else {"far"}
-        )
-        world.there["near"].clear()
-    world.there["far"].clear()
-    for copy in ("far", "near", "far"):
-        world.now_ms += 1
-        world.list(copy)
-    assert world.known.incomplete == ()
