@@ -44,7 +44,7 @@ from evac.model.backup import (
     ProofRecord,
     Stray,
 )
-from evac.model.errors import ActionError, LeaseLost, LockHeld, OutcomeUnknown, Permanent, Unavailable
+from evac.model.errors import ActionError, LeaseLost, LockHeld, OutcomeUnknown, Unavailable
 from evac.model.estate import Endpoint
 from evac.model.records import dataclass
 from evac.model.units import moment_words
@@ -345,7 +345,7 @@ class Worker:
 
     async def _served(self, task: Task, event: BackupEvent, place: str) -> BackupEvent:
         """The event of a restore test after the request of the policy. Without the expected answer, the proof
-        keeps its level, and that the request failed is an event of its own.
+        keeps its level, and that the request failed is an event of its own, which ends the job.
         """
         proof = event.proof
         if task.request is None or proof is None or proof.outcome != "passed":
@@ -357,25 +357,29 @@ class Worker:
         try:
             driver = self._drivers.able(task.request.driver, AsksRestored)
             reply = await driver.ask(action_of(task.request), task.timeout_s, place)
-            if not reply.matches:
-                words = f"the answer does not contain {reply.expected[:100]!r}: {reply.answer}"
-                raise Permanent(
-                    "answer-differs", words, "check the application, and the answer in the estate"
-                )
         except ActionError as error:
-            await self._keep(event)
-            return self._proven(
-                task,
-                SERVED,
-                "could-not-run",
-                place=place,
-                snapshot=proof.snapshot,
-                code=error.code,
-                detail=f"it was restored and compared, but not served: {_words(error)}",
-                request=task.request.id,
-            )
+            return await self._not_served(task, event, "could-not-run", error.code, _words(error))
+        if not reply.matches:
+            words = f"the answer does not contain {reply.expected[:100]!r}: {reply.answer}"
+            return await self._not_served(task, event, "answer-differs", "answer-differs", words)
         served = replace(proof, level=SERVED, request=task.request.id, answer=reply.answer)
         return replace(event, proof=served)
+
+    async def _not_served(
+        self, task: Task, event: BackupEvent, outcome: ProofOutcome, code: str, why: str
+    ) -> BackupEvent:
+        assert task.request is not None
+        await self._keep(replace(event, goes_on=True))
+        return self._proven(
+            task,
+            SERVED,
+            outcome,
+            place=self.place_of(task),
+            snapshot=event.snapshot,
+            code=code,
+            detail=f"it was restored and compared, but not served: {why}",
+            request=task.request.id,
+        )
 
     async def _restore_to_keep(self, task: Task) -> BackupEvent:
         """Restore into the folder that a person named, and leave it there. Damage found counts as a proof of

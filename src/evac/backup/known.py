@@ -286,7 +286,7 @@ def _of_another(known: Known, proof: ProofRecord) -> bool:
 def _runs(known: Known, event: BackupEvent) -> tuple[LastRun, ...]:
     job = job_of(event)
     before = known.run(event.copy, job)
-    if event.kind == "missed" or (before is not None and before.at_ms >= event.at_ms):
+    if event.kind == "missed" or event.goes_on or (before is not None and before.at_ms >= event.at_ms):
         return known.runs
     failed = event.outcome != "done" or (
         event.proof is not None and event.proof.outcome in ("could-not-run", "damaged")

@@ -191,7 +191,7 @@ def _report(
     document = history_document(data_set, reversed(events))
     _show(document, history_sheet(document, footer, is_report=True), output, target)
     outcomes = {event.outcome if event.proof is None else event.proof.outcome for event in events}
-    if outcomes & {"damaged", "too-slow", "too-old"}:
+    if outcomes & {"damaged", "too-slow", "too-old", "answer-differs"}:
         return console.FINDINGS
     return console.DONE if outcomes <= {"done", "passed"} else console.FAILED
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now
 from evac.model.backup import (
+    COMPARED,
     READ,
     RESTORED,
     WHOLE,
@@ -167,11 +168,22 @@ def open_errors(proofs: Sequence[ProofRecord]) -> list[ProofRecord]:
     """Errors that no later check clears, oldest first. proofs: of one copy, oldest first."""
     found = []
     for row, error in enumerate(proofs):
-        if error.outcome in ("damaged", "too-slow", "too-old") and not any(
+        if error.outcome in ("damaged", "too-slow", "too-old", "answer-differs") and not any(
             clears(later, error) for later in proofs[row + 1 :]
         ):
             found.append(error)
     return found
+
+
+def _standing(proofs: Sequence[ProofRecord], errors: Sequence[ProofRecord]) -> list[ProofRecord]:
+    """The proofs that open errors leave: none up to the last damage, and none of level 5 while the last
+    answer was wrong.
+    """
+    damaged_ms = max((one.at_ms for one in errors if one.outcome == "damaged"), default=None)
+    found = [one for one in proofs if damaged_ms is None or one.at_ms > damaged_ms]
+    if all(one.outcome != "answer-differs" for one in errors):
+        return found
+    return [replace(one, level=min(one.level, COMPARED)) if counts(one) else one for one in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +238,7 @@ def _copy(
             deletable = seen.deletable
     errors = open_errors(proofs)
     error = max(errors, key=lambda one: (one.outcome == "damaged", one.at_ms), default=None)
-    after = list(proofs)
-    if error is not None and error.outcome == "damaged":
-        after = [one for one in proofs if one.at_ms > error.at_ms]
+    after = _standing(proofs, errors)
     recent = _Proven({}, 0)
     if now_ms is not None:
         recent = _proven(one for one in after if now_ms - one.at_ms <= policy.proof_age_of(one.level))

@@ -14,7 +14,8 @@ from typing import Final, Literal
 from evac.model.backup_policy import BackupPolicy
 from evac.model.records import dataclass
 
-ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]
+ProofOutcome = Literal["passed", "too-slow", "too-old", "answer-differs", "damaged", "could-not-run"]
+"""answer-differs: the application answered the request of a restore test, but not as expected."""
 EXISTS, STRUCTURE, READ, RESTORED, COMPARED, SERVED = range(6)
 WHOLE: Final = 1_000_000
 """All bytes of a repository, in parts per million."""
@@ -253,6 +254,8 @@ class BackupEvent:
     """For `taken` and `copied`: when the backup began, as its tool lists it."""
     changed_at_ms: int | None = None
     """For `credentials-changed`: when; None withdraws the last record."""
+    goes_on: bool = False
+    """Whether its job went on after it: another event ends the job."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ OUTCOMES: Final = {
     "passed": "passed",
     "too-slow": "too slow",
     "too-old": "too old",
+    "answer-differs": "wrong answer",
     "damaged": "damaged",
     "could-not-run": "could not run",
 }

@@ -133,7 +133,8 @@ def test_a_policy_that_waives_backups_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "severity"), [("damaged", "error"), ("too-slow", "warning"), ("too-old", "warning")]
+    ("outcome", "severity"),
+    [("damaged", "error"), *((one, "warning") for one in ("too-slow", "too-old", "answer-differs"))],
 )
 def test_what_a_check_found_is_reported_with_its_day(outcome: ProofOutcome, severity: str) -> None:
     now = day_ms(TODAY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -17,9 +17,10 @@ from evac.backup.known import Known
 from evac.backup.schedule import LIST_EVERY_MS, Entry, entries_of, entry_for
 from evac.backup.scheduler import Scheduler
 from evac.drivers import registry
-from evac.drivers.capabilities import CopyReport
+from evac.drivers.capabilities import CopyReport, Reply
+from evac.model.backup import BackupEvent
 from evac.model.backup_policy import BackupPolicy
-from evac.model.errors import LeaseLost, Permanent
+from evac.model.errors import LeaseLost, Permanent, Retryable
 from evac.model.estate import Backup, Dependency, Estate, Service, Store
 from evac.store.port import Lease
 from tests.unit.backup.world import SPEC, Repository, World, endpoint, estate_of, world_of
@@ -233,6 +234,36 @@ def test_a_failure_is_tried_again_later_each_time(monkeypatch: pytest.MonkeyPatc
         assert failures == ["take of wiki at r-wiki failed: wrong password"], "said once"
 
     run_virtually(story(), 10 * 3_600)
+
+
+def test_a_request_that_fails_is_tried_again_later_each_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its copy is restored and compared each time, which does not end the job."""
+
+    async def story() -> None:
+        silent = Repository(reply=Retryable("request-silent", "no answer"))
+        copied = Repository([CopyReport("c0", 1, 1_000)])
+        estate = estate_of(BackupPolicy(level=5, request="asked", restore_test="0 1 * * *"))
+        estate = replace(estate, endpoints=(*estate.endpoints, endpoint("asked")))
+        told = story_of(monkeypatch, tmp_path, estate, r_wiki=copied, asked=silent)
+        await told.world.evidence.add(
+            BackupEvent("taken", 1_000, "wiki", "r-wiki", snapshot="c0", facts={"rows": 7})
+        )
+        await told.lead()
+        await asyncio.sleep(8 * 3_600)
+        tries = told.asked("asked", "ask")
+        gaps = [later - before for before, later in pairwise(tries)]
+        assert gaps == [pytest.approx(min(60 << number, 3_600), abs=10) for number in range(len(gaps))]
+        assert len(tries) >= 8
+        silent.reply = Reply("404", "pager", False)
+        await asyncio.sleep(2 * 3_600)
+        await told.stop()
+        assert len(told.asked("asked", "ask")) == len(tries) + 1, "a wrong answer is a result"
+        known = await told.world.evidence.known("wiki")
+        assert {one.outcome for one in known.proofs} == {"passed", "answer-differs"}
+
+    run_virtually(story(), 20 * 3_600)
 
 
 @pytest.mark.parametrize("turned_s", [86_400 * 3, -86_400 * 3])

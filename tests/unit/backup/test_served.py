@@ -20,10 +20,12 @@ from evac.model.backup import (
     RESTORED,
     SERVED,
     BackupFacts,
+    CopyState,
     ProofRecord,
 )
 from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import Permanent, Retryable
+from evac.views.backup_view import copy_words
 from tests.unit.backup.world import Repository, World, endpoint, estate_of, task, world_of
 from tests.unit.virtual_time import run_virtually
 
@@ -58,15 +60,46 @@ def test_a_restored_copy_that_answers_as_expected_is_served(
     assert (proof.request, proof.answer) == ("asked", "Restart the pager")
 
 
+def test_a_wrong_answer_is_a_failed_check_until_the_expected_one_comes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An older answer no longer counts. That the content was restored and compared still does."""
+    proofs, events, _ = served(monkeypatch, tmp_path, DIFFERS)
+    assert sorted(events) == [("answer-differs", SERVED), ("passed", COMPARED)]
+    failed = next(one for one in proofs if one.outcome == "answer-differs")
+    assert "does not contain 'pager': 404 not found" in failed.detail
+    assert failed.request == "asked"
+    before = ProofRecord("wiki", "r-wiki", SERVED, "passed", 1, 1_000, request="asked")
+
+    def copy_after(*later: ProofRecord) -> CopyState:
+        every = (before, *proofs, *later)
+        facts = BackupFacts((), every)
+        (verdict,) = verdicts(topology(estate_of(BackupPolicy(level=SERVED))), facts, 3_600_000)
+        return verdict.copies[0]
+
+    copy = copy_after()
+    assert copy.failed is not None
+    assert (copy.failed.outcome, copy.level, copy.proven, copy.damaged) == (
+        "answer-differs",
+        COMPARED,
+        "unknown",
+        False,
+    )
+    assert "wrong answer" in copy_words(copy, 3_600_000)
+    compared = replace(before, level=COMPARED, at_ms=3_000_000)
+    assert copy_after(compared).failed is not None
+    again = copy_after(replace(before, at_ms=3_000_000))
+    assert (again.failed, again.level, again.proven) == (None, SERVED, "met")
+
+
 @pytest.mark.parametrize(
     ("reply", "code", "words"),
     [
-        (DIFFERS, "answer-differs", "does not contain 'pager': 404 not found"),
         (Retryable("request-silent", "it was not answered within 9 s"), "request-silent", "within 9 s"),
         (Permanent("request-failed", "the program ended with 3"), "request-failed", "ended with 3"),
     ],
 )
-def test_without_the_expected_answer_a_copy_is_compared_and_not_served(
+def test_without_an_answer_a_copy_is_compared_and_not_served(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reply: Any, code: str, words: str
 ) -> None:
     proofs, events, _ = served(monkeypatch, tmp_path, reply)
