@@ -271,8 +271,9 @@ async def record_credentials(
     url: str, estate: Estate, data_set: str, copy: str, who: str, changed_at_ms: int | None
 ) -> list[BackupEvent]:
     """Record when the credentials of the repositories of a data set, or of one of them, were changed.
-    changed_at_ms: None withdraws the last record. Raises InvalidInput for what the estate does not have or a
-    time in the future, Unavailable, Corrupt.
+    changed_at_ms: None withdraws the record that was added last, so that those before it count again. Raises
+    InvalidInput for what the estate does not have, a time in the future or nothing to withdraw, Unavailable,
+    Corrupt.
     """
     every: tuple[Data | DataSet, ...] = (*estate.stores, *estate.data_sets)
     data = next((one for one in every if one.id == data_set), None)
@@ -286,6 +287,8 @@ async def record_credentials(
     words = "" if changed_at_ms is None else f"changed at {moment_words(changed_at_ms // 1_000)}"
     store = open_store(url)
     try:
+        if changed_at_ms is None:
+            names = _recorded_last(await Evidence(store).known(data_set), names)
         events = [
             BackupEvent(
                 "credentials-changed",
@@ -303,6 +306,17 @@ async def record_credentials(
         return events
     finally:
         await store.close()
+
+
+def _recorded_last(known: Known, names: Sequence[str]) -> list[str]:
+    """Of these copies, those of the record of a change that was added last. Raises InvalidInput."""
+    recorded = [one for one in known.credentials if one.copy in names]
+    if not recorded:
+        where = f" of {names[0]}" if len(names) == 1 else ""
+        words = f"no change of credentials{where} is recorded for {known.data_set}"
+        raise InvalidInput("nothing-recorded", words, f"evac backup history {known.data_set}")
+    last_ms = max(one.recorded_ms for one in recorded)
+    return sorted({one.copy for one in recorded if one.recorded_ms == last_ms})
 
 
 def _best(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Entry]) -> Entry:

@@ -38,6 +38,8 @@ WHOLE_KEPT: Final = 1_000
 SKEW_S: Final = 300
 """How far the clock of a tool may differ from the clock that recorded when it was started."""
 MADE_KEPT: Final = 8
+CHANGES_KEPT: Final = 100
+"""Number of changes of credentials of a copy that are kept."""
 WITNESSES_KEPT: Final = 8
 """Number of newest backups of a copy whose witness is kept; older ones are in the journal."""
 
@@ -110,7 +112,7 @@ class Known:
     made: tuple[Made, ...] = ()
     """The newest complete backups of each copy, oldest first."""
     credentials: tuple[CredentialsChange, ...] = ()
-    """At most one of each copy: the last one recorded."""
+    """Those recorded and not withdrawn; of each copy, the one recorded last is the last one."""
 
     @property
     def lacks(self) -> Lacks:
@@ -211,13 +213,9 @@ def is_another(before: CopySeen, now: CopySeen) -> bool:
 
 
 def after(known: Known, event: BackupEvent) -> Known:
-    """The state after an event. Repeating an event changes nothing."""
+    """The state after an event, which is new: `Evidence` keeps each one once."""
     if event.kind == "credentials-changed":
-        credentials = tuple(one for one in known.credentials if one.copy != event.copy)
-        if event.changed_at_ms is not None:
-            changed = CredentialsChange(event.data_set, event.copy, event.changed_at_ms)
-            credentials = (*credentials, changed)
-        return replace(known, credentials=credentials)
+        return replace(known, credentials=_credentials(known, event))
     known = _made(replace(_incomplete(known, event), runs=_runs(known, event)), event)
     if event.seen is not None:
         return _listed(known, event.seen)
@@ -236,6 +234,18 @@ def after(known: Known, event: BackupEvent) -> Known:
         mine_too = [one for one in rest if one.copy == event.copy][-(WITNESSES_KEPT - 1) :]
         return replace(known, witnesses=(*(one for one in rest if one.copy != event.copy), *mine_too, made))
     return known
+
+
+def _credentials(known: Known, event: BackupEvent) -> tuple[CredentialsChange, ...]:
+    """Those recorded, in that order. Beyond the limit, the later of the two oldest of a copy remains."""
+    mine = [one for one in known.credentials if one.copy == event.copy]
+    others = (one for one in known.credentials if one.copy != event.copy)
+    if event.changed_at_ms is None:
+        return (*others, *mine[:-1])
+    mine.append(CredentialsChange(event.data_set, event.copy, event.changed_at_ms, event.at_ms))
+    if len(mine) > CHANGES_KEPT:
+        mine[:2] = [max(mine[:2], key=lambda one: one.at_ms)]
+    return (*others, *mine)
 
 
 def _listed(known: Known, seen: CopySeen) -> Known:

@@ -296,7 +296,9 @@ def restore(
 @data_argument
 @copy_option
 @click.option("--at", metavar="TIME", help="When, like 2026-11-25T02:55:00Z. [default: now]")
-@click.option("--withdraw", is_flag=True, help="Withdraw the last record, which was wrong.")
+@click.option(
+    "--withdraw", is_flag=True, help="Withdraw the record that was added last; those before it count again."
+)
 @who_option
 @where_options
 @output

@@ -50,7 +50,9 @@ def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[Dat
     proofs: dict[tuple[str, str], list[ProofRecord]] = {}
     for proof in facts.proofs:
         proofs.setdefault((proof.data_set, proof.copy), []).append(proof)
-    changed = {(one.data_set, one.copy): one.at_ms for one in facts.credentials}
+    changed: dict[tuple[str, str], int] = {}
+    for one in facts.credentials:
+        changed[one.data_set, one.copy] = max(one.at_ms, changed.get((one.data_set, one.copy), one.at_ms))
     takers = _Takers(top)
     every: tuple[Store | DataSet, ...] = (*top.estate.stores, *top.estate.data_sets)
     return tuple(_verdict(data, takers, seen, proofs, changed, now_ms) for data in every)

@@ -197,11 +197,15 @@ class Lacking:
 
 @dataclass(frozen=True, slots=True)
 class CredentialsChange:
-    """When the credentials of the repository of one copy were last changed, as a person recorded it."""
+    """When the credentials of the repository of one copy were changed, as a person recorded it. The latest
+    change of a copy counts.
+    """
 
     data_set: str
     copy: str
     at_ms: int
+    recorded_ms: int = 0
+    """When it was recorded; 0 if an older version recorded it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +257,7 @@ class BackupEvent:
     taken_at_ms: int | None = None
     """For `taken` and `copied`: when the backup began, as its tool lists it."""
     changed_at_ms: int | None = None
-    """For `credentials-changed`: when; None withdraws the last record."""
+    """For `credentials-changed`: when; None withdraws the record that was added last."""
     goes_on: bool = False
     """Whether its job went on after it: another event ends the job."""
 

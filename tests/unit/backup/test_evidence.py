@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.backup.evidence import SEEN, STREAM, Evidence
-from evac.backup.known import ALARM_MS, Known, after, sudden_changes
+from evac.backup.known import ALARM_MS, CHANGES_KEPT, Known, after, sudden_changes
 from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord, expected_repositories
 from evac.store.journal import head_of, read
 from evac.store.port import MemoryStore
@@ -96,7 +96,7 @@ def test_the_verdict_on_what_is_kept_is_the_verdict_on_everything(proofs: list[P
         assert one == other
 
 
-def test_the_last_record_of_changed_credentials_counts_and_can_be_withdrawn() -> None:
+def test_every_record_of_changed_credentials_is_kept_and_only_the_last_one_is_withdrawn() -> None:
     def changed(at_ms: int, copy: str, moment_ms: int | None) -> BackupEvent:
         return BackupEvent("credentials-changed", at_ms, "db", copy, changed_at_ms=moment_ms)
 
@@ -106,11 +106,35 @@ def test_the_last_record_of_changed_credentials_counts_and_can_be_withdrawn() ->
             known = await evidence.add(changed(at_ms, copy, moment_ms))
             assert known.runs == (), "no job ran"
         found = (await evidence.facts()).credentials
-        assert {(one.data_set, one.copy, one.at_ms) for one in found} == {("db", "near", 4), ("db", "far", 5)}
+        rows = {(one.copy, one.at_ms, one.recorded_ms) for one in found}
+        assert rows == {("near", 9, 1), ("far", 5, 2), ("near", 4, 3)}
         await evidence.add(changed(4, "near", None))
+        found = (await evidence.facts()).credentials
+        assert {(one.copy, one.at_ms) for one in found} == {("near", 9), ("far", 5)}
+        for at_ms in (5, 6):
+            await evidence.add(changed(at_ms, "near", None))
         assert [one.copy for one in (await evidence.facts()).credentials] == ["far"]
 
     run_virtually(story())
+
+
+@given(st.lists(st.none() | st.integers(1, 10**6), max_size=60))
+def test_the_latest_change_of_credentials_that_was_not_withdrawn_is_known(moments: list[int | None]) -> None:
+    known, there = Known("db"), list[int]()
+    for at_ms, moment_ms in enumerate(moments, 1):
+        known = after(known, BackupEvent("credentials-changed", at_ms, "db", "near", changed_at_ms=moment_ms))
+        there = there[:-1] if moment_ms is None else [*there, moment_ms]
+        assert max((one.at_ms for one in known.credentials), default=None) == max(there, default=None)
+
+
+def test_of_many_changes_of_credentials_the_latest_is_never_forgotten() -> None:
+    known = Known("db")
+    for at_ms in range(1, 3 * CHANGES_KEPT):
+        known = after(
+            known, BackupEvent("credentials-changed", at_ms, "db", "near", changed_at_ms=1_000 - at_ms)
+        )
+        assert max(one.at_ms for one in known.credentials) == 999
+        assert len(known.credentials) <= CHANGES_KEPT
 
 
 def test_what_is_kept_of_a_copy_stays_small() -> None:

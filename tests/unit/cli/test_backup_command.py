@@ -134,13 +134,18 @@ def test_a_change_of_credentials_is_recorded_missed_and_withdrawn(
     earlier = ["backup", "credentials-changed", estate, "wiki-files", "--at", "2020-01-01T00:00:00Z"]
     assert run(earlier) == console.DONE
     capsys.readouterr()
-    assert state() == "met"
+    assert state() == "missed", "an older change does not replace a newer one"
+    withdraw = [*earlier[:4], "--withdraw"]
+    assert run(withdraw) == console.DONE
     capsys.readouterr()
-    assert run([*earlier[:4], "--withdraw"]) == console.DONE
+    assert state() == "missed", "only the record that was added last is withdrawn"
+    assert run(withdraw) == console.DONE
     capsys.readouterr()
     assert state() == "None"
+    assert run(withdraw) not in (console.DONE, console.FINDINGS)
+    assert "no change of credentials is recorded for wiki-files" in capsys.readouterr().err
     run(["backup", "history", "wiki-files"])
-    assert capsys.readouterr().out.count("credentials-changed") == 5
+    assert capsys.readouterr().out.count("credentials-changed") == 6
 
 
 @pytest.mark.parametrize(
