@@ -63,15 +63,20 @@ class BackupPolicy:
     keep_count: int | None = None
     """Minimum number of backups in a copy."""
     proof_ages: ProofAges = ProofAges()
-    """Levels that every copy must also reach, each within an age of its own."""
+    """Levels that every copy must also reach, each within an age of its own. For `level`, the smaller age
+    counts.
+    """
     request: str | None = None
     """The endpoint that puts a request of the application to data that a test restored (level 5)."""
 
     @property
     def proofs_asked(self) -> tuple[tuple[int, int], ...]:
         """(level, maximum age in ms): each copy needs a proof of at least each level within its age."""
-        return tuple(sorted({self.level: self.proof_age_ms, **self.proof_ages.by_level}.items()))
+        ages = dict(self.proof_ages.by_level)
+        ages[self.level] = min(self.proof_age_ms, ages.get(self.level, self.proof_age_ms))
+        return tuple(sorted(ages.items()))
 
     def proof_age_of(self, level: int) -> int:
         """How long a proof of a level counts as one of that level."""
-        return self.proof_ages.by_level.get(level, self.proof_age_ms)
+        stated_ms = self.proof_ages.by_level.get(level, self.proof_age_ms)
+        return min(stated_ms, self.proof_age_ms) if level == self.level else stated_ms
