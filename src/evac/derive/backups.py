@@ -16,6 +16,7 @@ from evac.model.backup import (
     COMPARED,
     READ,
     RESTORED,
+    SERVED,
     WHOLE,
     BackupFacts,
     CopySeen,
@@ -241,12 +242,9 @@ def _copy(
     errors = open_errors(proofs)
     error = max(errors, key=lambda one: (one.outcome == "damaged", one.at_ms), default=None)
     after = _standing(proofs, errors)
-    recent = _Proven({}, 0)
-    if now_ms is not None:
-        recent = _proven(one for one in after if now_ms - one.at_ms <= policy.proof_age_of(one.level))
     ever = _proven(after)
     due = tuple(_due(level, age_ms, after, ever, now_ms) for level, age_ms in policy.proofs_asked)
-    level = max(recent.by_level, default=None)
+    level, proof, coverage = _recent(after, policy, now_ms)
     measured = measured_restores(BackupFacts(() if seen is None else (seen,), tuple(proofs)))
     way = restoration(backup if not measured else replace(backup, restore_ms=measured[0][2]))
     last_check = proofs[-1] if proofs else None
@@ -262,11 +260,11 @@ def _copy(
         size,
         None if way is None else way.duration_ms,
         level,
-        None if level is None else recent.by_level[level],
+        proof,
         max(ever.by_level.values(), key=lambda one: one.at_ms, default=None),
         error,
         last_check if last_check is not None and last_check.outcome == "could-not-run" else None,
-        recent.coverage,
+        coverage,
         _worst(one.state for one in due),
         "" if seen is None else seen.deletable_why,
         None if seen is None else seen.count,
@@ -275,6 +273,25 @@ def _copy(
         due,
         *_renewed(_changed(backup, changed_ms), backup, seen, now_ms),
     )
+
+
+def _recent(
+    proofs: Sequence[ProofRecord], policy: BackupPolicy, now_ms: int | None
+) -> tuple[int | None, ProofRecord | None, int]:
+    """The highest level for which a proof of at least that level is recent enough, that proof (the newest of
+    several), and the share that was read recently enough.
+    """
+    level: int | None = None
+    proof: ProofRecord | None = None
+    coverage = 0
+    for asked in range(SERVED + 1) if now_ms is not None else ():
+        age_ms = policy.proof_age_of(asked)
+        recent = _proven(one for one in proofs if (now_ms or 0) - one.at_ms <= age_ms)
+        if enough := [one for reached, one in recent.by_level.items() if reached >= asked]:
+            level, proof = asked, max(enough, key=lambda one: one.at_ms)
+        if asked == READ:
+            coverage = recent.coverage
+    return level, proof, coverage
 
 
 def _changed(backup: Backup, recorded_ms: int | None) -> tuple[int, int] | None:

@@ -362,9 +362,11 @@ class CopyState:
     restore_ms: int | None
     """Estimated restore time, if size and rate are known."""
     level: int | None
-    """Highest proof level within the age that the policy allows; None if nothing is proven."""
+    """Highest level for which a proof of it or a higher one is within the age that the policy allows for that
+    level; None if nothing is proven.
+    """
     proof: ProofRecord | None
-    """The proof that reached that level; of several parts, the one read first."""
+    """The newest proof that reached that level or a higher one; of several parts, the one read first."""
     last: ProofRecord | None
     """The last proof that passed, however old."""
     failed: ProofRecord | None

@@ -354,7 +354,7 @@ def copy_words(copy: CopyState, now_ms: int) -> str:
     elif copy.exists is False:
         words = "the repository is empty"
     elif copy.proof is not None:
-        words = f"{LEVELS[copy.proof.level]} {ago(now_ms - copy.proof.at_ms)}"
+        words = f"{LEVELS[copy.level or 0]} {ago(now_ms - copy.proof.at_ms)}"
         if 0 < copy.coverage < 1_000_000:
             words += f", {copy.coverage // 10_000} % read"
         late = [one for one in copy.due if one.state == "missed"]

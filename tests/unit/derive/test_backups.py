@@ -244,6 +244,15 @@ def test_every_level_has_an_age_of_its_own(proofs: tuple[ProofRecord, ...], stat
     assert found.proven == worst
 
 
+def test_a_proof_that_is_too_old_for_its_level_still_counts_for_a_lower_one() -> None:
+    policy = replace(POLICY, proof_ages=ProofAges(compared_ms=90 * DAY, served_ms=7 * DAY))
+    bare = (GOOD[0], replace(GOOD[1], verified=None))
+    for days, level in ((6, SERVED), (60, COMPARED), (91, None)):
+        served = proof(SERVED, days_ago=days)
+        found = at_ansan(judged(bare, policy, proofs=(served,)))
+        assert (found.level, found.proof) == (level, None if level is None else served)
+
+
 def test_of_two_ages_for_the_level_of_the_policy_the_smaller_one_counts() -> None:
     longer = replace(POLICY, proof_ages=ProofAges(restored_ms=300 * DAY))
     assert longer.proofs_asked == ((RESTORED, POLICY.proof_age_ms),)
@@ -251,7 +260,7 @@ def test_of_two_ages_for_the_level_of_the_policy_the_smaller_one_counts() -> Non
     policy = replace(POLICY, proof_ages=ProofAges(restored_ms=3 * DAY))
     assert policy.proofs_asked == ((RESTORED, 3 * DAY),)
     assert at_ansan(judged(policy=policy)).proven == "missed", "it was restored five days ago"
-    assert at_ansan(judged(policy=policy)).level is None
+    assert at_ansan(judged(policy=policy)).level == READ, "its proof still counts for lower levels"
 
 
 def test_data_that_is_no_store_is_judged_the_same_way() -> None:
@@ -368,6 +377,7 @@ def test_one_more_required_age_never_improves_a_verdict(
     if digit(more, "errors").state == "met":
         assert digit(plain, "errors").state == "met"
     for one in more.copies:
+        assert (one.level or 0) >= max((due.level for due in one.due if due.state == "met"), default=0)
         assert (one.proven == "met") == all(due.state == "met" for due in one.due)
 
 
