@@ -1,12 +1,13 @@
 """Driver for requests to restored data: a program starts the application on it, asks, and prints the answer.
 
 It runs with its arguments, never through a shell, in the folder of the data, which is removed afterwards. It
-must exit with 0. Whatever it leaves running is ended.
+must exit with 0. Whatever it leaves running in its process group is ended.
 """
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Final
 
 from evac.drivers.capabilities import AsksRestored, Reply
@@ -32,14 +33,19 @@ class BackupRequestDriver(AsksRestored):
         if not argv or not expected:
             missing = "answer" if argv else "argv"
             raise Permanent("setting-missing", f"{missing} is not set", f"set {missing} on the endpoint")
-        if shutil.which(argv[0]) is None:
+        if (found := shutil.which(argv[0])) is None:
             words = f"{argv[0]} does not exist, or evac has no permission to run it"
             raise Permanent("command-missing", words, "set argv to a program on the machine of evac")
         variables, hidden = given(action.settings)
         variables |= {"EVAC_PLACE": place, "EVAC_TARGET": action.target, "EVAC_SITE": action.at}
         limit_s = min(timeout_s, float(whole(action.settings, "seconds", SECONDS, SECONDS_MOST)))
+        program = str(Path(found).absolute())  # a relative one would be looked for in the restored data
         ended = await run_program(
-            argv, env=environment(variables), timeout_s=max(limit_s, 0.1), cwd=place, apart=True
+            (program, *argv[1:]),
+            env=environment(variables),
+            timeout_s=max(limit_s, 0.1),
+            cwd=place,
+            apart=True,
         )
         tail = " ".join(secrets.scrub(f"{ended.output}\n{ended.errors}", hidden).split())[-TAIL_SHOWN:]
         if ended.code is None:
