@@ -64,10 +64,21 @@ def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> Mapping[tuple[st
         (rack, hall or "unknown", "+".join(sorted(feeds.get(rack, ())))) for rack, hall in halls.items()
     ]
     _add_replicas(hosts, imported)
+    imported.elsewhere = {
+        (service, name)
+        for name, host in hosts.items()
+        if "site" not in host.facts
+        for service in _run_by(host)
+    }
     nowhere = tuple(sorted(name for name, host in hosts.items() if "site" not in host.facts))
     if nowhere:
         imported.unknown.append(Unknown(NOWHERE, len(nowhere), nowhere))
     return pools
+
+
+def _run_by(host: Host) -> set[str]:
+    """The services that a host runs: none if it is off, spare or condemned."""
+    return host.services if host.facts.get("state", "serving") == "serving" else set()
 
 
 def _row(name: str, facts: Mapping[str, str], site: str, rack: str, pool: str) -> tuple[str, ...]:
@@ -81,7 +92,7 @@ def unplaced_of(hosts: Mapping[str, Host]) -> dict[str, Unplaced]:
     return {
         name: Unplaced(
             _row(name, {key: text for key, text in host.facts.items() if key != "position"}, "", "", ""),
-            tuple(sorted(host.services)) if host.facts.get("state", "serving") == "serving" else (),
+            tuple(sorted(_run_by(host))),
         )
         for name, host in hosts.items()
         if "site" not in host.facts
@@ -192,9 +203,9 @@ def _add_replicas(hosts: Mapping[str, Host], imported: Imported) -> None:
         for service in sorted(host.services):
             if service not in imported.sections.get("services", {}):
                 imported.add("services", service)
-            if "site" in host.facts and host.facts.get("state", "serving") == "serving":
+            if "site" in host.facts and service in _run_by(host):
                 rows.append((service, name, "1"))
-        if host.services and host.facts.get("state", "serving") != "serving":
+        if host.services and not _run_by(host):
             idle.append(name)
     imported.tables["replicas"] = rows
     if idle:

@@ -172,6 +172,10 @@ class Imported:
     """Public name of a host -> the service that it leads to."""
     unplaced: dict[str, Unplaced] = field(default_factory=dict)
     """Hosts that are left out, unless another source says where they are."""
+    elsewhere: set[tuple[str, str]] = field(default_factory=set)
+    """Service and host in service that is left out, because its site is not known: a replica that runs
+    somewhere.
+    """
 
     def add(
         self, section: str, name: str, values: Mapping[str, Value] | None = None, comment: str = ""

@@ -1,17 +1,19 @@
-"""Places hosts whose site their source does not say where another source of the recipe has these servers.
+"""Places hosts whose site their source does not say where another source of the recipe has these servers, and
+counts the replicas on those that stay without a site.
 
 An inventory says what runs on a host, and a list of devices says where the host is: together they say both.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Final
 
 from evac.estate.format.problems import Problems
 from evac.estate.importers.combining import SourcePart
 from evac.estate.importers.hosts import NOWHERE
-from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Unknown
+from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Unknown
 from evac.model.fleet import SERVER_STATES, SERVING
 
 _CLASS: Final = TABLE_COLUMNS["servers"].index("class")
@@ -51,7 +53,9 @@ def _with_hosts(part: SourcePart, placed: set[str], states: dict[str, set[str]])
     sections = {**whole.sections, "classes": {**classes, **whole.sections.get("classes", {})}}
     unknown = [_left(fact, placed) for fact in whole.unknown]
     left = [fact for fact in unknown if fact.what != NOWHERE or fact.names]
-    return replace(part, imported=replace(whole, sections=sections, tables=tables, unknown=left))
+    made = replace(whole, sections=sections, tables=tables, unknown=left)
+    made.elsewhere = {(service, name) for service, name in whole.elsewhere if name not in placed}
+    return replace(part, imported=made)
 
 
 def _left(fact: Unknown, placed: set[str]) -> Unknown:
@@ -60,3 +64,27 @@ def _left(fact: Unknown, placed: set[str]) -> Unknown:
         return fact
     names = tuple(name for name in fact.names if name not in placed)
     return replace(fact, count=len(names), names=names)
+
+
+def with_all_replicas(imported: Imported) -> Imported:
+    """The facts, with the number of all replicas of a service that has some on hosts without a site. Without
+    it, those whose place is known would pass for all of the service.
+    """
+    rows = imported.tables.get("replicas", [])
+    known = {(service, target) for service, target, _ in rows}
+    left = Counter(service for service, host in imported.elsewhere - known)
+    services = dict(imported.sections.get("services", {}))
+    placed = Counter(dict.fromkeys(left, 0))
+    for service, _, count in rows:
+        placed[service] += int(count)
+    more: Rows = []
+    for service in sorted(left.keys() & services.keys()):
+        values = dict(services[service].values)
+        if isinstance(places := values.get("replicas"), dict):
+            more += [(service, target, str(count)) for target, count in places.items()]
+            placed[service] += sum(count for count in places.values() if isinstance(count, int))
+        if placed[service]:
+            values["replicas"] = placed[service] + left[service]
+            services[service] = replace(services[service], values=values)
+    tables = {**imported.tables, "replicas": [*rows, *more]}
+    return replace(imported, sections={**imported.sections, "services": services}, tables=tables)

@@ -32,7 +32,7 @@ from evac.estate.format.document import (
 )
 from evac.estate.format.problems import Problems
 from evac.estate.format.spec import FORMAT_VERSION
-from evac.estate.importers.combining import SourcePart, combine, renamed
+from evac.estate.importers.combining import SourcePart, combine
 from evac.estate.importers.imported import (
     HEADER_MARK,
     TABLE_COLUMNS,
@@ -47,8 +47,9 @@ from evac.estate.importers.imported import (
     scalar_text,
     table_text,
 )
-from evac.estate.importers.placing import with_places
+from evac.estate.importers.placing import with_all_replicas, with_places
 from evac.estate.importers.recipe import RecipeSource, read_recipe
+from evac.estate.importers.renaming import renamed
 from evac.estate.loading import check
 from evac.model.diagnostic import IMPORTED
 from evac.model.errors import EvacError, InvalidInput
@@ -518,6 +519,7 @@ def _write(
         problems.sharpen(_LEFT_OUT)
     if problems.has_errors:
         raise SourceError(problems.all())
+    imported = with_all_replicas(imported)
     before = read_before(target, kind)
     tables = {name: table_text(name, rows) for name, rows in imported.tables.items() if rows}
     document = document_text(kind, imported)

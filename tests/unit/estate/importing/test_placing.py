@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from evac.estate import load
-from evac.estate.importers import ImportResult, import_recipe
+from evac.estate.importers import ImportResult, import_estate, import_recipe
 from evac.estate.importers.hosts import NOWHERE
 from evac.model.estate import Estate
+from evac.model.scenario import lose
+from evac.planning.plan import plan
 
 HOSTS = "host;site;rack;cores;state\nweb-1;fra;r1;32;active\nweb-2;muc;r1;32;active\ndb-1;fra;r2;64;off\n"
 INVENTORY = {
@@ -72,3 +74,50 @@ def test_an_import_in_which_all_hosts_find_their_place_is_whole(tmp_path: Path) 
     _, again = import_recipe(tmp_path / "estate.yaml", update=True)
     assert again.diff == ()
     assert {path.name: path.read_bytes() for path in (tmp_path / "company").iterdir()} == before
+
+
+HALF = {"_meta": {"hostvars": {}}, "shop": {"hosts": ["web-1", "web-2", "lone-1", "lone-2", "lone-3"]}}
+
+
+def _all_losses_are_unknown(estate: Estate) -> None:
+    for loss in ("fra", "muc"):
+        states = {one.service: one.state for one in plan(estate, lose(loss)).outcomes}
+        assert states["shop"] == "unknown"
+
+
+@pytest.mark.parametrize("order", ["hosts inventory", "inventory hosts"])
+def test_replicas_on_hosts_without_a_site_count(tmp_path: Path, order: str) -> None:
+    """2 of 5 have a place: the other three may be anywhere, so no loss can be judged."""
+    estate, _ = made(tmp_path, order, inventory=HALF)
+    (shop,) = (one for one in estate.services if one.id == "shop")
+    assert shop.replicas == 5
+    assert rows(tmp_path, "replicas") == ["shop,web-1,1", "shop,web-2,1"]
+    _all_losses_are_unknown(estate)
+
+
+def test_replicas_of_rows_without_a_site_count(tmp_path: Path) -> None:
+    source = tmp_path / "hosts.csv"
+    source.write_text(
+        "host;site;role;state\nweb-1;fra;shop;active\nweb-2;muc;shop;active\nweb-3;;shop;active\nold;;shop;off\n"
+    )
+    import_estate("csv", source, tmp_path / "estate")
+    estate = load(tmp_path / "estate")
+    assert [one.replicas for one in estate.services] == [3], "one that is off runs none"
+    _all_losses_are_unknown(estate)
+
+
+def test_replicas_by_place_of_another_source_are_not_all_either(tmp_path: Path) -> None:
+    (tmp_path / "web.yaml").write_text(
+        "kind: Deployment\nmetadata: {name: shop}\n"
+        "spec: {replicas: 2, template: {spec: {containers: [{name: main, image: example/shop}]}}}\n"
+    )
+    (tmp_path / "hosts.csv").write_text("host;site;role\na;fra;other\nb;muc;other\nc;;shop\n")
+    (tmp_path / "estate.yaml").write_text(
+        "recipe: 1\ninto: company\nsources:\n"
+        "  web: {kind: kubernetes, from: web.yaml, site: fra}\n  hosts: {kind: csv, from: hosts.csv}\n"
+    )
+    into, _ = import_recipe(tmp_path / "estate.yaml")
+    (shop,) = (one for one in load(into).services if one.id == "shop")
+    assert shop.replicas == 3
+    assert "shop,fra,2" in rows(tmp_path, "replicas")
+    _all_losses_are_unknown(load(into))

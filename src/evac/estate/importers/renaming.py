@@ -1,0 +1,67 @@
+"""Gives the facts of a source other names: those of the recipe, or those of another source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from evac.estate.importers.imported import TABLE_COLUMNS, Imported, Value
+
+
+def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
+    """The same facts with other names, in entries, needs, places and tables."""
+    if not names:
+        return imported
+    made = Imported(unknown=imported.unknown, examples=imported.examples)
+    made.published = {host: names.get(service, service) for host, service in imported.published.items()}
+    made.elsewhere = {
+        (names.get(service, service), names.get(host, host)) for service, host in imported.elsewhere
+    }
+    made.unplaced = {names.get(host, host): one.renamed(names) for host, one in imported.unplaced.items()}
+    for section, entries in imported.sections.items():
+        for name, entry in entries.items():
+            values = {key: _renamed(value, names, section == "groups") for key, value in entry.values.items()}
+            kept = replace(entry, values=values)
+            new = _path_renamed(name, names) if section in _PATHS else names.get(name, name)
+            made.sections.setdefault(section, {})[new] = kept
+    for table, rows in imported.tables.items():
+        width = 2 if table == "replicas" else 6
+        paths = _PATHS.get(table, ())
+        made.tables[table] = [
+            tuple(
+                _path_renamed(cell, names)
+                if position in paths
+                else names.get(cell, cell)
+                if position < width
+                else cell
+                for position, cell in enumerate(row)
+            )
+            for row in rows
+        ]
+    return made
+
+
+_PATHS: Final[Mapping[str, tuple[int, ...]]] = {
+    "halls": (),
+    "feeds": (),
+    "racks": (0, 1, 2),
+    "servers": (TABLE_COLUMNS["servers"].index("rack"),),
+}
+"""Sections whose names, and columns of tables whose cells, are paths that begin with a site."""
+
+
+def _path_renamed(text: str, names: Mapping[str, str]) -> str:
+    """Paths joined by `+`, with the names of their sites replaced."""
+    paths = [path.partition("/") for path in text.split("+")]
+    return "+".join(f"{names.get(site, site)}{slash}{rest}" for site, slash, rest in paths)
+
+
+def _renamed(value: Value, names: Mapping[str, str], are_paths: bool = False) -> Value:
+    if isinstance(value, list):
+        return [_renamed(item, names, are_paths) for item in value]
+    if isinstance(value, dict):
+        return {names.get(key, key): _renamed(item, names, are_paths) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    return _path_renamed(value, names) if are_paths else names.get(value, value)
