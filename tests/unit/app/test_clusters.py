@@ -128,7 +128,7 @@ def test_a_page_of_large_objects_is_asked_for_in_smaller_parts(
     monkeypatch.setattr(clusters, "PAGE_BYTES_MAX", 3_000)
     folder = fetch_cluster(Live(kubeconfig=config(tmp_path, fra=fra)), (), tmp_path, Problems())
     pods = json.loads((folder / "prod-fra.pods.json").read_text())["items"]
-    assert len(pods) == 10
+    assert len(pods) == 13
 
 
 def test_a_server_is_asked_five_times_a_second_and_given_the_patience_it_wants(

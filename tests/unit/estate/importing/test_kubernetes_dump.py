@@ -44,9 +44,10 @@ def pod(
     name: str, owner: str, at: str, claim: str = "", phase: str = "Running", **labels: str
 ) -> dict[str, Any]:
     spec: dict[str, Any] = {"nodeName": at, "containers": [{"name": "main", "image": "example/app"}]}
+    namespace = "kube-system" if owner.startswith("Node/") else "shop"
     if claim:
         spec["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
-    return thing("Pod", name, owner=owner, labels=labels, spec=spec, status={"phase": phase})
+    return thing("Pod", name, namespace, owner=owner, labels=labels, spec=spec, status={"phase": phase})
 
 
 def workload(kind: str, name: str, count: int, image: str = "example/app", **spec: Any) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def shop() -> list[dict[str, Any]]:
         pod("pay-2", "Cluster/pay", "n2", role="replica"),
         thing("Job", "import-1", version="batch/v1", owner="CronJob/import"),
         pod("import-1-x", "Job/import-1", "n1"),
-        pod("kube-proxy-n1", "Node/n1", "n1"),
+        *(pod(f"kube-proxy-{name}", f"Node/{name}", name) for name in ("cp-1", "n1", "n2", "n3")),
     ]
 
 
@@ -274,6 +275,32 @@ def test_one_namespace_does_not_show_what_is_free(tmp_path: Path) -> None:
     assert not estate.fleet.capacity_known.any()
 
 
+@pytest.mark.parametrize("shown", ["system", "all but one node", "all", "no node", "openshift"])
+def test_a_dump_without_all_pods_does_not_show_what_is_free(tmp_path: Path, shown: str) -> None:
+    """A dump of one namespace, or of nodes alone, says nothing about what else runs there."""
+    items = [one for one in shop() if shown != "no node" or one["kind"] != "Pod"]
+    if shown == "system":
+        items = [one for one in items if one["metadata"].get("namespace") != "kube-system"]
+        items += [pod("on-cp-1", "ReplicaSet/web-6d4b75cb6d", "cp-1")]
+    if shown == "all but one node":
+        items = [one for one in items if one["kind"] != "Pod" or one["spec"]["nodeName"] != "cp-1"]
+    if shown == "openshift":
+        text = dumped(items).replace("kube-system", "openshift-network")
+    else:
+        text = dumped(items)
+    estate, result, _ = imported(tmp_path, text)
+    is_whole = shown in ("all", "openshift")
+    assert ("import-use-unknown" in [one.code for one in result.diagnostics]) != is_whole
+    assert estate.fleet.capacity_known[:, 0].any() == is_whole
+    assert all((pool.capacity[0] is not None) == is_whole for pool in estate.pools)
+
+
+def test_a_node_that_is_not_ready_needs_no_pod(tmp_path: Path) -> None:
+    items = [one for one in shop() if one["metadata"]["name"] != "kube-proxy-n3"]
+    _, result, _ = imported(tmp_path, dumped(items))
+    assert "import-use-unknown" not in [one.code for one in result.diagnostics]
+
+
 def test_workloads_without_pods_run_in_the_only_pool(tmp_path: Path) -> None:
     estate, _, _ = imported(tmp_path, dumped([node("n1"), workload("Deployment", "web", 2)]))
     assert estate.services[0].replicas == 2
@@ -422,6 +449,7 @@ def test_what_operators_of_others_run_is_a_store_or_is_named(tmp_path: Path, for
     items = [
         node("n1"),
         node("n2", unschedulable=True),
+        *(pod(f"kube-proxy-{name}", f"Node/{name}", name) for name in ("n1", "n2")),
         thing("Dragonfly", "cache", version="dragonflydb.io/v1alpha1", spec={"replicas": 2}),
         thing("Neo4jCluster", "graph", version="neo4j.com/v1"),
         thing("KafkaTopic", "orders", version="kafka.strimzi.io/v1"),

@@ -98,13 +98,15 @@ def _replica(place: str) -> dict[str, Value]:
 def read_cluster(manifests: Manifests, imported: Imported, options: Options, problems: Problems) -> Cluster:
     """Adds sites, classes, pools, racks, servers and replicas, as far as the source has them."""
     cluster = Cluster()
-    _add_nodes(manifests, cluster, imported, options, problems)
-    if cluster.sites and not manifests.shows_all_pods:
+    is_use_known = _shows_use(manifests)
+    _add_nodes(manifests, cluster, imported, options, problems, is_use_known=is_use_known)
+    if cluster.sites and not is_use_known:
         message = (
             "the source does not show all pods on the nodes: how much of their capacity is free is unknown"
         )
         hint = (
-            "import all namespaces with an account that may list pods, or state cpu and memory of the pools "
+            "import the pods of all namespaces (kubectl get pods -A), also those of kube-system, with an "
+            "account that may list them, or state cpu and memory of the pools "
             "in the overlay, without what others use"
         )
         problems.add("import-use-unknown", message, manifests.of("Node")[0].place, hint)
@@ -116,8 +118,28 @@ def read_cluster(manifests: Manifests, imported: Imported, options: Options, pro
     return cluster
 
 
+def _shows_use(manifests: Manifests) -> bool:
+    """Whether the source shows everything that runs on the nodes, as far as can be seen: it has pods of the
+    system, and some on every node that is ready. Each cluster runs its own parts as pods, such as its DNS.
+    """
+    in_use = {pod.node for pod in manifests.pods}
+    has_system = any(_is_of_system(pod.owner[1]) for pod in manifests.pods)
+    ready = {node.name for node in manifests.of("Node") if _is_ready(node.raw)}
+    return manifests.shows_all_pods and has_system and ready <= in_use
+
+
+def _is_of_system(namespace: str) -> bool:
+    return namespace == "kube-system" or namespace.startswith("openshift-")
+
+
 def _add_nodes(
-    manifests: Manifests, cluster: Cluster, imported: Imported, options: Options, problems: Problems
+    manifests: Manifests,
+    cluster: Cluster,
+    imported: Imported,
+    options: Options,
+    problems: Problems,
+    *,
+    is_use_known: bool,
 ) -> None:
     rows: Rows = []
     racks: dict[str, str] = {}
@@ -142,7 +164,7 @@ def _add_nodes(
         if state == "dark":
             cluster.dark.add(node.name)
         pool = _pool(site, node.raw)
-        amounts = offered(node) if manifests.shows_all_pods else _NO_AMOUNTS
+        amounts = offered(node) if is_use_known else _NO_AMOUNTS
         rows.append((node.name, site, path, kind, state, pool, *amounts, ""))
         totals.setdefault(pool, [0, 0])
         is_cordoned = str(inside(node.raw, "spec", "unschedulable")).lower() == "true"

@@ -177,7 +177,7 @@ class Manifests:
     labelled: dict[tuple[str, str, str], list[Workload]] = field(default_factory=dict)
     """Namespace, label and its value -> the workloads whose pods have it."""
     shows_all_pods: bool = True
-    """Whether it has the pods of every namespace, as far as the source says."""
+    """Whether no namespace was left out, and no permission to list pods was missing."""
 
     def of(self, kind: str) -> list[Object]:
         return self.by_kind.get(kind, [])
