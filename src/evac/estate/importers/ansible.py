@@ -150,7 +150,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             hint = "give it a variable such as datacenter, put it in a group such as site_fra, or use --site"
             problems.add("import-host-nowhere", message, places[name], hint, about=name)
     add_hosts(hosts, imported)
-    imported.unplaced = unplaced_of(hosts)
+    imported.unplaced = unplaced_of(hosts, places)
     imported.examples = host_examples(imported)
     return imported
 

@@ -87,12 +87,13 @@ def _row(name: str, facts: Mapping[str, str], site: str, rack: str, pool: str) -
     return (name, site, rack, facts.get("class", ""), facts.get("state", ""), pool, *of_others)
 
 
-def unplaced_of(hosts: Mapping[str, Host]) -> dict[str, Unplaced]:
+def unplaced_of(hosts: Mapping[str, Host], places: Mapping[str, Place]) -> dict[str, Unplaced]:
     """The hosts without a site, for a recipe in which another source says where they are."""
     return {
         name: Unplaced(
             _row(name, {key: text for key, text in host.facts.items() if key != "position"}, "", "", ""),
             tuple(sorted(_run_by(host))),
+            ((name, places[name]),),
         )
         for name, host in hosts.items()
         if "site" not in host.facts

@@ -18,7 +18,7 @@ from evac.estate.format.problems import Problems
 from evac.estate.format.spec import FORMAT_VERSION, SECTIONS
 from evac.estate.importers.containers import is_internal
 from evac.model.coverage import MissingFact
-from evac.model.diagnostic import Diagnostic
+from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
 from evac.model.records import dataclass
 
@@ -145,15 +145,18 @@ TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 @dataclass(frozen=True, slots=True)
 class Unplaced:
     """A host whose site the source does not say. `row`: its cells of the servers table, without a place;
-    `services`: those that run on it.
+    `services`: those that run on it; `named`: what the source calls it, with its place there.
     """
 
     row: tuple[str, ...]
     services: tuple[str, ...]
+    named: tuple[tuple[str, Place], ...] = ()
 
-    def renamed(self, names: Mapping[str, str]) -> Unplaced:
-        services = tuple(names.get(service, service) for service in self.services)
-        return Unplaced((names.get(self.row[0], self.row[0]), *self.row[1:]), services)
+    def joined(self, other: Unplaced) -> Unplaced:
+        """Both as one host: the recipe gives them one name. What this one states counts."""
+        row = tuple(here or there for here, there in zip(self.row, other.row, strict=True))
+        services = tuple(sorted({*self.services, *other.services}))
+        return Unplaced(row, services, (*self.named, *other.named))
 
 
 @dataclass(slots=True)

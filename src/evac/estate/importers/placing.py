@@ -7,10 +7,11 @@ An inventory says what runs on a host, and a list of devices says where the host
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from evac.estate.format.problems import Problems
+from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.combining import SourcePart
 from evac.estate.importers.hosts import NOWHERE
 from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Unknown
@@ -28,8 +29,13 @@ def with_places(parts: list[SourcePart], problems: Problems) -> list[SourcePart]
     for part in parts:
         for row in part.imported.tables.get("servers", []):
             states.setdefault(row[0], set()).add(row[_STATE] or SERVER_STATES[SERVING])
-    placed = {name for part in parts for name in part.imported.unplaced if name in states}
-    problems.settle("import-host-nowhere", placed)
+    unplaced = {name for part in parts for name in part.imported.unplaced}
+    alike: dict[str, list[str]] = {}
+    for server in sorted(states):
+        alike.setdefault(server.partition("@")[0], []).append(server)
+    several = {name: found for name, found in alike.items() if len(found) > 1}
+    placed = (unplaced & states.keys()) - several.keys()
+    _settle(parts, placed, several, problems)
     return [_with_hosts(part, placed, states) for part in parts]
 
 
@@ -56,6 +62,25 @@ def _with_hosts(part: SourcePart, placed: set[str], states: dict[str, set[str]])
     made = replace(whole, sections=sections, tables=tables, unknown=left)
     made.elsewhere = {(service, name) for service, name in whole.elsewhere if name not in placed}
     return replace(part, imported=made)
+
+
+def _settle(
+    parts: list[SourcePart], placed: set[str], several: Mapping[str, list[str]], problems: Problems
+) -> None:
+    """Forgets that hosts are nowhere if they are placed now, and says why others are not."""
+    known = [pair for part in parts for pair in part.imported.unplaced.items()]
+    named = [
+        (own, place) for name, one in known if name in placed or name in several for own, place in one.named
+    ]
+    problems.settle("import-host-nowhere", {own for own, _ in named}, {place for _, place in named})
+    for name, one in known:
+        for own, place in one.named if name in several else ():
+            servers = ", ".join(several[name][:4])
+            message = (
+                f"{shown(own)} has no site, and may be any of {servers}; it and its replicas are left out"
+            )
+            hint = "say in the recipe which one it is, under names:, or state its site in the inventory"
+            problems.add("import-host-nowhere", message, place, hint, about=own)
 
 
 def _left(fact: Unknown, placed: set[str]) -> Unknown:

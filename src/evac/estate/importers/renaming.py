@@ -13,12 +13,19 @@ def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
     """The same facts with other names, in entries, needs, places and tables."""
     if not names:
         return imported
-    made = Imported(unknown=imported.unknown, examples=imported.examples)
+    unknown = [
+        replace(fact, names=tuple(names.get(name, name) for name in fact.names)) for fact in imported.unknown
+    ]
+    made = Imported(unknown=unknown, examples=imported.examples)
     made.published = {host: names.get(service, service) for host, service in imported.published.items()}
     made.elsewhere = {
         (names.get(service, service), names.get(host, host)) for service, host in imported.elsewhere
     }
-    made.unplaced = {names.get(host, host): one.renamed(names) for host, one in imported.unplaced.items()}
+    for host, one in imported.unplaced.items():
+        services = tuple(names.get(service, service) for service in one.services)
+        mine = replace(one, row=_row_renamed("servers", one.row, names), services=services)
+        known = made.unplaced.get(names.get(host, host))
+        made.unplaced[names.get(host, host)] = mine if known is None else known.joined(mine)
     for section, entries in imported.sections.items():
         for name, entry in entries.items():
             values = {key: _renamed(value, names, section == "groups") for key, value in entry.values.items()}
@@ -26,19 +33,7 @@ def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
             new = _path_renamed(name, names) if section in _PATHS else names.get(name, name)
             made.sections.setdefault(section, {})[new] = kept
     for table, rows in imported.tables.items():
-        width = 2 if table == "replicas" else 6
-        paths = _PATHS.get(table, ())
-        made.tables[table] = [
-            tuple(
-                _path_renamed(cell, names)
-                if position in paths
-                else names.get(cell, cell)
-                if position < width
-                else cell
-                for position, cell in enumerate(row)
-            )
-            for row in rows
-        ]
+        made.tables[table] = [_row_renamed(table, row, names) for row in rows]
     return made
 
 
@@ -49,6 +44,19 @@ _PATHS: Final[Mapping[str, tuple[int, ...]]] = {
     "servers": (TABLE_COLUMNS["servers"].index("rack"),),
 }
 """Sections whose names, and columns of tables whose cells, are paths that begin with a site."""
+
+
+def _row_renamed(table: str, row: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
+    width = 2 if table == "replicas" else 6
+    paths = _PATHS.get(table, ())
+    return tuple(
+        _path_renamed(cell, names)
+        if position in paths
+        else names.get(cell, cell)
+        if position < width
+        else cell
+        for position, cell in enumerate(row)
+    )
 
 
 def _path_renamed(text: str, names: Mapping[str, str]) -> str:

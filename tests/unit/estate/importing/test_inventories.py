@@ -49,12 +49,13 @@ def test_an_inventory_has_its_hosts_where_variables_and_groups_say(tmp_path: Pat
     assert estate.fleet.name.tolist() == [b"db-1", b"web-1", b"web-2"]
     assert estate.fleet.capacity[:, :2].tolist() == [[32_000, 524_288], [16_000, 0], [0, 64_000]]
     assert [SERVER_STATES[code] for code in estate.fleet.state] == ["serving", "serving", "condemned"]
-    assert [(s.id, s.replicas) for s in estate.services] == [("postgres", 1), ("web", 1)]
+    assert [(s.id, s.replicas) for s in estate.services] == [("postgres", 1), ("web", 2)]
     assert {d.code for d in result.diagnostics} == {
         "import-host-nowhere",
         "import-name-changed",
         "import-skipped",
         "import-word-unknown",
+        "replicas-do-not-add-up",
     }
     assert all(d.place.line > 1 for d in result.diagnostics)
     assert "hunter2" not in written

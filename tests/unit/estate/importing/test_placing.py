@@ -121,3 +121,44 @@ def test_replicas_by_place_of_another_source_are_not_all_either(tmp_path: Path) 
     assert shop.replicas == 3
     assert "shop,fra,2" in rows(tmp_path, "replicas")
     _all_losses_are_unknown(load(into))
+
+
+def test_a_host_whose_name_two_servers_have_is_not_placed(tmp_path: Path) -> None:
+    """NetBox has `web` at two sites: the second is `web@muc`."""
+    devices = [
+        {
+            "name": "web",
+            "device_type": {"model": "R640"},
+            "site": {"slug": site},
+            "status": {"value": "active"},
+        }
+        for site in ("fra", "muc")
+    ]
+    (tmp_path / "netbox.json").write_text(json.dumps(devices))
+    inventory = {"_meta": {"hostvars": {}}, "shop": {"hosts": ["web"]}}
+    (tmp_path / "inventory.json").write_text(json.dumps(inventory))
+    recipe = (
+        "recipe: 1\ninto: company\nsources:\n"
+        "  devices: {kind: netbox, from: netbox.json}\n  inventory: {kind: ansible, from: inventory.json}\n"
+    )
+    (tmp_path / "estate.yaml").write_text(recipe)
+    into, result = import_recipe(tmp_path / "estate.yaml")
+    assert not [one for one in load(into).services if one.id == "shop" and one.replicas]
+    (nowhere,) = [one for one in result.diagnostics if one.code == "import-host-nowhere"]
+    assert "web, web@muc" in nowhere.message
+    assert "names:" in nowhere.hint
+    assert result.partial
+    (tmp_path / "estate.yaml").write_text(recipe + "names:\n  inventory: {web: web@muc}\n")
+    import_recipe(tmp_path / "estate.yaml", update=True)
+    assert rows(tmp_path, "replicas") == ["shop,web@muc,1"]
+
+
+def test_a_host_with_another_name_in_the_recipe_is_placed_like_any(tmp_path: Path) -> None:
+    inventory = {"_meta": {"hostvars": {"w1": {"model": "R640"}}}, "shop": {"hosts": ["w1"]}}
+    names = "names:\n  inventory: {w1: web-1, R640: dell-r640, shop: store}\n"
+    estate, result = made(tmp_path, "hosts inventory", names, inventory)
+    assert [one.id for one in estate.classes] == ["dell-r640"]
+    assert rows(tmp_path, "replicas") == ["store,web-1,1"]
+    assert not [one for one in result.unknown if one.what.endswith(NOWHERE)]
+    assert not [one for one in result.diagnostics if one.code == "import-host-nowhere"]
+    assert not result.partial
