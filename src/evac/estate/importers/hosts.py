@@ -19,6 +19,7 @@ from evac.model.records import dataclass
 
 AMOUNTS: Final = ("cpu", "memory", "disk", "accelerators", "watts")
 NOWHERE: Final = "hosts without a site; left out"
+_IN_SITE: Final = frozenset({"hall", "rack", "feed", "pool", "position"})
 REACH: Final = ("serial", "position", "bmc")
 
 _NOT_IN_IDS: Final = re.compile(r"[^\w.:@]+")
@@ -94,6 +95,7 @@ def unplaced_of(hosts: Mapping[str, Host], places: Mapping[str, Place]) -> dict[
             _row(name, {key: text for key, text in host.facts.items() if key != "position"}, "", "", ""),
             tuple(sorted(_run_by(host))),
             ((name, places[name]),),
+            not _IN_SITE.isdisjoint(host.facts),
         )
         for name, host in hosts.items()
         if "site" not in host.facts

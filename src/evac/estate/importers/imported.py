@@ -145,18 +145,20 @@ TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 @dataclass(frozen=True, slots=True)
 class Unplaced:
     """A host whose site the source does not say. `row`: its cells of the servers table, without a place;
-    `services`: those that run on it; `named`: what the source calls it, with its place there.
+    `services`: those that run on it; `named`: what the source calls it, with its place there;
+    `has_rack`: whether it states where in a site the host is, or its pool: these need the site.
     """
 
     row: tuple[str, ...]
     services: tuple[str, ...]
     named: tuple[tuple[str, Place], ...] = ()
+    has_rack: bool = False
 
     def joined(self, other: Unplaced) -> Unplaced:
         """Both as one host: the recipe gives them one name. What this one states counts."""
         row = tuple(here or there for here, there in zip(self.row, other.row, strict=True))
         services = tuple(sorted({*self.services, *other.services}))
-        return Unplaced(row, services, (*self.named, *other.named))
+        return Unplaced(row, services, (*self.named, *other.named), self.has_rack or other.has_rack)
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from evac.estate.importers.hosts import NOWHERE
 from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Unknown
 from evac.model.fleet import SERVER_STATES, SERVING
 
+_IN_RACK: Final = "hosts whose rack, hall, feed, pool or position is not used, because only another source states their site"
 _CLASS: Final = TABLE_COLUMNS["servers"].index("class")
 _STATE: Final = TABLE_COLUMNS["servers"].index("state")
 
@@ -59,6 +60,8 @@ def _with_hosts(part: SourcePart, placed: set[str], states: dict[str, set[str]])
     sections = {**whole.sections, "classes": {**classes, **whole.sections.get("classes", {})}}
     unknown = [_left(fact, placed) for fact in whole.unknown]
     left = [fact for fact in unknown if fact.what != NOWHERE or fact.names]
+    if in_rack := tuple(sorted(name for name, one in found.items() if one.has_rack)):
+        left.append(Unknown(_IN_RACK, len(in_rack), in_rack))
     made = replace(whole, sections=sections, tables=tables, unknown=left)
     made.elsewhere = {(service, name) for service, name in whole.elsewhere if name not in placed}
     return replace(part, imported=made)

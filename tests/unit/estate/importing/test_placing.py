@@ -162,3 +162,11 @@ def test_a_host_with_another_name_in_the_recipe_is_placed_like_any(tmp_path: Pat
     assert not [one for one in result.unknown if one.what.endswith(NOWHERE)]
     assert not [one for one in result.diagnostics if one.code == "import-host-nowhere"]
     assert not result.partial
+
+
+def test_the_rack_of_a_host_that_another_source_places_is_listed_as_unknown(tmp_path: Path) -> None:
+    facts = {"web-1": {"rack": "r7"}, "web-2": {"model": "R640"}}
+    inventory = {"_meta": {"hostvars": facts}, "shop": {"hosts": ["web-1", "web-2"]}}
+    _, result = made(tmp_path, "hosts inventory", inventory=inventory)
+    (unused,) = [one for one in result.unknown if "rack, hall, feed" in one.what]
+    assert (unused.count, unused.names) == (1, ("web-1",))
