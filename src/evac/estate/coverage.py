@@ -247,7 +247,12 @@ class _Tally:
             },
         )
         total = self.known + sum(self._missing.values())
-        order = sorted(self._missing, key=lambda group: (-verdicts[group], -self._missing[group], group))
+
+        def rank(group: str) -> tuple[bool, int, int, int, str]:
+            step = _STEPS.get(group, _LAST_STEP)
+            return (not verdicts[group], step, -verdicts[group], -self._missing[group], group)
+
+        order = sorted(self._missing, key=rank)
         missing = tuple(self._fact(group, verdicts[group], estate) for group in order[:LISTED_MAX])
         known = 1_000 * self.known // total if total else 0
         return Coverage(known, missing, max(0, len(order) - LISTED_MAX))

@@ -165,3 +165,14 @@ def _by_walking(estate: Estate, lacking: set[str]) -> dict[str, int]:
                 for one in below(name)
             )
     return found
+
+
+def test_where_things_are_comes_before_how_long_a_start_takes() -> None:
+    """However many verdicts depend on the later kind; kinds on which none depends come last."""
+    others = [service(f"web-{n}", ("s00",), start_ms=None) for n in range(4)]
+    found = coverage(company(2, service("lost", (), start_ms=None), *others))
+    place, start = fact(found, "services/lost/replicas"), fact(found, "services/*/start")
+    assert place.verdicts < start.verdicts
+    assert found.missing.index(place) < found.missing.index(start)
+    counts = [one.verdicts > 0 for one in found.missing]
+    assert counts == sorted(counts, reverse=True)
