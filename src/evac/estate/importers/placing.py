@@ -17,7 +17,9 @@ from evac.estate.importers.hosts import NOWHERE
 from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Unknown
 from evac.model.fleet import SERVER_STATES, SERVING
 
-_IN_RACK: Final = "hosts whose rack, hall, feed, pool or position is not used, because only another source states their site"
+_IN_RACK: Final = (
+    "hosts whose rack, hall, feed, pool or position is not used: another source states their site"
+)
 _CLASS: Final = TABLE_COLUMNS["servers"].index("class")
 _STATE: Final = TABLE_COLUMNS["servers"].index("state")
 

@@ -119,7 +119,8 @@ def tier_of(text: str) -> int | None:
 
 _WHOLE: Final = re.compile(r"[1-9]\d{0,2}(?:([.,' \u00a0\u202f])\d{3})(?:\1\d{3})*", re.ASCII)
 """A whole number with signs between its thousands."""
-_EITHER: Final = re.compile(r"[1-9]\d{0,2}[.]\d{3}(?!\d).*", re.ASCII)
+_EITHER: Final = re.compile(r"([1-9]\d{0,2})[.](\d{3})(?![\d.,]).*", re.ASCII)
+"""An amount that may be thousands, or have a decimal point."""
 
 
 def fill_in(
@@ -131,11 +132,14 @@ def fill_in(
     `1.024 GiB` has two readings, a thousand times apart.
     """
     made: Value = None
-    hint = "it stays unknown"
+    message, hint = f"{shown(text)} is not a valid {key}", "it stays unknown"
     if key == "people" and _WHOLE.fullmatch(text):
         text = re.sub(r"\D", "", text)
-    if in_table and key in ("cpu", "memory") and _EITHER.fullmatch(text):
-        hint = "it may be thousands or a fraction, so it stays unknown; write 1024 or 1.02"
+    if in_table and key in QUANTITIES and (either := _EITHER.fullmatch(text)):
+        fraction = f"{either[1]}.{either[2]}".rstrip("0").rstrip(".")
+        message = f"{shown(text)} may be {either[1]},{either[2]} or {fraction}"
+        plain = f"{fraction}0" if fraction.endswith(either[2]) else fraction
+        hint = f"it stays unknown; write {either[1]}{either[2]} or {plain}"
     elif key == "tier":
         made = tier_of(text)
         hint = "write a number from 0 to 100; 0 matters most"
@@ -150,7 +154,7 @@ def fill_in(
     else:
         made = text[:200]
     if made is None:
-        problems.add("import-word-unknown", f"{shown(text)} is not a valid {key}", place, hint)
+        problems.add("import-word-unknown", message, place, hint)
     elif key in ("cpu", "memory"):
         known = values.setdefault("demand", {})
         if isinstance(known, dict):

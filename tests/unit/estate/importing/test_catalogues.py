@@ -235,7 +235,27 @@ def test_an_amount_of_a_table_with_two_readings_stays_unknown(tmp_path: Path) ->
     assert kis.demand[:2] == (None, None)
     assert lis.demand[0] == 1_500
     told = [one.message for one in result.diagnostics if one.code == "import-word-unknown"]
-    assert told == ["'1.500 cores' is not a valid cpu", "'1.024 GiB' is not a valid memory"]
+    assert told == ["'1.500 cores' may be 1,500 or 1.5", "'1.024 GiB' may be 1,024 or 1.024"]
+    hints = [one.hint for one in result.diagnostics if one.code == "import-word-unknown"]
+    assert hints == [
+        "it stays unknown; write 1500 or 1.5",
+        "it stays unknown; write 1024 or 1.0240",
+    ]
+
+
+@pytest.mark.parametrize(("key", "text"), [("people", "1.500 K"), ("rto", "1.500 s"), ("rpo", "2.000 min")])
+def test_no_quantity_of_a_table_is_read_as_a_thousandth(tmp_path: Path, key: str, text: str) -> None:
+    source = tmp_path / "services.csv"
+    source.write_text(f"service;{key};tier\nkis;{text};1\n")
+    result = import_estate("catalogue", source, tmp_path / "estate")
+    (kis,) = load(tmp_path / "estate").services
+    assert (kis.people, kis.rto_ms, kis.rpo_ms) == (None, None, None)
+    (told,) = [one for one in result.diagnostics if one.code == "import-word-unknown"]
+    assert " may be " in told.message
+    source.write_text(f"service;{key};tier\nkis;{text.replace('.500', '.5').replace('.000', '.0')};1\n")
+    import_estate("catalogue", source, tmp_path / "other")
+    (kis,) = load(tmp_path / "other").services
+    assert any((kis.people, kis.rto_ms, kis.rpo_ms)), "the other way to write it is read"
 
 
 def test_a_catalogue_in_json_is_found(tmp_path: Path) -> None:
