@@ -160,7 +160,8 @@ def worth_words(fact: MissingFact) -> str:
 def left_out_words(count: int) -> str:
     """That more kinds of facts are missing than are listed."""
     rest = plural(count, "more kind of facts is", "more kinds of facts are")
-    return f"{rest} unknown; evac check lists what is left when these are stated"
+    it = "it is" if count == 1 else "they are"
+    return f"{rest} unknown; {it} listed once these are stated"
 
 
 def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: bool) -> str:

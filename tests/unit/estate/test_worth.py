@@ -100,7 +100,7 @@ def test_what_is_left_out_is_counted() -> None:
     assert len(found.missing) == 10
     assert found.left_out > 0
     text = check_text("e", "", (), found, 100, False)
-    assert f"{found.left_out} more kinds of facts are unknown" in text
+    assert f"{found.left_out} more kinds of facts are unknown; they are listed once these are stated" in text
     assert "verdicts" in text
     kinds = [one.verdicts for one in found.missing]
     assert kinds == sorted(kinds, reverse=True)
