@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.derive.stores import commits_wait
-from evac.estate.worth import Missing, Reach, crossed_pairs, verdicts_of
+from evac.estate.worth import Missing, Reach, crossed_pairs, worth_of
 from evac.model.coverage import Coverage, MissingFact
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN, np
@@ -233,7 +233,7 @@ class _Tally:
             self._counts[group], self._of[group] = missing, of
 
     def result(self, estate: Estate) -> Coverage:
-        verdicts = verdicts_of(
+        verdicts, counting = worth_of(
             estate,
             {
                 group: Missing(
@@ -253,12 +253,15 @@ class _Tally:
             return (not verdicts[group], step, -verdicts[group], -self._missing[group], group)
 
         order = sorted(self._missing, key=rank)
-        missing = tuple(self._fact(group, verdicts[group], estate) for group in order[:LISTED_MAX])
+        missing = tuple(
+            self._fact(group, verdicts[group], counting[group], estate) for group in order[:LISTED_MAX]
+        )
         known = 1_000 * self.known // total if total else 0
         return Coverage(known, missing, max(0, len(order) - LISTED_MAX))
 
-    def _fact(self, group: str, verdicts: int, estate: Estate) -> MissingFact:
+    def _fact(self, group: str, verdicts: int, counting: frozenset[str], estate: Estate) -> MissingFact:
         names = tuple(dict.fromkeys(name for _, name in sorted(self._names.get(group, ()))))
+        names = tuple(name for name in names if name in counting) if verdicts else names
         count, about = self._counts[group], _GROUPS[group]
         if group == "links" and verdicts:
             names = tuple("-".join(pair) for pair in crossed_pairs(estate))

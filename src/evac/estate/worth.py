@@ -66,23 +66,68 @@ def verdicts_of(estate: Estate, kinds: Mapping[str, Missing]) -> dict[str, int]:
     """Kind of fact -> how many verdicts depend on the missing facts of this kind, and on none of an earlier
     step: how long a start takes settles nothing while it is unknown where a service runs.
     """
+    return worth_of(estate, kinds)[0]
+
+
+def worth_of(
+    estate: Estate, kinds: Mapping[str, Missing]
+) -> tuple[dict[str, int], dict[str, frozenset[str]]]:
+    """Those numbers, and kind of fact -> the names of services and stores on which at least one of these
+    verdicts depends; all names of facts of other things.
+    """
     ground = _ground(estate)
     found: dict[str, int] = {}
+    names: dict[str, frozenset[str]] = {}
     earlier = [0] * len(estate.services)
     for step in sorted({missing.step for missing in kinds.values()}):
-        later = list(earlier)
+        later, without = list(earlier), _without(ground, earlier)
         for kind, missing in kinds.items():
             if missing.step != step:
                 continue
             bits = _bits(ground, missing)
             count = sum((bits[row] & ~earlier[row]).bit_count() for row in ground.own)
             found[kind] = count
+            names[kind] = _that_count(ground, missing, earlier, without)
             if missing.reach == "servers":
                 found[kind] = count * missing.count // max(1, missing.of)
             else:
                 later = list(map(or_, later, bits))
         earlier = later
+    return found, names
+
+
+def _without(ground: _Ground, earlier: _Bits) -> _Bits:
+    """The losses for which a service, or one that needs it, has a verdict that depends on no earlier step."""
+    everywhere = (1 << len(ground.full)) - 1
+    found = [0] * len(earlier)
+    for row in ground.own:
+        found[row] = everywhere & ~earlier[row]
+    for members in reversed(ground.order):
+        whole = reduce(or_, (found[row] for row in members), 0)
+        for row in members:
+            found[row] = whole
+            for needed in ground.graph.hard[row]:
+                found[needed] |= whole
     return found
+
+
+def _that_count(ground: _Ground, missing: Missing, earlier: _Bits, without: _Bits) -> frozenset[str]:
+    """The names on which a verdict depends that does not depend on an earlier step."""
+    services = ground.estate.services
+    match missing.reach:
+        case "service":
+            rows = [row for row in range(len(services)) if ground.hit[row] & without[row]]
+        case "users":
+            rows = [row for row in ground.own if ground.hit[row] & ~earlier[row]]
+        case "store":
+            rows = [row for row in range(len(services)) if ground.hit[row] & without[row]]
+            families = {family for row in rows for family in ground.graph.families[row]}
+            return frozenset(
+                one.id for one in ground.estate.stores if one.family in families and one.id in missing.names
+            )
+        case _:
+            return frozenset(missing.names)
+    return frozenset(services[row].id for row in rows if services[row].id in missing.names)
 
 
 def crossed_pairs(estate: Estate) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from evac.estate.coverage import coverage
-from evac.estate.worth import Missing, crossed_pairs, verdicts_of
+from evac.estate.worth import Missing, Reach, crossed_pairs, verdicts_of, worth_of
 from evac.model.coverage import Coverage, MissingFact
 from evac.model.estate import Dependency, Estate, Link, Pool, Service, Site, Store, StoreMember, Traffic
 from evac.views.small_texts import check_text, worth_words
@@ -92,6 +92,41 @@ def test_the_most_important_are_named_first() -> None:
     assert found.names == ("zeta", "low-0", "low-1")
     words = worth_words(found)
     assert "CPU and memory of one replica, 5 (zeta, low-0, low-1, ...): 5 verdicts depend on it; " in words
+
+
+def test_only_what_a_verdict_depends_on_is_named() -> None:
+    """Nothing depends on the start of `lost` while its place is unknown, though it matters most; `base` only
+    matters to what needs it.
+    """
+    lost = service("lost", (), tier=0, start_ms=None)
+    base = service("base", ("s00",), start_ms=None)
+    found = fact(coverage(company(2, lost, base)), "services/*/start")
+    assert (found.count, found.verdicts, found.names) == (2, 1, ("base",))
+    needed = company(2, service("top", (), "base"), replace(base, needs=()))
+    assert fact(coverage(needed), "services/base/start").names == ("base",)
+
+
+def test_each_name_alone_has_a_verdict_or_is_not_named() -> None:
+    for seed in range(200):
+        rng = random.Random(seed)
+        names = [f"n{n}" for n in range(rng.randint(1, 6))]
+        services = []
+        for name in names:
+            at = tuple(f"s{n:02}" for n in range(3) if rng.random() < 0.4)
+            services.append(service(name, at, *(o for o in names if o != name and rng.random() < 0.25)))
+        estate = company(3, *services)
+        unplaced = {one.id for one in services if rng.random() < 0.4}
+        first = Missing("service", unplaced, len(unplaced), step=0)
+        reaches: tuple[Reach, ...] = ("service", "users")
+        for reach in reaches:
+            kinds = {"first": first, "later": Missing(reach, set(names), len(names), step=1)}
+            _, found = worth_of(estate, kinds)
+            alone = {
+                name
+                for name in names
+                if verdicts_of(estate, {"first": first, "later": Missing(reach, {name}, 1, step=1)})["later"]
+            }
+            assert found["later"] == alone, seed
 
 
 def test_what_is_left_out_is_counted() -> None:
