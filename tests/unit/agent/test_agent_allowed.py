@@ -135,6 +135,8 @@ HARMLESS = {
     *(
         "port",
         "served_port",
+        "answer",
+        "seconds",
         "name",
         "user",
         "login",
