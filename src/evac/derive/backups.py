@@ -178,6 +178,14 @@ def open_errors(proofs: Sequence[ProofRecord]) -> list[ProofRecord]:
     return found
 
 
+def _asked(errors: Sequence[ProofRecord], policy: BackupPolicy) -> list[ProofRecord]:
+    """The open errors that count under a policy. If it asks for neither a request nor level 5, no test can
+    clear a wrong answer.
+    """
+    asks = policy.request is not None or any(level >= SERVED for level, _ in policy.proofs_asked)
+    return [one for one in errors if asks or (one.outcome, one.level) != ("answer-differs", SERVED)]
+
+
 def _standing(proofs: Sequence[ProofRecord], errors: Sequence[ProofRecord]) -> list[ProofRecord]:
     """The proofs that open errors leave: none up to the last damage, and none of level 5 while the last
     answer was wrong.
@@ -240,7 +248,7 @@ def _copy(
         elif deletable is None or seen.deletable_why:
             deletable = seen.deletable
     errors = open_errors(proofs)
-    error = max(errors, key=lambda one: (one.outcome == "damaged", one.at_ms), default=None)
+    error = max(_asked(errors, policy), key=lambda one: (one.outcome == "damaged", one.at_ms), default=None)
     after = _standing(proofs, errors)
     ever = _proven(after)
     due = tuple(_due(level, age_ms, after, ever, now_ms) for level, age_ms in policy.proofs_asked)

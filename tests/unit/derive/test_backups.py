@@ -569,3 +569,24 @@ def test_a_restore_that_was_never_measured_nor_stated_is_not_known() -> None:
     measured = observed(bare, Observation(NOW, restores=(("db", "ansan", 90_000),)))
     assert [way and way.duration_ms for way in map(restoration, measured.stores[0].backups)] == [90_000, None]
     assert estate_digest(measured) != estate_digest(bare), "a plan that was priced otherwise is stale"
+
+
+@pytest.mark.parametrize(
+    ("asks", "counts"),
+    [
+        ({}, False),
+        ({"level": COMPARED}, False),
+        ({"request": "asked"}, True),
+        ({"level": SERVED}, True),
+        ({"proof_ages": ProofAges(served_ms=30 * DAY)}, True),
+    ],
+)
+def test_a_wrong_answer_counts_only_if_the_policy_asks_for_one(asks: dict[str, Any], counts: bool) -> None:
+    """Without a request, no later test could clear it. An older proof of level 5 stays without effect."""
+    proofs = (proof(SERVED, days_ago=2), proof(SERVED, "answer-differs"))
+    found = judged(policy=replace(POLICY, **asks), proofs=proofs)
+    copy = at_ansan(found)
+    assert (copy.failed is not None, copy.level) == (counts, COMPARED)
+    assert (digit(found, "errors").state == "missed") == counts
+    damaged = at_ansan(judged(policy=replace(POLICY, **asks), proofs=(*proofs, proof(READ, "damaged"))))
+    assert damaged.damaged
