@@ -32,9 +32,10 @@ MAKING: Final[tuple[Job, ...]] = ("take", "copy")
 """The jobs that make a copy."""
 INCOMPLETE_KEPT: Final = 2_500
 """Number of incomplete backups of a data set that are remembered by their id; the time of older ones is."""
-DOUBTS_KEPT: Final = 100
-"""Number of times of doubt of a copy that are remembered one by one; the oldest are joined."""
+DOUBTS_KEPT: Final = 400
+"""Number of times of doubt of a copy that are remembered one by one; beyond it the closest two are joined."""
 WHOLE_KEPT: Final = 1_000
+"""Number of complete backups that are remembered of one time of doubt."""
 SKEW_S: Final = 300
 """How far the clock of a tool may differ from the clock that recorded when it was started."""
 MADE_KEPT: Final = 8
@@ -91,6 +92,8 @@ class Made:
 
     copy: str
     snapshot: str
+    began_s: int | None = None
+    """When it began, as its tool lists it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +123,11 @@ class Known:
         now = (Doubt(one.copy, one.at_ms // 1_000 - SKEW_S, None, self.whole(one.copy)) for one in self.begun)
         return Lacks(self.incomplete, (*self.doubts, *now))
 
-    def whole(self, copy: str) -> tuple[str, ...]:
-        """Ids of the newest complete backups of a copy."""
-        return tuple(one.snapshot for one in self.made if one.copy == copy)
+    def whole(self, copy: str, from_s: int | None = None) -> tuple[str, ...]:
+        """Ids of the newest complete backups of a copy; from_s: without those known to have begun before."""
+        mine = (one for one in self.made if one.copy == copy)
+        late = (one for one in mine if from_s is None or one.began_s is None or one.began_s >= from_s)
+        return tuple(one.snapshot for one in late)
 
     def seen(self, copy: str) -> CopySeen | None:
         return next((one for one in self.copies if one.copy == copy), None)
@@ -322,8 +327,8 @@ def with_incomplete(known: Known, *added: Incomplete) -> Known:
     dated = [one for one in every if one.began_s is not None]
     for old in dated[: max(0, len(every) - INCOMPLETE_KEPT)]:
         every.remove(old)
-        began_s = old.began_s or 0
-        known = _doubted(known, Doubt(old.copy, began_s - SKEW_S, began_s + SKEW_S))
+        from_s, until_s = (old.began_s or 0) - SKEW_S, (old.began_s or 0) + SKEW_S
+        known = _doubted(known, Doubt(old.copy, from_s, until_s, known.whole(old.copy, from_s)))
     return replace(known, incomplete=tuple(every))
 
 
@@ -345,8 +350,9 @@ def _made(known: Known, event: BackupEvent) -> Known:
         if event.outcome != "done" and not event.snapshot:  # its tool may have left one behind
             known = _doubted(known, _doubt(known, begun, event.at_ms))
         known = replace(known, begun=tuple(one for one in known.begun if one != begun))
-    made = Made(event.copy, event.snapshot)
-    if event.outcome != "done" or not event.snapshot or made in known.made:
+    stated_s = None if event.taken_at_ms is None else event.taken_at_ms // 1_000
+    made = Made(event.copy, event.snapshot, stated_s)
+    if event.outcome != "done" or not event.snapshot or event.snapshot in known.whole(event.copy):
         return known
     began_s = _began_s(event) or 0
     doubts = tuple(
@@ -368,21 +374,28 @@ def _began_s(event: BackupEvent) -> int | None:
 
 
 def _doubt(known: Known, begun: Begun, until_ms: int) -> Doubt:
-    until_s = max(until_ms, begun.at_ms) // 1_000 + SKEW_S
-    return Doubt(begun.copy, begun.at_ms // 1_000 - SKEW_S, until_s, known.whole(begun.copy))
+    from_s, until_s = begun.at_ms // 1_000 - SKEW_S, max(until_ms, begun.at_ms) // 1_000 + SKEW_S
+    return Doubt(begun.copy, from_s, until_s, known.whole(begun.copy, from_s))
 
 
 def _doubted(known: Known, doubt: Doubt) -> Known:
-    """One more time of doubt. Beyond the limit the two oldest of a copy are joined, with what is between."""
+    """One more time of doubt. Beyond the limit the closest two of a copy are joined, with what is between."""
     mine = [*(one for one in known.doubts if one.copy == doubt.copy), doubt]
     mine.sort(key=lambda one: one.from_s)
     if len(mine) > DOUBTS_KEPT:
-        first, second, *rest = mine
+        row = min(range(len(mine) - 1), key=lambda row: _between_s(mine[row], mine[row + 1]))
+        first, second = mine[row : row + 2]
         ends = [one.until_s for one in (first, second) if one.until_s is not None]
         until_s = max(ends) if len(ends) == 2 else None
-        whole = (*first.whole, *second.whole)[-WHOLE_KEPT:]
-        mine = [Doubt(doubt.copy, first.from_s, until_s, whole), *rest]
+        every = (*first.whole, *second.whole, *known.whole(doubt.copy, first.from_s))
+        whole = tuple(dict.fromkeys(every))[-WHOLE_KEPT:]
+        mine[row : row + 2] = [Doubt(doubt.copy, first.from_s, until_s, whole)]
     return replace(known, doubts=(*(one for one in known.doubts if one.copy != doubt.copy), *mine))
+
+
+def _between_s(first: Doubt, second: Doubt) -> int:
+    """The time between two times of doubt; 0 if they overlap."""
+    return 0 if first.until_s is None else max(0, second.from_s - first.until_s)
 
 
 def after_listing(known: Known, copy: str, ids: Mapping[str, str]) -> Known:

@@ -243,8 +243,67 @@ def test_the_oldest_doubts_are_joined_and_never_dropped() -> None:
     for at in range(1, 2 * DOUBTS_KEPT):
         known = begin(known, "near", at * 10_000_000)
         assert len(known.doubts) <= DOUBTS_KEPT
-        near = known.lacking("near")
-        assert all(near("c", "", one * 10_000) for one in range(1, at + 1))
+    near = known.lacking("near")
+    assert all(near("c", "", one * 10_000) for one in range(1, 2 * DOUBTS_KEPT))
+
+
+def _taken(known: Known, end: str, name: str, at_s: int) -> Known:
+    """A backup that began, and ended 50 s later unless evac was killed."""
+    known = begin(known, "near", at_s * 1_000)
+    if end == "killed":
+        return known
+    outcome: Any = "failed" if end == "named" else end
+    event = BackupEvent("taken", (at_s + 50) * 1_000, "wiki", "near", outcome=outcome)
+    named = replace(event, snapshot=name, taken_at_ms=at_s * 1_000 + 1_000)
+    return after(known, named if end in ("done", "named") else event)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["done", "failed", "unknown", "named", "killed"]), st.integers(60, 7_200)),
+        max_size=40,
+    )
+)
+def test_what_was_recorded_as_complete_counts_and_nothing_else_does(history: list[tuple[str, int]]) -> None:
+    known, at_s, taken = Known("wiki"), 10_000, []
+    for number, (end, pause_s) in enumerate(history):
+        at_s += pause_s
+        known = _taken(known, end, f"c{number}", at_s)
+        taken.append((f"c{number}", at_s + 1, end))
+        near, far = known.lacking("near"), known.lacking("far")
+        for name, began_s, ended in taken:
+            assert near(name, "", began_s) == (ended != "done")
+            assert far(f"k{name}", name, began_s) == (ended != "done")
+
+
+def test_a_failure_a_day_leaves_the_backups_of_every_other_hour() -> None:
+    known, days = Known("wiki"), 130
+    hours = range(1, days * 24 + 1)
+    for hour in hours:
+        known = _taken(known, "failed" if hour % 24 == 0 else "done", f"c{hour}", hour * 3_600)
+    near = known.lacking("near")
+    lacking = [hour for hour in hours if near(f"c{hour}", "", hour * 3_600 + 1)]
+    assert lacking == [hour for hour in hours if hour % 24 == 0]
+
+
+def test_beyond_the_limit_the_closest_doubts_are_joined_once_each_id() -> None:
+    """Between those that overlap was nothing else, so every other complete backup still counts."""
+    known, at_s = Known("wiki"), 10_000
+    whole, failed = [], []
+    for number in range(DOUBTS_KEPT + 50):
+        known = _taken(known, "failed", "", at_s)
+        failed.append(at_s + 1)
+        at_s += 300 if number >= DOUBTS_KEPT - 50 else 7_200
+        if number < DOUBTS_KEPT - 50:
+            known = _taken(known, "done", f"c{number}", at_s - 3_600)
+            whole.append((f"c{number}", at_s - 3_599))
+    known = _taken(known, "done", "last", at_s)
+    whole.append(("last", at_s + 1))
+    near = known.lacking("near")
+    assert len(known.doubts) == DOUBTS_KEPT
+    assert not any(near(name, "", began_s) for name, began_s in whole)
+    assert all(near("partial", "", began_s) for began_s in failed)
+    assert all(len(one.whole) == len(set(one.whole)) for one in known.doubts)
 
 
 def test_incomplete_backups_of_older_versions_are_recalled_once(
