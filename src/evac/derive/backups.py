@@ -41,6 +41,8 @@ SKEW_MS: Final = 300_000
 """Tolerated clock difference: a time further in the future than this does not count."""
 _GIB: Final = 1 << 30
 _DAY_MS: Final = 86_400_000
+LISTING_MS: Final = 2 * _DAY_MS
+"""Age up to which a listing shows what a repository holds: what it named may have been deleted since."""
 
 
 def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[DataVerdict, ...]:
@@ -280,6 +282,7 @@ def _copy(
         0 if seen is None else seen.unusable,
         due,
         *_renewed(_changed(backup, changed_ms), backup, seen, now_ms),
+        None if seen is None else _age(seen.at_ms, now_ms),
     )
 
 
@@ -433,7 +436,11 @@ def _retention(policy: BackupPolicy, copies: Sequence[CopyState]) -> State | Non
 
 
 def _kept_by(policy: BackupPolicy, copy: CopyState) -> State:
-    """Whether one copy has as many backups, and as old ones, as the policy requires."""
+    """Whether one copy has as many backups, and as old ones, as the policy requires; no one knows what is
+    left of an old listing.
+    """
+    if copy.listed_age_ms is not None and copy.listed_age_ms > LISTING_MS:
+        return "unknown"
     states: set[State] = set()
     for asked, known in ((policy.keep_count, copy.count), (policy.keep_ms, copy.reach_ms)):
         if asked is not None:

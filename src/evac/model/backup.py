@@ -391,6 +391,8 @@ class CopyState:
     """When the credentials of its repository were last changed, at the earliest; None: no change is known."""
     renewed: State | None = None
     """Whether its newest backup began after that; None if no change is known."""
+    listed_age_ms: int | None = None
+    """Age of the last listing by its tool; None without one, or if it is from our future."""
 
     @property
     def damaged(self) -> bool:

@@ -422,9 +422,15 @@ def test_one_copy_must_keep_both_the_number_and_the_age() -> None:
     assert judged(backups, policy, (listed(10, 30, "bundang"), listed(1, 1))).retention == "met"
 
 
-def test_an_old_listing_proves_no_age_beyond_its_own_day() -> None:
+@pytest.mark.parametrize(("seen_days", "state"), [(0, "met"), (2, "met"), (3, "unknown"), (200, "unknown")])
+def test_what_an_old_listing_named_may_be_gone(seen_days: int, state: str) -> None:
+    found = judged(policy=MONTH, copies=(listed(40, 300, seen_days=seen_days),))
+    assert found.retention == state
+
+
+def test_a_listing_proves_no_age_beyond_its_own_day() -> None:
     """What was old enough since may have been deleted."""
-    assert judged(policy=MONTH, copies=(listed(10, 35, seen_days=10),)).retention == "missed"
+    assert judged(policy=MONTH, copies=(listed(10, 31, seen_days=2),)).retention == "missed"
     ahead = replace(listed(10, 60), at_ms=NOW + DAY)
     assert judged(policy=MONTH, copies=(ahead,)).retention == "unknown", "the clock is wrong"
 

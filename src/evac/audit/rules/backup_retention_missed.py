@@ -1,4 +1,4 @@
-"""EV150: fewer or younger backups than the policy keeps."""
+"""EV150: fewer or younger backups than the policy requires."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from evac.audit.context import Context, Rule, data_paths
 from evac.audit.findings import Finding
 from evac.audit.reasons import span
+from evac.derive.backups import LISTING_MS
 from evac.model.backup import CopyState
 from evac.model.backup_policy import BackupPolicy
 
@@ -25,7 +26,8 @@ def check(context: Context) -> Iterator[Finding]:
             )
             if is_asked
         )
-        found = "; ".join(f"{copy.name}: {_kept(copy)}" for copy in verdict.copies) or "it has no backup"
+        counted = [one for one in verdict.copies if not (policy.outside and one.outside is False)]
+        found = "; ".join(f"{copy.name}: {_kept(copy)}" for copy in counted) or "it has none"
         outside = " outside the domain" if policy.outside else ""
         missed = verdict.retention == "missed"
         yield RULE.finding(
@@ -49,7 +51,10 @@ def _kept(copy: CopyState) -> str:
     if not copy.count:
         return "no backup"
     reach = "of unknown age" if copy.reach_ms is None else f"{span(copy.reach_ms)} old"
-    return f"{copy.count:,}, the oldest {reach}"
+    is_old = copy.listed_age_ms is not None and copy.listed_age_ms > LISTING_MS
+    when = f" when it was listed {span(copy.listed_age_ms or 0)} ago" if is_old else ""
+    damaged = " (damaged)" if copy.damaged else ""
+    return f"{copy.count:,}, the oldest {reach}{when}{damaged}"
 
 
 def _fix(policy: BackupPolicy) -> str:
