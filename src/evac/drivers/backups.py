@@ -22,6 +22,7 @@ from typing import Any, Final
 import orjson
 
 from evac.drivers import parameters
+from evac.drivers.bandwidth import apart
 from evac.drivers.capabilities import (
     DOUBTS,
     DOUBTS_ELSEWHERE,
@@ -590,6 +591,6 @@ def _named(folder: Path) -> Iterator[None]:
 async def in_time(work: Callable[[], Any], watch: Stopwatch, what: str) -> Any:
     """The result of a blocking function. Raises `Retryable` if it exceeds the remaining time."""
     try:
-        return await asyncio.wait_for(asyncio.to_thread(work), max(watch.left_s, 0.1))
+        return await asyncio.wait_for(apart(work), max(watch.left_s, 0.1))
     except TimeoutError as error:
         raise Retryable("backup-silent", f"{what} did not finish within {watch.timeout_s:.0f} s") from error

@@ -10,8 +10,9 @@ import select
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from evac.drivers.parameters import whole
 from evac.drivers.port import Value
@@ -69,12 +70,23 @@ class Pace:
             raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
 
 
+async def apart(work: Callable[[], Any]) -> Any:
+    """The result of a blocking function in a thread of its own: at a limited rate it takes hours, and all
+    other work that blocks shares the few threads of asyncio.
+    """
+    thread = ThreadPoolExecutor(1, "evac-transfer")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    finally:
+        thread.shutdown(wait=False)
+
+
 async def passed_on(work: Callable[[int], Awaitable[Ended]], target: int, pace: Pace) -> Ended:
     """Run a program that writes to an open file, and pass that on to another one, `target`. Raises the errors
     of `work`, and OSError if `target` takes nothing more, which ends the program.
     """
     reads, writes = os.pipe()
-    moving = asyncio.ensure_future(asyncio.to_thread(_moved, reads, target, pace))
+    moving = asyncio.ensure_future(apart(lambda: _moved(reads, target, pace)))
     try:
         try:
             ended = await work(writes)

@@ -6,13 +6,15 @@ import asyncio
 import errno
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.drivers.backups import Tool
+from evac.drivers.backups import Stopwatch, Tool, in_time
 from evac.drivers.bandwidth import DOWNLOAD, KIB, PIECE_BYTES, UPLOAD, Pace, passed_on
 from evac.drivers.programs import Ended
 from evac.drivers.registry import DRIVERS
@@ -165,3 +167,17 @@ def test_a_program_that_is_refused_is_named(tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file, pytest.raises(ActionError) as raised:
         asyncio.run(sent("import sys; print('some'); sys.exit('no such user')", file.fileno(), Pace(0)))
     assert "no such user" in raised.value.message
+
+
+def test_a_slow_transfer_takes_no_thread_of_all_others() -> None:
+    """Only another thread ends it."""
+    ended = threading.Event()
+
+    async def story() -> bool:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        transfer = asyncio.ensure_future(in_time(lambda: ended.wait(60), Stopwatch(120), "the transfer"))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(ended.set)
+        return await transfer is True
+
+    assert asyncio.run(story())
