@@ -44,7 +44,7 @@ class Entry:
     rto_ms: int | None = None
     compare: bool = False
     request: Endpoint | None = None
-    """Where a request is put to what a test restored."""
+    """Where a request is sent to what a test restored."""
 
     @property
     def after(self) -> int:

@@ -404,7 +404,7 @@ ABOUT: Final[Mapping[type, About]] = MappingProxyType(
         SwitchesPower: _about("switch the circuit", "feed", "start", "stop"),
         TakesBackups: About("list, take, check and copy backups", frozenset({"store", "backup"})),
         RestoresData: About("restore", frozenset({"store", "backup"}), frozenset({"restore"})),
-        AsksRestored: About("put a request to restored data", frozenset({"store", "backup"})),
+        AsksRestored: About("send a request to restored data", frozenset({"store", "backup"})),
         AnswersProbe: About("report whether it is alive", frozenset({"store", "service", "site"})),
     }
 )

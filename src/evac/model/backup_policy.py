@@ -67,7 +67,7 @@ class BackupPolicy:
     counts.
     """
     request: str | None = None
-    """The endpoint that puts a request of the application to data that a test restored (level 5)."""
+    """The endpoint that sends a request of the application to data that a test restored (level 5)."""
 
     @property
     def proofs_asked(self) -> tuple[tuple[int, int], ...]:

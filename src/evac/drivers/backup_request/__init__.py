@@ -1,17 +1,17 @@
-"""Puts a request of an application to restored data, by a company's own program."""
+"""Sends a request of an application to restored data, by a company's own program."""
 
 from evac.drivers.capabilities import AsksRestored
 from evac.drivers.spec import DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "backup_request",
-    "puts a request of your application to restored data, with your own program",
+    "sends a request of your application to restored data, with your own program",
     (AsksRestored,),
     (
         Setting(
             "argv",
             "list",
-            "the program that starts the application on the data in `EVAC_PLACE`, puts a request to it, "
+            "the program that starts the application on the data in `EVAC_PLACE`, sends it a request, "
             "prints the answer and stops it",
             needed=("store", "backup"),
             reaches="program",

@@ -54,14 +54,14 @@ def _check_request(
     path: str,
     reader: Reader,
 ) -> None:
-    """A request at an endpoint that cannot put it, or that is for other data."""
+    """A request at an endpoint whose driver cannot send it, or that is for other data."""
     found = None if policy is None or policy.request is None else endpoints.get(policy.request)
     if found is None:
         return
     place = reader.place(f"{path}/backup_policy/request", path)
     if not DRIVERS[found.driver].can(AsksRestored):
         able = ", ".join(name for name, one in DRIVERS.items() if one.can(AsksRestored))
-        message = f"{found.driver} cannot put a request to restored data"
+        message = f"{found.driver} cannot send a request to restored data"
         hint = f"use an endpoint with the driver {able}"
         reader.problems.add("backup-request-unable", message, place, hint)
     elif found.subject != data_set:

@@ -139,7 +139,7 @@ _POLICY: Final = Record(
             "request",
             "request",
             reference("endpoint"),
-            "endpoint that puts a request of the application to the restored data (proof level 5)",
+            "endpoint that sends a request of the application to the restored data (proof level 5)",
         ),
         Field(
             "restore_needs",

@@ -138,7 +138,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("backup-copy-circle", _SENSE, "Backups that are copied from one another, so that none is ever taken."),
     ("backup-policy-impossible", _SENSE, "A backup policy that cannot be met."),
-    ("backup-request-unable", _SENSE, "A request of a backup policy at an endpoint that cannot put it."),
+    ("backup-request-unable", _SENSE, "A request of a backup policy at an endpoint that cannot send it."),
     ("backup-request-elsewhere", _SENSE, "A request of a backup policy at an endpoint for other data."),
     ("two-primaries", _SENSE, "A store with more than one primary."),
     ("rebuild-circle", _SENSE, "Stores that are rebuilt from each other, or from an unnamed source."),
