@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -536,7 +536,9 @@ class Published:
 
 
 def facts_from(found: Mapping[str, Any]) -> Observation:
-    """An observation from its fields, as the API shows it. Raises Corrupt if invalid."""
+    """An observation from its fields, as the API shows it. Servers of newer versions may state more of a
+    member. Raises Corrupt if invalid.
+    """
     try:
         effects, kept = found.get("effects"), None
         if effects is not None:
@@ -546,9 +548,10 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
         members = (
             {**m, **{name: tuple(m.get(name, ())) for name in lists}, "error": None} for m in found["members"]
         )
+        known = {one.name for one in fields(MemberSeen)}
         return Observation(
             int(found["at_ms"]),
-            tuple(MemberSeen(**one) for one in members),
+            tuple(MemberSeen(**{k: v for k, v in one.items() if k in known}) for one in members),
             tuple(UnitsSeen(**one) for one in found["units"]),
             tuple(TrafficSeen(**{**one, "sites": tuple(one["sites"])}) for one in found["traffic"]),
             tuple(_rivals_in(**one) for one in found["rivals"]),

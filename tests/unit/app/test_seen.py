@@ -185,6 +185,10 @@ def test_what_the_leader_published_comes_back_with_what_runs_moved() -> None:
     )
     assert decode(encode(seen, "sha256:0", {}), {"fire-1": one}) == seen
     assert facts_from(orjson.loads(orjson.dumps(asdict(seen)))) == seen
+    newer = orjson.loads(orjson.dumps(asdict(seen)))
+    for member in newer["members"]:
+        member["of_a_newer_version"] = {"some": 1}
+    assert facts_from(newer) == seen
 
 
 def test_two_writable_members_are_rivals_and_one_is_none() -> None:

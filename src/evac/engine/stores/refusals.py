@@ -1,7 +1,6 @@
 """Refusals that concern one store only: reported once, and tried again with everything else of the leader.
 
-An epoch that nobody can read stops the work on its store, but not that on other stores, and no controller,
-whose successors would read the same.
+An epoch that no one can read ends no controller: its successors would read the same.
 """
 
 from __future__ import annotations
