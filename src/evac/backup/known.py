@@ -36,6 +36,8 @@ DOUBTS_KEPT: Final = 400
 """Number of times of doubt of a copy that are remembered one by one; beyond it the closest two are joined."""
 WHOLE_KEPT: Final = 1_000
 """Number of complete backups that are remembered of one time of doubt."""
+BEFORE_ALL: Final = frozenset({"backup-other-repository", "backup-locked"})
+"""Codes of jobs that ended before their tool wrote anything."""
 SKEW_S: Final = 300
 """How far the clock of a tool may differ from the clock that recorded when it was started."""
 MADE_KEPT: Final = 8
@@ -347,7 +349,8 @@ def _made(known: Known, event: BackupEvent) -> Known:
         return known
     begun = next((one for one in known.begun if one.copy == event.copy), None)
     if begun is not None and event.at_ms >= begun.at_ms:
-        if event.outcome != "done" and not event.snapshot:  # its tool may have left one behind
+        if event.outcome != "done" and not event.snapshot and event.code not in BEFORE_ALL:
+            # Its tool may have left one behind.
             known = _doubted(known, _doubt(known, begun, event.at_ms))
         known = replace(known, begun=tuple(one for one in known.begun if one != begun))
     stated_s = None if event.taken_at_ms is None else event.taken_at_ms // 1_000

@@ -183,8 +183,8 @@ def test_a_web_server_answers_from_a_restored_copy(typed: Typed, capsys: pytest.
         asks("Call the plumber")
         code, events = typed.say("restore-test", "--copy", "one")
         assert (code, events[0]["outcome"], events[0]["code"]) == (
-            console.FAILED,
-            "could-not-run",
+            console.FINDINGS,
+            "answer-differs",
             "answer-differs",
         )
         assert "Restart the pager first." in events[0]["detail"]
