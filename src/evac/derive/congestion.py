@@ -2,7 +2,8 @@
 not stated.
 
 A plan says where each service runs at its end and where it moves traffic: all of a service that it shifts
-arrives at one site, the rest is divided in proportion to the replicas. Before there is a plan, only the
+arrives at one site, the rest is divided in proportion to the replicas. Users of a service that neither the
+loss nor the plan touches stay where they are sent today. Before there is a plan, only the
 division of services that the loss does not touch, or that may run at one site alone, is certain. Of another,
 the most arrives at each site that any plan could send there: all of it if a plan may shift, shed or move it,
 else its part if everything that is missing starts at that site. Of a service whose places are unknown, or of
@@ -30,6 +31,7 @@ from evac.derive.traffic import (
     Key,
     Load,
     arriving_peaks,
+    as_sent,
     brings_more,
     calls_between,
     ingress,
@@ -281,7 +283,8 @@ def _planned(top: Topology, plan: Plan, lost: Loss, doubtful: BoolColumn) -> tup
     hosts = may | (runs > 0)
     parts = np.where(untold, hosts, sent).astype(np.int64)
     of = np.where(untold, 1, np.broadcast_to(sent.sum(axis=0), sent.shape)).astype(np.int64)
-    return Division(parts, of, parts, of, hosts, (runs > 0) & ~untold, ~untold), changed
+    even = Division(parts, of, parts, of, hosts, (runs > 0) & ~untold, ~untold)
+    return as_sent(top, lost, even, ~changed), changed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,8 +300,9 @@ class _Before:
 
 
 def _before_a_plan(top: Topology, lost: Loss, acts: bool = False) -> _Before:
-    """After a loss. acts: whether a plan starts something anyway. Only such a plan sheds or moves what is
-    not touched.
+    """After a loss. acts: whether a plan starts something anyway, after a loss that is not known yet: then no
+    division is certain, and all users may also arrive where they are sent today. Only such a plan sheds or
+    moves what is not touched.
     """
     left, doubtful = left_per_site(top, lost), may_lose(top, lost, True)
     untold, stay = doubtful | ~place_known(top), left.sum(axis=0)
@@ -318,8 +322,8 @@ def _before_a_plan(top: Topology, lost: Loss, acts: bool = False) -> _Before:
     parts = np.where(whole, may, left + added).astype(np.int64)
     of = np.where(whole, 1, np.maximum(stay + added, 1)).astype(np.int64)
     surely = (left > 0) & (fixed | ~leaves) & ~untold
-    division = Division(parts, of, parts, of, may, surely, fixed)
-    return _Before(division, touched | leaves, bool(touched.any()))
+    even, changed = Division(parts, of, parts, of, may, surely, fixed & (not acts)), touched | leaves
+    return _Before(as_sent(top, lost, even, ~changed | acts), changed, bool(touched.any()))
 
 
 def _may_leave(top: Topology) -> BoolColumn:
@@ -368,7 +372,7 @@ def _short(top: Topology, gone: BoolColumn, whole: Division) -> frozenset[Measur
 
 def _too_small_at_all(top: Topology, gone: BoolColumn, whole: Division) -> frozenset[Measure]:
     """In which of them some ingress is too small for more than comes today, whatever the plan is."""
-    comes = {key: load.whole for key, load in today(top).most.items() if len(key[0]) == 1}
+    comes = {key: load.whole for key, load in today(top).least.items() if len(key[0]) == 1}
     return _above(top, gone, whole, comes)
 
 

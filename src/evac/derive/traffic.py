@@ -211,7 +211,8 @@ def today(top: Topology) -> Today:
         parts = np.where(untold, hosts, runs).astype(np.int64)
         of = np.where(untold, 1, np.maximum(runs.sum(axis=0), 1))
         of = np.broadcast_to(of, parts.shape).astype(np.int64)
-        most = _as_sent(top, now, Division(parts, of, parts, of, hosts, surely, ~untold))
+        even = Division(parts, of, parts, of, hosts, surely, ~untold)
+        most = as_sent(top, now, even, np.ones(len(untold), np.bool_))
         sure = parts * (surely & _sent_to(top, surely))
         least = Division(sure, of, sure, of, surely, surely, ~untold)
         low, high = ({(one.at, one.measure): one for one in loads(top, now.sites, d)} for d in (least, most))
@@ -235,18 +236,21 @@ def _sent_to(top: Topology, runs: BoolColumn) -> BoolColumn:
     return found
 
 
-def _as_sent(top: Topology, now: Loss, even: Division) -> Division:
+def as_sent(top: Topology, lost: Loss, even: Division, services: BoolColumn) -> Division:
     """The same, but users who are sent to some of the sites of a service, or elsewhere, all arrive at each
-    site that they are sent to. With one such site, that is certain.
+    site that they are sent to. With one such site, that is certain. services: (S,) those of which this holds:
+    all others stay as they are.
     """
     arrives, of_users, calls, of_calls = (
         column.copy() for column in (even.arrives, even.of_users, even.calls, even.of_calls)
     )
-    fixed, index, serving = even.fixed.copy(), top.site_index, serves_users(top, now.sites)
-    for row, service in enumerate(top.estate.services):
+    fixed, index, serving = even.fixed.copy(), top.site_index, serves_users(top, lost.sites)
+    for row in np.flatnonzero(services).tolist():
+        service = top.estate.services[row]
         sites = {index[name] for name in top.estate.traffic.get(service.id, ()) if name in index}
         to = sorted(site for site in sites if serving[site])
-        if not to or sites == set(np.flatnonzero(even.hosts[:, row]).tolist()):
+        hosts = np.flatnonzero(even.hosts[:, row]).tolist()
+        if not to or sites == set(hosts) or (to == hosts and len(to) == 1):
             continue
         only = len(sites) == 1
         if fixed[row]:

@@ -62,6 +62,15 @@ class _End:
     """Number of parts of all its users."""
     untold: bool
     """Whether it is unknown where it runs: all of it may, at each of these sites, or nothing."""
+    calls: Mapping[str, Fraction] | None = None
+    """From where it calls others, if not from where its users are sent: site -> part."""
+    at_most: bool = False
+    """Whether fewer users may arrive."""
+
+    def calls_from(self, site: str) -> Fraction:
+        if self.calls is not None:
+            return self.calls.get(site, Fraction(0))
+        return Fraction(self.sent.get(site, 0), self.whole or 1)
 
 
 _NOWHERE = _End({}, {}, 1, False)
@@ -165,6 +174,8 @@ def _congestion(top: Topology, plan: Plan) -> list[Congestion]:
     if not changed:
         return []
     ends, today = _at_the_end(top, plan, sites - names, survive, doubtful), _today(top, before)
+    for row in set(range(len(ends))) - changed:
+        ends[row] = _as_directed(estate, estate.services[row], ends[row], sites - names)
     found = list[Congestion]()
     for measure in MEASURES:
         found += _ingress(top, ends, today, changed, sites - names, measure)
@@ -183,6 +194,22 @@ def _today(top: Topology, running: list[dict[str, int]]) -> list[_End]:
         end = _End(runs, sent, sum(runs.values()), False)
         found.append(_NOWHERE if row in unknown else end)
     return found
+
+
+def _as_directed(estate: Estate, service: Service, end: _End, left: set[str]) -> _End:
+    """Of a service that nothing changes: its users stay where they are sent today, all of them at each of
+    several such sites. left: sites where users may arrive.
+    """
+    directed = {site.id for site in estate.sites}.intersection(estate.traffic.get(service.id, ()))
+    to, places = directed & left, set(end.runs)
+    if not to or directed == places or (to == places and len(to) == 1):
+        return end
+    kept, alone = (end.sent if end.untold else {}), len(directed) == 1
+    answering = to & places
+    others = {} if alone and answering and not end.untold else end.sent
+    calls = {site: Fraction(count, end.whole or 1) for site, count in others.items()}
+    calls |= dict.fromkeys(answering, Fraction(1))
+    return _End(end.runs, {**kept, **dict.fromkeys(to, 1)}, 1, end.untold, calls, not alone)
 
 
 def _may_lose(top: Topology, plan: Plan, names: set[str], left: IntColumn) -> set[int]:
@@ -337,7 +364,7 @@ def _ingress(
         for site in sites & (end.sent.keys() | now.sent.keys()):
             part = Fraction(end.sent.get(site, 0), end.whole or 1)
             before = Fraction(now.sent.get(site, 0), now.whole or 1) if row in changed else part
-            found[site,].add(service, measure, part, before, end.untold)
+            found[site,].add(service, measure, part, before, end.untold or end.at_most)
     return _too_much(found, measure)
 
 
@@ -357,7 +384,7 @@ def _links(
         peak = _peak(service, measure)
         for needed in graph.hard[row] if peak or _is_silent(service, measure) else ():
             doubtful, moved = (
-                ends_of[row].untold or ends_of[needed].untold,
+                ends_of[row].untold or ends_of[row].at_most or ends_of[needed].untold,
                 row in changed or needed in changed,
             )
             for ends, through in found.items():
@@ -374,9 +401,9 @@ def _crossing(caller: _End, called: _End, ends: tuple[str, str]) -> Fraction:
     """
     hosts, parts = called.runs.keys(), list[Fraction]()
     for here, far in (ends, ends[::-1]):
-        if far in hosts and (called.untold or here not in hosts) and here in caller.sent:
+        if far in hosts and (called.untold or here not in hosts) and caller.calls_from(here):
             among = 1 if called.untold else len(hosts)
-            parts.append(Fraction(caller.sent[here], caller.whole * among))
+            parts.append(caller.calls_from(here) / among)
     return min(sum(parts, Fraction(0)), Fraction(1)) if parts else Fraction(0)
 
 

@@ -14,7 +14,7 @@ from evac.audit import audit
 from evac.audit.impacts import crowding
 from evac.audit.impacts.losses import losses
 from evac.derive.arrivals import may_lose
-from evac.derive.congestion import congested_today
+from evac.derive.congestion import congested_today, maybe_congested_after
 from evac.derive.domains import loss, topology
 from evac.derive.traffic import left_per_site
 from evac.model.estate import Estate
@@ -42,7 +42,7 @@ services:
          demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: KIND, settle: 1 s, PEAK}}
   disk: {people: 0, start: 1 s, rto: 1 h, replicas: {DISK}, share: 1/4, eligible_sites: [HOLDS],
          demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
-  batch: {people: 0, start: 1 s, rto: 1 h, share: 1/2, demand: {cpu: 1 core, memory: 1 GiB},
+WEB  batch: {people: 0, start: 1 s, rto: 1 h, share: 1/2, demand: {cpu: 1 core, memory: 1 GiB},
           traffic: {kind: none}}
 """
 VALUES: Final = {
@@ -55,6 +55,7 @@ VALUES: Final = {
     "PEAK": "peak: 300 Mbit/s",
     "DISK": "pa: 1, pb: 1, pc: 1",
     "HOLDS": "a, b, c",
+    "WEB": "",
 }
 
 
@@ -217,6 +218,49 @@ def test_calls_of_today_begin_where_users_arrive(tmp_path: Path, sent: tuple[str
     estate = replace(estate, traffic=MappingProxyType({"shop": sent}))
     found = [one for one in congested_today(topology(estate)) if one.at == ("a", "b")]
     assert [(one.arriving, one.at_most) for one in found] == [(arrives, False)] * bool(arrives)
+
+
+WEB: Final = """  web: {people: 9, start: 1 s, rto: 1 h, replicas: {pc: 1}, share: 1/4,
+        eligible_sites: [b, c], demand: {cpu: 1 core, memory: 1 GiB},
+        traffic: {kind: dns, settle: 1 s, peak: 100 Mbit/s}}
+"""
+
+
+def with_web(folder: Path, sent: tuple[str, ...], **changed: str) -> Estate:
+    """web moves from c to b; shop stays where it runs, and its users are sent to these sites."""
+    estate = small(folder, **{"KIND": "dns", "DISK": "pa: 1", **changed}, WEB=WEB)
+    return replace(estate, traffic=MappingProxyType({"shop": sent}))
+
+
+@pytest.mark.parametrize("places", ["pa: 1, pb: 1", "pa: 1"])
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [(("b",), 400), (("a",), 100), (("b", "d"), 400), (("a", "b"), None), (("d",), 100)],
+)
+def test_users_of_what_a_loss_does_not_touch_stay_where_they_are_sent(
+    tmp_path: Path, places: str, sent: tuple[str, ...], arrives: int | None
+) -> None:
+    """The loss of c moves the 100 Mbit/s of web to b, where all of shop may arrive in addition."""
+    estate = with_web(tmp_path, sent, PLACES=places, WIDTH="99 Mbit/s")
+    made = plan(estate, lose("c"))
+    (found,) = (one for one in made.congestion if one.at == ("b",))
+    assert arrives in (None, found.arriving)
+    wide = with_web(tmp_path, sent, PLACES=places, WIDTH=f"{found.arriving} Mbit/s")
+    tight = with_web(tmp_path, sent, PLACES=places, WIDTH=f"{found.arriving - 1} Mbit/s")
+    assert ("b",) not in agreed(wide, "c")
+    assert ("b",) in agreed(tight, "c")
+    assert ("b",) in {one.at for one in maybe_congested_after(topology(tight), lose("c"))}
+
+
+@pytest.mark.parametrize("sent", [("a",), ("b",), ("d",), ("b", "d"), ("a", "b", "c")])
+@pytest.mark.parametrize("lost", ["b", "c"])
+def test_calls_of_what_a_loss_does_not_touch_begin_where_its_users_are_sent(
+    tmp_path: Path, sent: tuple[str, ...], lost: str
+) -> None:
+    estate = with_web(
+        tmp_path, sent, LINK="bandwidth: 1 Mbit/s", NEEDS="needs: [disk],", HOLDS="a, c", WIDTH="99 Mbit/s"
+    )
+    agreed(estate, lost)
 
 
 @pytest.mark.parametrize(("room", "severity"), [("150 Mbit/s", "warning"), ("50 Mbit/s", "error")])
