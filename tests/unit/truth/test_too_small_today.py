@@ -279,6 +279,19 @@ def test_a_loss_is_an_error_only_if_no_plan_can_keep_to_what_comes_today(
     assert [(one.severity, "c" in one.domains) for one in found] == [(severity, True)]
 
 
+@pytest.mark.parametrize("sent", [("a", "b"), ("a", "b", "c")])
+def test_users_who_are_sent_to_several_sites_leave_no_hope_of_enough_ingress(
+    tmp_path: Path, sent: tuple[str, ...]
+) -> None:
+    """All ingress that is left carries 202 of 300 Mbit/s, however they are divided."""
+    estate = small(tmp_path, PLACES="pa: 1, pb: 1, pc: 1")
+    limits = {"a": 101, "b": 100, "c": 1, "d": 1}
+    sites = tuple(replace(one, ingress_mbps=limits[one.id]) for one in estate.sites)
+    estate = replace(estate, sites=sites, traffic=MappingProxyType({"shop": sent}))
+    found = [one for one in audit(estate).findings if one.code == "EV122" and "c" in one.domains]
+    assert "error" in {one.severity for one in found}
+
+
 def test_a_loss_that_takes_traffic_away_is_not_judged_by_it(tmp_path: Path) -> None:
     """b loses its replica: what still arrives there is no more than today."""
     estate = small(tmp_path, PLACES="pa: 1, pb: 1, pc: 2", WIDTH="60 Mbit/s", ELIGIBLE="a, c")
