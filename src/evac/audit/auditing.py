@@ -43,6 +43,7 @@ from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.collector import collector_at_rest
 from evac.model.estate import Estate, Lead
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
+from evac.model.objectives import open_rpo_words
 from evac.model.plan import link_or_ingress
 from evac.model.reason import fact_words
 from evac.model.records import dataclass
@@ -458,7 +459,7 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
     if row.not_proved:
         parts.append(_doubt(row))
     if row.stores_open:
-        parts.append(f"{counted(row.stores_open, 'store')} may lose data without a stated rpo")
+        parts.append(open_rpo_words(row.stores_open))
     if not (row.down or row.degraded or row.shed or row.unknown or row.not_proved):
         parts += _crowded(report, row)
     what = ", ".join(parts)

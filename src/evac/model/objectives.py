@@ -58,6 +58,12 @@ def rpo_fact(store: str) -> str:
     return f"stores/{store}/rpo"
 
 
+def open_rpo_words(stores: int) -> str:
+    """How many stores come back with a loss of data and no stated RPO; empty for none."""
+    noun = "store" if stores == 1 else "stores"
+    return f"{stores:,} {noun} may lose data without a stated rpo" if stores else ""
+
+
 def accepts(rpo_ms: int | None, loss_ms: int | None) -> bool:
     """Whether an RPO allows a loss of data. An unknown loss (None) exceeds every RPO but `unlimited`; without
     an RPO, nothing forbids a loss.

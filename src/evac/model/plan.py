@@ -17,6 +17,7 @@ from typing import Final, Literal, get_args
 
 from evac.model.estate import Lead
 from evac.model.instance import LeftOff
+from evac.model.objectives import rpo_fact
 from evac.model.reason import PLACEMENT, Reason
 from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario
@@ -431,6 +432,17 @@ class Plan:
     def unjudged(self) -> tuple[str, ...]:
         """Services for which the effect of the loss cannot be judged."""
         return tuple(o.service for o in self.outcomes if o.state == "unknown")
+
+    @property
+    def without_rpo(self) -> tuple[StoreOutcome, ...]:
+        """Lost stores that lose data, or may, and do not say how much they may lose."""
+        unknown = set(self.unknown)
+        return tuple(one for one in self.stores if rpo_fact(one.store) in unknown)
+
+    @property
+    def open_stores(self) -> tuple[StoreOutcome, ...]:
+        """Those of them that come back."""
+        return tuple(one for one in self.without_rpo if one.primary_ms is not None)
 
     @property
     def unstated(self) -> frozenset[str]:

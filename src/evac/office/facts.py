@@ -22,6 +22,7 @@ from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
+from evac.model.objectives import open_rpo_words
 from evac.model.plan import Congestion
 from evac.model.records import dataclass
 from evac.model.situation import Away, LostNow, Situation, StoreAway
@@ -178,6 +179,8 @@ class LossFacts:
     """How many of `down` are down before the loss, because servers are off."""
     people_unstated: int = 0
     """Services that are down and do not state their number of users; not in `people_down`."""
+    stores_open: int = 0
+    """Stores that come back with a loss of data, or maybe one, and do not say how much they may lose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,6 +507,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
         untimed=row.untimed,
         rto_unknown=row.rto_unknown,
         congested=row.congested,
+        stores_open=row.stores_open,
     )
 
 
@@ -521,6 +525,8 @@ def _why(report: AuditReport, row: LossRow) -> str:
         return f"{counted(row.late, 'service')} {'is' if row.late == 1 else 'are'} back later than promised"
     if row.unknown:
         return "facts are missing"
+    if row.stores_open:
+        return open_rpo_words(row.stores_open)
     if row.not_proved:
         if row.method == PLANNED:
             return f"a longer search may restore or keep them: {proof_command(row)}"

@@ -36,7 +36,7 @@ from evac.model.backup import BackupFacts
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.estate import Estate, Lead
 from evac.model.fleet import BoolColumn, IntColumn
-from evac.model.objectives import LOSS_CLASSES, rpo_fact, rto_for
+from evac.model.objectives import LOSS_CLASSES, open_rpo_words, rto_for
 from evac.model.observation import Observation
 from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.model.records import dataclass
@@ -456,8 +456,9 @@ class PlanVerdict:
         parts += [f"{what}: {listed(names)}" for what, names in named if names]
         rest = [(self.degraded, "service", "restored in part"), (self.kept, "service", "degraded, but up")]
         rest.append((self.stores_gone, "store", "not restored"))
-        rest.append((self.stores_open, "store", "may lose data without a stated rpo"))
         parts += [f"{plural(count, noun)} {what}" for count, noun, what in rest if count]
+        if self.stores_open:
+            parts.append(open_rpo_words(self.stores_open))
         if self.congested:
             parts.append(f"the traffic may be too much for {listed(self.congested)}")
         if self.already:
@@ -526,7 +527,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         tuple(dict.fromkeys(one.name for one in congestion)),
         sum(1 for one in back if one.rto_unknown),
         any(one.is_certain for one in congestion),
-        sum(1 for one in stores if one.primary_ms is not None and rpo_fact(one.store) in plan.unknown),
+        sum(1 for one in plan.open_stores if one in stores),
     )
 
 
@@ -550,6 +551,7 @@ def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
         data_loss_ms=plan.data_loss_ms,
         stores_lost=plan.stores_lost,
         stores_gone=plan.stores_gone,
+        stores_open=plan.stores_open,
         sheds=bool(plan.shed),
         text=f"{loss.domain}: {plan.words}",
         what=plan.words,

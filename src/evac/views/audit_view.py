@@ -578,6 +578,7 @@ _AS_THEY_ARE: Final = (
     "data_loss_ms",
     "stores_lost",
     "stores_gone",
+    "stores_open",
     "to_place",
     "placed",
     "sheds",

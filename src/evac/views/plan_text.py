@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from evac.model.objectives import rpo_fact
 from evac.model.plan import Outcome, Plan, Step
 from evac.model.units import moment_words
 from evac.views import plan_view
@@ -390,12 +391,15 @@ def _sensitivity(page: Page, plan: Plan) -> None:
 
 
 def _unknown(page: Page, plan: Plan) -> None:
+    stores = [one.store for one in plan.without_rpo]
+    rpos = {rpo_fact(store) for store in stores}
+    facts = [path for path in plan.unknown if path not in rpos]
     if plan.unknown:
         page.line()
-        page.line(
-            f"Unknown; the bound assumes the most favourable value: {listed(list(plan.unknown), 4)}",
-            "unknown",
-        )
+    if facts:
+        page.line(f"Unknown; the bound assumes the most favourable value: {listed(facts, 4)}", "unknown")
+    if stores:
+        page.line(f"May lose data, and no rpo states how much may be lost: {listed(stores, 4)}", "unknown")
     if plan.intervals:
         words = "Known only within bounds; the plan uses the worse end, and the bound the better one"
         page.line(f"{words}: {listed(list(plan.intervals), 4)}", "unknown")

@@ -15,6 +15,7 @@ from evac.derive.domains import Loss, Topology, lost_in, lost_now, site_of_repli
 from evac.derive.pools import replicas_lost, replicas_off
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, BoolColumn
+from evac.model.objectives import open_rpo_words, rpo_fact
 from evac.model.plan import Outcome, Plan, site_in
 from evac.model.reason import PLACEMENT, fact_words
 from evac.model.records import dataclass
@@ -146,7 +147,7 @@ def verdict_words(plan: Plan) -> str:
     if not found.known:
         small = too_small_words(plan)
         none = f"no service goes down; {small}" if small else "no service is affected"
-        return unjudged_words(plan) or none
+        return "; ".join(filter(None, (unjudged_words(plan) or none, _open_words(plan))))
     words, gone = found.back_words, found.down - found.back
     if found.degraded:
         stay = "stays" if found.degraded == 1 else "stay"
@@ -160,7 +161,13 @@ def verdict_words(plan: Plan) -> str:
         words += f"; time unknown{which}"
     if found.unknown:
         words += f"; {number(found.unknown)} {unjudged_words(plan)}"
-    return words
+    return "; ".join(filter(None, (words, _open_words(plan))))
+
+
+def _open_words(plan: Plan) -> str:
+    """How many stores may lose too much data, without those that are why a service cannot be judged."""
+    said = {o.why.fact for o in plan.outcomes if o.why is not None}
+    return open_rpo_words(sum(1 for one in plan.open_stores if rpo_fact(one.store) not in said))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -402,9 +409,10 @@ def answer(planned: Planned) -> tuple[str, str]:
 def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
     """(sentences, state): a short summary of the plan, most important first."""
     plan = planned.plan
-    if not plan.outcomes and plan.congestion:
-        words = congestion_words(plan)
-        return ("No service goes down.", f"{words[:1].upper()}{words[1:]}."), "warning"
+    is_open = _open_words(plan)
+    if not plan.outcomes and (plan.congestion or is_open):
+        told = [f"{words[:1].upper()}{words[1:]}." for words in (is_open, congestion_words(plan)) if words]
+        return ("No service goes down.", *told), "unknown" if is_open else "warning"
     if not plan.outcomes:
         return ("Nothing is down: no service is affected.",), "ok"
     counts, unjudged = tally(plan), unjudged_words(plan)
@@ -435,6 +443,9 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
             whom = f" ({people_words(*felt(plan, found))})" if any(felt(plan, found)) else ""
             told.append(f"{number(len(found))} {be} {fate}{whom}.")
             state = "error" if which == "unplaced" else "warning"
+    if is_open:
+        told.append(f"{is_open}.")
+        state = "error" if state == "error" else "unknown"
     told += _timing(plan, back)
     if plan.congestion and state == "ok":
         state = "warning"

@@ -4,6 +4,8 @@ that will do. Only what needs the store is in doubt, and one line of the estate 
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,15 @@ from evac.audit.auditing import headline
 from evac.audit.impacts import planned
 from evac.model.estate import Estate
 from evac.model.scenario import Policy, lose
-from evac.office.reckoning import verdict_of
+from evac.office.reckoning import loss_by, verdict_of, what_if_of
 from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify import check
-from evac.views.plan_view import verdict_words
+from evac.views.audit_view import audit_json
+from evac.views.plan_text import plan_text
+from evac.views.plan_view import Planned, verdict_words
+from evac.views.plan_view import answer as plan_answer
+from evac.web.pages.what_if_view import _heading
 from tests.unit.truth.written import written
 
 ESTATE = """
@@ -135,6 +141,26 @@ def test_a_loss_of_data_is_in_doubt_although_no_service_waits_for_the_store(
         words = "1 store may lose data without a stated rpo"
         assert words in found.words
         assert words in headline(report, row).what
+        answer = what_if_of(report, ("a",))
+        planned = replace(answer, loss=loss_by(answer.loss, found))
+        none = needs == ""
+        for loss in (answer.loss, planned.loss):
+            assert (loss.verdict, loss.stores_open) == ("unknown", 1)
+        assert answer.loss.because == words
+        for heading in (_heading(answer), _heading(planned)):
+            assert heading.endswith(f" {words}.")
+            assert heading.startswith("Losing a affects no service.") or not none
+        assert verdict_words(made).endswith(f"; {words}")
+        assert not none or verdict_words(made) == f"no service is affected; {words}"
+        assert plan_answer(Planned(made, "d"))[1] == "unknown"
+        assert f"{words}." in plan_answer(Planned(made, "d"))[0]
+        scenario = next(
+            one for one in json.loads(audit_json(report, ()))["scenarios"] if one["domain"] == "a"
+        )
+        assert scenario["stores_open"] == 1
+        shown = plan_text(made, "d", 200, False)
+        assert "May lose data, and no rpo states how much may be lost: orders" in shown
+        assert not [line for line in shown.splitlines() if "favourable" in line and "rpo" in line]
         assert made.attest == made.unknown
         assert "stores/orders/rpo" in made.unknown
         assert (verdict_of("", made, made).verdict, verdict_of("", made, made).stores_open) == ("ok", 0)

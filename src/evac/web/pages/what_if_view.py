@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 from fastapi import Query, Request, Response
 
 from evac.model.errors import EvacError, Unavailable
+from evac.model.objectives import open_rpo_words
 from evac.model.plan import Plan
 from evac.model.units import measured
 from evac.office.facts import DomainFacts, EstateFacts, FindingFacts, LossFacts
@@ -193,6 +194,12 @@ def _by_fix(findings: Sequence[FindingFacts]) -> list[dict[str, Any]]:
 
 
 def _heading(answer: WhatIf) -> str:
+    """What happens to services, and how many stores may lose too much data."""
+    is_open = open_rpo_words(answer.loss.stores_open)
+    return _services(answer) + (f" {is_open}." if is_open else "")
+
+
+def _services(answer: WhatIf) -> str:
     """`Losing north takes down 8 services. 7 come back, mail does not.`"""
     loss, lost = answer.loss, listed(answer.domains)
     gone = [one.service for one in sorted(answer.services, key=gravity) if one.fate in ("lost", "shed")]
