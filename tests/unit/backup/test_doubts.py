@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from evac.backup.evidence import KNOWN, RECALLED, Evidence
 from evac.backup.jobs import Worker
 from evac.backup.known import (
+    BEFORE_ALL,
     DOUBTS_KEPT,
     INCOMPLETE_KEPT,
     MADE_KEPT,
@@ -178,7 +179,7 @@ def test_a_backup_whose_tool_did_not_answer_in_time_counts_for_nothing(
     run_virtually(story(), 10_000)
 
 
-@pytest.mark.parametrize("error", [Permanent("backup-refused", "no"), Retryable("backup-locked", "no")])
+@pytest.mark.parametrize("error", [Permanent("backup-refused", "no"), Retryable("backup-silent", "no")])
 def test_what_a_failed_tool_left_behind_counts_for_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: ActionError
 ) -> None:
@@ -410,3 +411,12 @@ def test_what_is_incomplete_is_known_as_long_as_it_or_a_copy_exists(acts: list[s
         else:
             world.take(act == "take")
         world.judge()
+
+
+@pytest.mark.parametrize("code", sorted(BEFORE_ALL))
+def test_a_job_that_wrote_nothing_leaves_no_doubt(code: str) -> None:
+    event = BackupEvent("taken", 20_000_000, "wiki", "near", outcome="failed", code=code)
+    known = after(begin(Known("wiki"), "near", 10_000_000), event)
+    assert not known.lacking("near")("of-another-program", "", 10_001)
+    other = after(begin(Known("wiki"), "near", 10_000_000), replace(event, code="backup-refused"))
+    assert other.lacking("near")("of-another-program", "", 10_001)
