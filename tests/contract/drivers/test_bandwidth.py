@@ -65,7 +65,8 @@ def test_a_limited_backup_takes_as_long_as_its_bytes_need_and_is_whole(
         assert not isinstance(taken, ActionError), taken
         copy = made.folder / "one" / "store-messages" / taken.copy.id
         assert taken.took_ms >= needed_ms(limited_bytes(copy), kib)
-        assert names_of(made.copies[0]) == names_of(copy)
+        missing = names_of(made.copies[0]) - names_of(copy)
+        assert not missing, "a vacuum in between may add files, and takes none"
 
         seen = ask(made, "witness", made.action())
         restored = ask(made, "restore", made.action(), taken.copy.id, str(made.place), None)
