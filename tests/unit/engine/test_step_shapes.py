@@ -10,7 +10,7 @@ import pytest
 
 from evac.derive.stores import observed
 from evac.engine.runs.binding import Bound
-from evac.engine.stores.stalled_commits import _reattaches, bound_of, plan_to_confirm
+from evac.engine.stores.stalled_commits import bound_of, plan_to_confirm, rejoins_in
 from evac.model.observation import MemberSeen, Observation, Role
 from evac.model.run_policy import RunPolicy
 from evac.model.scenario import Scenario, lose
@@ -64,8 +64,8 @@ def test_a_rejoin_as_it_is_bound_holds_a_change_of_its_store_while_it_is_under_w
             if step.kind == "rejoin":
                 before = view.phases[i]
                 view.phases[i] = phase  # type: ignore[call-overload]
-                assert _reattaches(view, "messages") == (phase in ("ready", "running", "unknown"))
-                assert not _reattaches(view, "orders")
+                found = {one.store for one in rejoins_in(view)}
+                assert found == ({"messages"} if phase in ("ready", "running", "unknown") else set())
                 view.phases[i] = before
 
 

@@ -336,15 +336,7 @@ class Hanging:
             await asyncio.sleep(profile.period_ms / 1_000)
 
     def _rejoins(self) -> set[_Try]:
-        """Tries to make a copy follow its primary under the present epoch of its store. A step that waits for
-        others changes nothing yet, and may wait for a person.
-        """
-        return {
-            _Try(step.target, run.view.spec.run, step.id, run.view.attempts[i])
-            for run in self._conductor.runs_in(_MOVING)
-            for i, step in enumerate(run.view.steps)
-            if kind_of(step.kind).joins_epoch and run.view.phases[i] in UNDER_WAY
-        }
+        return {one for run in self._conductor.runs_in(_MOVING) for one in rejoins_in(run.view)}
 
     def asking(self, again: bool = False) -> dict[str, RunExecution]:
         """Store -> its run that waits for a person. again: runs that restore protection while commits go
@@ -404,3 +396,14 @@ def _asks(view: RunView) -> bool:
 def _failed(view: RunView) -> bool:
     """Whether it paused because its single step failed."""
     return view.pause is not None and view.pause.by == "step" and view.phases[0] == "failed"
+
+
+def rejoins_in(view: RunView) -> set[_Try]:
+    """Tries to make a copy follow its primary under the present epoch of its store. A step that waits for
+    others changes nothing yet, and may wait for a person.
+    """
+    return {
+        _Try(step.target, view.spec.run, step.id, view.attempts[i])
+        for i, step in enumerate(view.steps)
+        if kind_of(step.kind).joins_epoch and view.phases[i] in UNDER_WAY
+    }
