@@ -119,13 +119,13 @@ class Commits:
         return frozenset(name for name, one in self._go_on.items() if one.ms >= self._believed_ms)
 
     def confirmed(self) -> frozenset[str]:
-        """Stores of whose commits a copy has confirmed every one for that long."""
+        """Stores whose every commit a copy has confirmed for that long."""
         return frozenset(name for name, one in self._confirmed.items() if one.ms >= self._believed_ms)
 
     def unconfirmed(self) -> dict[str, Unconfirmed]:
-        """Stores of which a copy should confirm every commit, as their files say, and none has for as long as
-        a site must answer before it counts as healthy again; with the copies that have followed for as long.
-        A copy in what is lost waits for its restore, even if it follows.
+        """Stores where, according to their files, a copy should confirm every commit and none has done so for
+        as long as a site must answer before it counts as healthy again; and the copies that have followed for
+        that long. A copy at a place that is lost waits for its restore, even if it follows.
 
         Covers stores whose drivers report who confirms commits, and whose own cluster does not set it.
         """

@@ -194,7 +194,7 @@ def _hosts_at_all(top: Topology, at: tuple[str, ...]) -> bool:
 
 
 def _may_come_through(top: Topology, load: Load, may_run: BoolColumn) -> BoolColumn:
-    """(S,) services of which some may come through a link or ingress after a loss, or of what calls them.
+    """(S,) services whose traffic, or whose callers' traffic, may come through these sites after a loss.
     may_run: (sites, S)
     """
     found = np.zeros(len(top.estate.services), np.bool_)
@@ -423,7 +423,7 @@ def _too_much(
 
 
 def _named(top: Topology, load: Load, certain: BoolColumn) -> Congestion:
-    """certain: (S,) services of which it is known how they are divided."""
+    """certain: (S,) services whose division is known."""
     names = tuple(sorted({top.estate.services[row].id for row in load.services.tolist()}))
     unstated = len(np.unique(load.services[load.unknown]))
     at_most = not (certain[load.services] & certain[load.called]).all()

@@ -197,7 +197,7 @@ class Today:
     most: Mapping[Key, Load]
     """With all that may come: all of a service at each of several sites that its users are sent to."""
     certain: BoolColumn
-    """(S,) services of which `most` is certain."""
+    """(S,) services for which `most` is certain."""
 
 
 def today(top: Topology) -> Today:
@@ -237,9 +237,8 @@ def _sent_to(top: Topology, runs: BoolColumn) -> BoolColumn:
 
 
 def as_sent(top: Topology, lost: Loss, even: Division, services: BoolColumn) -> Division:
-    """The same, but users who are sent to some of the sites of a service, or elsewhere, all arrive at each
-    site that they are sent to. With one such site, that is certain. services: (S,) those of which this holds:
-    all others stay as they are.
+    """The same, but where users are sent to some of the sites of a service, or elsewhere, all of them arrive
+    at each of these sites. That is certain if it is one site. services: (S,) the services to change.
     """
     arrives, of_users, calls, of_calls = (
         column.copy() for column in (even.arrives, even.of_users, even.calls, even.of_calls)

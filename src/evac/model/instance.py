@@ -157,7 +157,7 @@ class LostStore:
     needs: tuple[int, ...] = ()
     """Lost services that a restore of it waits for, by index."""
     rpo_is_open: bool = False
-    """Whether it comes back with a loss of data, or maybe one, and nobody has said how much it may lose."""
+    """Whether it comes back with a loss of data, or maybe one, and the files do not limit it."""
 
     @property
     def elects(self) -> bool:

@@ -246,7 +246,7 @@ class EstateFacts:
     crowded_today: tuple[str, ...] = ()
     """Links and ingress that are too small, or may be, for the traffic of today."""
     unclear_today: tuple[str, ...] = ()
-    """Those of which this is unknown, because a peak or a limit is not stated."""
+    """Those for which this is unknown, because a peak or a limit is not stated."""
     before: str = ""
     """The plan for what is lost already: verdicts leave out what a loss makes no worse. Empty: none."""
 

@@ -57,7 +57,7 @@ class MayBeLost:
     """What may or may not be in some domains: the files do not say it."""
 
     sites: frozenset[str]
-    """Sites of which these domains are a part."""
+    """The sites that contain these domains."""
     servers: BoolColumn
     """(V,)"""
     pools: tuple[bool, ...]

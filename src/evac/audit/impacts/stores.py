@@ -84,7 +84,7 @@ class Outcome:
     keeps_primary: bool
     """Whether its primary is left and only its commits wait."""
     rpo_is_open: bool
-    """Whether it comes back with a loss of data, or maybe one, and nobody has said how much it may lose."""
+    """Whether it comes back with a loss of data, or maybe one, and the files do not limit it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

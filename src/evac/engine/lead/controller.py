@@ -122,7 +122,7 @@ class Parts:
     commits_go_on: Callable[[], Collection[str]] | None = None
     """Stores whose commits have waited for no one for as long."""
     commits: SeenCommits | None = None
-    """Stores of which no copy confirms commits although one should; None: not checked."""
+    """Stores where no copy confirms commits although one should; None: not checked."""
     anchors: Sequence[AnchorSink] = ()
     chores: Sequence[Chore] = ()
     leader_ttl_ms: int = 5_000

@@ -1,4 +1,4 @@
-"""Stores of which a copy should confirm every commit, and none does: reported, and protected again.
+"""Stores where a copy should confirm every commit, and none does: reported, and protected again.
 
 What counts is the present state, not how it came about: a copy may be back without a restore, after its
 server or its network was down, and a new leader sees the same as the one before. A small run per store, under
@@ -35,7 +35,7 @@ _BEGUN: Final = UNDER_WAY - {"ready"}
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed:
-    """A store of which no copy confirms commits although one should."""
+    """A store where no copy confirms commits although one should."""
 
     store: str
     at: str
@@ -53,7 +53,7 @@ class SeenCommits(Protocol):
     def unconfirmed(self) -> Mapping[str, Unconfirmed]: ...
 
     def confirmed(self) -> Collection[str]:
-        """Stores of which a copy confirms every commit."""
+        """Stores where a copy confirms every commit."""
         ...
 
 
