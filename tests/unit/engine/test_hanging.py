@@ -8,14 +8,11 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from evac.drivers.port import Action
-from evac.engine.runs.binding import Bound
 from evac.engine.runs.protection import REJOIN_MS
 from evac.engine.runs.reading import events_of
 from evac.engine.stores.datasets import Epoch, encode, key_of
-from evac.engine.stores.stalled_commits import is_protection
-from evac.run.values import RunStep
 from evac.store.port import Entry, Put
+from tests.unit.engine.rejoining import Rejoining
 from tests.unit.engine.small_world import SiteStore, World, play, policy_of
 
 PROTECT = orjson.dumps(
@@ -57,6 +54,12 @@ class Copies:
             hangs=lambda: self.hanging,
             commits_go_on=lambda: self.going_on,
         )
+
+    def rejoining(self, deadline_ms: int) -> World:
+        """deadline_ms: the least that a step has."""
+        policy = policy_of("act")
+        policy = replace(policy, patience=replace(policy.patience, deadline_least_ms=deadline_ms))
+        return Rejoining(policy, protections=_protections, hangs=lambda: self.hanging)
 
 
 async def _open(world: World) -> list[str]:
@@ -198,26 +201,11 @@ def test_what_nobody_can_read_is_reported_once_and_ends_no_controller(key: str, 
     play(story, copies.world("act"))
 
 
-class Rejoining(World):
-    """After a promotion the third copy follows the new primary."""
-
-    async def bind(self, data: bytes, run: str, incident: str, digest: str) -> Bound:
-        bound = await super().bind(data, run, incident, digest)
-        if is_protection(data):
-            return bound
-        step = RunStep("rejoin:chat:ansan", "rejoin", "chat", 200, 100, ("promote:chat",), site="ansan")
-        action = Action("rejoin", "chat", "simulated", "ansan", {}, {"primary": "anyang"})
-        spec = replace(bound.spec, steps=(*bound.spec.steps, step))
-        return Bound(spec, {**bound.actions, step.id: (action,)})
-
-
 @pytest.mark.parametrize("follows", [True, False])
 def test_a_copy_that_is_brought_back_is_waited_for(follows: bool) -> None:
     """Its commits hang until it follows; where it does not in the end, another one is looked for."""
     copies = Copies()
-    policy = policy_of("act")
-    policy = replace(policy, patience=replace(policy.patience, deadline_least_ms=60_000))
-    world = Rejoining(policy, protections=_protections, hangs=lambda: copies.hanging)
+    world = copies.rejoining(60_000)
 
     async def story(world: World) -> None:
         await world.until_planned()
@@ -238,9 +226,7 @@ def test_a_copy_that_is_brought_back_is_waited_for(follows: bool) -> None:
 def test_a_copy_that_must_be_rebuilt_is_not_waited_for() -> None:
     """That takes hours, and commits hang meanwhile."""
     copies = Copies()
-    policy = policy_of("act")
-    policy = replace(policy, patience=replace(policy.patience, deadline_least_ms=3_600_000))
-    world = Rejoining(policy, protections=_protections, hangs=lambda: copies.hanging)
+    world = copies.rejoining(3_600_000)
 
     async def story(world: World) -> None:
         await world.until_planned()
@@ -259,10 +245,7 @@ def test_a_copy_that_must_be_rebuilt_is_not_waited_for() -> None:
 def test_a_copy_is_waited_for_a_minute_in_each_try(again: str) -> None:
     """Not in each hang: it may be a copy that must be rebuilt."""
     copies = Copies()
-    policy = policy_of("act")
-    deadline_ms = 50_000 if again == "try" else 3_600_000
-    policy = replace(policy, patience=replace(policy.patience, deadline_least_ms=deadline_ms))
-    world = Rejoining(policy, protections=_protections, hangs=lambda: copies.hanging)
+    world = copies.rejoining(50_000 if again == "try" else 3_600_000)
 
     async def story(world: World) -> None:
         await world.until_planned()

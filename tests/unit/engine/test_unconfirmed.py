@@ -9,18 +9,16 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from evac.drivers.port import Action
-from evac.engine.runs.binding import Bound
 from evac.engine.runs.reading import events_of
 from evac.engine.stores.datasets import Epoch, decode, encode, key_of
 from evac.engine.stores.guards import read_register
-from evac.engine.stores.stalled_commits import bound_of, is_protection, plan_to_confirm
+from evac.engine.stores.stalled_commits import bound_of, plan_to_confirm
 from evac.engine.stores.unconfirmed import Unconfirmed
 from evac.model.errors import NotAllowed
 from evac.model.estate import Endpoint
 from evac.model.run_policy import RunPolicy, StorePolicy
-from evac.run.values import RunStep
 from evac.store.port import Put
+from tests.unit.engine.rejoining import Rejoining
 from tests.unit.engine.small_world import World, play, policy_of
 
 PRIMARY = Endpoint("chat-pangyo", "chat", "pangyo", "simulated", {})
@@ -250,20 +248,6 @@ def test_a_request_that_cannot_be_withdrawn_ends_no_controller() -> None:
                 await asyncio.sleep(0.02)
 
     play(story, _world(copies, "hold"))
-
-
-class Rejoining(World):
-    """After a promotion the third copy follows the new primary, and a person does the rest."""
-
-    async def bind(self, data: bytes, run: str, incident: str, digest: str) -> Bound:
-        bound = await super().bind(data, run, incident, digest)
-        if is_protection(data):
-            return bound
-        step = RunStep("rejoin:chat:ansan", "rejoin", "chat", 200, 100, ("promote:chat",), site="ansan")
-        action = Action("rejoin", "chat", "simulated", "ansan", {}, {"primary": "anyang"})
-        return Bound(
-            replace(bound.spec, steps=(*bound.spec.steps, step)), {**bound.actions, step.id: (action,)}
-        )
 
 
 def test_a_run_that_stopped_at_the_store_comes_first_and_hides_nothing() -> None:
