@@ -151,7 +151,9 @@ class Taken:
     bytes_stored: int
     took_ms: int
     missing: tuple[str, ...] = ()
-    """Requested paths that are not in it. A backup with any is incomplete."""
+    """What was requested and is not in it: paths, or the content of the original. A backup with any is
+    incomplete.
+    """
 
 
 ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]

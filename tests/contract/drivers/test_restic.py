@@ -170,6 +170,48 @@ def test_a_copy_that_is_not_there_afterwards_is_none(server_folder: Path) -> Non
         assert ask("copy_on", world.action(), world.action("two")).copy.original
 
 
+def _rewriting(folder: Path, then: str) -> Path:
+    """restic that rewrites the backup to be copied first: the result has another tree and states the same
+    original. then: what it does with both, `$4` and `$other`.
+    """
+    restic = shutil.which("restic")
+    program = folder / "rewriting"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = copy ] || exec {restic} "$@"\n'
+        "export RESTIC_FROM_REPOSITORY RESTIC_FROM_PASSWORD\n"
+        "for wanted; do :; done\n"
+        f'other=$(RESTIC_REPOSITORY="$RESTIC_FROM_REPOSITORY" RESTIC_PASSWORD="$RESTIC_FROM_PASSWORD" '
+        f'{restic} rewrite --exclude file-3 "$wanted" | sed -n "s/^saved new snapshot //p")\n'
+        f'[ -n "$other" ] || exit 70\n{then}\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def test_a_copy_with_another_tree_is_named_as_incomplete(server_folder: Path) -> None:
+    """It states the same original, so a listing alone would count it."""
+    program = _rewriting(server_folder, f'exec {shutil.which("restic")} copy "$other"')
+    with copies(server_folder) as world:
+        taken = ask("copy_on", world.action(), world.action("two", program=str(program)))
+        assert not isinstance(taken, Permanent), taken
+        assert taken.missing == (f"the tree of {taken.copy.original[:8]}",)
+        (listed,) = ask("list_copies", world.action("two")).copies
+        assert (listed.id, listed.original) == (taken.copy.id, taken.copy.original)
+
+
+@pytest.mark.parametrize("order", ['"$wanted" "$other"', '"$other" "$wanted"'])
+def test_a_whole_copy_is_found_next_to_one_with_another_tree(server_folder: Path, order: str) -> None:
+    """Both have the same time and original."""
+    each = f'for one in {order}; do {shutil.which("restic")} copy "$one" || exit $?; done'
+    program = _rewriting(server_folder, each)
+    with copies(server_folder) as world:
+        (made,) = ask("list_copies", world.action()).copies
+        taken = ask("copy_on", world.action(), world.action("two", program=str(program)))
+        assert not isinstance(taken, Permanent), taken
+        assert (taken.missing, taken.copy.tree) == ((), made.tree)
+        assert len(ask("list_copies", world.action("two")).copies) == 2
+
+
 def test_a_part_without_packs_proves_nothing(server_folder: Path) -> None:
     with copies(server_folder) as world:
         held = {int(pack.name[:2], 16) for pack in world.packs()}

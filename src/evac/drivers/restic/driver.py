@@ -273,11 +273,16 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         wanted = {copy.id, copy.original} - {""}
         listed = await self._snapshots(to, there, watch)
         found = [one for one in (_copy(entry, ()) for entry in listed) if one.original in wanted]
-        if not found or found[-1].tree != copy.tree or found[-1].failed:
-            words = f"the other repository has no copy of {copy.id[:8]} with the same tree"
+        if not found:
+            words = f"the other repository has no copy of {copy.id[:8]}"
             raise Permanent("copy-differs", words, "run: restic check, in both repositories")
+        # Another copy may state the same original: a rewritten snapshot does.
+        same = (one for one in reversed(found) if one.tree == copy.tree and not one.failed)
+        made = next(same, found[-1])
+        # A copy with another tree is listed like any other, so its job must name it.
+        lacks = () if made.tree == copy.tree else (f"the tree of {copy.id[:8]}",)
         stored = sum(size for path, size in (await packs_of(to, watch)).items() if path not in before)
-        return Taken(found[-1], copy.bytes or 0, stored, watch.took_ms)
+        return Taken(made, copy.bytes or 0, stored, watch.took_ms, missing=lacks)
 
     async def _fill(self, into: Filling) -> Filled:
         """The content of a copy's only folder, its only file, or all of its folders under full paths."""
