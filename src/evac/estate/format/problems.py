@@ -425,12 +425,9 @@ class Problems:
         near = difflib.get_close_matches(name.lower(), folded, 1, 0.6)
         return f"did you mean '{folded[near[0]]}'?" if near else ""
 
-    def settle(self, code: str, names: Collection[str], places: Collection[Place] | None = None) -> None:
-        """Forgets the problems of a code about these names: what was read since solves them. places: only
-        those there.
-        """
-        found = [key for key, name in self._about.items() if key[0] == code and name in names]
-        for key in [key for key in found if places is None or key[1] in places]:
+    def settle(self, code: str, names: Collection[str]) -> None:
+        """Forgets the problems of a code about these names: what was read since solves them."""
+        for key in [key for key, name in self._about.items() if key[0] == code and name in names]:
             del self._kept[key], self._about[key]
             self._by_code[code] -= 1
         for pair in [pair for pair in self._more_about if pair[0] == code and pair[1] in names]:

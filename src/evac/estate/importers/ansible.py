@@ -142,13 +142,9 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     for group, node in groups.nodes.items():
         _take_service(group, node, hosts, problems)
     _leave_places(hosts, places, problems)
-    for name, host in hosts.items():
+    for host in hosts.values():
         if options.site is not None:
             host.facts.setdefault("site", options.site)
-        if "site" not in host.facts:
-            message = f"{shown(name)} has no site; it and its replicas are left out"
-            hint = "give it a variable such as datacenter, put it in a group such as site_fra, or use --site"
-            problems.add("import-host-nowhere", message, places[name], hint, about=name)
     add_hosts(hosts, imported)
     imported.unplaced = unplaced_of(hosts, places)
     imported.examples = host_examples(imported)

@@ -7,7 +7,7 @@ An inventory says what runs on a host, and a list of devices says where the host
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -38,7 +38,8 @@ def with_places(parts: list[SourcePart], problems: Problems) -> list[SourcePart]
         alike.setdefault(server.partition("@")[0], []).append(server)
     several = {name: found for name, found in alike.items() if len(found) > 1}
     placed = (unplaced & states.keys()) - several.keys()
-    _settle(parts, placed, several, problems)
+    for part in parts:
+        report_nowhere(part.imported, problems, placed, several)
     return [_with_hosts(part, placed, states) for part in parts]
 
 
@@ -69,23 +70,27 @@ def _with_hosts(part: SourcePart, placed: set[str], states: dict[str, set[str]])
     return replace(part, imported=made)
 
 
-def _settle(
-    parts: list[SourcePart], placed: set[str], several: Mapping[str, list[str]], problems: Problems
+def report_nowhere(
+    imported: Imported,
+    problems: Problems,
+    placed: Collection[str] = (),
+    several: Mapping[str, list[str]] | None = None,
 ) -> None:
-    """Forgets that hosts are nowhere if they are placed now, and says why others are not."""
-    known = [pair for part in parts for pair in part.imported.unplaced.items()]
-    named = [
-        (own, place) for name, one in known if name in placed or name in several for own, place in one.named
-    ]
-    problems.settle("import-host-nowhere", {own for own, _ in named}, {place for _, place in named})
-    for name, one in known:
-        for own, place in one.named if name in several else ():
-            servers = ", ".join(several[name][:4])
-            message = (
-                f"{shown(own)} has no site, and may be any of {servers}; it and its replicas are left out"
-            )
-            hint = "say in the recipe which one it is, under names:, or state its site in the inventory"
-            problems.add("import-host-nowhere", message, place, hint, about=own)
+    """Reports each host without a site, but for those that are placed. several: name -> the servers that it
+    may be.
+    """
+    for name, one in imported.unplaced.items():
+        if name in placed:
+            continue
+        known = "" if several is None else ", ".join(several.get(name, [])[:4])
+        for own, place in one.named:
+            called = shown(own) if own == name else f"{shown(own)}, which is {shown(name)} here,"
+            message = f"{called} has no site; it and its replicas are left out"
+            hint = "give it a variable such as datacenter, put it in a group such as site_fra, or use --site"
+            if known:
+                message = f"{called} has no site, and may be any of {known}; it and its replicas are left out"
+                hint = "say in the recipe which one it is, under names:, or state its site in the inventory"
+            problems.add("import-host-nowhere", message, place, hint)
 
 
 def _left(fact: Unknown, placed: set[str]) -> Unknown:

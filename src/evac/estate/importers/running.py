@@ -47,7 +47,7 @@ from evac.estate.importers.imported import (
     scalar_text,
     table_text,
 )
-from evac.estate.importers.placing import with_all_replicas, with_places
+from evac.estate.importers.placing import report_nowhere, with_all_replicas, with_places
 from evac.estate.importers.recipe import RecipeSource, read_recipe
 from evac.estate.importers.renaming import renamed
 from evac.estate.loading import check
@@ -416,6 +416,7 @@ def import_estate(
         )
     problems = Problems()
     imported = read_source(kind, source, problems, options or Options())
+    report_nowhere(imported, problems)
     name = source.resolve().name.split(".")[0] or kind
     return _write(kind, imported, problems, target, name, overlay, strict)
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from evac.estate import load
-from evac.estate.importers import ImportResult, import_estate, import_recipe
+from evac.estate.format.problems import KEPT_MAX
+from evac.estate.importers import ImportResult, SourceError, import_estate, import_recipe
 from evac.estate.importers.hosts import NOWHERE
 from evac.model.estate import Estate
 from evac.model.scenario import lose
@@ -170,3 +171,43 @@ def test_the_rack_of_a_host_that_another_source_places_is_listed_as_unknown(tmp_
     _, result = made(tmp_path, "hosts inventory", inventory=inventory)
     (unused,) = [one for one in result.unknown if "rack, hall, feed" in one.what]
     assert (unused.count, unused.names) == (1, ("web-1",))
+
+
+@pytest.mark.parametrize("server", ["web", "web-9"])
+def test_a_host_that_is_placed_hides_no_other_of_its_name(tmp_path: Path, server: str) -> None:
+    """Two inventories of one file name have `web` on one line, and the recipe calls the second `web-9`."""
+    (tmp_path / "hosts.csv").write_text(f"host;site\n{server};fra\ndb;fra\n")
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        inventory = {"_meta": {"hostvars": {}}, "shop": {"hosts": ["web"]}}
+        (tmp_path / folder / "inventory.json").write_text(json.dumps(inventory))
+    (tmp_path / "estate.yaml").write_text(
+        "recipe: 1\ninto: company\nsources:\n  hosts: {kind: csv, from: hosts.csv}\n"
+        "  one: {kind: ansible, from: a/inventory.json}\n  two: {kind: ansible, from: b/inventory.json}\n"
+        "names: {two: {web: web-9}}\n"
+    )
+    with pytest.raises(SourceError) as refused:
+        import_recipe(tmp_path / "estate.yaml", strict=True)
+    (nowhere,) = refused.value.diagnostics
+    left = {"web": "'web', which is 'web-9' here,", "web-9": "'web'"}[server]
+    assert (nowhere.code, nowhere.message.partition(" has no site")[0]) == ("import-host-nowhere", left)
+
+
+def test_each_of_many_hosts_without_a_site_counts(tmp_path: Path) -> None:
+    """More than are listed, in two inventories; of the second, one host is placed."""
+    many = [f"lone-{number}" for number in range(KEPT_MAX)]
+    (tmp_path / "hosts.csv").write_text("host;site\nmuc-0;fra\n")
+    for folder in ("fra", "muc"):
+        (tmp_path / folder).mkdir()
+        inventory = {"_meta": {"hostvars": {}}, "shop": {"hosts": many}}
+        (tmp_path / folder / "inventory.json").write_text(json.dumps(inventory))
+    names = ", ".join(f"{name}: {name.replace('lone', 'muc')}" for name in many)
+    (tmp_path / "estate.yaml").write_text(
+        "recipe: 1\ninto: company\nsources:\n  hosts: {kind: csv, from: hosts.csv}\n"
+        "  fra: {kind: ansible, from: fra/inventory.json}\n  muc: {kind: ansible, from: muc/inventory.json}\n"
+        f"names: {{muc: {{{names}}}}}\n"
+    )
+    _, result = import_recipe(tmp_path / "estate.yaml")
+    assert len([one for one in result.diagnostics if one.code == "import-host-nowhere"]) == KEPT_MAX
+    (more,) = [one.message for one in result.diagnostics if one.code == "more-problems"]
+    assert more.endswith(f"{KEPT_MAX - 1:,} import-host-nowhere")
