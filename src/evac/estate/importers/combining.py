@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import field, replace
 from typing import Final, TypeAlias
@@ -91,11 +92,15 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
     _add_tables(parts, made, problems)
     _hint_at_sites(parts, problems)
     _hint_at_names(parts, problems)
+    left = replicas_elsewhere(made)
     placed = _replicas(known, made)
     for (section, name), one in known.items():
         values = dict(one.values)
         if section == "services" and name in placed:
-            values["replicas"] = placed[name]
+            stated = _plain(values.get("replicas"))
+            if isinstance(stated, int):
+                _report_replicas(name, stated, placed[name] + left[name], _part_of(one, "replicas"), problems)
+            values["replicas"] = max(stated, placed[name]) if isinstance(stated, int) else placed[name]
         made.add(section, name, values, one.entry.comment)
     made.facts = _provenance(known, parts)
     made.examples = combined_examples(made)
@@ -495,7 +500,24 @@ def _report_cells(differing: _Differing, problems: Problems) -> None:
         _report(f"{column} of {table[:-1]} {name}", here, there, by, part, problems, also)
 
 
-def _replicas(known: Mapping[tuple[str, str], _Known], made: Imported) -> dict[str, Value]:
+def replicas_elsewhere(imported: Imported) -> Counter[str]:
+    """Service -> how many of its replicas are on hosts without a site."""
+    known = {(service, target) for service, target, _ in imported.tables.get("replicas", [])}
+    return Counter(service for service, _ in imported.elsewhere - known)
+
+
+def _report_replicas(service: str, stated: int, counted: int, by: SourcePart, problems: Problems) -> None:
+    """A conflict if a source states another number of replicas than the sources with its hosts. What a source
+    places itself is no conflict: a cluster states how many replicas should run, and where those that run are.
+    """
+    places_own = any(row[0] == service for row in by.imported.tables.get("replicas", []))
+    if stated != counted and not places_own:
+        message = f"replicas of service {service} is {stated} in {by.name}, but other sources have {counted}"
+        hint = "the larger number is used; to decide otherwise, set the fact in the overlay"
+        problems.add("import-conflict", message, by.place, hint)
+
+
+def _replicas(known: Mapping[tuple[str, str], _Known], made: Imported) -> dict[str, int]:
     """Service -> its number of replicas placed by the table; places in entries go there too."""
     rows: Rows = made.tables.get("replicas", [])
     in_table = {row[0] for row in rows}
@@ -505,10 +527,9 @@ def _replicas(known: Mapping[tuple[str, str], _Known], made: Imported) -> dict[s
         if isinstance(places, dict):
             seen = {row[1] for row in rows if row[0] == name}
             rows += [(name, place, str(count)) for place, count in places.items() if place not in seen]
-    totals: dict[str, Value] = {}
+    totals: dict[str, int] = {}
     for service, _, count in rows:
-        before = totals.get(service, 0)
-        totals[service] = (before if isinstance(before, int) else 0) + int(count)
+        totals[service] = totals.get(service, 0) + int(count)
     return totals
 
 

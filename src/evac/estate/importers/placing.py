@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.combining import SourcePart
+from evac.estate.importers.combining import SourcePart, replicas_elsewhere
 from evac.estate.importers.hosts import NOWHERE
 from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Unknown
 from evac.model.fleet import SERVER_STATES, SERVING
@@ -102,12 +102,12 @@ def _left(fact: Unknown, placed: set[str]) -> Unknown:
 
 
 def with_all_replicas(imported: Imported) -> Imported:
-    """The facts, with the number of all replicas of a service that has some on hosts without a site. Without
-    it, those whose place is known would pass for all of the service.
+    """The facts, with the number of all replicas of a service that has some on hosts without a site, or the
+    number that a source states, if that is larger. Without it, those whose place is known would pass for all
+    of the service.
     """
     rows = imported.tables.get("replicas", [])
-    known = {(service, target) for service, target, _ in rows}
-    left = Counter(service for service, host in imported.elsewhere - known)
+    left = replicas_elsewhere(imported)
     services = dict(imported.sections.get("services", {}))
     placed = Counter(dict.fromkeys(left, 0))
     for service, _, count in rows:
@@ -119,7 +119,8 @@ def with_all_replicas(imported: Imported) -> Imported:
             more += [(service, target, str(count)) for target, count in places.items()]
             placed[service] += sum(count for count in places.values() if isinstance(count, int))
         if placed[service]:
-            values["replicas"] = placed[service] + left[service]
+            stated, counted = values.get("replicas"), placed[service] + left[service]
+            values["replicas"] = max(stated, counted) if isinstance(stated, int) else counted
             services[service] = replace(services[service], values=values)
     tables = {**imported.tables, "replicas": [*rows, *more]}
     return replace(imported, sections={**imported.sections, "services": services}, tables=tables)

@@ -211,3 +211,25 @@ def test_each_of_many_hosts_without_a_site_counts(tmp_path: Path) -> None:
     assert len([one for one in result.diagnostics if one.code == "import-host-nowhere"]) == KEPT_MAX
     (more,) = [one.message for one in result.diagnostics if one.code == "more-problems"]
     assert more.endswith(f"{KEPT_MAX - 1:,} import-host-nowhere")
+
+
+@pytest.mark.parametrize(
+    ("nowhere", "stated", "total"), [(0, 10, 10), (1, 10, 10), (0, 1, 2), (1, 2, 3), (1, 3, 3)]
+)
+@pytest.mark.parametrize("order", ["services hosts", "hosts services"])
+def test_replicas_that_a_source_states_are_at_least_those(
+    tmp_path: Path, nowhere: int, stated: int, total: int, order: str
+) -> None:
+    """The number in a catalogue, and two hosts with a place: those two passed for all ten."""
+    (tmp_path / "services.csv").write_text(f"service;replicas\nshop;{stated}\n")
+    (tmp_path / "hosts.csv").write_text("host;site;role\na;fra;shop\nb;muc;shop\n" + "c;;shop\n" * nowhere)
+    kinds = {"services": "{kind: catalogue, from: services.csv}", "hosts": "{kind: csv, from: hosts.csv}"}
+    sources = "".join(f"  {name}: {kinds[name]}\n" for name in order.split())
+    (tmp_path / "estate.yaml").write_text(f"recipe: 1\ninto: company\nsources:\n{sources}")
+    into, result = import_recipe(tmp_path / "estate.yaml")
+    (shop,) = (one for one in load(into).services if one.id == "shop")
+    assert shop.replicas == total
+    assert rows(tmp_path, "replicas") == ["shop,a,1", "shop,b,1"]
+    conflicts = [one.message for one in result.diagnostics if one.code == "import-conflict"]
+    differ = f"replicas of service shop is {stated} in services, but other sources have {2 + nowhere}"
+    assert conflicts == ([] if stated == 2 + nowhere else [differ])
