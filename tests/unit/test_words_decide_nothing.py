@@ -6,7 +6,9 @@ called. What is on the list reads what people or other programs wrote, and says 
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -92,20 +94,20 @@ def _name(node: ast.expr) -> str:
     return ""
 
 
-def _makers_of_words(tree: ast.AST) -> set[str]:
+def _makers_of_words(nodes: Sequence[ast.AST]) -> set[str]:
     """Functions of ours that make words of values, by the names under which they are imported."""
     return {
         one.asname or one.name
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.ImportFrom) and WORDS_MADE.search(node.module or "")
         for one in node.names
     }
 
 
-def _asked_about(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def _asked_about(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
     """(line, name) of each text that something is decided by."""
-    makers = _makers_of_words(tree)
-    for node in ast.walk(tree):
+    makers = _makers_of_words(nodes)
+    for node in nodes:
         match node:
             case ast.Call(func=ast.Attribute(attr=asks, value=ast.Call(func=ast.Name(id=maker)))) if (
                 asks in ASKS and maker in makers
@@ -125,10 +127,41 @@ def _asked_about(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, _name(text)
 
 
-def asked_in(source: str) -> list[str]:
+def nodes_of(source: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(source)))
+
+
+def asked_in(nodes: Sequence[ast.AST]) -> list[str]:
     """`line: name` of each text that is called like a message and is asked about its words."""
-    found = {(line, name) for line, name in _asked_about(ast.parse(source)) if MESSAGES.search(name)}
+    found = {(line, name) for line, name in _asked_about(nodes) if MESSAGES.search(name)}
     return [f"{line}: {name}" for line, name in sorted(found)]
+
+
+@dataclass(frozen=True)
+class Module:
+    """What was found in a module of ours: reading all of them takes seconds, so they are read once."""
+
+    source: Path
+    path: Path
+    asked: list[str]
+    bare_words: list[str]
+    messages: list[int]
+    strings: tuple[list[tuple[int, str]], set[str]]
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(self.source).as_posix()
+
+
+@cache
+def modules() -> list[Module]:
+    return [_module(source, path) for source in SOURCES for path in sorted(source.rglob("*.py"))]
+
+
+def _module(source: Path, path: Path) -> Module:
+    nodes = nodes_of(path.read_text(encoding="utf-8"))
+    asked, bare_words, messages = asked_in(nodes), bare_words_in(nodes), messages_asked_in(nodes)
+    return Module(source, path, asked, bare_words, messages, _strings(nodes))
 
 
 def _allowed(name: str) -> str:
@@ -139,11 +172,10 @@ def _allowed(name: str) -> str:
 
 def test_nothing_is_decided_by_the_words_of_a_message() -> None:
     found, used = {}, set()
-    for source, path in ((one, path) for one in SOURCES for path in sorted(one.rglob("*.py"))):
-        name = path.relative_to(source).as_posix()
-        if asked := asked_in(path.read_text(encoding="utf-8")):
-            used.add(_allowed(name))
-            found.update({} if _allowed(name) else {name: asked})
+    for one in modules():
+        if one.asked:
+            used.add(_allowed(one.name))
+            found.update({} if _allowed(one.name) else {one.name: one.asked})
     assert found == {}, "a decision by words: make it by data, and the words of it at the edge"
     assert set(NO_MESSAGES_OF_OURS) - used == set(), "what is allowed and not there any more"
 
@@ -164,14 +196,14 @@ def test_nothing_is_decided_by_the_words_of_a_message() -> None:
     ],
 )
 def test_a_decision_by_words_is_seen(source: str) -> None:
-    assert asked_in(source)
+    assert asked_in(nodes_of(source))
 
 
 @pytest.mark.parametrize(
     "source", ["key.removeprefix('run/')", "' '.join(text.split())", "if step in steps: pass"]
 )
 def test_what_decides_by_no_message_is_left_alone(source: str) -> None:
-    assert not asked_in(source)
+    assert not asked_in(nodes_of(source))
 
 
 BARE = re.compile(r"[A-Za-z]{4,}")
@@ -182,12 +214,12 @@ READS_WORDS = {
 }
 
 
-def bare_words_in(source: str) -> list[str]:
+def bare_words_in(nodes: Sequence[ast.AST]) -> list[str]:
     """`line: word` of each text that is asked whether it begins or ends with a word: no prefix of a key or a
     name has letters alone, so the text is a sentence, or a name that says more than it should.
     """
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         match node:
             case ast.Call(func=ast.Attribute(attr=asks), args=args) if asks in CUTS:
                 parts = [part for arg in args for part in (arg.elts if isinstance(arg, ast.Tuple) else [arg])]
@@ -201,12 +233,12 @@ CUTS = ASKS - {"find", "index", "match", "fullmatch", "search"}
 
 def test_no_text_is_asked_whether_it_begins_or_ends_with_a_word() -> None:
     found, used = {}, set()
-    for source, path in ((one, path) for one in SOURCES for path in sorted(one.rglob("*.py"))):
-        name = path.relative_to(source).as_posix()
-        if asked := bare_words_in(path.read_text(encoding="utf-8")):
-            allowed = next((one for one in (name, name.partition("/")[0]) if one in READS_WORDS), "")
+    for one in modules():
+        if one.bare_words:
+            names = one.name, one.name.partition("/")[0]
+            allowed = next((name for name in names if name in READS_WORDS), "")
             used.add(allowed)
-            found.update({} if allowed else {name: asked})
+            found.update({} if allowed else {one.name: one.bare_words})
     assert found == {}, "a decision by words: make it by data, and the words of it at the edge"
     assert set(READS_WORDS) == used
 
@@ -222,23 +254,23 @@ def test_no_text_is_asked_whether_it_begins_or_ends_with_a_word() -> None:
     ],
 )
 def test_a_word_at_the_end_of_a_text_is_seen(source: str) -> None:
-    assert bare_words_in(source)
+    assert bare_words_in(nodes_of(source))
 
 
 @pytest.mark.parametrize(
     "source", ["key.removeprefix('run/')", "url.startswith('https:')", "FAULTS.index('dead')"]
 )
 def test_prefixes_of_keys_are_left_alone(source: str) -> None:
-    assert not bare_words_in(source)
+    assert not bare_words_in(nodes_of(source))
 
 
 RAISED_ELSEWHERE = {"store/etcd.py": "etcd has one code for several refusals"}
 
 
-def messages_asked_in(source: str) -> list[int]:
+def messages_asked_in(nodes: Sequence[ast.AST]) -> list[int]:
     """Lines on which the message of an error is asked for words. All rooms raise errors of ours."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         match node:
             case ast.Compare(
                 ops=[ast.In() | ast.NotIn()], comparators=[ast.Attribute(attr="message" | "hint")]
@@ -252,27 +284,22 @@ def messages_asked_in(source: str) -> list[int]:
 
 
 def test_no_room_asks_the_message_of_an_error() -> None:
-    paths = [(one, path) for one in SOURCES for path in sorted(one.rglob("*.py"))]
-    asked = {
-        path.relative_to(source).as_posix(): lines
-        for source, path in paths
-        if (lines := messages_asked_in(path.read_text(encoding="utf-8")))
-    }
-    assert asked.keys() == RAISED_ELSEWHERE.keys(), "give the error a code, or a class of its own"
+    asked = {one.name for one in modules() if one.messages}
+    assert asked == RAISED_ELSEWHERE.keys(), "give the error a code, or a class of its own"
 
 
 @pytest.mark.parametrize(
     "source", ["if 'NoSuch' in error.message: pass", "known = not refused.hint.startswith('start')"]
 )
 def test_a_question_about_the_message_of_an_error_is_seen(source: str) -> None:
-    assert messages_asked_in(source)
+    assert messages_asked_in(nodes_of(source))
 
 
-def _strings(tree: ast.AST) -> tuple[list[tuple[int, str]], set[str]]:
+def _strings(nodes: Sequence[ast.AST]) -> tuple[list[tuple[int, str]], set[str]]:
     """(line, words) of each text that something is asked for, and every other text."""
     asked: list[tuple[int, str]] = []
     inside: set[int] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Call(func=ast.Attribute(attr=asks), args=args) if asks in ASKS:
                 found = [part for arg in args for part in ast.walk(arg)]
@@ -284,11 +311,11 @@ def _strings(tree: ast.AST) -> tuple[list[tuple[int, str]], set[str]]:
             if isinstance(part, ast.Constant) and isinstance(part.value, str):
                 asked.append((node.lineno, part.value))
                 inside.add(id(part))
-    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    inside |= {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     others = {
         node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside | docs
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside
     }
     return asked, others
 
@@ -300,16 +327,17 @@ def test_no_room_asks_for_words_that_it_writes_itself() -> None:
     """Rooms that read what other programs say are on the list as a whole: what they ask for is not what they
     say themselves.
     """
+    rooms: dict[Path, list[Module]] = {}
+    for one in modules():
+        if len(one.path.relative_to(one.source).parts) > 1:
+            rooms.setdefault(one.source / one.path.relative_to(one.source).parts[0], []).append(one)
     found = []
-    for source in SOURCES:
-        for room in sorted(one for one in source.iterdir() if one.is_dir()):
-            trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(room.rglob("*.py"))}
-            texts = {path: _strings(tree) for path, tree in trees.items()}
-            ours = {text for _, others in texts.values() for text in others}
-            found += [
-                f"{path.relative_to(source)}:{line}: {words!r}"
-                for path, (asked, _) in texts.items()
-                for line, words in asked
-                if WORDS.search(words) and any(words in text for text in ours)
-            ]
+    for room in rooms.values():
+        ours = {text for one in room for text in one.strings[1]}
+        found += [
+            f"{one.name}:{line}: {words!r}"
+            for one in room
+            for line, words in one.strings[0]
+            if WORDS.search(words) and any(words in text for text in ours)
+        ]
     assert found == []
