@@ -368,6 +368,37 @@ def test_a_plan_that_takes_long_is_not_made_in_silence() -> None:
     play(story, world)
 
 
+def test_a_plan_for_a_site_that_is_healthy_again_keeps_no_other_loss_waiting() -> None:
+    """It is no longer made, and begins nothing: the site that it leaves is not lost."""
+    world = five()
+    quick, asked, ended = world.plan, asyncio.Event(), asyncio.Event()
+
+    async def slow(lost: tuple[str, ...]) -> bytes:
+        if lost == ("pangyo",) and world.burnt:
+            asked.set()
+            try:
+                await asyncio.sleep(300)
+            finally:
+                ended.set()
+        return await quick(lost)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.done["promote", "chat"] = {"candidate": "anyang"}  # all plans are of another estate
+        world.burn("pangyo")
+        await world.until(asked.is_set)
+        world.burnt.discard("pangyo")
+        await world.until(lambda: state(world) == "healthy")
+        await world.until(ended.is_set)
+        world.burn("ansan")
+        await world.until(lambda: any(w.startswith("ansan is lost; ") for w in world.words("loss")))
+        begun = [words for words in world.words("loss") if "starts without approval" in words]
+        assert not any(words.startswith("pangyo") for words in begun), begun
+
+    world.plan = slow  # type: ignore[method-assign]
+    play(story, world)
+
+
 def test_a_site_that_was_restored_and_is_lost_again_before_it_counts_as_healthy_is_answered_again() -> None:
     async def story(world: World) -> None:
         await world.until_planned()

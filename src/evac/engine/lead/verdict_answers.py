@@ -46,7 +46,7 @@ Made = TypeVar("Made")
 PREFIX: Final = "votes/"
 _OPINIONS: Final = frozenset({"up", "down", "unknown"})
 _MOST_VOTES: Final = 1_000
-PROGRESS_S: Final = 10.0
+PROGRESS_S: Final = 10
 """How often to report that a plan is still being made while nothing can begin without it."""
 _JOINED: Final = 10
 """An unchanged vote waits at most this part of a period for votes on other targets."""
@@ -554,13 +554,17 @@ class VerdictAnswers:
         return found
 
     async def _saying_so(self, site: str, lost: Sequence[str], work: Coroutine[Any, Any, Made]) -> Made:
-        """The result of the work; every `PROGRESS_S` reports that it is still running."""
-        making, began_ms = asyncio.ensure_future(work), self._desk.clock.monotonic_ms()
+        """The result of the work; reports every `PROGRESS_S`, and ends it if the site is healthy again."""
+        making, began_ms, said = asyncio.ensure_future(work), self._desk.clock.monotonic_ms(), 0
         try:
-            while not (await asyncio.wait((making,), timeout=PROGRESS_S))[0]:
-                spent_s = (self._desk.clock.monotonic_ms() - began_ms) // 1_000
-                words = f"the plan for the loss of {', '.join(lost)} is still being made: {spent_s} s so far"
-                self._say("run", site, words)
+            while not (await asyncio.wait((making,), timeout=self._desk.policy.profile.period_ms / 1_000))[0]:
+                if site in lost and self._told.get(site) == "healthy":
+                    raise _NotYet
+                spent_s, names = (self._desk.clock.monotonic_ms() - began_ms) // 1_000, ", ".join(lost)
+                if spent_s >= said + PROGRESS_S:
+                    said = spent_s
+                    words = f"the plan for the loss of {names} is still being made: {spent_s} s so far"
+                    self._say("run", site, words)
             return making.result()
         finally:
             making.cancel()
