@@ -33,7 +33,7 @@ from evac.engine.clock import Clock, RunClock
 from evac.engine.runs.effects import EFFECTS, EffectsReader, moved_from
 from evac.engine.runs.effects import decode as moved_in
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
-from evac.engine.stores.datasets import DataSets, Epoch
+from evac.engine.stores.datasets import DataSets, Epoch, Epochs
 from evac.engine.stores.sightings import PREFIX as SIGHTING
 from evac.engine.stores.sightings import Following, Sighting, again, losses_of, read_sightings, sighted, still
 from evac.model.digest import estate_digest
@@ -192,6 +192,8 @@ class SeenEstate:
         """One observation of the real systems by the leader, written if roles changed. Silent servers
         lengthen an observation, not the interval between two. Results of runs are read before the systems are
         queried, so that what is known of an ended run is never newer than the roles it left.
+
+        Raises `NotAllowed` at the end if the epoch of a store cannot be read: its roles stay as last seen.
         """
         self._is_late.clear()
         began_ms, at_ms = self._clock.monotonic_ms(), self._steady.now_ms()
@@ -202,13 +204,11 @@ class SeenEstate:
         self.commits.note(now, guard.token)
         await self._keep_sightings(now, at_ms, guard)
         epochs = await sets.read_all()
-        holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
-        newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs)}
-        seen = aged(merged(self.observation, now, holders, newer), self._sightings)
+        seen = aged(self._with_roles(now, epochs), self._sightings)
         seen = seen.with_backups((await self._backups.read()).facts)
         rivals, silent = self._alarms.rivals(now, self.observation.rivals), self._silent(now, seen, epochs)
         seen = replace(seen, effects=effects, rivals=rivals, silent=silent)
-        heeded = {name: epoch.changes for name, epoch in before.items() if epoch.changes}
+        heeded = self._heeded_in(before)
         same = seen.facts == self.observation.facts and self._heeded == heeded
         same = same and (seen.rivals, seen.silent) == (self.observation.rivals, self.observation.silent)
         if not same or self._told_digest not in ("", self.digest):
@@ -226,10 +226,22 @@ class SeenEstate:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, PERIOD_S - LEAST_S - took_s)):
                 await self._is_late.wait()
+        epochs.refuse()
 
-    def _silent(self, now: Observation, seen: Observation, epochs: Mapping[str, Epoch]) -> tuple[Silent, ...]:
+    def _heeded_in(self, before: Epochs) -> dict[str, int]:
+        """How often the roles of each store had changed; of one that cannot be read, as last known."""
+        kept = {name: times for name, times in (self._heeded or {}).items() if name in before.unreadable}
+        return kept | {name: epoch.changes for name, epoch in before.known.items() if epoch.changes}
+
+    def _with_roles(self, now: Observation, epochs: Epochs) -> Observation:
+        holders = {epoch.store: epoch.holder for epoch in epochs.known.values() if epoch.holder}
+        newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs.known)}
+        return merged(self.observation, now, holders, newer, epochs.unreadable)
+
+    def _silent(self, now: Observation, seen: Observation, found: Epochs) -> tuple[Silent, ...]:
         """Stores whose primary is silent. seen: the roles that are certain after this observation."""
-        moving = {epoch.store for epoch in epochs.values() if not epoch.settled}
+        epochs = found.known
+        moving = {epoch.store for epoch in epochs.values() if not epoch.settled} | found.unreadable.keys()
         homes = {store.id: store.primary.at for store in self._files.stores if store.primary is not None}
         homes |= {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         at_ms, known = self._clock.monotonic_ms(), self.observation.silent
@@ -253,7 +265,7 @@ class SeenEstate:
         Without sites (a plan of a person): also whether a mark that the plan depends on was set or cleared.
         """
         epochs = await DataSets(self._store, "", self._clock).read_all()
-        late = any(epoch.holder in sites for epoch in self._unheeded(epochs))
+        late = any(epoch.holder in sites for epoch in self._unheeded(epochs.known))
         if late or await self._effects.has_newer(self.observation.effects, with_marks=not sites):
             self._is_late.set()
             return True
@@ -309,11 +321,11 @@ class SeenEstate:
         from before a store began to change are not written after it.
         """
         began_ms = self._clock.monotonic_ms()
-        epochs = await DataSets(self._store, "", self._clock).read_all()
+        epochs, unreadable = await DataSets(self._store, "", self._clock).read_all()
         facts = await standing_facts(self.estate, self._policy, self._drivers, self._clock.now_ms, epochs)
         for fact in facts:
             before = epochs.get(fact.store, Epoch(fact.store))
-            if await keep_standing(self._store, fact, before, guard):
+            if fact.store not in unreadable and await keep_standing(self._store, fact, before, guard):
                 self._note_standing({fact.store: fact}, began_ms)
                 self._standing[fact.store] = fact
             else:
@@ -350,6 +362,7 @@ def merged(
     now: Observation,
     holders: Mapping[str, str] | None = None,
     newer: Mapping[str, str] | None = None,
+    unknown: Collection[str] = (),
 ) -> Observation:
     """Roles after another observation: as seen now for a store with one certain primary, else as before. Lags
     are omitted, so that they do not make a plan stale.
@@ -357,7 +370,8 @@ def merged(
     holders: store -> site of its primary according to the last settled epoch. A primary elsewhere is certain
     only if the holder's own copy responds and is not primary; otherwise a returning old primary would be
     believed while the true one burns. newer: holders settled after `before`: without a certain primary, that
-    holder is it, unless its copy responds that it is not.
+    holder is it, unless its copy responds that it is not. unknown: stores whose epoch cannot be read; none
+    of their primaries is certain.
 
     A reconnecting synchronous copy is still synchronous while its primary waits for it: nothing was
     acknowledged without it.
@@ -366,7 +380,7 @@ def merged(
     found: list[MemberSeen] = []
     for store, members in sorted(_by_store(now).items()):
         known, holder = old.get(store, {}), (newer or {}).get(store, "")
-        certain = _is_certain(members, (holders or {}).get(store, ""))
+        certain = store not in unknown and _is_certain(members, (holders or {}).get(store, ""))
         trusted = holder in members and members[holder].role in ("unreachable", "primary")
         if not certain and trusted and not _is_primary(known.get(holder)):
             found += [_led_by(holder, member, known.get(site)) for site, member in sorted(members.items())]

@@ -56,7 +56,8 @@ async def facts_now(
             backups=facts,
         ).with_backups(facts)
         epochs = await DataSets(store, "", SystemClock()).read_all()
-        holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
+        epochs.refuse()
+        holders = {epoch.store: epoch.holder for epoch in epochs.known.values() if epoch.holder}
     if drivers is None or estate is None:
         return before
     looked = await observe(estate, drivers, now_ms)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from evac.app import observed_stores, situations
-from evac.app.observed_stores import KEY, SeenEstate
+from evac.app.observed_stores import KEY, Published, SeenEstate
 from evac.app.observed_stores import encode as encoded
 from evac.app.situations import facts_now
 from evac.drivers.capabilities import RoleReport
@@ -20,6 +21,7 @@ from evac.engine.runs.effects import EFFECTS, encode
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.datasets import encode as record
 from evac.engine.stores.permits import Permitting
+from evac.model.errors import NotAllowed
 from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import RunPolicy, StorePolicy
@@ -160,5 +162,48 @@ def test_a_leader_permits_no_primary_before_it_observed_the_members() -> None:
         world.epoch = 4  # another leader moved it meanwhile
         await permitting.chore(again)
         assert (granted, seen.obeyed("db")) == ({"west": [3]}, 4), "in another term it observes again"
+
+    asyncio.run(story())
+
+
+def other_store(world: World) -> None:
+    """The estate has a second store, `log`, whose members answer as those of `db`."""
+    log = Store("log", "log", "postgres", ESTATE.stores[0].members)
+    ends = tuple(replace(end, subject="log") for end in ESTATE.endpoints)
+    both = replace(ESTATE, stores=(*ESTATE.stores, log), endpoints=(*ESTATE.endpoints, *ends))
+    world.seen = SeenEstate(both, RunPolicy(), world.store, world.drivers, SystemClock())
+
+
+def primaries(world: World) -> dict[str, str]:
+    return {one.store: one.site for one in world.seen.observation.members if one.role == "primary"}
+
+
+def test_an_epoch_that_cannot_be_read_stops_observing_its_own_store_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Roles of that store stay as last seen, because a returned old primary may be what is observed now."""
+    monkeypatch.setattr(observed_stores, "PERIOD_S", 0.0)
+    monkeypatch.setattr(observed_stores, "LEAST_S", 0.0)
+
+    async def story() -> None:
+        world = World()
+        other_store(world)
+        lease = await world.store.acquire(LEADER, "c1", 60_000)
+        good = Put("epoch/log", record(Epoch("log", 1, "east", changes=1)))
+        await world.store.transact((), (good,))
+        await world.seen.look(lease)
+        assert primaries(world) == {"db": "east", "log": "east"}
+        await world.store.transact((), (Put("epoch/log", b"[]"),))
+        world.primary = "west"
+        with pytest.raises(NotAllowed, match="cannot read the epoch of log"):
+            await world.seen.look(lease)
+        assert primaries(world) == {"db": "west", "log": "east"}
+        published = await Published(world.store).get()
+        assert published is not None
+        assert published.facts == world.seen.observation.facts
+        assert not await world.seen.behind(("west",)), "plans for other stores do not wait for it"
+        await world.store.transact((), (good,))
+        await world.seen.look(lease)
+        assert primaries(world) == {"db": "west", "log": "west"}
 
     asyncio.run(story())

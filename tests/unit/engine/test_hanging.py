@@ -201,6 +201,46 @@ def test_what_nobody_can_read_is_reported_once_and_ends_no_controller(key: str, 
     play(story, copies.world("act"))
 
 
+async def _of_two(lost: list[str], roles: object, left: list[str]) -> dict[str, bytes]:
+    other = orjson.loads(PROTECT)["protect"] | {"store": "album"}
+    return {"album": orjson.dumps({"protect": other}), "chat": PROTECT} if "anyang" in lost else {}
+
+
+@pytest.mark.parametrize("spoilt", ["album", "chat", "gone"])
+@pytest.mark.parametrize("how", ["commits hang", "site lost"])
+def test_an_epoch_that_nobody_can_read_stops_the_protection_of_its_own_store_only(
+    spoilt: str, how: str
+) -> None:
+    """gone: a store that the estate no longer has. The store is named, and protected once it is readable."""
+    hanging: dict[str, tuple[str, ...]] = {}
+    world = World(policy_of("act"), protections=_of_two)
+    world.hangs = lambda: {store: at for store, at in hanging.items() if store not in protected()}
+
+    def protected() -> set[str]:
+        """Stores with a run that protects them; a person approves that of the other store."""
+        return {words.split()[0] for words in world.words("loss") if "-protect-" in words}
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        await world.store.transact((), [Put(key_of(spoilt), b"[]")])
+        if how == "site lost":
+            world.burn("anyang")
+        else:
+            hanging.update(album=("anyang",), chat=("anyang",))
+        await world.until(lambda: protected() >= {"album", "chat"} - {spoilt}, 30.0)
+        await asyncio.sleep(5)
+        assert spoilt not in protected()
+        assert not any(task.done() for name, task in world.tasks.items() if "anyang" not in name)
+        said = [words for words in world.words("trouble") if f"cannot read the epoch of {spoilt}," in words]
+        assert said or spoilt == "gone"
+        assert len(said) == len(set(said))
+        if how == "commits hang":
+            await world.store.transact((), [Put(key_of(spoilt), encode(Epoch(spoilt, 3, "pangyo")))])
+            await world.until(lambda: protected() == {"album", "chat"}, 30.0)
+
+    play(story, world)
+
+
 @pytest.mark.parametrize("follows", [True, False])
 def test_a_copy_that_is_brought_back_is_waited_for(follows: bool) -> None:
     """Its commits hang until it follows; where it does not in the end, another one is looked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -9,11 +10,14 @@ import pytest
 
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.runs import requests
+from evac.engine.runs.open_runs import Ending, InHand
 from evac.engine.runs.proposals import Vouching
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
+from evac.engine.stores.guards import Guards
 from evac.model.errors import NotAllowed
-from evac.model.run_policy import StorePolicy
+from evac.model.run_policy import RunPolicy, StorePolicy
+from evac.run.values import RunSpec
 from evac.store.port import Lease, MemoryStore, Put
 from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 
@@ -117,5 +121,54 @@ def test_a_request_to_a_run_that_is_open_is_left_to_that_run() -> None:
         await vouching.turn()
         assert await desk.store.get("answer/r1") is None
         assert await desk.store.get(requests.key_of("run-1", "r1")) is not None
+
+    run_virtually(story())
+
+
+@pytest.mark.parametrize("spoilt", ["chat", "album"])
+def test_an_epoch_that_nobody_can_read_holds_up_the_answer_for_its_own_store_only(spoilt: str) -> None:
+    async def story() -> None:
+        desk = Desk()
+        vouching = await desk.begin()
+        await desk.store.transact((), [Put(datasets.key_of(spoilt), b"[]")])
+        await desk.ask("attest", evidence={"primary": "anyang"})
+        await vouching.turn()
+        answer = await desk.answer()
+        if spoilt == "chat":
+            assert answer["code"] == "epoch-unreadable", answer
+        else:
+            assert (await desk.sets.read("chat")).holder == "anyang"
+
+    run_virtually(story())
+
+
+@pytest.mark.parametrize("spoilt", ["album", "chat"])
+def test_a_run_ends_although_nobody_can_read_an_epoch(spoilt: str) -> None:
+    """It gives up its claims on other stores, and says which epoch is left as it is."""
+
+    async def story() -> None:
+        store = MemoryStore(LOOP_MS)
+        sets, lease = DataSets(store, "a", LoopClock()), await store.acquire("leader", "a", 60_000)
+        for name in ("album", "chat"):
+            _, permit = datasets.claim(
+                Epoch(name, 3, "pangyo"), holder="pangyo", candidate="anyang", purpose="promote", run="run-1"
+            )
+            await store.transact((), permit.changes, lease)
+        await store.transact((), [Put(datasets.key_of(spoilt), b"[]"), Put("open/run-1", b"{}")])
+        said: list[tuple[str, dict[str, Any]]] = []
+
+        def trouble(words: str, data: Mapping[str, Any]) -> None:
+            assert len(said) < 9, "it is reported again and again, and the run does not end"
+            said.append((words, dict(data)))
+
+        ending = Ending(store, Guards(store, LoopClock(), (), {}), sets, lease, trouble)
+        run = InHand(RunSpec("run-1", "fire", "sha256:x", ()), {}, {}, RunPolicy())
+        await ending.end(run, "run-1", succeeded=False)
+        assert await store.get("open/run-1") is None
+        ((words, data),) = said
+        assert f"cannot read the epoch of {spoilt}" in words
+        assert (data["store"], data["code"]) == (spoilt, "epoch-unreadable")
+        (other,) = {"album", "chat"} - {spoilt}
+        assert (await sets.read(other)).settled
 
     run_virtually(story())

@@ -387,7 +387,7 @@ class Controller:
             protecting = Protecting(self._desk, term.conductor, term.hanging, self._lost_now, say)
             yield "unconfirmed commits", partial(protecting.watch, parts.commits)
         for number, chore in enumerate(parts.chores, 1):
-            yield f"chore {number}", partial(_chore, chore, lease)
+            yield f"chore {number}", partial(_chore, chore, lease, partial(self._say, term, "trouble", ""))
 
     async def _mind(self, term: _Term) -> None:
         """Ends the term with the lease, whatever the other tasks wait for."""
@@ -503,13 +503,20 @@ async def _retried(what: str, work: Callable[[], Awaitable[None]], say: Callable
         await asyncio.sleep(KEEP_PERIOD_S)
 
 
-async def _chore(chore: Chore, guard: Lease) -> None:
-    """A failing chore never ends leadership, but loss of the lease does."""
+async def _chore(chore: Chore, guard: Lease, say: Callable[..., None]) -> None:
+    """A failing chore never ends leadership, but loss of the lease does. A refusal is reported once."""
+    reported = ""
     while True:
         try:
             await chore(guard)
+            reported = ""
         except LeaseLost:
             raise
+        except NotAllowed as error:
+            if error.message != reported:
+                say(error.message, {"code": error.code, "hint": error.hint})
+            reported = error.message
+            await asyncio.sleep(KEEP_PERIOD_S)
         except EvacError:
             await asyncio.sleep(KEEP_PERIOD_S)
 

@@ -317,9 +317,15 @@ class Ending:
         return await self._guards.may_mark(tuple(ends), marks.pop())
 
     async def _give_up_claims(self, name: str) -> Permit:
-        """Frees epochs that the run claimed and never began; one in doubt stays and is reported."""
+        """Frees epochs that the run claimed and never began. One in doubt or unreadable stays as it is and is
+        reported.
+        """
         permit = Permit()
-        for epoch in (await self._sets.read_all()).values():
+        epochs = await self._sets.read_all()
+        for store, error in sorted(epochs.unreadable.items()):
+            words = f"{name} ended; {error.message}"
+            self._trouble(words, {"run": name, "code": error.code, "store": store, "hint": error.hint})
+        for epoch in epochs.known.values():
             if epoch.settled or epoch.run != name:
                 continue
             if epoch.begun:

@@ -375,9 +375,13 @@ class Vouching:
         return permit | Permit((), (kept,)), words
 
     async def _in_doubt(self, run: str, step: str) -> Epoch:
-        for epoch in (await self._sets.read_all()).values():
+        epochs = await self._sets.read_all()
+        for epoch in epochs.known.values():
             if epoch.run == run and not epoch.settled and step == step_of(epoch):
                 return epoch
+        for store, error in epochs.unreadable.items():
+            if StepId.parse(step).target == store:
+                raise error
         raise errors.RunError("run-over", f"{run} has ended, and {step or 'it'} has no unknown outcome")
 
 

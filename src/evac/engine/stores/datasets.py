@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import orjson
 
@@ -73,6 +73,20 @@ class Epoch:
     @property
     def settled(self) -> bool:
         return not self.candidate
+
+
+class Epochs(NamedTuple):
+    """Epochs of every store whose roles ever changed."""
+
+    known: dict[str, Epoch]
+    unreadable: dict[str, NotAllowed]
+    """Stores whose epoch cannot be read, and why. Their roles are unknown; other stores do not wait for them.
+    """
+
+    def refuse(self) -> None:
+        """Raises `NotAllowed` for the first store whose epoch cannot be read."""
+        for _, error in sorted(self.unreadable.items()):
+            raise error
 
 
 def key_of(store: str) -> str:
@@ -283,12 +297,15 @@ class DataSets:
         """The present epoch."""
         return decode(store, await self._store.get(key_of(store)))
 
-    async def read_all(self) -> dict[str, Epoch]:
+    async def read_all(self) -> Epochs:
         """Epochs of every store whose roles ever changed."""
-        found: dict[str, Epoch] = {}
+        found = Epochs({}, {})
         async for entry in entries(self._store, PREFIX):
             store = entry.key.removeprefix(PREFIX)
-            found[store] = decode(store, entry)
+            try:
+                found.known[store] = decode(store, entry)
+            except NotAllowed as error:
+                found.unreadable[store] = error
         return found
 
     @asynccontextmanager

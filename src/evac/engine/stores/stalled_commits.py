@@ -254,11 +254,11 @@ class Hanging:
         self, site: str, silent: Sequence[str] = (), only: Collection[str] | None = None
     ) -> None:
         """Protects stores that lost their synchronous replica with the site. silent: live sites whose copies
-        of the stores `only` do not follow.
+        of the stores `only` do not follow. A store whose epoch cannot be read is reported; the others go on.
         """
         if self._protections is None:
             return
-        epochs = await self._desk.sets.read_all()
+        epochs, unreadable = await self._desk.sets.read_all()
         roles = {e.store: Roles(e.holder, e.synchronous) for e in epochs.values() if e.settled}
         register = await read_register(self._desk.store)
         left = sorted(site for site, mark in register.items() if mark != "active")
@@ -269,8 +269,11 @@ class Hanging:
                 until = "commits are blocked until it is back or a person lets the primary continue alone"
                 self._say("loss", site, f"{words}; {until}", {})
                 continue
-            epoch = epochs.get(store, Epoch(store))
-            if epoch.settled:  # else a promotion is under way, and says itself who confirms
+            if store in unreadable:
+                with self._refusals.of(store, words, site):
+                    raise unreadable[store]
+            elif (epoch := epochs.get(store, Epoch(store))).settled:
+                # else a promotion is under way, and says itself who confirms
                 await self._protect_store(site, epoch, found[store], words)
 
     async def _protect_store(self, site: str, epoch: Epoch, data: bytes, words: str) -> None:
