@@ -313,16 +313,18 @@ def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Boa
 
 
 def _floor(instance: Instance) -> int:
-    """A lower bound on every plan as the search counts it: ticks within the grace count there too."""
+    """A lower bound on every plan as the search counts it: ticks within the grace count there too, and with
+    unknown facts, milestones that no plan can be sure of count once more.
+    """
     from evac.planning.bound import bound
     from evac.planning.evacuation.pricing import GRACE_FACTOR
 
-    def least(of: Instance) -> int:
-        return bound(of, work=FIRST_BOUND_WORK).bound
-
+    found = bound(instance, work=FIRST_BOUND_WORK)
+    twice = found.never * instance.horizon if instance.vague or instance.unjudged else 0
     if instance.grace == 0:
-        return least(instance)
-    return GRACE_FACTOR * least(instance) + least(replace(instance, grace=0))
+        return found.bound + twice
+    plain = bound(replace(instance, grace=0), work=FIRST_BOUND_WORK)
+    return GRACE_FACTOR * (found.bound + twice) + plain.bound + twice
 
 
 def _sure_first(instance: Instance) -> Instance:

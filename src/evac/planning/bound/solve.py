@@ -220,13 +220,15 @@ class _Total:
 class BoundResult:
     """bound, heads: weighted person-ticks below the objective of every plan, with all rows and with
     chains alone; certificate: proves the bound; work: iterations spent; boot_tools: tick before which the
-    tools of boots do not serve, in any plan."""
+    tools of boots do not serve, in any plan; never: weight of the milestones that no plan can be sure of.
+    """
 
     bound: int
     heads: int
     certificate: Certificate
     work: int
     boot_tools: int = 0
+    never: int = 0
 
 
 def bound(instance: Instance, *, work: int, seed: int = 0, best_objective: int | None = None) -> BoundResult:
@@ -247,7 +249,12 @@ def bound(instance: Instance, *, work: int, seed: int = 0, best_objective: int |
 
 def _result(facts: Facts, work: int, found: tuple[int, Certificate] | None = None) -> BoundResult:
     value, certificate = found or (facts.sum_of_heads, Certificate())
-    return BoundResult(value, facts.sum_of_heads, certificate, work, facts.heads.waits.get("boot", 0))
+    instance, boot_tools = facts.instance, facts.heads.waits.get("boot", 0)
+    missing, unjudged = facts.lost & (facts.head >= instance.horizon), list(instance.unjudged)
+    missing[: len(instance.services)][unjudged] = True
+    missing[len(instance.services) :][unjudged] = True
+    never = int(facts.weight[missing].sum())
+    return BoundResult(value, facts.sum_of_heads, certificate, work, boot_tools, never)
 
 
 def _searched(facts: Facts, work: int) -> BoundResult:
