@@ -71,9 +71,14 @@ class SiteFacts:
     racks: int
     services: int
     headroom: tuple[Amount, ...]
+    """Over servers and pools of which it is known what runs there."""
     drilled: date | None
     """Date of its last drill; None: none is known."""
     drill_kind: str
+    unclear_servers: int = 0
+    """Servers that may take replicas, but it is unknown what runs on them: not in `headroom`."""
+    unclear_pools: tuple[str, ...] = ()
+    """Pools with an amount that is not in `headroom`, because it is unknown how much of it is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +363,12 @@ def _sites(
 ) -> Iterator[SiteFacts]:
     impacts = report.impacts
     estate, fleet = impacts.estate, impacts.estate.fleet
+    unclear = impacts.capacity.supply.found.usable & servers_beside_unknown(impacts.top)
+    unclear_pools = [
+        pool
+        for pool, vague in zip(estate.pools, vague_pools(impacts.top).tolist(), strict=True)
+        if any(unknown and amount is not None for unknown, amount in zip(vague, pool.capacity, strict=True))
+    ]
     for number, site in enumerate(estate.sites):
         mine = fleet.site == number
         states = np.bincount(fleet.state[mine], minlength=len(SERVER_STATES)).tolist()
@@ -374,6 +385,8 @@ def _sites(
             headroom=_joined([room.amounts for room in rooms if room.site == site.id]),
             drilled=day,
             drill_kind=kind,
+            unclear_servers=int((mine & unclear).sum()),
+            unclear_pools=tuple(pool.id for pool in unclear_pools if pool.site == site.id),
         )
 
 

@@ -72,7 +72,7 @@ def test_a_site_that_does_not_answer_is_never_said_to(mark: str, words: str, hel
     own = replace(site("b"), state="unknown", reason=why)
     burnt = replace(own, id="a", mark=mark, votes=(VoteSeen("b", "down", True, 1, "", {}),))
     assert said(burnt, own).startswith(f"a does not answer {words}")
-    told = "2 sites of 2 cannot be judged." if held else "The estate is being read."
+    told = "It is unknown whether 2 of 2 sites answer." if held else "The estate is being read."
     assert said(replace(own, id="a"), own).startswith(told)
     told = "All 2 sites answer. kim put everything on hold." if held else "The estate is being read."
     assert said(site("a"), site("b")) == told

@@ -17,7 +17,7 @@ from fastapi import Query, Request, Response
 
 from evac.model.errors import EvacError
 from evac.model.records import dataclass
-from evac.office.facts import Amount, EstateFacts, ServiceAt, ServiceFacts, StoreFacts
+from evac.office.facts import EstateFacts, ServiceAt, ServiceFacts, StoreFacts
 from evac.office.values import RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT
 from evac.views.situation_view import (
@@ -33,6 +33,7 @@ from evac.views.words import listed, number, plural
 from evac.watch.verdict import silent_sites
 from evac.web.api.shapes import LIMIT_MOST
 from evac.web.pages import frame
+from evac.web.pages.capacity_view import rooms, share, unclear_words
 from evac.web.pages.fire import fire_context, fire_of
 from evac.web.pages.losses_view import can_lose, gravest, kinds, losses_context, site_losses, tally
 from evac.web.room import room_of
@@ -100,7 +101,8 @@ def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[s
         "unwell_count": len(unwell),
         "unwell_rest": number(max(0, len(unwell) - UNWELL_MOST)),
         "unwell_more": len(unwell) > UNWELL_MOST,
-        "rooms": list(_rooms(facts)),
+        "rooms": list(rooms(facts)),
+        "unclear": [f"{words} at {site.id}" for site in facts.sites if (words := unclear_words(site))],
         "away": _away(facts, at_ms),
         "findings": _findings(facts),
     }
@@ -186,7 +188,11 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     if len(watched) == len(now.sites) and watched:
         acting = f" {_acting(now)}" if waits or now.open_runs else ""
         return f"All {plural(len(watched), 'site')} answer.{acting}", "warning" if waits else "ok"
-    told = f"{plural(len(now.sites) - len(watched), 'site')} of {len(now.sites)} cannot be judged."
+    told = (
+        f"It is unknown whether {len(now.sites) - len(watched)} of {plural(len(now.sites), 'site')} answer."
+    )
+    if all(site.state == "unwatched" for site in now.sites):
+        told = "No site is watched."
     return f"{told} {_acting(now)}", "warning" if waits else "unknown"
 
 
@@ -313,7 +319,7 @@ def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
 
 def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
     known = next((one for one in facts.sites if one.id == site.id), None)
-    amounts = known.headroom if known else ()
+    amounts, unclear = (known.headroom, unclear_words(known)) if known else ((), "")
     return {
         "seen": site,
         "state": STATE_CLASS[site.state],
@@ -322,7 +328,8 @@ def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
         "leads": now.leader.site == site.id,
         "primaries": listed([store.id for store in facts.stores if store.primary.split("/")[0] == site.id]),
         "replicas": sum(at.replicas for one in facts.services for at in one.sites if at.site == site.id),
-        "room": [one for one in map(share, amounts[:2]) if one],
+        "room": [] if unclear else [one for one in map(share, amounts[:2]) if one],
+        "unclear": unclear,
         "kinds": ", ".join(site.kinds),
         "left": site.mark in LEFT,
         "clear": quote(site.id, safe=""),
@@ -331,34 +338,6 @@ def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
             + (f": {vote.reason}" if vote.reason else "")
             for vote in site.votes
         ],
-    }
-
-
-_RESOURCE_WORDS: Final = {
-    "cpu_millicores": ("cpu", "cores", 1_000),
-    "memory_mib": ("memory", "GiB", 1_024),
-    "disk_gib": ("disk", "GiB", 1),
-    "accelerators": ("accelerators", "", 1),
-}
-TEBIBYTES: Final = 10
-"""From this size on, disk space is shown in TiB."""
-
-
-def share(amount: Amount) -> dict[str, Any] | None:
-    """Free of total; None if the site does not have the resource."""
-    if amount.total <= 0:
-        return None
-    name, unit, size = _RESOURCE_WORDS[amount.resource]
-    if name == "disk" and amount.total >= TEBIBYTES * 1_024:
-        unit, size = "TiB", 1_024
-    percent = 100 * amount.free // amount.total
-    whole, free = number(amount.total // size), number(amount.free // size)
-    return {
-        "name": name,
-        "percent": percent,
-        "free": f"{free} {unit}".strip(),
-        "total": f"{whole} {unit}".strip(),
-        "state": "error" if percent < 10 else "warning" if percent < 25 else "",
     }
 
 
@@ -473,20 +452,6 @@ def _cell(place: ServiceAt | None, site: SiteSeen) -> Cell:
     if place.role:
         words += f"{', ' if words else ''}{place.role}"
     return Cell(words, _trouble(site))
-
-
-def _rooms(facts: EstateFacts) -> Iterator[dict[str, Any]]:
-    for room in facts.rooms:
-        shares = [part for part in map(share, room.amounts) if part]
-        if not shares and not room.servers:
-            continue  # of a site that is lost nothing is left to count
-        yield {
-            "site": room.site,
-            "name": room.name or "no class",
-            "kind": room.kind,
-            "servers": number(room.servers),
-            "shares": shares,
-        }
 
 
 def _restores(stores: Sequence[StoreFacts]) -> dict[str, Any]:

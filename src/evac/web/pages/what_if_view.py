@@ -22,6 +22,7 @@ from evac.views import plan_charts, svg
 from evac.views.words import assumed_words, duration, listed, number, people, plural, time_back
 from evac.web.api.runs import plan_of
 from evac.web.pages import frame
+from evac.web.pages.capacity_view import unclear_words
 from evac.web.pages.losses_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
 from evac.web.pages.plan_view import capacity_bar
 from evac.web.pages.what_if_graph import graph, gravity, row_of
@@ -166,6 +167,7 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
         "findings_total": number(len(findings)),
         "findings_rest": max(0, len(groups) - FINDINGS_MOST),
         "capacity": _capacity(answer.capacity),
+        "unclear": [f"{words} at {site.id}" for site in facts.sites if (words := unclear_words(site))],
         "graph": graph(facts, answer, of),
         "of": of,
         "of_unknown": bool(of) and all(service.id != of for service in facts.services),
@@ -225,8 +227,9 @@ def _services(answer: WhatIf) -> str:
     some += f", {number(reduced)} of them degraded until the horizon" if reduced else ""
     if gone:
         names = " and ".join(gone) if len(gone) == 2 else listed(gone, 3)
-        rest = "not" if some else "not come back"
-        words += f" {some}{', ' if some else ''}{names} {'does' if len(gone) == 1 else 'do'} {rest}."
+        rest = "not" if some and not reduced else "not come back"
+        some += ". " if reduced else ", " if some else ""
+        words += f" {some}{names} {'does' if len(gone) == 1 else 'do'} {rest}."
     elif reduced or back < down:
         words += f" {some}." if some else ""
     elif back:
