@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from evac.derive.domains import Topology, site_of
+from evac.derive.domains import Topology, lost_now, site_of
 from evac.derive.homing import place_name
 from evac.derive.pools import places_off, replicas_running
 from evac.model.errors import UnknownDomain
-from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, Fleet, Replicas, np
+from evac.model.fleet import AT_SITE, CONDEMNED, ON_POOL, ON_SERVER, BoolColumn, Fleet, Replicas, np
 
 
 class PlaceCounts:
@@ -51,12 +51,14 @@ class PlaceCounts:
         except UnknownDomain:
             return ""
 
-    def spread(self, service: str, site: str, there: Mapping[str, int], wanted: int) -> dict[str, int]:
+    def spread(
+        self, site: str, there: Mapping[str, int], wanted: int, last: Collection[str] = ()
+    ) -> dict[str, int]:
         """Spread this many replicas over a site: on their known places, first by name; additional ones in the
-        pool there, or somewhere at the site.
+        pool there, or somewhere at the site. last: places after all others.
         """
         found: dict[str, int] = {}
-        for place, count in sorted(there.items()):
+        for place, count in sorted(there.items(), key=lambda one: (one[0] in last, one)):
             found[place] = min(count, wanted)
             wanted -= found[place]
         if wanted > 0:
@@ -77,7 +79,7 @@ class PlacedOff:
         that are not condemned, because nobody knows on which of them it started; none if some were booted or
         seen on. on: these.
         """
-        off = _are_off(self._top, self._top.estate.fleet, set(places))
+        off = _are_off(self._top, self._top.estate.fleet, set(places), lost_now(self._top).servers)
         found = {place: self._of_place(place) for place in off}
         return {server for servers in found.values() if set(servers).isdisjoint(on) for server in servers}
 
@@ -105,28 +107,31 @@ class PlacedOff:
 
 
 def running_of(
-    top: Topology, fleet: Fleet, placed: Mapping[str, Mapping[str, int]]
+    top: Topology, fleet: Fleet, placed: Mapping[str, Mapping[str, int]], waits: BoolColumn
 ) -> dict[str, dict[str, int]]:
-    """Service -> replicas by place without those on servers that are off. fleet: as it is now."""
-    off = _are_off(top, fleet, {place for counts in placed.values() for place in counts})
+    """Service -> replicas by place without those on servers that are off. fleet: as it is now; waits: (V,)
+    servers in what is lost.
+    """
+    off = _are_off(top, fleet, {place for counts in placed.values() for place in counts}, waits)
     return {
         service: {place: count for place, count in counts.items() if place not in off}
         for service, counts in placed.items()
     }
 
 
-def _are_off(top: Topology, fleet: Fleet, names: set[str]) -> set[str]:
+def _are_off(top: Topology, fleet: Fleet, names: set[str], waits: BoolColumn) -> set[str]:
     """Those of some places where nothing runs, because their server is off."""
-    pairs = zip(sorted(names), known_places(top, sorted(names)), strict=True)
+    pairs = zip(sorted(names), known_places(top, sorted(names), waits), strict=True)
     known = [(name, *place) for name, place in pairs if place]
     columns = np.array([place for _, *place in known], np.int64).reshape(-1, 2).T
     off = places_off(top, fleet, columns[0].astype(np.uint8), columns[1].astype(np.int32))
     return {name for (name, *_), dark in zip(known, off.tolist(), strict=True) if dark}
 
 
-def known_places(top: Topology, names: list[str]) -> list[tuple[int, int] | None]:
+def known_places(top: Topology, names: list[str], waits: BoolColumn) -> list[tuple[int, int] | None]:
     """(kind, target) of servers, pools and whole sites by their step names; None if the estate does not have
-    it. If a pool owns the server, the pool places the replica.
+    it. If a pool owns the server, the pool places the replica, unless it waits there. waits: (V,) servers in
+    what is lost.
     """
     estate = top.estate
     pools = {pool.id: (ON_POOL, row) for row, pool in enumerate(estate.pools)}
@@ -138,5 +143,5 @@ def known_places(top: Topology, names: list[str]) -> list[tuple[int, int] | None
     for name, key, row in zip(bare, keys, rows.tolist(), strict=True):
         if row < len(fleet) and fleet.name[row] == key:
             pool = int(fleet.pool[row])
-            servers[name] = (ON_SERVER, row) if pool < 0 else (ON_POOL, pool)
+            servers[name] = (ON_SERVER, row) if pool < 0 or waits[row] else (ON_POOL, pool)
     return [known.get(name) or servers.get(name) for name in names]

@@ -20,25 +20,27 @@ from evac.derive.domains import (
     lost_in,
     lost_now,
     resolve,
+    server_row,
     site_of,
     site_of_replicas,
     topology,
 )
 from evac.derive.homing import pool_of_server
 from evac.derive.placed import PlaceCounts, PlacedOff, known_places, running_of
-from evac.derive.pools import pool_shares, replicas_lost
+from evac.derive.pools import replicas_lost
 from evac.derive.sent_users import LEAVES, per_site, sent_away, sent_to
 from evac.derive.serving import Serving
 from evac.derive.stores import confirms_by_hand, observed, without_primary
+from evac.derive.waiting import Inside, of_pools_in_part, on_lost_servers, waiting_in_pools, with_waiting
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, ReplicationMode, Store, StoreMember
 from evac.model.fleet import (
     CONDEMNED,
     DARK,
-    ON_POOL,
     ON_SERVER,
     SERVING,
     SPARE,
+    BoolColumn,
     Fleet,
     IntColumn,
     Replicas,
@@ -84,12 +86,15 @@ def of(estate: Estate, seen: Observation) -> Situation:
     top = topology(estate)
     lost = tuple(one for one in effects.lost if _is_known(top, one.domain))
     gone = tuple(sorted({one.domain for one in lost if one.state != "evacuating"}))
-    placed, causes = _placed(top, effects.moved, seen.units)
+    waits = loss(top, gone).servers
+    placed, causes = _placed(top, effects.moved, seen.units, waits)
+    left = [one for one in lost if one.domain in gone]
+    placed |= waiting_in_pools(top, placed, left, effects.moved)
     traffic, sent = sent_to(top, effects.moved, seen)
-    replicas = _replicas(top, placed)
+    replicas = _replicas(top, placed, waits)
     fleet = _fleet(estate.fleet, top, effects.moved, lost, replicas)
     stores = tuple(_by_runs(store, effects.moved) for store in estate.stores)
-    surplus = _surplus(top, running_of(top, fleet, placed), causes)
+    surplus = _surplus(top, running_of(top, fleet, placed, waits), causes)
     now, known = estate, seen.effects is not None or _all_seen(top, seen.units)
     if known or placed or traffic or stores != estate.stores or fleet is not estate.fleet:
         now = replace(
@@ -120,9 +125,11 @@ def _is_known(top: Topology, domain: str) -> bool:
 
 
 def _placed(
-    top: Topology, moved: Sequence[Moved], units: Sequence[UnitsSeen]
+    top: Topology, moved: Sequence[Moved], units: Sequence[UnitsSeen], waits: BoolColumn
 ) -> tuple[dict[str, dict[str, int]], dict[str, Cause]]:
-    """Service -> replicas by place, for each service in a run or an observation, and the source."""
+    """Service -> replicas by place, for each service in a run or an observation, and the source. waits: (V,)
+    servers in what is lost.
+    """
     names = {service.id for service in top.estate.services}
     placed: dict[str, dict[str, int]] = {}
     causes: dict[str, Cause] = {}
@@ -140,9 +147,17 @@ def _placed(
         there = {place: n for place, n in there_now.items() if declared.site(place) == seen.site}
         if sum(there.values()) != seen.replicas:
             rest = {place: n for place, n in there_now.items() if place not in there}
-            placed[seen.service] = rest | declared.spread(seen.service, seen.site, there, seen.replicas)
+            last = _on_pool_servers(top, there, waits)
+            placed[seen.service] = rest | declared.spread(seen.site, there, seen.replicas, last)
             causes[seen.service] = Cause("observed", seen.driver, at_ms=seen.at_ms)
     return placed, causes
+
+
+def _on_pool_servers(top: Topology, places: Iterable[str], waits: BoolColumn) -> set[str]:
+    """Those of some places that are lost servers of a pool."""
+    fleet = top.estate.fleet
+    pairs = ((place, server_row(top.estate, place)) for place in places if place not in top.pool_index)
+    return {place for place, row in pairs if row >= 0 and fleet.pool[row] >= 0 and waits[row]}
 
 
 def _all_seen(top: Topology, units: Sequence[UnitsSeen]) -> bool:
@@ -198,7 +213,8 @@ def _unsure(
 def services_at(estate: Estate, seen: Observation, site: str) -> frozenset[str]:
     """Services with replicas at a site, and those that no one moved. estate: as its files declare it."""
     top = topology(estate)
-    placed, _ = _placed(top, (seen.effects or Effects()).moved, seen.units)
+    nowhere = np.zeros(len(estate.fleet), np.bool_)
+    placed, _ = _placed(top, (seen.effects or Effects()).moved, seen.units, nowhere)
     counts = PlaceCounts(top)
     here = {
         name for name, rows in placed.items() if any(n and counts.site(at) == site for at, n in rows.items())
@@ -206,8 +222,10 @@ def services_at(estate: Estate, seen: Observation, site: str) -> frozenset[str]:
     return frozenset({service.id for service in estate.services} - placed.keys() | here)
 
 
-def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]]) -> Replicas:
-    """The table of bindings with some services moved; the same object if nothing moved."""
+def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]], waits: BoolColumn) -> Replicas:
+    """The table of bindings with some services moved; the same object if nothing moved. waits: (V,) servers
+    in what is lost.
+    """
     old = top.estate.replicas
     if not placed:
         return old
@@ -220,7 +238,7 @@ def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]]) -> Replica
         for place, count in counts.items()
         if count > 0
     ]
-    places = known_places(top, [place for _, place, _ in found])
+    places = known_places(top, [place for _, place, _ in found], waits)
     known = [(row, *place, count) for (row, _, count), place in zip(found, places, strict=True) if place]
     new = np.array(known, np.int64).reshape(-1, 4)
     was = np.stack([c.astype(np.int64) for c in (old.service, old.kind, old.target, old.count)], axis=1)
@@ -357,7 +375,7 @@ def moved(
     """
     top, leaves = topology(estate), scenario.kind in LEAVES
     lost, counts = lost_in(top, scenario), PlaceCounts(top)
-    inside, steps = _Inside(top, lost), dict[str, tuple[str, int]]()
+    inside, steps = Inside(top, lost), dict[str, tuple[str, int]]()
     off, done = PlacedOff(top, counts), tuple(done)
     on = {*scenario.on, *(one.step.target for one in done if kind_of(one.step.kind).boots)}
     draft = Draft(counts.running, inside, lambda place: pool_of_server(top, place), estate.traffic)
@@ -370,10 +388,10 @@ def moved(
             draft.servers |= dict.fromkeys(off.servers((place for place, _ in one.step.servers), on), True)
     off.stay(draft.placed, draft.servers)
     if scenario.kind in LEAVES and (scenario.kind == "lose" or phase in SUCCEEDED):
-        in_part = _of_pools_in_part(top, lost)
+        in_part, waits_at = of_pools_in_part(top, lost), on_lost_servers(top, lost)
         for service, placed in draft.placed.items():
             taken = in_part.get(service, {})
-            draft.placed[service] = _with_waiting(counts.of(service), placed, inside, taken)
+            draft.placed[service] = with_waiting(counts.of(service), placed, inside, taken, waits_at)
     direct = {service.id for service in estate.services if service.traffic.kind == "none"}
     for service in draft.placed:  # users of moved services without a shift stay where they were
         if service not in draft.traffic and service not in direct:
@@ -428,57 +446,6 @@ def _started_again(
     ]
     begun = {one.step.target for one in done if kind_of(one.step.kind).replicas > 0}
     return [name for name in names if not is_home or phase in SUCCEEDED or name in begun]
-
-
-class _Inside:
-    """Whether a place is in what is lost."""
-
-    def __init__(self, top: Topology, lost: Loss) -> None:
-        self._top, self._lost = top, lost
-        sites = np.flatnonzero(lost.sites).tolist()
-        self.first_site = top.estate.sites[sites[0]].id if sites else ""
-
-    def __call__(self, place: str) -> bool:
-        top, lost = self._top, self._lost
-        if place in top.pool_index:
-            return bool(lost.pools[top.pool_index[place]])
-        try:
-            return is_lost(top, lost, place.removeprefix("site:"))
-        except UnknownDomain:
-            return False
-
-
-def _of_pools_in_part(top: Topology, lost: Loss) -> dict[str, dict[str, int]]:
-    """Service -> pool -> replicas lost with some of the pool's servers."""
-    replicas, pools = top.estate.replicas, list(pool_shares(top, lost))
-    rows = np.flatnonzero((replicas.kind == ON_POOL) & np.isin(replicas.target, pools))
-    gone = replicas_lost(top, lost)[rows].tolist()
-    found: dict[str, dict[str, int]] = {}
-    for row, count in zip(rows.tolist(), gone, strict=True):
-        service = top.estate.services[int(replicas.service[row])].id
-        found.setdefault(service, {})[top.estate.pools[int(replicas.target[row])].id] = count
-    return found
-
-
-def _with_waiting(
-    before: Mapping[str, int], after: dict[str, int], inside: _Inside, in_part: Mapping[str, int]
-) -> dict[str, int]:
-    """Running and waiting replicas: first at their lost place, the others at the first lost site. in_part:
-    losses of pools that lost some of their servers.
-    """
-    runs = {
-        place: count - in_part.get(place, 0) for place, count in after.items() if count and not inside(place)
-    }
-    missing = sum(before.values()) - sum(runs.values())
-    for place, count in before.items():
-        waits = min(count if inside(place) else in_part.get(place, 0), max(missing, 0))
-        if waits:
-            runs[place] = runs.get(place, 0) + waits
-            missing -= waits
-    site = inside.first_site
-    if missing > 0 and site:
-        runs[f"site:{site}"] = runs.get(f"site:{site}", 0) + missing
-    return runs
 
 
 def _after_restore(

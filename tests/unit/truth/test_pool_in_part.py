@@ -1,0 +1,123 @@
+"""What a loss takes from a part of a pool does not run for the next loss: not before a plan, not after one
+that placed only some of it, and not in the estate that a standby plan starts from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from evac.audit import audit
+from evac.derive.domains import topology
+from evac.derive.pools import replicas_running
+from evac.derive.situation import Done, moved, of, promised, situation_after
+from evac.model.estate import Estate
+from evac.model.observation import Observation, UnitsSeen
+from evac.model.plan import Outcome, Plan
+from evac.model.scenario import Scenario, lose
+from evac.model.situation import Effects, LostNow, Moved
+from evac.planning.plan import plan
+from evac.verify import check
+from tests.unit.truth.test_second_loss import METHODS, after, by, fates, seen
+from tests.unit.truth.written import servers, written
+
+POOLS: Final = """
+name: n
+sites: {a: {}, b: {}, z: {}}
+halls: {a/h1: {}, a/h2: {}}
+racks: {a/h1/r: {}, a/h2/r: {}}
+classes: {node: {cpu: 4 cores, memory: 64 GiB}}
+pools: {pa: {site: a}, pb: {site: b, cpu: 16 cores, memory: 64 GiB}}
+services:
+  shop: {tier: 0, people: 900, replicas: {pa: 4, pb: 4}, share: 75 %, start: 30 s, eligible_sites: [a, b],
+         traffic: {kind: none}, demand: {cpu: CORES, memory: 1 GiB}}
+"""
+SERVERS: Final = servers(
+    *(f"n{k},a,a/h{k % 2 + 1}/r,node,serving,pa" for k in range(4)),
+)
+
+
+def estate_of(folder: Path, cores: str = "2 cores") -> Estate:
+    return written(folder, POOLS.replace("CORES", cores), servers=SERVERS)
+
+
+def shop(made: Plan) -> Outcome:
+    (found,) = made.outcomes
+    return found
+
+
+def running(now: Estate) -> int:
+    return int(replicas_running(topology(now)).count.sum())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_half_that_a_hall_took_is_no_survivor_of_the_next_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Two are enough of eight. The loss of a hall of `a` leaves five, and then that of `b` leaves one."""
+    by(method, monkeypatch)
+    text = POOLS.replace("CORES", "2 cores").replace("75 %", "25 %").replace("{pa: 4,", "{pa: 3,")
+    estate = written(tmp_path, text.replace("pb: 4}", "pb: 5}"), servers=SERVERS)
+    assert fates(audit(estate), "b")["shop"] != "lost"
+    assert not shop(plan(estate, lose("b"))).goes_down, "three are left"
+    now = after(estate, "a/h1")
+    assert running(now) == 6
+    made = plan(now, lose("b"))
+    assert check(now, made).holds
+    assert shop(made).goes_down, "one is left"
+    report = audit(now)
+    row = next(row for row in report.rows if row.domain == "b")
+    assert (row.method, row.down) == (method, 1)
+    assert fates(report, "z") == {"shop": "unaffected"}
+
+
+def test_a_driver_that_is_set_to_run_them_does_not_say_that_they_run(tmp_path: Path) -> None:
+    estate = estate_of(tmp_path)
+    for count, runs in ((4, 6), (2, 5), (6, 7)):
+        units = (UnitsSeen("shop", "a", count, "kubernetes", at_ms=5),)
+        found = of(estate, replace(seen("a/h1"), units=units)).estate
+        assert running(found) == runs
+
+
+def ran(estate: Estate, made: Plan, done: list[Done], number: int = 1) -> Moved:
+    return moved(
+        estate, made.scenario, done, run=f"r{number}", began_ms=number * 10, ended_ms=number * 10 + 5
+    )
+
+
+def test_what_a_run_did_not_place_again_still_waits(tmp_path: Path) -> None:
+    """Only one of two starts again; the other waits in the hall until it is restored."""
+    estate = estate_of(tmp_path, "4 cores")
+    made = plan(estate, lose("a/h1"))
+    starts = [one for one in promised(estate, made) if one.step.kind == "start"]
+    lost = (LostNow("a/h1", "lost", 5, "r1"),)
+    for done in (starts, starts[:0]):
+        after_run = ran(estate, made, done)
+        now = of(estate, Observation(20, effects=Effects(lost, (after_run,)))).estate
+        placed = sum(one.step.count for one in done)
+        assert running(now) == 6 + placed
+        assert int(now.replicas.count.sum()) == 8
+        back = of(estate, Observation(20, effects=Effects((), (after_run,)))).estate
+        assert running(back) == 8
+
+
+def test_a_run_after_the_loss_knows_and_one_before_it_does_not(tmp_path: Path) -> None:
+    estate = estate_of(tmp_path)
+    made = plan(estate, lose("a/h1"))
+    first = ran(estate, made, promised(estate, made))
+    assert sum(dict(first.placed["shop"]).values()) == 8
+    for since, runs in ((5, 8), (50, 8 - (dict(first.placed["shop"])["pa"] + 1) // 2)):
+        lost = (LostNow("a/h1", "lost", since),)
+        assert running(of(estate, Observation(99, effects=Effects(lost, (first,)))).estate) == runs
+
+
+def test_a_restore_of_the_hall_brings_them_back(tmp_path: Path) -> None:
+    estate = estate_of(tmp_path)
+    now = after(estate, "a/h1")
+    made = plan(now, Scenario("restore", ("a/h1",)))
+    assert check(now, made).holds
+    assert sum(step.count for step in made.steps if step.kind == "start") == 2
+    assert running(situation_after(now, made).estate) == 8
