@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,38 @@ def program(world: Store, *lines: str) -> str:
     path = script(world.folder, "pgbackrest", f"REAL={real}", *lines, f'exec {real} "$@"')
     Path(path).chmod(0o755)
     return path
+
+
+@pytest.mark.parametrize("question", ["list_copies", "take", "prove", "restore"])
+def test_a_repository_server_that_takes_no_connection_is_named_at_once(
+    server_folder: Path, question: str
+) -> None:
+    """pgBackRest would try again for minutes. A server that takes one is left to pgBackRest."""
+    with store(server_folder) as world, socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port, calls, config = (
+            server.getsockname()[1],
+            world.folder / "calls",
+            world.folder / "pgbackrest.conf",
+        )
+        words = f"repo1-host=127.0.0.1\nrepo1-host-type=tls\nrepo1-host-port={port}\n"
+        config.write_text(config.read_text().replace("[m]\n", f"{words}[m]\n"))
+        path = script(world.folder, "pgbackrest", f'echo "$*" >> {calls}', "exit 1")
+        Path(path).chmod(0o755)
+        calls.touch()
+        calls.chmod(0o666)
+        given: dict[str, tuple[object, ...]] = {
+            "prove": (READ, 1, 1),
+            "restore": ("", str(world.places / "here"), None),
+        }
+        found = ask(question, world.action(program=path), *given.get(question, ()))
+        assert found.code == "backup-silent"
+        assert f"127.0.0.1:{port}" in (found.detail if question == "prove" else found.message)
+        assert not calls.read_text(), "pgBackRest was asked"
+        assert not (world.places / "here").exists()
+        server.listen()
+        ask(question, world.action(program=path), *given.get(question, ()))
+        assert "info" in calls.read_text()
 
 
 def test_verify_says_nothing_of_what_the_driver_finds(server_folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from evac.drivers import repository_server
 from evac.drivers.backups import Stopwatch
 from evac.drivers.port import Action, Value
 from evac.drivers.restic import repository
@@ -80,8 +81,8 @@ def test_a_dead_first_address_of_a_server_does_not_make_it_silent(
     monkeypatch: pytest.MonkeyPatch, dead: tuple[str, ...]
 ) -> None:
     """It also gets no large share of a long time."""
-    monkeypatch.setattr(repository, "CONNECT_S", HOUR_S)
-    monkeypatch.setattr(repository, "ATTEMPT_S", 0.2)
+    monkeypatch.setattr(repository_server, "CONNECT_S", HOUR_S)
+    monkeypatch.setattr(repository_server, "ATTEMPT_S", 0.2)
 
     async def reached(where: str) -> None:
         async with asyncio.timeout(30.0):

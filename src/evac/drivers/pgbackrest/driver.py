@@ -53,6 +53,7 @@ from evac.drivers.pgbackrest.archive import Start, missing_log
 from evac.drivers.port import Action
 from evac.drivers.postgres_log import AFTER_TIMELINE
 from evac.drivers.programs import Ended, given
+from evac.drivers.repository_server import refuse_silent_server
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.records import dataclass
@@ -70,6 +71,10 @@ _DAMAGED: Final = (29, 95)
 """Exit statuses for a file with a wrong format, and one that cannot be decrypted: with a wrong passphrase
 nothing could be listed. Source: pgBackRest's `error.yaml`.
 """
+TLS_PORT: Final = "8432"
+"""Of a repository server, unless the configuration states another."""
+PORT_MOST: Final = 65_535
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 NO_BACKUPS: Final = 2
 """Status of a repository that has none yet."""
 UNREADABLE: Final = 99
@@ -291,6 +296,7 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         """
         stanza, repo = text(action.settings, "stanza"), whole(action.settings, "repo", 1)
         tool = _tool(action)
+        await _refuse_silent(action, watch)
         argv = (f"--config={_config(action)}", f"--stanza={stanza}", "info", "--output=json")
         found = objects(await tool.json(*argv, timeout_s=watch.left_s), self.name)
         one = next((one for one in found if one.get("name") == stanza), {})
@@ -449,6 +455,20 @@ def _options(action: Action) -> dict[str, str]:
     env, _ = given(action.settings)
     named = {key.removeprefix("PGBACKREST_").lower().replace("_", "-"): value for key, value in env.items()}
     return found | {key.removeprefix(begins): one for key, one in named.items() if key.startswith(begins)}
+
+
+async def _refuse_silent(action: Action, watch: Stopwatch) -> None:
+    """Raise `Retryable` if the repository has a TLS server that accepts no connection: pgBackRest would retry
+    for minutes. An SSH host may be an alias that only SSH knows.
+    """
+    try:
+        options = _options(action)
+    except Permanent:  # pgBackRest runs as another account, which may read its configuration
+        return
+    host, port = options.get("host", ""), options.get("host-port", TLS_PORT)
+    if host and options.get("host-type") == "tls" and _PORT.fullmatch(port) and int(port) <= PORT_MOST:
+        wrong = Permanent("setting-wrong", "the host of the repository is not valid", "check `config`")
+        await refuse_silent_server("pgbackrest", host, int(port), watch, wrong)
 
 
 def _bucket(options: Mapping[str, str]) -> Bucket:

@@ -7,12 +7,10 @@ right.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import re
 from pathlib import Path
-from socket import SOCK_STREAM
 from typing import Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,15 +21,13 @@ from evac.drivers.object_store import Asked, bucket_of
 from evac.drivers.parameters import text
 from evac.drivers.port import Action
 from evac.drivers.programs import given
+from evac.drivers.repository_server import CONNECT_S, refuse_silent_server
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.net import secrets
 
 Shelf = Literal["data", "snapshots", "locks"]
 LISTED_BYTES: Final = 64 << 20
 CONFIG_BYTES: Final = 65_536
-CONNECT_S: Final = 10.0
-ATTEMPT_S: Final = 2.0
-"""How long to wait for one address of a host if it has another one."""
 SHOWN_S: Final = 30.0
 """How long to wait for what restic would also say."""
 _PORTS: Final = {"http": 80, "https": 443}
@@ -83,36 +79,7 @@ async def refuse_silent(action: Action, watch: Stopwatch) -> None:
     url, port = _server_of(where)
     if not port or not url.hostname:
         return
-    try:
-        await _reach(url.hostname, port, min(CONNECT_S, max(watch.left_s, 0.1)))
-    except ValueError as error:  # no name of a host
-        raise _wrong_url() from error
-    except OSError as error:  # also a timeout
-        words = f"restic: the repository does not answer at {url.hostname}:{port}"
-        raise Retryable("backup-silent", words, "start its server") from error
-
-
-async def _reach(host: str, port: int, limit_s: float) -> None:
-    """Connect to one address of the host after the other; the last one gets the rest of the time. Raises
-    `OSError`.
-
-    asyncio can try them side by side, but leaves connections open when it is cancelled while it does.
-    """
-    async with asyncio.timeout(limit_s):
-        loop = asyncio.get_running_loop()
-        addresses = {str(found[4][0]): None for found in await loop.getaddrinfo(host, port, type=SOCK_STREAM)}
-        refused: OSError = OSError("no address")
-        last, share_s = next(reversed(addresses), ""), limit_s / max(len(addresses), 1)
-        for address in addresses:
-            try:
-                async with asyncio.timeout(None if address == last else min(ATTEMPT_S, share_s)):
-                    _, writer = await asyncio.open_connection(address, port)
-            except OSError as error:  # also a timeout
-                refused = error
-            else:
-                writer.transport.abort()
-                return
-        raise refused
+    await refuse_silent_server("restic", url.hostname, port, watch, _wrong_url())
 
 
 async def packs_of(action: Action, watch: Stopwatch) -> dict[str, int]:
