@@ -278,8 +278,9 @@ NOTHING_SEEN: Final = BackupFacts()
 
 def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
     """(data set, backup, milliseconds), sorted: how long a restore takes now, estimated from the last
-    completed test and the size since. Damaged backups are left out. Rounded up to two digits, so that a plan
-    does not go stale because one test took slightly longer than the one before.
+    completed test: in proportion if the backup has grown since, and no less than measured, because a program
+    that starts takes its time whatever the size. Damaged backups are left out. Rounded up to two digits, so
+    that a plan does not go stale because one test took slightly longer than the one before.
     """
     sizes = {(one.data_set, one.copy): one.bytes for one in facts.copies}
     last: dict[tuple[str, str], ProofRecord] = {}
@@ -290,7 +291,8 @@ def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
     found = []
     for (data_set, copy), proof in sorted(last.items()):
         read = proof.bytes_read or 1
-        takes_ms = -(-proof.took_ms * (sizes.get((data_set, copy)) or read) // read)
+        now_bytes = max(sizes.get((data_set, copy)) or read, read)
+        takes_ms = -(-proof.took_ms * now_bytes // read)
         step = 10 ** max(0, len(str(takes_ms)) - 2)
         found.append((data_set, copy, -(-takes_ms // step) * step))
     return tuple(found)
