@@ -15,7 +15,7 @@ from evac.engine.runs.proposals import Vouching
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Guards
-from evac.model.errors import NotAllowed
+from evac.model.errors import Conflict, NotAllowed
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.run.values import RunSpec
 from evac.store.port import Lease, MemoryStore, Put
@@ -170,5 +170,38 @@ def test_a_run_ends_although_nobody_can_read_an_epoch(spoilt: str) -> None:
         assert (data["store"], data["code"]) == (spoilt, "epoch-unreadable")
         (other,) = {"album", "chat"} - {spoilt}
         assert (await sets.read(other)).settled
+
+    run_virtually(story())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_end_that_is_tried_again_reports_each_doubt_once(begun: bool) -> None:
+    async def story() -> None:
+        store = MemoryStore(LOOP_MS)
+        sets, lease = DataSets(store, "a", LoopClock()), await store.acquire("leader", "a", 60_000)
+        moved = Epoch("wiki", 4, "pangyo", "anyang", "promote", "network", "run-1", begun)
+        spoilt = Put(datasets.key_of("chat"), b"[]")
+        await store.transact((), [spoilt, Put(datasets.key_of("wiki"), datasets.encode(moved))])
+        await store.transact((), [Put("open/run-1", b"{}")])
+        said: list[str] = []
+        guards = Guards(store, LoopClock(), (), {})
+        ending = Ending(store, guards, sets, lease, lambda words, data: said.append(words))
+        run = InHand(RunSpec("run-1", "fire", "sha256:x", ()), {}, {}, RunPolicy())
+        tried = 0
+
+        async def conflicting(*given: Any, **named: Any) -> Any:
+            nonlocal tried
+            tried += 1
+            if tried <= 3:
+                raise Conflict("changed meanwhile")
+            return await MemoryStore.transact(store, *given, **named)
+
+        store.transact = conflicting  # type: ignore[method-assign]
+        await ending.end(run, "run-1", succeeded=False)
+        assert tried == 4
+        assert await store.get("open/run-1") is None
+        assert sum("cannot read the epoch of chat" in words for words in said) == 1
+        assert sum("the state of wiki" in words for words in said) == begun
+        assert len(said) == 1 + begun
 
     run_virtually(story())

@@ -298,10 +298,11 @@ class Ending:
         """Retries while the store is away or changes meanwhile. Raises LeaseLost. left_behind: what the run
         moved, stored in the same transaction.
         """
+        reported: set[str] = set()
         while True:
             try:
                 permit = await self._marks(run.ends) if succeeded and run.ends else Permit()
-                permit = permit | await self._give_up_claims(name)
+                permit = permit | await self._give_up_claims(name, reported)
                 changes = (*permit.changes, *left_behind, Delete(OPEN + name))
                 await self._store.transact(permit.compares, changes, self._guard)
                 return
@@ -316,21 +317,25 @@ class Ending:
         assert len(marks) == 1
         return await self._guards.may_mark(tuple(ends), marks.pop())
 
-    async def _give_up_claims(self, name: str) -> Permit:
+    async def _give_up_claims(self, name: str, reported: set[str]) -> Permit:
         """Frees epochs that the run claimed and never began. One in doubt or unreadable stays as it is and is
-        reported.
+        reported, unless it was before. reported: what was reported before.
         """
-        permit = Permit()
+        permit, doubts = Permit(), list[tuple[str, Mapping[str, Any]]]()
         epochs = await self._sets.read_all()
         for store, error in sorted(epochs.unreadable.items()):
-            words = f"{name} ended; {error.message}"
-            self._trouble(words, {"run": name, "code": error.code, "store": store, "hint": error.hint})
+            data = {"run": name, "code": error.code, "store": store, "hint": error.hint}
+            doubts.append((f"{name} ended; {error.message}", data))
         for epoch in epochs.known.values():
             if epoch.settled or epoch.run != name:
                 continue
             if epoch.begun:
                 words = f"{name} ended; the state of {epoch.store} at {epoch.candidate} is unknown"
-                self._trouble(f"{words}: {how_to_vouch(epoch)}", {"run": name})
+                doubts.append((f"{words}: {how_to_vouch(epoch)}", {"run": name}))
             else:
                 permit = permit | datasets.settle(epoch, done=False)[1]
+        for words, told in doubts:
+            if words not in reported:
+                self._trouble(words, told)
+                reported.add(words)
         return permit
