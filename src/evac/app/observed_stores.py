@@ -37,7 +37,7 @@ from evac.engine.stores.datasets import DataSets, Epoch, Epochs
 from evac.engine.stores.sightings import PREFIX as SIGHTING
 from evac.engine.stores.sightings import Following, Sighting, again, losses_of, read_sightings, sighted, still
 from evac.model.digest import estate_digest
-from evac.model.errors import Corrupt, EvacError, Unavailable
+from evac.model.errors import Corrupt, EvacError, NotAllowed, Unavailable
 from evac.model.estate import Estate
 from evac.model.observation import MemberSeen, Observation, Role, TrafficSeen, UnitsSeen
 from evac.model.plan import Plan
@@ -188,12 +188,12 @@ class SeenEstate:
             backups = (await self._backups.read()).facts
             self._take(replace(merged(self.observation, looked), effects=effects).with_backups(backups))
 
-    async def look(self, guard: Lease) -> None:
+    async def look(self, guard: Lease) -> NotAllowed | None:
         """One observation of the real systems by the leader, written if roles changed. Silent servers
         lengthen an observation, not the interval between two. Results of runs are read before the systems are
         queried, so that what is known of an ended run is never newer than the roles it left.
 
-        Raises `NotAllowed` at the end if the epoch of a store cannot be read: its roles stay as last seen.
+        Returns a refusal if the epoch of a store cannot be read: its roles stay as last seen.
         """
         self._is_late.clear()
         began_ms, at_ms = self._clock.monotonic_ms(), self._steady.now_ms()
@@ -226,7 +226,7 @@ class SeenEstate:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, PERIOD_S - LEAST_S - took_s)):
                 await self._is_late.wait()
-        epochs.refuse()
+        return epochs.refusal()
 
     def _heeded_in(self, before: Epochs) -> dict[str, int]:
         """How often the roles of each store had changed; of one that cannot be read, as last known."""

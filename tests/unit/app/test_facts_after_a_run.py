@@ -15,7 +15,7 @@ from evac.app.observed_stores import encode as encoded
 from evac.app.situations import facts_now
 from evac.drivers.capabilities import RoleReport
 from evac.drivers.registry import Drivers
-from evac.engine.clock import SystemClock
+from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.effects import EFFECTS, encode
 from evac.engine.stores.datasets import DataSets, Epoch
@@ -27,6 +27,7 @@ from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.model.situation import Moved
 from evac.store.port import Lease, MemoryStore, Put
+from tests.unit.engine import small_world
 
 ESTATE = Estate(
     "two",
@@ -65,7 +66,7 @@ class World:
         return next(one.site for one in self.seen.observation.members if one.role == "primary")
 
 
-async def first_look(world: World, lease: Lease) -> asyncio.Future[None]:
+async def first_look(world: World, lease: Lease) -> asyncio.Future[NotAllowed | None]:
     """Until something is known: the pause after the look is still to come."""
     look = asyncio.ensure_future(world.seen.look(lease))
     while not world.seen.observation.members and not look.done():
@@ -166,12 +167,12 @@ def test_a_leader_permits_no_primary_before_it_observed_the_members() -> None:
     asyncio.run(story())
 
 
-def other_store(world: World) -> None:
+def other_store(world: World, clock: Clock | None = None) -> None:
     """The estate has a second store, `log`, whose members answer as those of `db`."""
     log = Store("log", "log", "postgres", ESTATE.stores[0].members)
     ends = tuple(replace(end, subject="log") for end in ESTATE.endpoints)
     both = replace(ESTATE, stores=(*ESTATE.stores, log), endpoints=(*ESTATE.endpoints, *ends))
-    world.seen = SeenEstate(both, RunPolicy(), world.store, world.drivers, SystemClock())
+    world.seen = SeenEstate(both, RunPolicy(), world.store, world.drivers, clock or SystemClock())
 
 
 def primaries(world: World) -> dict[str, str]:
@@ -195,15 +196,56 @@ def test_an_epoch_that_cannot_be_read_stops_observing_its_own_store_only(
         assert primaries(world) == {"db": "east", "log": "east"}
         await world.store.transact((), (Put("epoch/log", b"[]"),))
         world.primary = "west"
-        with pytest.raises(NotAllowed, match="cannot read the epoch of log"):
-            await world.seen.look(lease)
+        refused = await world.seen.look(lease)
+        assert refused is not None
+        assert (refused.code, "cannot read the epoch of log" in refused.message) == ("epoch-unreadable", True)
         assert primaries(world) == {"db": "west", "log": "east"}
         published = await Published(world.store).get()
         assert published is not None
         assert published.facts == world.seen.observation.facts
         assert not await world.seen.behind(("west",)), "plans for other stores do not wait for it"
         await world.store.transact((), (good,))
-        await world.seen.look(lease)
+        assert await world.seen.look(lease) is None
         assert primaries(world) == {"db": "west", "log": "west"}
 
     asyncio.run(story())
+
+
+def test_epochs_that_cannot_be_read_slow_no_observation_and_are_all_named() -> None:
+    world, bad = World(), b"[]"
+
+    async def look(guard: Lease) -> NotAllowed | None:
+        return await world.seen.look(guard)
+
+    lead = small_world.World(small_world.policy_of("act"), sites=("anyang",), chores=[look])
+    world.store = lead.store
+    other_store(world, lead.clock)
+
+    async def put(store: str, value: bytes) -> None:
+        await lead.store.transact((), (Put(f"epoch/{store}", value),))
+
+    async def looks() -> float:
+        """How often the leader looks at the two members of both stores in eight seconds."""
+        before = world.looks
+        await asyncio.sleep(8)
+        return (world.looks - before) / 4
+
+    async def story(lead: small_world.World) -> None:
+        await lead.until(lambda: world.looks > 0)
+        often = await looks()
+        assert often >= 3
+        await put("log", bad)
+        assert often - 1 <= await looks() <= often + 1
+        await put("db", bad)
+        await looks()
+        one = "cannot read the epoch of log, so none can be claimed"
+        both = "cannot read the epochs of db, log, so none can be claimed"
+        assert lead.words("trouble") == [one, both], "once while the words stay the same"
+        for store in ("db", "log"):
+            await put(store, record(Epoch(store)))
+        await looks()
+        await put("log", bad)
+        await looks()
+        assert lead.words("trouble") == [one, both, one]
+
+    small_world.play(story, lead)

@@ -11,7 +11,7 @@ from typing import Any
 
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.engine.clock import Clock, SystemClock
-from evac.engine.lead.controller import Controller, Parts
+from evac.engine.lead.controller import Chore, Controller, Parts
 from evac.engine.lead.generations import Asker, Generations
 from evac.engine.lead.policies import Policies
 from evac.engine.lead.watch_journal import Notice
@@ -155,6 +155,7 @@ class World:
     proof: str = "sync"
     agents: Mapping[str, Asker] = field(default_factory=dict)
     compare: Callable[[], Awaitable[None]] | None = None
+    chores: Sequence[Chore] = ()
     systems: Systems = field(default_factory=Systems)
     notices: list[Notice] = field(default_factory=list)
     anchors: list[Anchor] = field(default_factory=list)
@@ -224,6 +225,7 @@ class World:
             commits_go_on=self.commits_go_on,
             commits=self.commits,
             anchors=[self._anchor],
+            chores=self.chores,
             leader_ttl_ms=self.leader_ttl_ms,
             generations=generations,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 
 import orjson
 import pytest
@@ -14,10 +15,11 @@ from evac.engine.runs.binding import Bound
 from evac.engine.runs.reading import events_of
 from evac.engine.stores.guards import read_register
 from evac.engine.stores.stalled_commits import Roles
+from evac.model.errors import NotAllowed
 from evac.model.run_policy import Window
 from evac.run.values import RunStep
 from evac.store.anchors import verify_chain
-from evac.store.port import Delete, Put
+from evac.store.port import Delete, Lease, Put
 from tests.unit.engine.small_world import SITES, World, play, policy_of
 
 
@@ -529,3 +531,20 @@ def test_votes_of_a_burnt_site_vanish(burnt: str) -> None:
         assert await world.store.list("votes/"), "the votes of the others are there"
 
     play(story, World(policy_of("advise")))
+
+
+def test_a_chore_that_is_refused_is_tried_again_after_a_while_and_reported_once() -> None:
+    """Unlike one that returns a refusal, it has not waited."""
+    tried_ms: list[int] = []
+
+    async def refused(guard: Lease) -> None:
+        tried_ms.append(world.clock.monotonic_ms())
+        raise NotAllowed("not-now", "the archive is not allowed", "ask")
+
+    async def story(world: World) -> None:
+        await world.until(lambda: len(tried_ms) == 5, 60.0)
+        assert {after - before for before, after in pairwise(tried_ms)} == {5_000}
+        assert world.words("trouble") == ["the archive is not allowed"]
+
+    world = World(policy_of("act"), chores=[refused])
+    play(story, world)

@@ -18,6 +18,7 @@ from evac.engine.stores.datasets import (
     claim,
     decode,
     encode,
+    key_of,
     not_done,
     prove,
     settle,
@@ -26,7 +27,7 @@ from evac.engine.stores.datasets import (
 from evac.engine.stores.guards import Permit
 from evac.model.errors import Conflict, LeaseLost, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import StorePolicy
-from evac.store.port import Entry, Lease, MemoryStore
+from evac.store.port import Entry, Lease, MemoryStore, Put
 from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 
 POLICY = StorePolicy("chat", proofs=("sync", "attest"))
@@ -169,6 +170,21 @@ def test_what_cannot_be_read_lets_nobody_claim() -> None:
     for value in (b"", b"{}", b"7", good.replace(b'"rung":""', b'"rung":"hope"')):
         with pytest.raises(NotAllowed, match="cannot read the epoch"):
             decode("chat", Entry("epoch/chat", value, 9))
+
+
+def test_a_refusal_names_every_epoch_that_cannot_be_read() -> None:
+    async def story() -> None:
+        store = MemoryStore(LOOP_MS)
+        sets = DataSets(store, "c1", LoopClock())
+        await store.transact((), [Put(key_of("blog"), encode(Epoch("blog", 3, "pangyo")))])
+        (await sets.read_all()).refuse()
+        await store.transact((), [Put(key_of("wiki"), b"{}"), Put(key_of("chat"), b"[]")])
+        with pytest.raises(NotAllowed) as refused:
+            (await sets.read_all()).refuse()
+        assert refused.value.code == "epoch-unreadable"
+        assert refused.value.message == "cannot read the epochs of chat, wiki, so none can be claimed"
+
+    _run(story())
 
 
 def test_a_long_promotion_keeps_its_lease_and_nobody_else_gets_it() -> None:

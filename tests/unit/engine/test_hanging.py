@@ -241,6 +241,30 @@ def test_an_epoch_that_nobody_can_read_stops_the_protection_of_its_own_store_onl
     play(story, world)
 
 
+@pytest.mark.parametrize("mode", ["advise", "act"])
+@pytest.mark.parametrize("how", ["commits hang", "site lost"])
+def test_a_loss_is_not_certain_while_the_epoch_of_the_store_cannot_be_read(mode: str, how: str) -> None:
+    """The files may name a primary and a replica that changed their roles since."""
+    hanging: dict[str, tuple[str, ...]] = {}
+    world = World(policy_of(mode), protections=_of_two, hangs=lambda: hanging)
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        await world.store.transact((), [Put(key_of("chat"), b"[]")])
+        if how == "site lost":
+            world.burn("anyang")
+        else:
+            hanging.update(album=("anyang",), chat=("anyang",))
+        lost = "lost its synchronous replica at anyang"
+        await world.until(lambda: any(f"album {lost}" in words for words in world.words("loss")), 30.0)
+        await world.until(
+            lambda: any("cannot read the epoch of chat," in words for words in world.words("trouble")), 30.0
+        )
+        assert not any(f"chat {lost}" in notice.words for notice in world.notices)
+
+    play(story, world)
+
+
 @pytest.mark.parametrize("follows", [True, False])
 def test_a_copy_that_is_brought_back_is_waited_for(follows: bool) -> None:
     """Its commits hang until it follows; where it does not in the end, another one is looked for."""

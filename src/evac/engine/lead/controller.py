@@ -92,8 +92,10 @@ class LeaseSpan:
 AnchorSink = Callable[[Anchor], Awaitable[None]]
 """Keeps the head of a journal elsewhere; raises EvacError if it cannot."""
 
-Chore = Callable[[Lease], Awaitable[None]]
-"""A recurring task of the leader alone, such as checking the standing facts of stores."""
+Chore = Callable[[Lease], Awaitable[NotAllowed | None]]
+"""A recurring task of the leader alone, such as checking the standing facts of stores. It waits until its
+next turn is due. A refusal that it returns concerns a part of its work; the rest is done.
+"""
 
 ANCHOR_PERIOD_S: Final = 0.5
 ANCHOR_DEADLINE_S: Final = 2.0
@@ -504,21 +506,26 @@ async def _retried(what: str, work: Callable[[], Awaitable[None]], say: Callable
 
 
 async def _chore(chore: Chore, guard: Lease, say: Callable[..., None]) -> None:
-    """A failing chore never ends leadership, but loss of the lease does. A refusal is reported once."""
+    """A failing chore never ends leadership, but loss of the lease does. A refusal is reported once
+    while its words stay the same. Only a chore that raised has not waited.
+    """
     reported = ""
     while True:
+        pause_s = 0.0
         try:
-            await chore(guard)
-            reported = ""
+            refusal = await chore(guard)
         except LeaseLost:
             raise
         except NotAllowed as error:
-            if error.message != reported:
-                say(error.message, {"code": error.code, "hint": error.hint})
-            reported = error.message
-            await asyncio.sleep(KEEP_PERIOD_S)
+            refusal, pause_s = error, KEEP_PERIOD_S
         except EvacError:
             await asyncio.sleep(KEEP_PERIOD_S)
+            continue
+        if refusal is not None and refusal.message != reported:
+            say(refusal.message, {"code": refusal.code, "hint": refusal.hint})
+        reported = "" if refusal is None else refusal.message
+        if pause_s:
+            await asyncio.sleep(pause_s)
 
 
 async def _together(calls: Sequence[Coroutine[Any, Any, bool]]) -> Sequence[bool]:

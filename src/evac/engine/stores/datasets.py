@@ -83,10 +83,14 @@ class Epochs(NamedTuple):
     """Stores whose epoch cannot be read, and why. Their roles are unknown; other stores do not wait for them.
     """
 
+    def refusal(self) -> NotAllowed | None:
+        """One refusal that names every store whose epoch cannot be read; None if all can be."""
+        return _unreadable(*sorted(self.unreadable)) if self.unreadable else None
+
     def refuse(self) -> None:
-        """Raises `NotAllowed` for the first store whose epoch cannot be read."""
-        for _, error in sorted(self.unreadable.items()):
-            raise error
+        """Raises `NotAllowed` if an epoch cannot be read; it names every such store."""
+        if (refusal := self.refusal()) is not None:
+            raise refusal
 
 
 def key_of(store: str) -> str:
@@ -422,7 +426,8 @@ def _change(before: Epoch, after: Epoch) -> Permit:
     return Permit((_as_read(before),), (Put(key_of(after.store), encode(after)),))
 
 
-def _unreadable(store: str) -> NotAllowed:
+def _unreadable(*stores: str) -> NotAllowed:
+    what = f"epoch{'s' if len(stores) > 1 else ''} of {', '.join(stores)}"
     return NotAllowed(
-        "epoch-unreadable", f"cannot read the epoch of {store}, so none can be claimed", "evac run verify"
+        "epoch-unreadable", f"cannot read the {what}, so none can be claimed", "evac run verify"
     )

@@ -264,14 +264,14 @@ class Hanging:
         left = sorted(site for site, mark in register.items() if mark != "active")
         found = await self._protections(sorted({*self._lost(), *silent}), roles, left)
         for store in sorted(found if only is None else {*found} & {*only}):
-            words = f"{store} lost its synchronous replica at {site}"
-            if self._desk.policy.mode == "advise":
+            what = f"lost its synchronous replica at {site}"
+            words = f"{store} {what}"
+            if store in unreadable:
+                with self._refusals.of(store, f"{store} may have {what}", site):
+                    raise unreadable[store]
+            elif self._desk.policy.mode == "advise":
                 until = "commits are blocked until it is back or a person lets the primary continue alone"
                 self._say("loss", site, f"{words}; {until}", {})
-                continue
-            if store in unreadable:
-                with self._refusals.of(store, words, site):
-                    raise unreadable[store]
             elif (epoch := epochs.get(store, Epoch(store))).settled:
                 # else a promotion is under way, and says itself who confirms
                 await self._protect_store(site, epoch, found[store], words)
