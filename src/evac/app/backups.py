@@ -241,7 +241,7 @@ def _forecast(entry: Entry, takes_ms: int | None) -> str:
         return ""
     if takes_ms is None:
         return ": no test has measured yet how long it takes"
-    return f": about {duration(takes_ms)}, by its last test and its size since"
+    return f": about {duration(takes_ms)}, by its last test and its growth since"
 
 
 @asynccontextmanager

@@ -151,9 +151,7 @@ class Taken:
     bytes_stored: int
     took_ms: int
     missing: tuple[str, ...] = ()
-    """What was requested and is not in it: paths, or the content of the original. A backup with any is
-    incomplete.
-    """
+    """What was requested and is not in it: paths, or the tree of the original. Any makes it incomplete."""
 
 
 ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]

@@ -312,10 +312,12 @@ class CopyFolderDriver(BackupDriver):
         with _written(there), there.alone():
             found = there.path / report.id
             if found.exists():
-                there_now = _kept(found).report
-                # It is listed like any other, so the job must name it.
-                lacks = () if there_now.tree == report.tree else (f"the content of {kept.path}",)
-                return Taken(there_now, report.bytes or 0, 0, watch.took_ms, missing=lacks)
+                # Copies share the id of their original. To record one that differs as incomplete by its id
+                # would hold for all others as well.
+                if _kept(found).report.tree != report.tree:
+                    words = f"{found} and {kept.path} have different contents"
+                    raise Permanent("copy-differs", words, "prove both backups")
+                return Taken(_kept(found).report, report.bytes or 0, 0, watch.took_ms)
             limits = (limit(action.settings, DOWNLOAD), limit(to.settings, UPLOAD))
             with there.partial(report.id) as begun, Pace(*limits) as pace:
                 await in_time(lambda: _copied(kept, begun / CONTENT, pace), watch, "copying")

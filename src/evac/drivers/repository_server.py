@@ -21,7 +21,8 @@ async def refuse_silent_server(tool: str, host: str, port: int, watch: Stopwatch
     except ValueError as error:
         raise wrong from error
     except OSError as error:  # also a timeout
-        words = f"{tool}: the repository does not answer at {host}:{port}"
+        shown = f"[{host}]" if ":" in host else host
+        words = f"{tool}: the repository does not answer at {shown}:{port}"
         raise Retryable("backup-silent", words, "start its server") from error
 
 

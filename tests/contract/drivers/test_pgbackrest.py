@@ -67,11 +67,13 @@ def program(world: Store, *lines: str) -> str:
     return path
 
 
-@pytest.mark.parametrize("question", ["list_copies", "take", "prove", "restore"])
+@pytest.mark.parametrize("question", ["list_copies", "prove"])
 def test_a_repository_server_that_takes_no_connection_is_named_at_once(
     server_folder: Path, question: str
 ) -> None:
-    """pgBackRest would try again for minutes. A server that takes one is left to pgBackRest."""
+    """pgBackRest would try again for minutes, with the lock of the repository. A server that takes one is
+    left to pgBackRest, and so is one that other options may name. A restore and a backup wait for theirs.
+    """
     with store(server_folder) as world, socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port, calls, config = (
@@ -85,17 +87,25 @@ def test_a_repository_server_that_takes_no_connection_is_named_at_once(
         Path(path).chmod(0o755)
         calls.touch()
         calls.chmod(0o666)
-        given: dict[str, tuple[object, ...]] = {
-            "prove": (READ, 1, 1),
-            "restore": ("", str(world.places / "here"), None),
-        }
-        found = ask(question, world.action(program=path), *given.get(question, ()))
+        action, given = world.action(program=path), (READ, 1, 1) if question == "prove" else ()
+        found = ask(question, action, *given)
         assert found.code == "backup-silent"
         assert f"127.0.0.1:{port}" in (found.detail if question == "prove" else found.message)
         assert not calls.read_text(), "pgBackRest was asked"
-        assert not (world.places / "here").exists()
+        ask("take", action)
+        ask("restore", action, "", str(world.places / "here"), None)
+        assert len(asked := calls.read_text().splitlines()) == 2
+        assert all("--repo=1 info" in words for words in asked), "another repository may be silent as well"
+        clear = config.read_text()
+        for words in ("[global:info]\nrepo1-host=localhost\n", "[m]\nrepo1-host=localhost\n  pg1-port=1\n"):
+            config.write_text(f"{clear}\n{words}")
+            calls.write_text("")
+            ask(question, action, *given)
+            assert "info" in calls.read_text(), words
+        config.write_text(clear)
+        calls.write_text("")
         server.listen()
-        ask(question, world.action(program=path), *given.get(question, ()))
+        ask(question, action, *given)
         assert "info" in calls.read_text()
 
 

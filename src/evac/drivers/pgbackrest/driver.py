@@ -74,6 +74,10 @@ nothing could be listed. Source: pgBackRest's `error.yaml`.
 TLS_PORT: Final = "8432"
 """Of a repository server, unless the configuration states another."""
 PORT_MOST: Final = 65_535
+CONFIG_MOST: Final = 1_000_000
+"""Maximum characters of a configuration."""
+GLOBAL: Final = "global"
+OF_COMMANDS: Final = "of commands"
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 NO_BACKUPS: Final = 2
 """Status of a repository that has none yet."""
@@ -152,6 +156,7 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         watch = Stopwatch(timeout_s)
+        await _refuse_silent(action, watch)
         listing, sets = await self._sets(action, watch)
         found: Deletable = await in_time(
             lambda: self._can_delete(action, sets), watch, "asking whether the repository can be deleted"
@@ -194,6 +199,7 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         watch = Stopwatch(timeout_s)
 
         try:
+            await _refuse_silent(action, watch)
             listing, sets = await self._sets(action, watch)
             version = await self._version(action, watch)
             mine = [one for place, one in enumerate(sets) if place % of == part - 1]
@@ -296,8 +302,7 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         """
         stanza, repo = text(action.settings, "stanza"), whole(action.settings, "repo", 1)
         tool = _tool(action)
-        await _refuse_silent(action, watch)
-        argv = (f"--config={_config(action)}", f"--stanza={stanza}", "info", "--output=json")
+        argv = (*_where(action), "info", "--output=json")
         found = objects(await tool.json(*argv, timeout_s=watch.left_s), self.name)
         one = next((one for one in found if one.get("name") == stanza), {})
         status = next((s.get("status") for s in _many(one, "repo") if s.get("key") == repo), None)
@@ -400,7 +405,7 @@ class PgbackrestDriver(restored_postgres.RestoredPostgres, BackupDriver, TakesBa
         none of the newest segments contains one.
         """
         tool, stanza, repo = _tool(action), text(action.settings, "stanza"), whole(action.settings, "repo", 1)
-        argv = (f"--config={_config(action)}", f"--stanza={stanza}", "info", "--output=json")
+        argv = (*_where(action), "info", "--output=json")
         found = objects(await tool.json(*argv, timeout_s=watch.left_s), self.name)
         one = next((one for one in found if one.get("name") == stanza), {})
         logs = [log for log in _many(one, "archive") if _at(log, "database", "repo-key") == repo]
@@ -435,20 +440,23 @@ def _config(action: Action) -> str:
 
 
 def _options(action: Action) -> dict[str, str]:
-    """Options of the repository as pgBackRest finds them: environment, stanza, global. Raises `Permanent` if
-    the configuration is unreadable.
+    """Options of the repository as pgBackRest finds them: environment, stanza, global. `OF_COMMANDS` is set
+    if single commands have others. Raises `Permanent` if the configuration is unreadable.
     """
     parser = RawConfigParser(delimiters=("=",), comment_prefixes=("#",), strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     config, stanza = _config(action), text(action.settings, "stanza")
     try:
-        parser.read_string(Path(config).read_text(encoding="utf-8"))
+        with Path(config).open(encoding="utf-8") as file:
+            parser.read_string(file.read(CONFIG_MOST))
     except (OSError, UnicodeDecodeError, ConfigError) as error:
         words = f"it is unknown whether the backups can be deleted: evac cannot read {config}"
         raise Permanent("setting-wrong", words, "give evac's account read permission") from error
     begins = f"repo{whole(action.settings, 'repo', 1)}-"
     found: dict[str, str] = {}
-    for section in ("global", stanza):
+    if any(name.startswith((f"{GLOBAL}:", f"{stanza}:")) for name in parser.sections()):
+        found[OF_COMMANDS] = "yes"
+    for section in (GLOBAL, stanza):
         if parser.has_section(section):
             items = parser.items(section)
             found |= {key.removeprefix(begins): value for key, value in items if key.startswith(begins)}
@@ -459,14 +467,22 @@ def _options(action: Action) -> dict[str, str]:
 
 async def _refuse_silent(action: Action, watch: Stopwatch) -> None:
     """Raise `Retryable` if the repository has a TLS server that accepts no connection: pgBackRest would retry
-    for minutes. An SSH host may be an alias that only SSH knows.
+    for minutes. It is left to pgBackRest if evac cannot be sure which server that is. An SSH host may be an
+    alias that only SSH knows.
     """
     try:
-        options = _options(action)
+        options = await in_time(lambda: _options(action), watch, "reading the configuration")
     except Permanent:  # pgBackRest runs as another account, which may read its configuration
         return
     host, port = options.get("host", ""), options.get("host-port", TLS_PORT)
-    if host and options.get("host-type") == "tls" and _PORT.fullmatch(port) and int(port) <= PORT_MOST:
+    is_clear = not options.get(OF_COMMANDS) and host.isprintable()
+    if (
+        host
+        and is_clear
+        and options.get("host-type") == "tls"
+        and _PORT.fullmatch(port)
+        and int(port) <= PORT_MOST
+    ):
         wrong = Permanent("setting-wrong", "the host of the repository is not valid", "check `config`")
         await refuse_silent_server("pgbackrest", host, int(port), watch, wrong)
 
