@@ -386,7 +386,10 @@ def moved(
         steps[one.step.target] = (one.step.id, one.at_ms)
         if kind_of(one.step.kind).replicas > 0:
             draft.servers |= dict.fromkeys(off.servers((place for place, _ in one.step.servers), on), True)
-    off.stay(draft.placed, draft.servers)
+    servers = draft.servers
+    if scenario.kind == "restore" and phase in SUCCEEDED:
+        servers = _after_restore(estate, lost, scenario, servers)
+    off.stay(draft.placed, servers)
     if scenario.kind in LEAVES and (scenario.kind == "lose" or phase in SUCCEEDED):
         in_part, waits_at = of_pools_in_part(top, lost), on_lost_servers(top, lost)
         for service, placed in draft.placed.items():
@@ -397,9 +400,6 @@ def moved(
         if service not in draft.traffic and service not in direct:
             sites = {counts.site(place) for place, count in counts.of(service).items() if count}
             draft.traffic[service] = estate.traffic.get(service) or tuple(sorted(sites))
-    servers = draft.servers
-    if scenario.kind == "restore" and phase in SUCCEEDED:
-        servers = _after_restore(estate, lost, scenario, servers)
     stores = {store.id: store for store in estate.stores}
     for name in sorted(draft.rebuilt.keys() & stores.keys()):
         there = draft.placed.get(draft.rebuilt[name]) or counts.of(draft.rebuilt[name])

@@ -56,8 +56,11 @@ def on_lost_servers(top: Topology, lost: Loss) -> Waits:
     def waits(pool: str, count: int) -> dict[str, int]:
         mine = lost.servers & (fleet.pool == top.pool_index[pool]) & (fleet.state != CONDEMNED)
         rows = np.flatnonzero(mine)
-        used, counts = np.unique(rows[np.arange(count) * len(rows) // max(1, count)], return_counts=True)
-        return dict(zip(fleet.server_names(used.astype(np.int32)), counts.tolist(), strict=True))
+        each, more = divmod(count, len(rows))
+        counts = np.full(len(rows), each, np.int64)
+        counts[np.arange(more) * len(rows) // max(1, more)] += 1
+        used = counts > 0
+        return dict(zip(fleet.server_names(rows[used].astype(np.int32)), counts[used].tolist(), strict=True))
 
     return waits
 
@@ -95,36 +98,45 @@ def waiting_in_pools(
     moved: Sequence[Moved],
 ) -> dict[str, dict[str, int]]:
     """Service -> its replicas by place, for services with replicas in pools of which some servers are lost,
-    unless the run that placed them knew of the loss. placed: as runs and drivers left them; a driver says how
-    many it is set to run, not that they do. lost: now.
+    unless the run that placed them knew of the loss. placed: as runs and drivers left them. A driver says how
+    many replicas it is set to run, not that they run. lost: now.
     """
     last = {service: one for one in moved for service in one.placed}
+    numbers = {one.run: one.number for one in moved if one.run}
     found: dict[str, dict[str, int]] = {}
     for run in (None, *{run.run: run for run in last.values()}.values()):
-        after = [one for one in lost if run is None or not _knew(run, one)]
-        if not after:
+        known = [one.domain for one in lost if run is not None and _knew(run, one, numbers)]
+        if len(known) == len(lost):
             continue
-        then = _dark(top, [one.domain for one in lost if one not in after])
-        gone = loss(then, [one.domain for one in after])
+        then = _dark(top, known)
+        gone = loss(then, [one.domain for one in lost])  # together: a rack is lost with both of its feeds
+        if known:
+            gone = replace(gone, servers=gone.servers & ~loss(top, known).servers)
         shares, waits_at, counts = pool_shares(then, gone), on_lost_servers(then, gone), PlaceCounts(then)
+        shares_of = {top.estate.pools[row].id: share.worst for row, share in shares.items()}
         names = {service for service, by in last.items() if run is not None and by.run == run.run}
         for service in sorted(_in_pools(top, [*shares]) - last.keys() if run is None else names):
             now = dict(placed[service] if service in placed else counts.of(service))
-            for row, share in shares.items():
-                pool = top.estate.pools[row]
-                taken = math.ceil(now.get(pool.id, 0) * share.worst)
+            for pool in sorted(now.keys() & shares_of.keys()):
+                taken = math.ceil(now[pool] * shares_of[pool])
                 if taken:
-                    now[pool.id] -= taken
-                    for server, count in waits_at(pool.id, taken).items():
+                    now[pool] -= taken
+                    for server, count in waits_at(pool, taken).items():
                         now[server] = now.get(server, 0) + count
                     found[service] = {place: count for place, count in now.items() if count}
     return found
 
 
-def _knew(run: Moved, lost: LostNow) -> bool:
-    """Whether a run placed replicas after a loss, or because of it."""
-    marked = bool(run.run) and run.run == lost.run
-    return marked or max(run.began_ms, run.since.get(lost.domain, -1)) >= lost.since_ms
+def _knew(run: Moved, lost: LostNow, numbers: Mapping[str, int]) -> bool:
+    """Whether a run placed replicas after a loss, or because of it. numbers: of runs that ended. One that
+    ended before the run that marked the loss did not, whatever the clock of its leader said.
+    """
+    if run.run and run.run == lost.run:
+        return True
+    marker = numbers.get(lost.run, 0)
+    if marker and run.number and run.number < marker:
+        return False
+    return max(run.began_ms, run.since.get(lost.domain, -1)) >= lost.since_ms
 
 
 def _dark(top: Topology, domains: Sequence[str]) -> Topology:

@@ -1,4 +1,4 @@
-"""Servers of which no one knows what runs on them have no share that is in use: not even 0 %."""
+"""If it is unknown what runs on servers, no share of them is shown as in use: not even 0 %."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ from typing import Final
 import pytest
 
 from evac.audit import audit
-from evac.derive.domains import topology
+from evac.derive.domains import loss, topology
 from evac.derive.pools import replicas_running
 from evac.derive.situation import Done, moved, of, promised, situation_after
+from evac.derive.waiting import on_lost_servers
 from evac.model.estate import Estate
 from evac.model.observation import Observation, UnitsSeen
 from evac.model.plan import Outcome, Plan
@@ -121,3 +122,49 @@ def test_a_restore_of_the_hall_brings_them_back(tmp_path: Path) -> None:
     assert check(now, made).holds
     assert sum(step.count for step in made.steps if step.kind == "start") == 2
     assert running(situation_after(now, made).estate) == 8
+
+
+def test_a_rack_that_loses_its_second_feed_after_a_run_is_lost(tmp_path: Path) -> None:
+    """The run knew of the first feed, which took nothing, and not of the second."""
+    text = POOLS.replace("CORES", "2 cores").replace(
+        "racks: {a/h1/r: {}", "racks: {a/h1/r: {feeds: [a/f1, a/f2]}"
+    )
+    estate = written(tmp_path, f"feeds: {{a/f1: {{}}, a/f2: {{}}}}\n{text}", servers=SERVERS)
+    before = Moved("r1", "lose", ("a/f1",), 10, 15, "succeeded", {"shop": (("pa", 4), ("pb", 4))}, number=1)
+    first, second = LostNow("a/f1", "lost", 5), LostNow("a/f2", "lost", 20)
+    for lost, runs in (((first,), 8), ((first, second), 6)):
+        for ended in ((), (before,)):
+            assert running(of(estate, Observation(99, effects=Effects(lost, ended))).estate) == runs
+
+
+@pytest.mark.parametrize(("number", "runs"), [(1, 6), (3, 8), (0, 8)])
+def test_a_run_that_ended_before_the_mark_did_not_know_of_it(tmp_path: Path, number: int, runs: int) -> None:
+    """The clock of its leader was hours ahead. Without numbers, only clocks can tell."""
+    estate = estate_of(tmp_path)
+    placed = {"shop": (("pa", 4), ("pb", 4))}
+    early = Moved("r0", "lose", ("z",), 9_000, 9_005, "succeeded", placed, number=number)
+    marker = Moved("r1", "lose", ("a/h1",), 20, 25, "failed", number=2)
+    effects = Effects((LostNow("a/h1", "lost", 22, "r1"),), (early, marker))
+    assert running(of(estate, Observation(99, effects=effects)).estate) == runs
+
+
+def test_what_a_restore_did_not_start_does_not_run(tmp_path: Path) -> None:
+    """Its servers are on again, but whoever restored them skipped the start."""
+    estate = estate_of(tmp_path)
+    now = after(estate, "a/h1")
+    made = plan(now, Scenario("restore", ("a/h1",)))
+    done = [one for one in promised(now, made) if one.step.kind != "start"]
+    back = moved(
+        now, made.scenario, done, run="r2", began_ms=50, ended_ms=60, phase="succeeded_with_exceptions"
+    )
+    restored = of(estate, Observation(99, effects=Effects((), (back,)))).estate
+    assert running(restored) == 6
+    assert shop(plan(restored, lose("b"))).goes_down, "two are left, and six are needed"
+
+
+def test_many_replicas_wait_evenly_without_a_row_for_each(tmp_path: Path) -> None:
+    top = topology(estate_of(tmp_path))
+    waits = on_lost_servers(top, loss(top, ["a/h1"]))
+    assert waits("pa", 1) == {"n0": 1}
+    assert waits("pa", 5) == {"n0": 3, "n2": 2}
+    assert sum(waits("pa", 2**40).values()) == 2**40

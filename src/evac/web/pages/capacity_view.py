@@ -1,4 +1,4 @@
-"""Capacity of sites, as Now and What if show it: what is free, and of what no one knows how much is free."""
+"""Capacity of sites, as Now and What if show it: what is free, and where that is unknown."""
 
 from __future__ import annotations
 
