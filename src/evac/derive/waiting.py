@@ -97,9 +97,9 @@ def waiting_in_pools(
     lost: Sequence[LostNow],
     moved: Sequence[Moved],
 ) -> dict[str, dict[str, int]]:
-    """Service -> its replicas by place, for services with replicas in pools of which some servers are lost,
+    """Service -> its replicas by place, for services with replicas in pools that lost some of their servers,
     unless the run that placed them knew of the loss. placed: as runs and drivers left them. A driver says how
-    many replicas it is set to run, not that they run. lost: now.
+    many replicas it is set to run, not that they run. lost: the domains that are lost now.
     """
     last = {service: one for one in moved for service in one.placed}
     numbers = {one.run: one.number for one in moved if one.run}
@@ -128,8 +128,8 @@ def waiting_in_pools(
 
 
 def _knew(run: Moved, lost: LostNow, numbers: Mapping[str, int]) -> bool:
-    """Whether a run placed replicas after a loss, or because of it. numbers: of runs that ended. One that
-    ended before the run that marked the loss did not, whatever the clock of its leader said.
+    """Whether a run placed replicas after a loss, or because of it. numbers: of the runs that ended. A run
+    that ended before the one that marked the loss did not know of it, whatever its leader's clock said.
     """
     if run.run and run.run == lost.run:
         return True

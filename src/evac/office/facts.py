@@ -71,7 +71,7 @@ class SiteFacts:
     racks: int
     services: int
     headroom: tuple[Amount, ...]
-    """Over servers and pools of which it is known what runs there."""
+    """Of all servers and pools whose load is known."""
     drilled: date | None
     """Date of its last drill; None: none is known."""
     drill_kind: str

@@ -149,7 +149,7 @@ def test_a_run_that_ended_before_the_mark_did_not_know_of_it(tmp_path: Path, num
 
 
 def test_what_a_restore_did_not_start_does_not_run(tmp_path: Path) -> None:
-    """Its servers are on again, but whoever restored them skipped the start."""
+    """Its servers are on again, but the starts were skipped."""
     estate = estate_of(tmp_path)
     now = after(estate, "a/h1")
     made = plan(now, Scenario("restore", ("a/h1",)))

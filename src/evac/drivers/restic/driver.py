@@ -272,13 +272,13 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         await tool.run(*argv, timeout_s=watch.left_s, changes=True)
         wanted = {copy.id, copy.original} - {""}
         listed = await self._snapshots(to, there, watch)
-        found = [one for one in (_copy(entry, ()) for entry in listed) if one.original in wanted]
+        copies = (_copy(entry, ()) for entry in listed)
+        found = [one for one in copies if one.original in wanted and not one.failed]
         if not found:
             words = f"the other repository has no copy of {copy.id[:8]}"
             raise Permanent("copy-differs", words, "run: restic check, in both repositories")
         # Another copy may state the same original: a rewritten snapshot does.
-        same = (one for one in reversed(found) if one.tree == copy.tree and not one.failed)
-        made = next(same, found[-1])
+        made = next((one for one in reversed(found) if one.tree == copy.tree), found[-1])
         # A copy with another tree is listed like any other, so its job must name it.
         lacks = () if made.tree == copy.tree else (f"the tree of {copy.id[:8]}",)
         stored = sum(size for path, size in (await packs_of(to, watch)).items() if path not in before)
