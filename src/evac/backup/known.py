@@ -193,7 +193,7 @@ def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCo
         count = now.refused - before.refused
         words = f"its server refused {count} {'deletion' if count == 1 else 'deletions'}: someone tried"
         found.append(("deletion-refused", words))
-    if now.taken_at_ms is None or now.taken_at_ms <= before.taken_at_ms:
+    if now.taken_at_ms is None or not _has_newer(before, now):
         return found
     if before.bytes and now.bytes and not before.bytes <= now.bytes * JUMP <= before.bytes * JUMP * JUMP:
         words = f"the newest backup has {now.bytes:,} bytes, and the one before it had {before.bytes:,}"
@@ -212,6 +212,14 @@ def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCo
         )
         found.append(("backup-incompressible", words))
     return found
+
+
+def _has_newer(before: CopySeen, now: CopySeen) -> bool:
+    """Whether the newest backup is another one. Times are whole seconds: two may have begun in the same."""
+    if before.taken_at_ms != now.taken_at_ms:
+        return (now.taken_at_ms or 0) > (before.taken_at_ms or 0)
+    newest = [(one.bytes, one.new_share, one.packing) for one in (before, now)]
+    return now.count > before.count and newest[0] != newest[1]
 
 
 def is_another(before: CopySeen, now: CopySeen) -> bool:

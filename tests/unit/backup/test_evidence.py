@@ -263,5 +263,9 @@ def test_only_what_is_unlike_the_backups_before_is_an_alarm(
     assert ("backup-incompressible" in codes) == (packed >= 970_000 and usual_packed <= 900_000)
     assert codes <= {"backup-rewritten", "backup-incompressible"}
     assert sudden_changes(before, replace(now, taken_at_ms=1)) == [], "there is no newer backup"
+    same_second = sudden_changes(before, replace(now, taken_at_ms=1, count=10))
+    assert {code for code, _ in same_second} == codes, "one more began in the same second"
+    older = replace(now, count=10)
+    assert sudden_changes(replace(older, count=9), older) == [], "an older one was added"
     assert sudden_changes(None, now) == [], "nothing to compare with"
     assert sudden_changes(before, replace(now, usual_share=None, usual_packing=None)) == []
