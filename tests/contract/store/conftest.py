@@ -15,7 +15,7 @@ from evac.net.secrets import Secret
 from evac.store.etcd import EtcdStore
 from evac.store.opening import Seal, SealedStore
 from evac.store.port import Compare, Lease, MemoryStore, Put, Store
-from evac.store.sqlite import SqliteStore
+from evac.store.sqlite import HostClock, SqliteStore
 from tests.contract.store.members import Members, etcd_program
 
 SERVERS = (pytest.mark.enable_socket, pytest.mark.servers)
@@ -28,29 +28,46 @@ DRIVERS = (
 )
 
 
+class StoppedClock(HostClock):
+    """Of this boot, and moved by the test alone: a lease ends when the test says so, however long the machine
+    stood still before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_ms = super().now_ms()
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+
 @dataclass
 class Case:
-    """A driver and where its data are. least_ttl_ms: the shortest lease it keeps to."""
+    """A driver, where its data are, and the clock its leases end by (etcd has one of its own)."""
 
     driver: str
     folder: Path
     endpoints: tuple[str, ...] = ()
     prefix: str = field(default_factory=lambda: f"test-{uuid.uuid4().hex[:12]}")
     memory: MemoryStore | None = None
+    clock: StoppedClock = field(default_factory=StoppedClock)
 
-    @property
-    def least_ttl_ms(self) -> int:
-        return 1_000 if self.driver.startswith("etcd") else 150
+    async def let_pass(self, passed_ms: int) -> None:
+        """That long by the clock of the leases."""
+        if self.driver.startswith("etcd"):
+            await asyncio.sleep(passed_ms / 1_000)
+        else:
+            self.clock.at_ms += passed_ms
 
     def open(self) -> Store:
         """Another client of the same data; of memory there is only one."""
         if self.driver == "sqlite":
-            return SqliteStore(self.folder / "evac.db")
+            return SqliteStore(self.folder / "evac.db", clock=self.clock)
         if self.driver == "sealed":
-            inner = SqliteStore(self.folder / "evac.db")
+            inner = SqliteStore(self.folder / "evac.db", clock=self.clock)
             return SealedStore(inner, Seal((Secret("key of the contract " * 2, "env:KEY"),)))
         if self.driver == "memory":
-            self.memory = self.memory or MemoryStore()
+            self.memory = self.memory or MemoryStore(self.clock.now_ms)
             return self.memory
         return EtcdStore(self.endpoints, prefix=self.prefix)
 
