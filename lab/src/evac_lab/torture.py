@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
@@ -30,9 +30,11 @@ from evac.engine.lead.watch_journal import STREAM, Notice, decode
 from evac.engine.runs.live_actions import PREFIX, decode_standing
 from evac.model.errors import EvacError
 from evac.model.records import dataclass
+from evac.run.view import RunView
 from evac.run.waits import waiting
 from evac.store.journal import read
 from evac.store.port import Store
+from evac.views.documents import end_words
 from evac.views.wait_words import words_of
 from evac_lab import clients, doctor, episodes, orders, restoring, status, world
 from evac_lab.clients import Direct
@@ -40,7 +42,7 @@ from evac_lab.episodes import Fire, Patience
 from evac_lab.orders_database import STORE as ORDERS
 from evac_lab.site_servers import Ground
 from evac_lab.state import LOOPBACK_OFFSETS, LabError, LabFolder, topology
-from evac_lab.status import ENDED_WELL
+from evac_lab.status import ENDED_WELL, UNHARMED
 from evac_lab.world import SYNCHRONOUS, Options
 
 KINDS: Final = ("any", "primary", "leader", "replica", "cut", "half")
@@ -54,13 +56,14 @@ BEFORE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One fire and the following failback. trouble: empty if all is well. direct: by store, what its probes
-    noticed.
+    """One fire and the following failback. trouble: empty if all is well. left: what its run says it left
+    behind. direct: by store, what its probes noticed.
     """
 
     fire: Fire
     home_s: float
     trouble: str = ""
+    left: str = ""
     direct: Mapping[str, Direct] = field(default_factory=dict)
 
     def line(self) -> str:
@@ -71,7 +74,7 @@ class Round:
             f"{fire.number:3} {fire.kind} {fire.lost_site}{with_leader}: {fire.state}, first write {first}, "
             f"lost {fire.lost}, two primaries {fire.double_primary_seconds:.1f} s, home {self.home_s:.0f} s"
             + "".join(f", {store} {_seconds(one.first_write_seconds)}" for store, one in self.direct.items())
-            + (f"; {self.trouble}" if self.trouble else "")
+            + "".join(f"; {words}" for words in (self.left, self.trouble) if words)
         )
 
 
@@ -99,10 +102,11 @@ def play(
             site = names[0]
         fire, direct = _strike(folder, kind, site, patience)
         trouble = _trouble(folder, fire) or _trouble_of_orders(folder, direct, site)
+        left = "" if fire.state in ("succeeded", UNHARMED) else _ask(folder, fire, end_words)
         began = time.monotonic()
         if not trouble:
             trouble = _home(folder, site)
-        yield Round(fire, time.monotonic() - began, trouble, direct)
+        yield Round(fire, time.monotonic() - began, trouble, left, direct)
         if trouble:
             return
 
@@ -146,20 +150,21 @@ def _trouble(folder: LabFolder, fire: Fire) -> str:
     if fire.double_primary_seconds:
         return f"two primaries for {fire.double_primary_seconds:.1f} s"
     if fire.state not in ENDED_WELL:
-        return f"it is {fire.state}: {_waits(folder, fire)}"
+        return f"it is {fire.state}: {_ask(folder, fire, _waits)}"
     return ""
 
 
-def _waits(folder: LabFolder, fire: Fire) -> str:
-    """What the newest run waits for."""
+def _waits(view: RunView) -> str:
+    words = [words_of(one) for one in waiting(view)]
+    return f"{view.spec.run} is {view.phase}; {'; '.join(words) or 'it is not waiting for anyone'}"
+
+
+def _ask(folder: LabFolder, fire: Fire, words: Callable[[RunView], str]) -> str:
+    """These words of the newest run, in the store of a site that did not burn."""
 
     async def look(store: Store) -> str:
         rows = await runs.list_runs(store)
-        if not rows:
-            return "no run was created"
-        view = await runs.view_of(store, rows[-1].run)
-        words = [words_of(one) for one in waiting(view)]
-        return f"{view.spec.run} is {view.phase}; {'; '.join(words) or 'it is not waiting for anyone'}"
+        return words(await runs.view_of(store, rows[-1].run)) if rows else "no run was created"
 
     others = folder.need().topology.others(fire.lost_site)
     return status.ask(folder.need().topology, look, others[0].name)
