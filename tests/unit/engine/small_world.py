@@ -161,6 +161,8 @@ class World:
     anchors: list[Anchor] = field(default_factory=list)
     unseen: set[str] = field(default_factory=set)
     asked_unseen: int = 0
+    asked_after: set[str] = field(default_factory=set)
+    """Incidents whose run had ended when someone asked whether an observation covers every ended run."""
     halls: bool = False
     """Where users get in is in hall-2 of a site, with its agent; the rest is in hall-1."""
 
@@ -237,6 +239,8 @@ class World:
 
     async def behind(self, sites: Collection[str]) -> bool:
         """Whether nobody has looked yet at a new primary there."""
+        if not sites and not await self.store.list("open/"):
+            self.asked_after |= {entry.key for entry in await self.store.list("incident/")}
         found = bool(self.unseen & set(sites))
         self.asked_unseen += found
         return found

@@ -58,6 +58,16 @@ def test_act_carries_a_covered_loss_out_by_itself() -> None:
     play(story, World(policy_of("act")))
 
 
+def test_what_a_run_moved_is_observed_as_soon_as_it_ends() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.burn("pangyo")
+        await _end(world)
+        await world.until(lambda: bool(world.asked_after))
+
+    play(story, World(policy_of("act")))
+
+
 def test_the_leader_burns_with_its_site_and_another_goes_on() -> None:
     async def story(world: World) -> None:
         await world.until(lambda: world.leader == "pangyo")

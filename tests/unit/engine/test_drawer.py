@@ -106,6 +106,26 @@ def test_it_fills_and_then_rests() -> None:
     _story(story)
 
 
+def test_an_idle_library_makes_plans_as_soon_as_the_estate_is_another() -> None:
+    async def story(world: _World) -> None:
+        hour_ms = 3_600_000
+        world.drawer = Drawer(
+            world.store, world.clock, SITES, world._plan, lambda: world.estate, look_ms=hour_ms
+        )
+        filling = asyncio.create_task(world.drawer.run(world.guard))
+        async with asyncio.timeout(30):
+            while len(world.asked) < len(scenarios_of(SITES)):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)  # idle by now
+            world.asked.clear()
+            world.estate = "sha256:two"
+            while len(world.asked) < len(scenarios_of(SITES)):
+                await asyncio.sleep(0.01)
+        filling.cancel()
+
+    _story(story)
+
+
 def test_another_estate_makes_every_plan_anew_and_the_old_ones_are_not_taken() -> None:
     async def story(world: _World) -> None:
         await world.fill()

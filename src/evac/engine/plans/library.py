@@ -75,6 +75,8 @@ LEFT: Final = "plan-left/"
 LEFT_MS: Final = 86_400_000
 """How long a plan outside the library stays readable: someone may hold its digest."""
 SWEEP_MOST: Final = 32
+CHANGED_MS: Final = 200
+"""How often an idle lane checks whether the estate is another."""
 _log = logging.getLogger(__name__)
 _NAMED: Final = re.compile(r"sha256:[0-9a-f]{12,64}")
 
@@ -305,11 +307,24 @@ class Drawer:
 
     async def _fill(self, lane: int, guard: Lease) -> None:
         while True:
+            estate = self._estate()
             try:
                 made = await self.fill_one(guard, lane)
             except (Unavailable, Conflict):
                 made = False
-            await asyncio.sleep(0 if made else self._look_ms / 1_000)
+            if made:
+                await asyncio.sleep(0)
+            else:
+                await self._rest(estate)
+
+    async def _rest(self, estate: str) -> None:
+        """Until the next look, or until the estate is another than this one: a loss may follow a change
+        within seconds.
+        """
+        for _ in range(max(1, self._look_ms // CHANGED_MS)):
+            await asyncio.sleep(min(self._look_ms, CHANGED_MS) / 1_000)
+            if self._estate() != estate:
+                return
 
     async def fill_one(self, guard: Lease, lane: int = 0) -> bool:
         """Makes the most wanted plan: first missing ones or those for another estate, then better ones, then

@@ -286,6 +286,8 @@ class Conductor:
                 kept = await self._left_behind(run, run.execution.view)
                 await self._ending.end(run, name, phase in SUCCEEDED, kept)
                 self._desk.policies.forget(name)
+                with contextlib.suppress(Unavailable):
+                    await self._desk.behind(())  # so that what the run moved is observed at once
         except (LeaseLost, Conflict, Unavailable):
             raise
         except EvacError as error:
