@@ -202,7 +202,8 @@ async def perform(
         if kept:
             entries = [_best(estate, await evidence.facts(), clock.now_ms(), entries)]
         worker = Worker(store, evidence, drivers, clock, scratch_folder(), f"{who}/{os.getpid()}")
-        events, held = [], None
+        held: LockHeld | None = None
+        events: list[BackupEvent] = []
         busy: dict[str, NotMade] = {}
         for entry in entries:
             known = await evidence.known(entry.data_set)
@@ -213,10 +214,11 @@ async def perform(
                 task = replace(task, not_made=not_made[-1])
             try:
                 if task.job == "prove" and known.seen(entry.copy) is None:
-                    await worker.do(replace(task, job="list"))  # a small repository is read as a whole
+                    listed = await worker.do(replace(task, job="list"))  # a small one is read as a whole
+                    events += [listed] if listed.outcome != "done" else []
                     task = entry.task(clock.now_ms(), await evidence.known(entry.data_set), who)
                 async with _shown(shows, entry.copy, takes_ms):
-                    events.append(await worker.do(task))
+                    events += await worker.events_of(task)
             except LockHeld as error:
                 held, busy[entry.copy] = error, NotMade(entry.copy, clock.now_ms(), busy=True)
                 events.append(worker.not_started(task, error))

@@ -44,7 +44,7 @@ from evac.model.backup import (
     ProofRecord,
     Stray,
 )
-from evac.model.errors import ActionError, LeaseLost, LockHeld, OutcomeUnknown, Unavailable
+from evac.model.errors import ActionError, LeaseLost, LockHeld, OutcomeUnknown, Retryable, Unavailable
 from evac.model.estate import Endpoint
 from evac.model.records import dataclass
 from evac.model.units import moment_words
@@ -108,22 +108,27 @@ class Worker:
         self._clock, self._scratch, self._owner = clock, scratch, owner
 
     async def do(self, task: Task) -> BackupEvent:
-        """Run a job; return the event that ends it, which is already stored. Raises LockHeld while another
-        process works on the same copy, LeaseLost when it may no longer run, Unavailable, Corrupt.
+        """Run a job; return the event that ends it. Raises as `events_of`."""
+        return (await self.events_of(task))[0]
+
+    async def events_of(self, task: Task) -> list[BackupEvent]:
+        """Run a job; return the event that ends it, and then what else a person must see: a listing after it
+        that failed. They are already stored. Raises LockHeld while another process works on the same copy,
+        LeaseLost when it may no longer run, Unavailable, Corrupt.
         """
         await self._evidence.recall_incomplete()
         async with self._alone(task):
             if task.job == "list":
-                return await self._list(task)
+                return [await self._list(task)]
             if task.job == "prove":
-                return await self._keep(await self._prove(task))
+                return [await self._keep(await self._prove(task))]
             if task.job == "restore-test":
-                return await self._keep(await self._restore(task))
+                return [await self._keep(await self._restore(task))]
             if task.job == "restore":
-                return await self._keep(await self._restore_to_keep(task))
+                return [await self._keep(await self._restore_to_keep(task))]
             made = await self._keep(await self._make(task))
-            await self._list(task)
-            return made
+            listed = await self._list(task)
+            return [made] if listed.outcome == "done" else [made, listed]
 
     @asynccontextmanager
     async def _alone(self, task: Task) -> AsyncIterator[None]:
@@ -294,9 +299,9 @@ class Worker:
         try:
             driver = self._drivers.able(task.endpoint.driver, TakesBackups)
             found = await driver.prove(action_of(task.endpoint), task.timeout_s, level, task.part, task.of)
+            await self._notice_another(task, found.repository)
         except ActionError as error:
             return self._proven(task, level, "could-not-run", code=error.code, detail=_words(error))
-        await self._notice_another(task, found.repository)
         at_ms = self._clock.now_ms() if found.checked_at is None else found.checked_at * 1_000
         empty = found.outcome == "passed" and found.level > STRUCTURE and found.bytes_read <= 0
         return self._proven(
@@ -432,11 +437,15 @@ class Worker:
 
     async def _notice_another(self, task: Task, repository: str) -> None:
         """List a repository at once if its id is not that of the last listing: what was proven of the other
-        one, and what a witness saw for it, no longer counts.
+        one, and what a witness saw for it, no longer counts. Raises `ActionError` if it cannot be listed: a
+        proof of it would count for the other one.
         """
         seen = (await self._evidence.known(task.data_set)).seen(task.copy)
         if seen is not None and repository and seen.repository not in ("", repository):
-            await self._list(task)
+            listed = await self._list(task)
+            if listed.outcome != "done":
+                words = f"another repository answers, and it could not be listed: {listed.detail}"
+                raise Retryable(listed.code, words)
 
     async def _witnessed(self, task: Task, snapshot: str, copy: CopyReport | None) -> Witnessed | None:
         """What the witness saw when a backup, or the one that it was copied from, was taken."""

@@ -139,7 +139,7 @@ class Known:
 
     def failed(self, copies: Iterable[str]) -> NotMade | None:
         """The newest of the last runs that should have made these copies and failed."""
-        last = [self._made(copy) for copy in copies]
+        last = [self.making(copy) for copy in copies]
         failed = [NotMade(one.copy, one.at_ms) for one in last if one and one.failures]
         return max(failed, key=lambda one: one.at_ms, default=None)
 
@@ -147,7 +147,8 @@ class Known:
         """Which backups of a copy lack something, or may."""
         return self.lacks.of(copy)
 
-    def _made(self, copy: str) -> LastRun | None:
+    def making(self, copy: str) -> LastRun | None:
+        """The last run that made a copy, or should have."""
         runs = (one for one in self.runs if one.copy == copy and one.job in MAKING)
         return max(runs, key=lambda one: one.at_ms, default=None)
 
@@ -234,6 +235,8 @@ def after(known: Known, event: BackupEvent) -> Known:
     known = _made(replace(_incomplete(known, event), runs=_runs(known, event)), event)
     if event.seen is not None:
         return _listed(known, event.seen)
+    if event.kind == "listed":
+        return _unlisted(known, event)
     if event.proof is not None:
         if event.proof in known.proofs or _of_another(known, event.proof):
             return known
@@ -274,7 +277,7 @@ def _listed(known: Known, seen: CopySeen) -> Known:
         Alarm(seen.data_set, seen.copy, code, seen.at_ms, words)
         for code, words in sudden_changes(before, seen)
     ]
-    again = {(one.copy, one.code) for one in found}
+    again = {(one.copy, one.code) for one in found} | {(seen.copy, "backup-unlisted")}
     kept = (
         one for one in known.alarms if (one.copy, one.code) not in again and seen.at_ms - one.at_ms < ALARM_MS
     )
@@ -285,6 +288,23 @@ def _listed(known: Known, seen: CopySeen) -> Known:
         known = replace(known, proofs=proofs, witnesses=witnesses)
     copies = (*(one for one in known.copies if one.copy != seen.copy), seen)
     return replace(known, copies=tuple(sorted(copies, key=lambda one: one.copy)), alarms=(*kept, *found))
+
+
+def _unlisted(known: Known, event: BackupEvent) -> Known:
+    """The state after a listing that failed. If a backup was made since the last one, no one has looked for
+    sudden changes in it; that is raised once, until a listing succeeds.
+    """
+    made, seen = known.making(event.copy), known.seen(event.copy)
+    if made is None or made.failures or (seen is not None and seen.at_ms >= made.at_ms):
+        return known
+    if any((one.copy, one.code) == (event.copy, "backup-unlisted") for one in known.alarms):
+        return known
+    words = (
+        "a backup was made, but its repository could not be listed afterwards, so a sudden change in it "
+        f"would go unnoticed: {event.detail}"
+    )
+    alarm = Alarm(event.data_set, event.copy, "backup-unlisted", event.at_ms, words)
+    return replace(known, alarms=(*known.alarms, alarm))
 
 
 def _expected(before: CopySeen | None, now: CopySeen) -> str:

@@ -222,7 +222,8 @@ _job(
 _job(
     "run",
     "take",
-    "Take a backup of a DATA_SET now and make its copies.\n\nExit 1: it failed or is incomplete.",
+    "Take a backup of a DATA_SET now and make its copies.\n\n"
+    "Exit 1: it failed, is incomplete, or could not be listed afterwards.",
 )
 _job(
     "prove",

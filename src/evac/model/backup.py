@@ -107,12 +107,16 @@ AlarmCode = Literal[
     "backup-rewritten",
     "backup-incompressible",
     "deletion-refused",
+    "backup-unlisted",
 ]
+"""backup-unlisted: the repository could not be listed after a backup, so a change would go unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A change between two listings of a backup that no schedule explains: an attack or a mistake."""
+    """A change between two listings of a backup that no schedule explains (an attack or a mistake), or that
+    there is no listing to look for one.
+    """
 
     data_set: str
     copy: str

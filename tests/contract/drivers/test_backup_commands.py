@@ -16,7 +16,9 @@ import yaml
 
 from evac.cli import console
 from evac.cli.main import run
+from evac.drivers.capabilities import Taken
 from evac.drivers.port import Action, Value
+from evac.drivers.restic.driver import ResticDriver
 from tests.contract.adapters import pgbackrest
 from tests.contract.adapters.copy_folder import Source, world
 from tests.contract.adapters.etcd_snapshot import EtcdSource
@@ -224,6 +226,43 @@ def test_an_attack_on_the_data_or_its_backups_is_an_alert(typed: Typed) -> None:
             snapshot.unlink()
         typed.say("list", "--copy", "one")
         assert typed.alarms() & {"backups-gone", "newest-backup-gone"}, "past the server, on its own disk"
+
+
+def test_a_listing_that_fails_after_a_backup_is_reported(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server goes away once the backup of encrypted data is taken, so no one sees the change."""
+    with copies(typed.folder) as made:
+        for path in (made.data / "inner").iterdir():
+            path.write_text("\n".join(f"{path.name}/{number} was settled" for number in range(9_000)))
+        typed.declare(made.action("two"), made.action(), copied=False)
+        for day in range(3):
+            (made.data / "day").write_text(f"day {day}\n")
+            assert typed.say("run", "--copy", "one")[0] == console.DONE
+        for path in (made.data / "inner").iterdir():
+            path.write_bytes(os.urandom(path.stat().st_size))
+        take = ResticDriver.take
+
+        async def then_gone(self: ResticDriver, action: Action, timeout_s: float) -> Taken:
+            taken = await take(self, action, timeout_s)
+            made.end()
+            return taken
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ResticDriver, "take", then_gone)
+            code, events = typed.say("run", "--copy", "one")
+        found = [(one["kind"], one["outcome"], one["code"]) for one in events]
+        assert (code, found) == (
+            console.FAILED,
+            [("listed", "failed", "backup-silent"), ("taken", "done", "")],
+        )
+        assert typed.alarms() == {"backup-unlisted"}
+        assert run(["backup", "history", STORE, "--output", "json"]) == console.DONE
+        newest = json.loads(capsys.readouterr().out)["events"][0]
+        assert (newest["kind"], newest["code"]) == ("listed", "backup-silent")
+        made.start("--append-only")
+        assert typed.say("list", "--copy", "one")[0] == console.DONE
+        assert typed.alarms() == {"backup-rewritten", "backup-incompressible"}
 
 
 def test_a_restore_takes_the_backup_whose_proof_is_best(typed: Typed, tmp_path: Path) -> None:

@@ -146,6 +146,51 @@ def test_what_was_proven_stops_counting_once_any_job_meets_another_repository(
     assert {proof.level for proof in known.proofs} == made, "the witness saw the other one's data"
 
 
+def test_a_proof_of_another_repository_that_cannot_be_listed_counts_for_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def story() -> Known:
+        repository = Repository()
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": repository})
+        await world.worker.do(task("take"))
+        repository.id, repository.unlisted = "r2", Retryable("backup-silent", "it does not answer")
+        event = await world.worker.do(task("prove"))
+        assert (event.outcome, event.code) == ("failed", "backup-silent")
+        return await world.evidence.known("wiki")
+
+    known = run_virtually(story())
+    assert {proof.outcome for proof in known.proofs} == {"could-not-run"}
+    assert expected_repositories(BackupFacts(known.copies)) == (("wiki", "r-wiki", "r1"),)
+
+
+def test_a_backup_whose_repository_cannot_be_listed_afterwards_is_an_alarm_until_it_can(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a listing no one sees that the backup is encrypted, or that others are gone."""
+
+    async def story() -> None:
+        repository = Repository()
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": repository})
+
+        async def after(job: str) -> tuple[list[tuple[str, str]], list[str]]:
+            events = await world.worker.events_of(task(job))
+            alarms = (await world.evidence.known("wiki")).alarms
+            return [(one.kind, one.outcome) for one in events], [f"{one.code} {one.at_ms}" for one in alarms]
+
+        assert await after("take") == ([("taken", "done")], [])
+        repository.unlisted = Retryable("backup-silent", "it does not answer")
+        assert await after("list") == ([("listed", "failed")], []), "nothing was made since the last listing"
+        raised = ["backup-unlisted 2000"]
+        assert await after("take") == ([("taken", "done"), ("listed", "failed")], raised)
+        assert await after("list") == ([("listed", "failed")], raised), "it is raised once"
+        repository.unlisted, repository.size = None, 9_000
+        repository.copies[-1] = replace(repository.copies[-1], bytes=9_000)
+        found = await after("list")
+        assert found == ([("listed", "done")], ["backup-size-jumped 2000"]), "late, but it is seen"
+
+    run_virtually(story())
+
+
 @pytest.mark.parametrize(
     ("jobs", "expected"),
     [(["list", "list"], "r1"), (["take"], "r1"), (["list", "prove"], "r2"), (["restore-test"], "r2")],

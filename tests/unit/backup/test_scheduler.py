@@ -312,6 +312,25 @@ def test_what_no_schedule_changes_is_an_alert(
     run_virtually(story(), 10 * 3_600)
 
 
+def test_a_backup_that_could_not_be_listed_afterwards_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        held = Repository(unlisted=Retryable("backup-silent", "it does not answer"))
+        told = story_of(monkeypatch, tmp_path, estate_of(BackupPolicy(schedule="0 * * * *")), r_wiki=held)
+        await told.lead()
+        await asyncio.sleep(3.5 * 3_600)
+        held.unlisted = None
+        await asyncio.sleep(2 * 3_600)
+        await told.stop()
+        said = [words for words, data in told.said if data["code"] == "backup-unlisted"]
+        assert len(said) == 1
+        assert said[0].startswith("wiki at r-wiki: a backup was made, but its repository could not be listed")
+        assert (await told.world.evidence.known("wiki")).alarms == ()
+
+    run_virtually(story(), 10 * 3_600)
+
+
 def test_a_leader_that_stops_cancels_its_work_and_leaves_places_empty(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -51,6 +51,8 @@ class Repository:
     error: ActionError | None = None
     unread: ActionError | None = None
     """Why no backup of the source can be taken."""
+    unlisted: ActionError | None = None
+    """Why it cannot be listed."""
     missing: tuple[str, ...] = ()
     outcome: ProofOutcome = "passed"
     bytes_read: int = 1_000
@@ -97,6 +99,8 @@ class Vault:
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         with self._at(action, "list") as found:
+            if found.unlisted is not None:
+                raise found.unlisted
             copies = tuple(found.copies)
             return Listing(found.id, copies, "vault", "1.0", deletable=found.deletable)
 

@@ -1,12 +1,18 @@
-"""EV149: a backup changed in a way that no schedule explains: data was encrypted, or copies were deleted."""
+"""EV149: a backup changed in a way that no schedule explains (data was encrypted, or copies were deleted), or
+no one could look whether it did.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Final
 
 from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
+
+_SEEN: Final = "Check the source now, and keep all older backups until you know why."
+_UNSEEN: Final = "Fix what stops the listing, then run: evac backup list ESTATE DATA_SET."
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -18,7 +24,7 @@ def check(context: Context) -> Iterator[Finding]:
             "warning",
             f"{alarm.data_set} at {alarm.copy}, {alarm.code}",
             f"{alarm.data_set} at {alarm.copy}: {alarm.words} ({day})",
-            "Check the source now, and keep all older backups until you know why.",
+            _UNSEEN if alarm.code == "backup-unlisted" else _SEEN,
             paths=(f"stores/{alarm.data_set}", f"data_sets/{alarm.data_set}"),
         )
 
