@@ -15,6 +15,7 @@ from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
     READ,
     STRUCTURE,
+    Begins,
     CopyReport,
     Listing,
     Proof,
@@ -114,8 +115,9 @@ class ResticSimulated(SimulatedDriver, TakesBackups, RestoresData):
             known = (level, "could-not-run", 0, 0, 10, self.site(action), self.name, "0")
             return Proof("", *known, error.code, error.message)  # type: ignore[arg-type]
 
-    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+    async def copy_on(self, action: Action, timeout_s: float, to: Action, begins: Begins) -> Taken:
         (*_, last) = (await self.list_copies(action, timeout_s)).copies
+        await begins(last)
 
         def serve() -> Taken:
             return Taken(self.repository(to).take(self.now_s(), last), SIZE, SIZE, 10)

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import orjson
 
-from evac.backup.known import Known, after, begin, with_incomplete
+from evac.backup.known import Begun, Known, after, begin, with_incomplete
 from evac.engine.clock import Clock
 from evac.model.backup import NOTHING_SEEN, BackupEvent, BackupFacts, Incomplete, Lacks, Stray
 from evac.model.errors import Conflict, Corrupt, Unavailable
@@ -81,11 +81,11 @@ class Evidence:
         key = f"{SEEN}{event.at_ms:015d}-{digest}"
         return await self._change(event.data_set, lambda known: then(after(known, event)), Put(key, value))
 
-    async def begin(self, data_set: str, copy: str, at_ms: int) -> Known:
-        """Record that a backup is about to be taken: until its end is recorded, what its tool lists is not
-        known to be complete. Raises Unavailable, Corrupt.
+    async def begin(self, data_set: str, begun: Begun) -> Known:
+        """Record that a backup or a copy is about to be made: until its end is recorded, what its tool lists
+        is not known to be complete. Raises Unavailable, Corrupt.
         """
-        return await self._change(data_set, lambda known: begin(known, copy, at_ms))
+        return await self._change(data_set, lambda known: begin(known, begun))
 
     async def _change(
         self, data_set: str, change: Callable[[Known], Known], event: Put | None = None

@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote
 
 from evac.backup.evidence import Evidence
-from evac.backup.known import Job, NotMade, Witnessed, after_listing
+from evac.backup.known import Begun, Job, NotMade, Witnessed, after_listing, begun_copy
 from evac.backup.listed import chosen_of, is_mine, judged_by, newest_id, one_of, seen_of, source_of
 from evac.drivers.capabilities import (
     AsksRestored,
@@ -221,15 +221,11 @@ class Worker:
             driver = self._drivers.able(task.endpoint.driver, TakesBackups)
             action = action_of(task.endpoint)
             if task.job == "copy":
-                assert task.origin is not None
-                taken = await driver.copy_on(action_of(task.origin), task.timeout_s, action)
-                known = await self._evidence.known(task.data_set)
-                made = taken.copy
-                if known.lacking(task.copy)(made.id, made.original, made.taken_at):
-                    taken = replace(taken, missing=(f"what {made.original or made.id} lacks",))
+                taken = await self._copied(task, driver, action)
             else:
                 before, unseen = await _witness(driver, task, action) if task.compare else ({}, "")
-                await self._evidence.begin(task.data_set, task.copy, self._clock.now_ms())
+                begun = Begun(task.copy, self._clock.now_ms())
+                await self._evidence.begin(task.data_set, begun)
                 taken = await driver.take(action, task.timeout_s)
                 # A restore returns to this moment, in whole seconds, so facts must be seen at that moment.
                 begins_ms = (taken.copy.consistent_at or 0) * 1_000 - self._clock.now_ms()
@@ -240,6 +236,21 @@ class Worker:
         except ActionError as error:
             return self._failed(task, error)
         return self._made(task, taken, facts, unseen)
+
+    async def _copied(self, task: Task, driver: TakesBackups, action: Action) -> Taken:
+        """A copy of another backup. It lacks what that one lacks, or may lack. Raises `ActionError`."""
+        assert task.origin is not None
+        copied: list[CopyReport] = []
+
+        async def begins(source: CopyReport) -> None:
+            copied.append(source)
+            begun = begun_copy(task.copy, self._clock.now_ms(), source)
+            await self._evidence.begin(task.data_set, begun)
+
+        taken = await driver.copy_on(action_of(task.origin), task.timeout_s, action, begins)
+        lacking = (await self._evidence.known(task.data_set)).lacking(task.origin.id)
+        lacks = [one.id for one in copied if lacking(one.id, one.original, one.taken_at)]
+        return replace(taken, missing=(*taken.missing, f"what {lacks[0]} lacks")) if lacks else taken
 
     def _made(
         self, task: Task, taken: Taken, facts: Mapping[str, str | int], unseen: str = ""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from evac.derive.backups import counts, open_errors
+from evac.drivers.capabilities import CopyReport
 from evac.model.backup import (
     READ,
     Alarm,
@@ -86,6 +87,10 @@ class Begun:
 
     copy: str
     at_ms: int
+    originals: tuple[str, ...] = ()
+    """For a copy: the ids that it may state as its original."""
+    taken_s: int | None = None
+    """For a copy: when its original began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class Known:
     @property
     def lacks(self) -> Lacks:
         """A backup that is being made is not known to be complete either."""
-        now = (Doubt(one.copy, one.at_ms // 1_000 - SKEW_S, None, self.whole(one.copy)) for one in self.begun)
+        now = (_doubt(self, one, None) for one in self.begun)
         return Lacks(self.incomplete, (*self.doubts, *now))
 
     def whole(self, copy: str, from_s: int | None = None) -> tuple[str, ...]:
@@ -362,18 +367,24 @@ def with_incomplete(known: Known, *added: Incomplete) -> Known:
     return replace(known, incomplete=tuple(every))
 
 
-def begin(known: Known, copy: str, at_ms: int) -> Known:
+def begin(known: Known, begun: Begun) -> Known:
     """The state before a tool is started. What it started before that and never recorded is in doubt."""
     for one in known.begun:
-        if one.copy == copy:
-            known = _doubted(known, _doubt(known, one, at_ms))
-    others = (one for one in known.begun if one.copy != copy)
-    return replace(known, begun=(*others, Begun(copy, at_ms)))
+        if one.copy == begun.copy:
+            known = _doubted(known, _doubt(known, one, begun.at_ms))
+    others = (one for one in known.begun if one.copy != begun.copy)
+    return replace(known, begun=(*others, begun))
+
+
+def begun_copy(copy: str, at_ms: int, source: CopyReport) -> Begun:
+    """A copy of a backup that is about to be made. A copy of a copy may state either as its original."""
+    originals = tuple(dict.fromkeys(one for one in (source.original, source.id) if one))
+    return Begun(copy, at_ms, originals, source.taken_at)
 
 
 def _made(known: Known, event: BackupEvent) -> Known:
-    """The state after the end of a backup."""
-    if event.kind != "taken":
+    """The state after the end of a backup or a copy."""
+    if event.kind not in ("taken", "copied"):
         return known
     begun = next((one for one in known.begun if one.copy == event.copy), None)
     if begun is not None and event.at_ms >= begun.at_ms:
@@ -385,10 +396,10 @@ def _made(known: Known, event: BackupEvent) -> Known:
     made = Made(event.copy, event.snapshot, stated_s)
     if event.outcome != "done" or not event.snapshot or event.snapshot in known.whole(event.copy):
         return known
-    began_s = _began_s(event) or 0
+    began_s, originals = _began_s(event) or 0, ("",) if begun is None else begun.originals or ("",)
     doubts = tuple(
         replace(one, whole=(*one.whole, event.snapshot)[-WHOLE_KEPT:])
-        if one.copy == event.copy and one.covers(event.snapshot, began_s)
+        if one.copy == event.copy and any(one.covers(event.snapshot, id_, began_s) for id_ in originals)
         else one
         for one in known.doubts
     )
@@ -404,14 +415,27 @@ def _began_s(event: BackupEvent) -> int | None:
     return (event.at_ms - event.took_ms) // 1_000 if event.kind == "taken" else None
 
 
-def _doubt(known: Known, begun: Begun, until_ms: int) -> Doubt:
-    from_s, until_s = begun.at_ms // 1_000 - SKEW_S, max(until_ms, begun.at_ms) // 1_000 + SKEW_S
+def _doubt(known: Known, begun: Begun, until_ms: int | None) -> Doubt:
+    """What its tool may have made. until_ms: None while it is running."""
+    if begun.originals:
+        at_s = begun.taken_s or 0
+        return Doubt(begun.copy, at_s, at_s, known.whole(begun.copy), begun.originals)
+    from_s = begun.at_ms // 1_000 - SKEW_S
+    until_s = None if until_ms is None else max(until_ms, begun.at_ms) // 1_000 + SKEW_S
     return Doubt(begun.copy, from_s, until_s, known.whole(begun.copy, from_s))
 
 
 def _doubted(known: Known, doubt: Doubt) -> Known:
-    """One more time of doubt. Beyond the limit the closest two of a copy are joined, with what is between."""
-    mine = [*(one for one in known.doubts if one.copy == doubt.copy), doubt]
+    """One more time of doubt. Beyond the limit the closest two of a copy are joined, with what is between.
+    Copies of the same backup are one doubt.
+    """
+    mine = [one for one in known.doubts if one.copy == doubt.copy]
+    for one in mine:
+        if doubt.originals and one.originals == doubt.originals:
+            mine.remove(one)
+            doubt = replace(doubt, whole=tuple(dict.fromkeys((*one.whole, *doubt.whole)))[-WHOLE_KEPT:])
+            break
+    mine.append(doubt)
     mine.sort(key=lambda one: one.from_s)
     if len(mine) > DOUBTS_KEPT:
         row = min(range(len(mine) - 1), key=lambda row: _between_s(mine[row], mine[row + 1]))

@@ -29,6 +29,7 @@ from evac.drivers.capabilities import (
     EXPECTED,
     INCOMPLETE,
     INCOMPLETE_ELSEWHERE,
+    Begins,
     CopyReport,
     Listing,
     Proof,
@@ -283,15 +284,20 @@ def lacking_of(given: Mapping[str, Value]) -> Lacking:
 
 
 def _shown(doubts: Iterable[Doubt]) -> tuple[str, ...]:
-    rows = ([one.from_s, one.until_s, sorted(one.whole)] for one in doubts)
+    rows = (
+        [one.from_s, one.until_s, sorted(one.whole), *([sorted(one.originals)] if one.originals else [])]
+        for one in doubts
+    )
     return tuple(sorted(orjson.dumps(row).decode() for row in rows))
 
 
 def _doubt_in(text: str) -> Doubt:
     try:
-        from_s, until_s, whole = orjson.loads(text)
-        if isinstance(from_s, int) and isinstance(until_s, int | None) and isinstance(whole, list):
-            return Doubt("", from_s, until_s, tuple(map(str, whole)))
+        from_s, until_s, *ids = orjson.loads(text)
+        whole, originals = ids if len(ids) == 2 else (*ids, [])
+        listed = isinstance(whole, list) and isinstance(originals, list)
+        if isinstance(from_s, int) and isinstance(until_s, int | None) and listed:
+            return Doubt("", from_s, until_s, tuple(map(str, whole)), tuple(map(str, originals)))
     except (ValueError, TypeError):
         pass
     words = "it cannot be read which backups may be incomplete"
@@ -319,7 +325,7 @@ class BackupDriver(ABC):
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
         return await self._list(action, timeout_s)
 
-    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+    async def copy_on(self, action: Action, timeout_s: float, to: Action, begins: Begins) -> Taken:
         words = f"{self.name} cannot copy between repositories"
         raise Permanent("copy-unsupported", words, "take a backup through the other repository's endpoint")
 

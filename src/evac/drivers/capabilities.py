@@ -9,7 +9,7 @@ that verb), which `ABOUT` lists. The others are queries with results of their ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
@@ -309,6 +309,10 @@ class AnswersProbe(Protocol):
         ...
 
 
+Begins = Callable[[CopyReport], Awaitable[None]]
+"""Is called with the backup that will be copied, before anything is written."""
+
+
 class TakesBackups(Driver, Protocol):
     """Lists, takes and checks backups of a data set in one repository.
 
@@ -336,9 +340,9 @@ class TakesBackups(Driver, Protocol):
         """
         ...
 
-    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+    async def copy_on(self, action: Action, timeout_s: float, to: Action, begins: Begins) -> Taken:
         """Copy the newest backup to another repository, and compare it there. Raises `Permanent` if the tool
-        cannot.
+        cannot, and what `begins` raises: then nothing has been written.
         """
         ...
 

@@ -46,6 +46,7 @@ from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
     READ,
     STRUCTURE,
+    Begins,
     CopyReport,
     Listing,
     Proof,
@@ -304,11 +305,12 @@ class CopyFolderDriver(BackupDriver):
             return said("could-not-run", code="nothing-read", detail=words)
         return said("passed", read=read, share=read * PARTS_PER_MILLION // total)
 
-    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+    async def copy_on(self, action: Action, timeout_s: float, to: Action, begins: Begins) -> Taken:
         watch, here, there = Stopwatch(timeout_s), copy_folder(action), copy_folder(to)
         await _on_disk(lambda: there.id(text(to.settings, "repository_id", "")), watch, there)
         report = newest(await self._list(action, watch.left_s), "", None)
         kept = _kept(here.path / report.id)
+        await begins(report)
         with _written(there), there.alone():
             found = there.path / report.id
             if found.exists():

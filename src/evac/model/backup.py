@@ -139,7 +139,7 @@ class Incomplete:
 @dataclass(frozen=True, slots=True)
 class Doubt:
     """A time in which a backup may have been made that is not known to be complete: evac was killed, the tool
-    did not finish in time, or it failed and named no backup.
+    did not finish in time, or it failed and named no backup. Of a copy, it is the time of its original.
     """
 
     copy: str
@@ -148,10 +148,15 @@ class Doubt:
     """None: until now."""
     whole: tuple[str, ...] = ()
     """Ids of backups of that time that are known to be complete."""
+    originals: tuple[str, ...] = ()
+    """If a copy was being made: the ids that it may state as its original. Nothing else is in doubt."""
 
-    def covers(self, snapshot: str, taken_at_s: int) -> bool:
+    def covers(self, snapshot: str, original: str, taken_at_s: int) -> bool:
+        """original: the id that it was copied from, or empty."""
+        if self.originals:
+            return original in self.originals and snapshot not in self.whole
         ended = self.until_s is not None and taken_at_s > self.until_s
-        return taken_at_s >= self.from_s and not ended and snapshot not in self.whole
+        return taken_at_s >= self.from_s and not ended and not {snapshot, original} & {*self.whole}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +198,8 @@ class Lacking:
         """snapshot: a backup's id; original: the id that it was copied from, or empty."""
         if snapshot in self.own or (original and original in self.own | self.others):
             return True
-        elsewhere = original and any(one.covers(original, taken_at_s) for one in self.doubts_elsewhere)
-        return bool(elsewhere) or any(
-            one.covers(snapshot, taken_at_s) and original not in one.whole for one in self.doubts
-        )
+        elsewhere = original and any(one.covers(original, "", taken_at_s) for one in self.doubts_elsewhere)
+        return bool(elsewhere) or any(one.covers(snapshot, original, taken_at_s) for one in self.doubts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from evac.drivers.capabilities import CopyReport
 from evac.drivers.port import Checked
 from evac.model.errors import ActionError
 from tests.contract.capabilities.hostile import attacks
@@ -17,6 +18,10 @@ from tests.contract.capabilities.suites import Asked
 
 TIMEOUT_S: Final = 10.0
 BRIEF_S: Final = 0.8
+
+
+async def unrecorded(source: CopyReport) -> None:
+    """For a copy whose begin no one records."""
 
 
 async def ask(asked: Asked, question: str, within_s: float, *more: Any, action: Any = None) -> Any:

@@ -7,6 +7,7 @@ from evac.drivers.capabilities import (
     READ,
     STRUCTURE,
     AsksRestored,
+    CopyReport,
     Listing,
     Proof,
     Reply,
@@ -15,7 +16,7 @@ from evac.drivers.capabilities import (
     TakesBackups,
 )
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from tests.contract.capabilities.asked import ask, refuses_hostile_answers, silently
+from tests.contract.capabilities.asked import ask, refuses_hostile_answers, silently, unrecorded
 from tests.contract.capabilities.story import Case, assert_keeps_contract, order
 from tests.contract.capabilities.suites import AskedBackups, AskedRequest, AskedRestore, acting, asking
 
@@ -110,18 +111,29 @@ def test_copies_elsewhere(asked: AskedBackups) -> None:
 
     async def story() -> None:
         if asked.to is None:
-            assert isinstance(await ask(asked, "copy_on", LONG_S, asked.action), Permanent)
+            assert isinstance(await ask(asked, "copy_on", LONG_S, asked.action, unrecorded), Permanent)
             return
         (first,) = (await ask(asked, "list_copies", LONG_S)).copies
-        copied = await ask(asked, "copy_on", LONG_S, asked.to)
+        begun: list[tuple[str, int]] = []
+
+        async def begins(source: CopyReport) -> None:
+            there = await ask(asked, "list_copies", LONG_S, action=asked.to)
+            begun.append((source.id, len(there.copies)))
+            if len(begun) == 1:
+                raise Permanent("not-recorded", "its begin could not be recorded")
+
+        refused = await ask(asked, "copy_on", LONG_S, asked.to, begins)
+        assert getattr(refused, "code", "") == "not-recorded", refused
+        copied = await ask(asked, "copy_on", LONG_S, asked.to, begins)
         assert isinstance(copied, Taken), copied
+        assert begun == [(first.id, 0)] * 2, "nothing is written before its begin is recorded"
         assert copied.copy.tree == first.tree
         assert copied.copy.original == first.id
         assert copied.bytes_stored > 0
         there = await ask(asked, "list_copies", LONG_S, action=asked.to)
         assert copied.copy.id in [one.id for one in there.copies]
         if asked.lost is not None:
-            assert isinstance(await ask(asked, "copy_on", LONG_S, asked.lost), ActionError)
+            assert isinstance(await ask(asked, "copy_on", LONG_S, asked.lost, unrecorded), ActionError)
 
     asked.run(story())
 

@@ -25,6 +25,7 @@ from evac.drivers.restic.driver import ResticDriver
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.store.port import MemoryStore, host_monotonic_ms
 from tests.contract.adapters.restic import Copies, copies, restic, write_files
+from tests.contract.capabilities.asked import unrecorded
 from tests.contract.capabilities.test_backups_in_trouble import controller, digests, task
 from tests.contract.ports import free_port
 
@@ -164,10 +165,10 @@ def test_a_copy_that_is_not_there_afterwards_is_none(server_folder: Path) -> Non
     program.write_text(f'#!/bin/sh\n[ "$1" = copy ] || exec {shutil.which("restic")} "$@"\n')
     program.chmod(0o755)
     with copies(server_folder) as world:
-        error = ask("copy_on", world.action(), world.action("two", program=str(program)))
+        error = ask("copy_on", world.action(), world.action("two", program=str(program)), unrecorded)
         assert isinstance(error, Permanent)
         assert error.code == "copy-differs"
-        assert ask("copy_on", world.action(), world.action("two")).copy.original
+        assert ask("copy_on", world.action(), world.action("two"), unrecorded).copy.original
 
 
 def _rewriting(folder: Path, then: str) -> Path:
@@ -192,7 +193,7 @@ def test_a_copy_with_another_tree_is_named_as_incomplete(server_folder: Path) ->
     """It states the same original, so a listing alone would count it."""
     program = _rewriting(server_folder, f'exec {shutil.which("restic")} copy "$other"')
     with copies(server_folder) as world:
-        taken = ask("copy_on", world.action(), world.action("two", program=str(program)))
+        taken = ask("copy_on", world.action(), world.action("two", program=str(program)), unrecorded)
         assert not isinstance(taken, Permanent), taken
         assert taken.missing == (f"the tree of {taken.copy.original[:8]}",)
         (listed,) = ask("list_copies", world.action("two")).copies
@@ -206,7 +207,7 @@ def test_a_whole_copy_is_found_next_to_one_with_another_tree(server_folder: Path
     program = _rewriting(server_folder, each)
     with copies(server_folder) as world:
         (made,) = ask("list_copies", world.action()).copies
-        taken = ask("copy_on", world.action(), world.action("two", program=str(program)))
+        taken = ask("copy_on", world.action(), world.action("two", program=str(program)), unrecorded)
         assert not isinstance(taken, Permanent), taken
         assert (taken.missing, taken.copy.tree) == ((), made.tree)
         assert len(ask("list_copies", world.action("two")).copies) == 2

@@ -12,6 +12,7 @@ import pytest
 
 from evac.backup.complete import as_kept, recorded, restoring_complete
 from evac.backup.evidence import KNOWN, Evidence
+from evac.backup.known import Begun
 from evac.drivers.backups import BackupDriver, Filled, Filling
 from evac.drivers.capabilities import BACKUP, DOUBTS, CopyReport, Listing
 from evac.drivers.port import Action, Checked, Order
@@ -204,7 +205,7 @@ def test_a_run_passes_over_a_backup_that_is_being_taken(tmp_path: Path) -> None:
         store = MemoryStore(host_monotonic_ms)
         evidence = Evidence(store)
         await evidence.add(taken(1_000, "c1", whole=True))
-        await evidence.begin("db", "near", 2_000_000)
+        await evidence.begin("db", Begun("near", 2_000_000))
         copies = [CopyReport("c1", 1, 1), CopyReport("c2", 2_000, 1)]
         driver = restoring_complete(lambda name: Folder(*copies), recorded(store))("restic")
         await driver.execute(restore(tmp_path / "db"), ORDER)

@@ -13,20 +13,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evac.backup.evidence import KNOWN, RECALLED, Evidence
-from evac.backup.jobs import Worker
+from evac.backup.jobs import Task, Worker
 from evac.backup.known import (
     BEFORE_ALL,
     DOUBTS_KEPT,
     INCOMPLETE_KEPT,
     MADE_KEPT,
     SKEW_S,
+    Begun,
     Known,
     after,
     after_listing,
     begin,
+    begun_copy,
 )
 from evac.derive.backups import verdicts
 from evac.derive.domains import topology
+from evac.drivers.backups import lacking_of, parameters_of
 from evac.drivers.capabilities import CopyReport
 from evac.drivers.registry import Drivers
 from evac.model.backup import (
@@ -39,7 +42,7 @@ from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.store.port import Delete, MemoryStore
 from evac.views.backup_view import backups_document, kept_words
-from tests.unit.backup.world import Repository, World, estate_of, task, world_of
+from tests.unit.backup.world import Repository, World, endpoint, estate_of, task, world_of
 from tests.unit.virtual_time import LoopClock, run_virtually
 
 
@@ -96,13 +99,13 @@ class CutStore:
         return await self.inner.transact(*given, **named)
 
 
-async def _killed(world: World, folder: Path, cut: int, is_done: bool) -> int:
-    """Take a backup with a process that is killed at a write; return how many writes there were."""
+async def _killed(world: World, folder: Path, cut: int, is_done: bool, job: Task) -> int:
+    """Do a job with a process that is killed at a write; return how many writes there were."""
     store: Any = CutStore(world.store, cut, is_done)
     drivers = Drivers({"vault": lambda: world.vault})
     worker = Worker(store, Evidence(store), drivers, LoopClock(), folder, "two")
     with contextlib.suppress(Killed):
-        await worker.do(task("take"))
+        await worker.do(job)
     await asyncio.sleep(61)  # its lock ends
     return int(store.writes)
 
@@ -118,7 +121,7 @@ def test_wherever_evac_is_killed_only_a_backup_recorded_as_complete_counts(
         repository = world.repositories["r-wiki"]
         await world.worker.do(task("take"))
         repository.missing, began_s = missing, int(asyncio.get_running_loop().time())
-        writes = await _killed(world, tmp_path, cut, is_done)
+        writes = await _killed(world, tmp_path, cut, is_done, task("take"))
         await world.worker.do(task("list"))
         if late and is_done and len(repository.copies) == 1:
             repository.copies.append(CopyReport("c1", began_s, repository.size))
@@ -149,6 +152,99 @@ def test_wherever_evac_is_killed_only_a_backup_recorded_as_complete_counts(
     while not run_virtually(story(cut), 10_000):
         cut += 1
     assert cut >= 4, "before the tool starts, the record, the listing"
+
+
+COPY = task("copy", "far", origin=endpoint("near"))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "its tool goes on"])
+@pytest.mark.parametrize("missing", [(), ("the tree of c1",)], ids=["complete", "incomplete"])
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+def test_wherever_evac_is_killed_only_a_copy_recorded_as_complete_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_done: bool, missing: tuple[str, ...], late: bool
+) -> None:
+    """A copy states the time of its original, so only its original tells which copy is in doubt."""
+
+    async def story(cut: int) -> bool:
+        world = world_of(monkeypatch, tmp_path, {"near": Repository(), "far": Repository()})
+        near, far = world.repositories["near"], world.repositories["far"]
+
+        async def counted() -> int:
+            await world.worker.do(replace(COPY, job="list"))
+            seen = (await world.evidence.known("wiki")).seen("far")
+            assert seen is not None
+            return seen.count
+
+        for _ in range(MADE_KEPT + 2):
+            await world.worker.do(task("take", "near"))
+            await world.worker.do(COPY)
+        await world.worker.do(task("take", "near"))
+        before, far.missing = await counted(), missing
+        assert before == MADE_KEPT + 2
+        writes = await _killed(world, tmp_path, cut, is_done, COPY)
+        await counted()
+        if late and is_done and len(far.copies) == before:
+            far.copies.append(replace(near.copies[-1], id=f"k{before}", original=near.copies[-1].id))
+        ends = await world.evidence.history("wiki", 999)
+        done = {
+            one.snapshot for one in ends if (one.kind, one.copy, one.outcome) == ("copied", "far", "done")
+        }
+        assert await counted() == len(done), "what was copied whole before still counts"
+        tested = await world.worker.do(task("restore-test", "far"))
+        assert tested.snapshot == max(done, key=lambda one: int(one[1:]))
+        again = await world.worker.do(COPY)
+        assert (again.outcome, await counted()) == (
+            ("failed", before) if missing else ("done", before + 1)
+        ), "a doubt ends once its copy is found whole"
+        far.missing = ()
+        await world.worker.do(task("take", "near"))
+        assert (await world.worker.do(COPY)).outcome == "done"
+        assert await counted() == before + (1 if missing else 2)
+        return writes < cut
+
+    cut = 1
+    while not run_virtually(story(cut), 10_000):
+        cut += 1
+    assert cut >= 4, "before the tool starts, the record, the listing"
+
+
+def test_a_copy_of_a_copy_in_doubt_is_incomplete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It states the first original, which is whole; what it was copied from may not be."""
+
+    async def story() -> None:
+        world = world_of(
+            monkeypatch, tmp_path, {one: Repository() for one in ("near", "far", "third", "near2")}
+        )
+        await world.worker.do(task("take", "near"))
+        begun = begun_copy("far", LoopClock().now_ms(), world.repositories["near"].copies[0])
+        await world.evidence.begin("wiki", begun)
+        copied = replace(world.repositories["near"].copies[0], id="k0", original="c0")
+        world.repositories["far"].copies.append(copied)
+        third = await world.worker.do(task("copy", "third", origin=endpoint("far")))
+        assert (third.outcome, third.code) == ("failed", "backup-incomplete")
+        assert third.detail == "not in the backup: what k0 lacks"
+        known = await world.evidence.known("wiki")
+        assert [(one.copy, one.count) for one in known.copies] == [("near", 1), ("third", 0)]
+        straight = await world.worker.do(task("copy", "near2", origin=endpoint("near")))
+        assert straight.outcome == "done"
+
+    run_virtually(story(), 10_000)
+
+
+def test_doubts_of_copies_are_one_for_each_original_and_never_dropped() -> None:
+    """Beyond the limit they are times, like those of backups."""
+    known = Known("wiki")
+    sources = [CopyReport(f"c{at}", at * 10_000, original=f"o{at}") for at in range(2 * DOUBTS_KEPT)]
+    for number, source in enumerate(sources):
+        for more in range(3):
+            known = begin(known, begun_copy("far", number * 10_000_000 + more, source))
+    assert len(known.doubts) == DOUBTS_KEPT
+    far = known.lacking("far")
+    assert all(far(f"k{one.id}", one.original, one.taken_at) for one in sources)
+    assert not known.lacking("near")("c1", "", 10_000)
+    shown = lacking_of(parameters_of(far))
+    assert all(shown(f"k{one.id}", one.id, one.taken_at) for one in sources)
+    assert not shown("kx", "x", sources[-1].taken_at), "another original of the same time"
 
 
 def test_a_backup_whose_tool_did_not_answer_in_time_counts_for_nothing(
@@ -216,7 +312,7 @@ def test_only_what_ended_well_counts_of_what_was_taken(ends: list[Any], named: b
     known = Known("wiki")
     for number, outcome in enumerate(ends):
         at_ms = (number + 1) * 10_000_000
-        known = begin(known, "near", at_ms)
+        known = begin(known, Begun("near", at_ms))
         name = f"c{number}" if named or outcome == "done" else ""
         event = BackupEvent("taken", at_ms + 5_000, "wiki", "near", outcome=outcome, snapshot=name)
         known = after(known, replace(event, taken_at_ms=at_ms + 1_000))
@@ -227,14 +323,14 @@ def test_only_what_ended_well_counts_of_what_was_taken(ends: list[Any], named: b
 
 def test_a_copy_of_a_backup_in_doubt_is_in_doubt() -> None:
     known = after(Known("wiki"), BackupEvent("taken", 9_000, "wiki", "near", snapshot="c0"))
-    known = begin(known, "near", 10_000_000)
+    known = begin(known, Begun("near", 10_000_000))
     far = known.lacking("far")
     assert far("k1", "c1", 10_001)
     assert not far("k0", "c0", 10_001), "its original is known to be complete"
     assert not far("c1", "", 10_001), "it was taken there"
     assert not known.lacking("near")("before", "", 10_000 - SKEW_S - 1)
     assert known.lacking("near")("c1", "", 20_000)
-    known = begin(known, "near", 11_000_000)
+    known = begin(known, Begun("near", 11_000_000))
     assert known.lacking("near")("c1", "", 10_001)
     assert not known.lacking("near")("c0", "", 10_001)
 
@@ -242,7 +338,7 @@ def test_a_copy_of_a_backup_in_doubt_is_in_doubt() -> None:
 def test_the_oldest_doubts_are_joined_and_never_dropped() -> None:
     known = Known("wiki")
     for at in range(1, 2 * DOUBTS_KEPT):
-        known = begin(known, "near", at * 10_000_000)
+        known = begin(known, Begun("near", at * 10_000_000))
         assert len(known.doubts) <= DOUBTS_KEPT
     near = known.lacking("near")
     assert all(near("c", "", one * 10_000) for one in range(1, 2 * DOUBTS_KEPT))
@@ -250,7 +346,7 @@ def test_the_oldest_doubts_are_joined_and_never_dropped() -> None:
 
 def _taken(known: Known, end: str, name: str, at_s: int) -> Known:
     """A backup that began, and ended 50 s later unless evac was killed."""
-    known = begin(known, "near", at_s * 1_000)
+    known = begin(known, Begun("near", at_s * 1_000))
     if end == "killed":
         return known
     outcome: Any = "failed" if end == "named" else end
@@ -416,7 +512,7 @@ def test_what_is_incomplete_is_known_as_long_as_it_or_a_copy_exists(acts: list[s
 @pytest.mark.parametrize("code", sorted(BEFORE_ALL))
 def test_a_job_that_wrote_nothing_leaves_no_doubt(code: str) -> None:
     event = BackupEvent("taken", 20_000_000, "wiki", "near", outcome="failed", code=code)
-    known = after(begin(Known("wiki"), "near", 10_000_000), event)
+    known = after(begin(Known("wiki"), Begun("near", 10_000_000)), event)
     assert not known.lacking("near")("of-another-program", "", 10_001)
-    other = after(begin(Known("wiki"), "near", 10_000_000), replace(event, code="backup-refused"))
+    other = after(begin(Known("wiki"), Begun("near", 10_000_000)), replace(event, code="backup-refused"))
     assert other.lacking("near")("of-another-program", "", 10_001)

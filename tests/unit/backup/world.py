@@ -17,6 +17,7 @@ from evac.backup.jobs import Task, Worker
 from evac.drivers import registry
 from evac.drivers.capabilities import (
     AsksRestored,
+    Begins,
     CopyReport,
     Listing,
     Proof,
@@ -114,13 +115,17 @@ class Vault:
             found.copies.append(copy)
             return Taken(copy, found.size, 10, int(found.takes_s * 1_000), found.missing)
 
-    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+    async def copy_on(self, action: Action, timeout_s: float, to: Action, begins: Begins) -> Taken:
         with self._at(action, "copy") as origin:
             there = self.repositories[str(to.settings["id"])]
             last = origin.copies[-1]  # a copy of a copy names the first original, as those of real tools do
-            copy = replace(last, id=f"k{len(there.copies)}", original=last.original or last.id)
-            there.copies.append(copy)
-            return Taken(copy, 10, 10, 5)
+            await begins(last)
+            original = last.original or last.id
+            copy = next((one for one in there.copies if one.original == original), None)
+            if copy is None:  # it is copied once
+                copy = replace(last, id=f"k{len(there.copies)}", original=original)
+                there.copies.append(copy)
+            return Taken(copy, 10, 10, 5, there.missing)
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         with self._at(action, "prove") as found:

@@ -17,6 +17,7 @@ from evac.drivers.capabilities import READ, STRUCTURE, RestoresData, TakesBackup
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, copy_folder
 from evac.drivers.port import Action, Order
 from evac.model.errors import ActionError, Permanent
+from tests.contract.capabilities.asked import unrecorded
 
 FULL = OSError(28, "No space left on device")
 FORBIDDEN = PermissionError(13, "Permission denied", "/srv/copies")
@@ -189,15 +190,17 @@ def test_a_file_that_is_missing_or_foreign_is_seen_without_reading(one: Action) 
 def test_a_copy_elsewhere_is_compared(one: Action, tmp_path: Path) -> None:
     driver, two = FilesDriver(), repository(tmp_path, "two")
     taken = ask(driver, "take", one)
-    copied = ask(driver, "copy_on", one, two)
+    copied = ask(driver, "copy_on", one, two, unrecorded)
     assert (copied.copy.original, copied.copy.tree) == (taken.copy.id, taken.copy.tree)
-    assert ask(driver, "copy_on", one, two).bytes_stored == 0, "it is there already"
+    assert ask(driver, "copy_on", one, two, unrecorded).bytes_stored == 0, "it is there already"
     record = content_of(two).parent / "copy.json"
     record.write_bytes(record.read_bytes() + b" ")
-    assert code(ask(driver, "copy_on", one, two)) == "copy-differs", "a copy elsewhere has the same id"
+    assert code(ask(driver, "copy_on", one, two, unrecorded)) == "copy-differs", (
+        "a copy elsewhere has the same id"
+    )
     (content_of(one) / "names").write_bytes(b"of others\n" * 50)
     three = repository(tmp_path, "three")
-    assert code(ask(driver, "copy_on", one, three)) == "backup-corrupt", "damage is not copied on"
+    assert code(ask(driver, "copy_on", one, three, unrecorded)) == "backup-corrupt", "damage is not copied on"
     assert copy_folder(three).copies() == []
 
 
@@ -230,7 +233,7 @@ def test_all_that_evac_reads_and_copies_keeps_to_the_limits(
     assert counted("prove", here, READ, 1, 1) == {(200,): 4_500}
     parts = [counted("prove", here, READ, part, 2) for part in (1, 2)]
     assert sum(sum(one.values()) for one in parts) == 4_500
-    assert counted("copy_on", here, there) == {(200, 300): 4_500}
+    assert counted("copy_on", here, there, unrecorded) == {(200, 300): 4_500}
     assert counted("restore", here, "", str(tmp_path / "place"), None) == {(200,): 4_500}
 
 

@@ -20,6 +20,7 @@ from evac.drivers.backups import Stopwatch, Tool, document, in_time, number, obj
 from evac.drivers.capabilities import (
     READ,
     STRUCTURE,
+    Begins,
     CopyReport,
     Listing,
     Proof,
@@ -56,7 +57,7 @@ class BackupReaderDriver(TakesBackups):
         )
         raise Permanent("take-unsupported", words, "use the tool's own schedule")
 
-    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+    async def copy_on(self, action: Action, timeout_s: float, to: Action, begins: Begins) -> Taken:
         raise Permanent(
             "copy-unsupported", f"evac does not copy backups of {_format(action)}", "let that tool copy them"
         )

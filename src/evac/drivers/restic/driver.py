@@ -43,6 +43,7 @@ from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
     READ,
     STRUCTURE,
+    Begins,
     CopyReport,
     Listing,
     Proof,
@@ -249,7 +250,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         read, total = sum(mine.values()), sum(packs.values())
         return said("passed", read, read * PARTS_PER_MILLION // total)
 
-    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+    async def copy_on(self, action: Action, timeout_s: float, to: Action, begins: Begins) -> Taken:
         watch, here, there = Stopwatch(timeout_s), _tool(action), _tool(to)
         await refuse_silent(to, watch)
         if text(to.settings, "repository_id", ""):  # without it there is nothing to refuse
@@ -269,6 +270,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         )
         argv = ("copy", "--quiet", *_bounds(to, action), copy.id)
         before = await packs_of(to, watch)
+        await begins(copy)
         await tool.run(*argv, timeout_s=watch.left_s, changes=True)
         wanted = {copy.id, copy.original} - {""}
         listed = await self._snapshots(to, there, watch)
