@@ -26,10 +26,11 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.runs.dry_run import Kept, read_kept
 from evac.engine.stores.guards import HOLD_KEY
-from evac.model.backup import BackupEvent, BackupFacts, DataVerdict, measured_restores
+from evac.model.backup import BackupEvent, BackupFacts, DataVerdict
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Permanent
 from evac.model.estate import DataSet, Estate
 from evac.model.estate import Store as Data
+from evac.model.restore_times import measured_restores
 from evac.model.run_policy import RunPolicy
 from evac.model.units import moment_words
 from evac.store.opening import open_store
@@ -202,12 +203,14 @@ async def perform(
         if kept:
             entries = [_best(estate, await evidence.facts(), clock.now_ms(), entries)]
         worker = Worker(store, evidence, drivers, clock, scratch_folder(), f"{who}/{os.getpid()}")
+        restores = measured_restores(await evidence.facts()) if job in RESTORING else ()
+        measured = {(one, name): takes_ms for one, name, takes_ms in restores}
         held: LockHeld | None = None
         events: list[BackupEvent] = []
         busy: dict[str, NotMade] = {}
         for entry in entries:
             known = await evidence.known(entry.data_set)
-            takes_ms = _takes_ms(known, entry)
+            takes_ms = measured.get((entry.data_set, entry.copy))
             tell(f"{entry.job} of {entry.data_set} at {entry.copy}{_forecast(entry, takes_ms)}")
             task = replace(entry.task(clock.now_ms(), known, who), **kept)
             if not_made := [busy[name] for name in entry.origins if name in busy]:
@@ -228,14 +231,6 @@ async def perform(
     finally:
         await drivers.close()
         await store.close()
-
-
-def _takes_ms(known: Known, entry: Entry) -> int | None:
-    """How long a restore is expected to take; None if no test measured it, and for other jobs."""
-    if entry.job not in RESTORING:
-        return None
-    measured = measured_restores(BackupFacts(known.copies, known.proofs))
-    return next((takes_ms for _, copy, takes_ms in measured if copy == entry.copy), None)
 
 
 def _forecast(entry: Entry, takes_ms: int | None) -> str:

@@ -165,6 +165,7 @@ class Evidence:
             tuple(strays),
             tuple(alarm for one in known for alarm in one.alarms),
             tuple(change for one in known for change in one.credentials),
+            tuple(restore for one in known for restore in one.measured),
         )
 
     async def history(self, data_set: str, most: int) -> list[BackupEvent]:

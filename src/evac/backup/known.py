@@ -23,9 +23,11 @@ from evac.model.backup import (
     Incomplete,
     Lacking,
     Lacks,
+    MeasuredRestore,
     ProofRecord,
 )
 from evac.model.records import dataclass
+from evac.model.restore_times import measured_of, newest_of_each_size
 
 Job = Literal["list", "take", "copy", "prove", "restore-test", "restore"]
 """What a job does with one copy. restore: into a person's folder, where it stays."""
@@ -121,6 +123,8 @@ class Known:
     doubts: tuple[Doubt, ...] = ()
     made: tuple[Made, ...] = ()
     """The newest complete backups of each copy, oldest first."""
+    measured: tuple[MeasuredRestore, ...] = ()
+    """Completed restores, oldest first: of each copy, the newest of each order of size."""
     credentials: tuple[CredentialsChange, ...] = ()
     """Those recorded and not withdrawn; of each copy, the one recorded last is the last one."""
 
@@ -238,6 +242,7 @@ def after(known: Known, event: BackupEvent) -> Known:
     if event.kind == "credentials-changed":
         return replace(known, credentials=_credentials(known, event))
     known = _made(replace(_incomplete(known, event), runs=_runs(known, event)), event)
+    known = _timed(known, event)
     if event.seen is not None:
         return _listed(known, event.seen)
     if event.kind == "listed":
@@ -290,7 +295,8 @@ def _listed(known: Known, seen: CopySeen) -> Known:
         # Checks and witnesses of the other repository say nothing about this one.
         proofs = tuple(one for one in known.proofs if one.copy != seen.copy)
         witnesses = tuple(one for one in known.witnesses if one.copy != seen.copy)
-        known = replace(known, proofs=proofs, witnesses=witnesses)
+        measured = tuple(one for one in known.measured if one.copy != seen.copy)
+        known = replace(known, proofs=proofs, witnesses=witnesses, measured=measured)
     copies = (*(one for one in known.copies if one.copy != seen.copy), seen)
     return replace(known, copies=tuple(sorted(copies, key=lambda one: one.copy)), alarms=(*kept, *found))
 
@@ -331,6 +337,17 @@ def _of_another(known: Known, proof: ProofRecord) -> bool:
         one.at_ms for one in known.alarms if (one.copy, one.code) == (proof.copy, "repository-changed")
     )
     return any(proof.at_ms < at_ms for at_ms in changed)
+
+
+def _timed(known: Known, event: BackupEvent) -> Known:
+    """With what a restore measured."""
+    found = None if event.proof is None else measured_of(event.proof)
+    if event.kind == "restored" and event.outcome == "done" and event.bytes_read and event.took_ms > 0:
+        facts = (event.tool, event.bytes_read, event.took_ms, event.at_ms)
+        found = MeasuredRestore(event.data_set, event.copy, *facts)
+    if found is None or (event.proof is not None and _of_another(known, event.proof)):
+        return known
+    return replace(known, measured=newest_of_each_size((*known.measured, found)))
 
 
 def _runs(known: Known, event: BackupEvent) -> tuple[LastRun, ...]:

@@ -28,11 +28,11 @@ from evac.model.backup import (
     ProofDue,
     ProofRecord,
     State,
-    measured_restores,
 )
 from evac.model.backup_policy import BackupPolicy
 from evac.model.estate import Backup, DataSet, Store
 from evac.model.records import dataclass
+from evac.model.restore_times import measured_restores
 from evac.steps.restore import restoration
 
 ASKED_OF_ALL: Final = BackupPolicy()
@@ -56,9 +56,10 @@ def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[Dat
     changed: dict[tuple[str, str], int] = {}
     for one in facts.credentials:
         changed[one.data_set, one.copy] = max(one.at_ms, changed.get((one.data_set, one.copy), one.at_ms))
+    restores = {(one, copy): takes_ms for one, copy, takes_ms in measured_restores(facts)}
     takers = _Takers(top)
     every: tuple[Store | DataSet, ...] = (*top.estate.stores, *top.estate.data_sets)
-    return tuple(_verdict(data, takers, seen, proofs, changed, now_ms) for data in every)
+    return tuple(_verdict(data, takers, seen, proofs, changed, restores, now_ms) for data in every)
 
 
 def day_ms(day: date) -> int:
@@ -91,6 +92,7 @@ def _verdict(
     seen: Mapping[tuple[str, str], CopySeen],
     proofs: Mapping[tuple[str, str], Sequence[ProofRecord]],
     changed: Mapping[tuple[str, str], int],
+    restores: Mapping[tuple[str, str], int],
     now_ms: int | None,
 ) -> DataVerdict:
     policy = data.backup_policy or ASKED_OF_ALL
@@ -106,6 +108,7 @@ def _verdict(
             _proofs(data.id, backup, proofs.get((data.id, backup.name), ()), now_ms),
             policy,
             changed.get((data.id, backup.name)),
+            restores.get((data.id, backup.name)),
             now_ms,
         )
         for backup in data.backups
@@ -236,6 +239,7 @@ def _copy(
     proofs: Sequence[ProofRecord],
     policy: BackupPolicy,
     changed_ms: int | None,
+    restore_ms: int | None,
     now_ms: int | None,
 ) -> CopyState:
     top = takers.top
@@ -255,8 +259,7 @@ def _copy(
     ever = _proven(after)
     due = tuple(_due(level, age_ms, after, ever, now_ms) for level, age_ms in policy.proofs_asked)
     level, proof, coverage = _recent(after, policy, now_ms)
-    measured = measured_restores(BackupFacts(() if seen is None else (seen,), tuple(proofs)))
-    way = restoration(backup if not measured else replace(backup, restore_ms=measured[0][2]))
+    way = restoration(backup if restore_ms is None else replace(backup, restore_ms=restore_ms))
     last_check = proofs[-1] if proofs else None
     return CopyState(
         backup.name,

@@ -216,6 +216,19 @@ class CredentialsChange:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredRestore:
+    """How long a completed restore of a backup took, as a test or by hand."""
+
+    data_set: str
+    copy: str
+    tool: str
+    bytes: int
+    took_ms: int
+    at_ms: int
+    """When it ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stray:
     """Backups in a repository that belong to no data set of the estate."""
 
@@ -278,31 +291,10 @@ class BackupFacts:
     strays: tuple[Stray, ...] = ()
     alarms: tuple[Alarm, ...] = ()
     credentials: tuple[CredentialsChange, ...] = ()
+    measured: tuple[MeasuredRestore, ...] = ()
 
 
 NOTHING_SEEN: Final = BackupFacts()
-
-
-def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
-    """(data set, backup, milliseconds), sorted: how long a restore takes now, estimated from the last
-    completed test: in proportion if the backup has grown since, and no less than measured, because a program
-    that starts takes its time whatever the size. Damaged backups are left out. Rounded up to two digits, so
-    that a plan does not go stale because one test took slightly longer than the one before.
-    """
-    sizes = {(one.data_set, one.copy): one.bytes for one in facts.copies}
-    last: dict[tuple[str, str], ProofRecord] = {}
-    for proof in facts.proofs:
-        ended = proof.level >= RESTORED and proof.outcome in ("passed", "too-slow", "too-old")
-        if ended and proof.bytes_read and proof.took_ms > 0:
-            last[proof.data_set, proof.copy] = proof
-    found = []
-    for (data_set, copy), proof in sorted(last.items()):
-        read = proof.bytes_read or 1
-        now_bytes = max(sizes.get((data_set, copy)) or read, read)
-        takes_ms = -(-proof.took_ms * now_bytes // read)
-        step = 10 ** max(0, len(str(takes_ms)) - 2)
-        found.append((data_set, copy, -(-takes_ms // step) * step))
-    return tuple(found)
 
 
 def expected_repositories(facts: BackupFacts) -> tuple[tuple[str, str, str], ...]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
-from evac.model.backup import NOTHING_SEEN, BackupFacts, expected_repositories, measured_restores
+from evac.model.backup import NOTHING_SEEN, BackupFacts, expected_repositories
 from evac.model.estate import Estate
 from evac.model.records import dataclass
+from evac.model.restore_times import measured_restores
 from evac.model.situation import Effects, Rivals, Silent
 
 Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]

@@ -29,12 +29,12 @@ from evac.model.backup import (
     Digit,
     ProofOutcome,
     ProofRecord,
-    measured_restores,
 )
 from evac.model.backup_policy import BackupPolicy, ProofAges
 from evac.model.digest import estate_digest
 from evac.model.estate import Backup, DataSet, Estate, SharedFate, Site, Store, StoreMember
 from evac.model.observation import Observation
+from evac.model.restore_times import measured_restores
 from evac.steps.restore import restoration
 
 NOW = day_ms(date(2026, 11, 25))
