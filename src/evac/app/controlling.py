@@ -53,7 +53,7 @@ from evac.engine.lead.access_journal import AccessJournal
 from evac.engine.lead.controller import AnchorSink, Chore, Controller, Parts
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.policies import Policies
-from evac.engine.lead.watch_journal import Notice, Tell
+from evac.engine.lead.watch_journal import Notice, NoticeKind, Tell
 from evac.engine.plans.journal import PlanJournal
 from evac.engine.plans.library import Drawer, get_plan
 from evac.engine.runs import effects, requests
@@ -174,6 +174,10 @@ def _opened(setting: Setting) -> tuple[Estate, RunPolicy, Store]:
     return estate, policy, store
 
 
+def _say(desk: Desk, kind: NoticeKind, site: str, words: str, data: Mapping[str, Any]) -> None:
+    desk.tell(Notice(kind, desk.clock.now_ms(), site, words, data))
+
+
 def _permitting(
     desk: Desk, policy: RunPolicy, estate: Estate, agents: dict[str, AgentPermits], seen: SeenEstate
 ) -> Permitting:
@@ -184,6 +188,7 @@ def _permitting(
         desk.clock,
         lambda site: _permitter(estate, agents, site),
         *(seen.primary_of, seen.obeyed, partial(_runs_at, seen), seen.see, seen.has_looked),
+        say=partial(_say, desk),
     )
 
 
@@ -227,7 +232,8 @@ async def compose(
         mend=mender.of_store(store, lambda: seen.estate),
         compare=HeldJournals(store, _newest(anchors, generations), clock, setting.site, tell).compare,
     )
-    permits.append(_permitting(desk, policy, estate, agents, seen))
+    told = replace(desk, tell=journalled)
+    permits.append(_permitting(told, policy, estate, agents, seen))
     drawn = sites if setting.drawer and setting.watch else ()
     drawer = Drawer(store, clock, drawn, worker, lambda: seen.digest)
     deadline_s = policy.profile.deadline_ms / 1_000
@@ -248,7 +254,7 @@ async def compose(
         anchors=_heard(sinks, signed, made),
         chores=(
             *(seen.look, seen.check_standing, permits[0].chore, permits[0].resume),
-            *_backups(setting, replace(desk, tell=journalled), estate, drivers),
+            *_backups(setting, told, estate, drivers),
             *(PlanJournal(store).chore, _access_journal(desk).chore, Evidence(store).chore),
             HeadChore(store, sinks | signed, clock, journalled, setting.site).chore,
             *_reporting(store, clock, journalled, people, seen, setting.site),
@@ -290,9 +296,7 @@ def _backups(setting: Setting, desk: Desk, estate: Estate, drivers: Drivers) -> 
     if not setting.watch:
         return ()
 
-    def say(words: str, data: Mapping[str, Any]) -> None:
-        desk.tell(Notice("trouble", desk.clock.now_ms(), setting.site, words, data))
-
+    say = partial(_say, desk, "trouble", setting.site)
     scheduler = scheduler_of(
         lambda: estate, lambda: desk.policies.now, desk.store, drivers, desk.clock, desk.owner, say
     )

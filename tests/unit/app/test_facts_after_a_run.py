@@ -127,7 +127,7 @@ def test_a_leader_permits_no_primary_before_it_observed_the_members() -> None:
     """Someone restored the epoch, and the observation, from before a takeover while nobody led."""
 
     async def story() -> None:
-        world, granted = World(), dict[str, list[int]]()
+        world, granted, said = World(), dict[str, list[int]](), list[tuple[object, ...]]()
         before = encoded(Observation(0, (MemberSeen("db", "east", "primary"),)), "", {})
         await world.store.transact((), (Put(KEY, before), Put("epoch/db", record(Epoch("db", 2, "east")))))
         await world.seen.begin()
@@ -148,6 +148,7 @@ def test_a_leader_permits_no_primary_before_it_observed_the_members() -> None:
             *(world.store, sets, policy, SystemClock(), agents.get, seen.primary_of, seen.obeyed),  # type: ignore[arg-type]
             see=seen.see,
             has_looked=seen.has_looked,
+            say=lambda *words: said.append(words),
         )
         lease = await world.store.acquire(LEADER, "c1", 60_000)
         await permitting.chore(lease)
@@ -163,6 +164,7 @@ def test_a_leader_permits_no_primary_before_it_observed_the_members() -> None:
         world.epoch = 4  # another leader moved it meanwhile
         await permitting.chore(again)
         assert (granted, seen.obeyed("db")) == ({"west": [3]}, 4), "in another term it observes again"
+        assert not said
 
     asyncio.run(story())
 

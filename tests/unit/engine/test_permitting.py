@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -58,6 +58,10 @@ class Agent:
         return {}
 
 
+def unsaid(kind: object, site: str, words: str, data: object) -> None:
+    raise AssertionError(words)
+
+
 def world() -> tuple[MemoryStore, Clock, Agent, Permitting]:
     store, clock, agent = MemoryStore(), Clock(), Agent()
     sets = DataSets(store, "me", clock)
@@ -65,7 +69,7 @@ def world() -> tuple[MemoryStore, Clock, Agent, Permitting]:
         store,
         clock,
         agent,
-        Permitting(store, sets, POLICY, clock, lambda site: agent, lambda name: "pangyo"),
+        Permitting(store, sets, POLICY, clock, lambda site: agent, lambda name: "pangyo", say=unsaid),
     )
 
 
@@ -118,7 +122,9 @@ def test_an_older_record_of_who_holds_a_store_permits_no_old_primary(obeyed: int
 
         def taken_over() -> Permitting:
             seen = lambda name: "anyang" if obeyed else "pangyo"  # noqa: E731
-            return Permitting(store, sets, POLICY, clock, agents.get, seen, lambda name: obeyed, runs_at)
+            return Permitting(
+                store, sets, POLICY, clock, agents.get, seen, lambda name: obeyed, runs_at, say=unsaid
+            )
 
         permits = taken_over()
         lease = await store.acquire("leader", "me", 10_000)
@@ -167,7 +173,7 @@ def test_whoever_takes_over_waits_from_then_on() -> None:
         lease = await store.acquire("leader", "me", 10_000)
         await permits.chore(lease)
         sets = DataSets(store, "other", clock)
-        later = Permitting(store, sets, POLICY, clock, lambda site: None, lambda name: "pangyo")
+        later = Permitting(store, sets, POLICY, clock, lambda site: None, lambda name: "pangyo", say=unsaid)
         clock.ms += 5_000
         await store.release(lease)
         await later.chore(await store.acquire("leader", "other", 10_000))
@@ -188,7 +194,9 @@ def test_the_longest_permit_is_waited_out_when_policy_changes_its_length(before_
         store, clock, agent = MemoryStore(), Clock(), Agent()
         for ttl_ms in (before_ms, now_ms):
             sets = DataSets(store, "me", clock)
-            leads = Permitting(store, sets, policy(ttl_ms), clock, lambda site: agent, lambda name: "pangyo")
+            leads = Permitting(
+                store, sets, policy(ttl_ms), clock, lambda site: agent, lambda name: "pangyo", say=unsaid
+            )
             lease = await store.acquire("leader", "me", 10_000)
             await leads.chore(lease)
             if ttl_ms == before_ms:
@@ -257,9 +265,61 @@ def test_units_run_again_only_at_a_site_in_service_and_a_store_only_where_its_pr
             await store.transact((), (Put(SITES_KEY, orjson.dumps({"pangyo": mark})),))
         sets = DataSets(store, "me", clock)
         permitting = Permitting(
-            store, sets, POLICY, clock, lambda site: agent, lambda name: holder, runs_at=runs_at
+            store, sets, POLICY, clock, lambda site: agent, lambda name: holder, runs_at=runs_at, say=unsaid
         )
         await permitting.resume(await store.acquire("leader", "me", 10_000))
         return agent.resumed
 
     assert asyncio.run(story()) == expected
+
+
+@pytest.mark.parametrize("record", [b"[]", b"{", encode(Epoch("bad", purpose="sell"))])
+def test_an_unreadable_epoch_stops_permits_and_restarts_of_its_own_store_only(
+    record: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each term reports it once for permits and once for restarts, and again if it is unreadable again."""
+    monkeypatch.setattr(permits, "RESUME_S", 0)
+    policy = RunPolicy(stores={name: replace(POLICY.store("db"), store=name) for name in ("bad", "good")})
+    said: list[tuple[str, str]] = []
+
+    async def runs_at(site: str) -> tuple[Collection[str], Collection[str]]:
+        return ["shop.service"], ["bad", "good"]
+
+    def say(kind: object, site: str, words: str, data: Mapping[str, Any]) -> None:
+        assert "cannot read the epoch of bad" in words
+        said.append((data["store"], data["code"]))
+
+    async def story() -> None:
+        store, clock, agent = MemoryStore(), Clock(), Agent()
+        permitting = Permitting(
+            *(store, DataSets(store, "me", clock), policy, clock, {"west": agent}.get, lambda name: "west"),
+            runs_at=runs_at,
+            say=say,
+        )
+        lease = await store.acquire("leader", "me", 10_000)
+        register = Put(SITES_KEY, orjson.dumps({"east": "active", "west": "active"}))
+
+        async def rounds(epoch: bytes) -> None:
+            await store.transact((), (Put("epoch/bad", epoch), register))
+            for _ in range(2):
+                agent.granted, agent.resumed = [], []
+                await permitting.chore(lease)
+                await permitting.resume(lease)
+
+        await rounds(record)
+        assert len(agent.granted) == 1, "for the good store only"
+        assert await permitting.fact("bad") is None
+        assert await permitting.fact("good") == ("west", TTL_MS)
+        assert agent.resumed == [(["shop.service"], ["good"])]
+        assert said == [("bad", "epoch-unreadable")] * 2
+        await rounds(encode(Epoch("bad", 1, "west")))
+        assert (len(agent.granted), agent.resumed) == (2, [(["shop.service"], ["bad", "good"])])
+        await rounds(record)
+        assert (len(agent.granted), agent.resumed) == (1, [(["shop.service"], ["good"])])
+        assert len(said) == 4
+        await store.release(lease)
+        lease = await store.acquire("leader", "me", 10_000)
+        await rounds(record)
+        assert len(said) == 6
+
+    asyncio.run(story())

@@ -23,6 +23,7 @@ from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, 
 from evac.engine.clock import Clock
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import read_register
+from evac.engine.stores.refusals import Refusals, Say
 from evac.model.errors import ActionError, Permanent, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.store.port import Delete, Lease, Put, Store
@@ -62,7 +63,8 @@ class Permitting:
     """Grants permits while we lead; stops for a store being fenced. agent: of a site, None if it has none;
     holder: the site of a store's primary as last observed. obeyed: the highest epoch that members of a store
     have obeyed. runs_at: what a restarted agent may start again; None: nothing. see: observes what members
-    have obeyed; has_looked: whether holders were observed in this term.
+    have obeyed; has_looked: whether holders were observed in this term. say: reports a store whose epoch is
+    unreadable; other stores do not wait for it.
     """
 
     def __init__(
@@ -77,7 +79,10 @@ class Permitting:
         runs_at: RunsAt | None = None,
         see: Callable[[], Awaitable[object]] | None = None,
         has_looked: Callable[[Lease], bool] = lambda guard: True,
+        *,
+        say: Say,
     ) -> None:
+        self._say, self._refusals, self._refused_in = say, Refusals(say), -1
         self._obeyed, self._runs_at, self._see, self._has_looked = obeyed, runs_at, see, has_looked
         self._seen_in = -1
         self._store, self._sets, self._policy, self._clock = store, sets, policy, clock
@@ -127,6 +132,12 @@ class Permitting:
             await self._see()
             self._seen_in = guard.token
 
+    def _refusals_in(self, guard: Lease) -> Refusals:
+        """Those of this term: each term reports them once."""
+        if guard.token != self._refused_in:
+            self._refusals, self._refused_in = Refusals(self._say), guard.token
+        return self._refusals
+
     async def _resume(self, site: str, guard: Lease, runs_at: RunsAt) -> None:
         """An agent that does not answer, or is of an older version, is retried in the next round."""
         agent = self._agent(site)
@@ -134,19 +145,31 @@ class Permitting:
             return
         with contextlib.suppress(ActionError, Unavailable):
             units, stores = await runs_at(site)
-            own = [name for name in stores if await self._is_holder(name, site, guard)]
+            own = await self._held_at(site, stores, guard)
             if units or own:
                 await agent.resume(units, own, guard.stamp, TIMEOUT_S)
 
-    async def _is_holder(self, store: str, site: str, guard: Lease) -> bool:
-        epoch = await self._epoch(store)
-        return epoch.settled and self._site_of(epoch, guard) == site
+    async def _held_at(self, site: str, stores: Collection[str], guard: Lease) -> list[str]:
+        """Those of the stores whose primary may run at this site. Leaves out, and reports, each store whose
+        epoch cannot be read.
+        """
+        (known, unreadable), found = await self._sets.read_all(), list[str]()
+        for store in stores:
+            with self._refusals_in(guard).of(store, f"no agent starts {store} again after a restart"):
+                if store in unreadable:
+                    raise unreadable[store]
+                epoch = self._newest_of(known.get(store, Epoch(store)))
+                if epoch.settled and self._site_of(epoch, guard) == site:
+                    found.append(store)
+        return found
 
-    async def _epoch(self, store: str) -> Epoch:
-        """The newest epoch that this process has read: someone may have restored an older record."""
-        epoch, known = await self._sets.read(store), self._newest.get(store)
+    def _newest_of(self, epoch: Epoch) -> Epoch:
+        """The newest epoch of its store that this process has read: someone may have restored an older
+        record.
+        """
+        known = self._newest.get(epoch.store)
         if known is None or epoch.number >= known.number:
-            known = self._newest[store] = epoch
+            known = self._newest[epoch.store] = epoch
         return known
 
     def _site_of(self, epoch: Epoch, guard: Lease) -> str:
@@ -159,9 +182,15 @@ class Permitting:
         return "" if is_old and not self._has_looked(guard) else self._holder(epoch.store)
 
     async def _permit(self, store: str, guard: Lease) -> None:
-        """An agent that does not answer gets no permit and stops its primary in time, as intended."""
-        with contextlib.suppress(ActionError, Unavailable):
-            epoch = await self._epoch(store)
+        """An agent that does not answer gets no permit and stops its primary in time, as intended. Nor does
+        one of a store whose epoch cannot be read, which is reported.
+        """
+        refusals, words = (
+            self._refusals_in(guard),
+            f"{store} gets no permit, and its primary stops without one",
+        )
+        with refusals.of(store, words), contextlib.suppress(ActionError):
+            epoch = self._newest_of(await self._sets.read(store))
             site = self._site_of(epoch, guard)
             agent = self._agent(site)
             if agent is None or store in self._stopped or not epoch.settled:
