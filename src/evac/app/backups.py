@@ -26,9 +26,9 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.runs.dry_run import Kept, read_kept
 from evac.engine.stores.guards import HOLD_KEY
-from evac.model.backup import BackupEvent, BackupFacts, DataVerdict
+from evac.model.backup import BackupEvent, BackupFacts, CredentialsChange, DataVerdict
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Permanent
-from evac.model.estate import DataSet, Estate
+from evac.model.estate import Backup, DataSet, Estate
 from evac.model.estate import Store as Data
 from evac.model.restore_times import measured_restores
 from evac.model.run_policy import RunPolicy
@@ -217,8 +217,7 @@ async def perform(
                 task = replace(task, not_made=not_made[-1])
             try:
                 if task.job == "prove" and known.seen(entry.copy) is None:
-                    listed = await worker.do(replace(task, job="list"))  # a small one is read as a whole
-                    events += [listed] if listed.outcome != "done" else []
+                    await worker.do(replace(task, job="list"))  # a small repository is read as a whole
                     task = entry.task(clock.now_ms(), await evidence.known(entry.data_set), who)
                 async with _shown(shows, entry.copy, takes_ms):
                     events += await worker.events_of(task)
@@ -274,29 +273,26 @@ async def record_credentials(
     """
     every: tuple[Data | DataSet, ...] = (*estate.stores, *estate.data_sets)
     data = next((one for one in every if one.id == data_set), None)
-    names = sorted({one.name for one in data.backups if copy in ("", one.name)}) if data else []
+    backups = {one.name: one for one in data.backups if copy in ("", one.name)} if data else {}
+    names = sorted(backups)
     if data is None or not names:
         what = f"no backup {copy} of {data_set}" if data is not None and copy else f"no backup of {data_set}"
         raise InvalidInput("data-set-unknown", f"the estate has {what}", "evac backup status ESTATE")
     now_ms = SystemClock().now_ms()
     if changed_at_ms is not None and changed_at_ms > now_ms:
         raise InvalidInput("moment-wrong", "--at is in the future", "check the time zone")
-    words = "" if changed_at_ms is None else f"changed at {moment_words(changed_at_ms // 1_000)}"
     store = open_store(url)
     try:
         if changed_at_ms is None:
-            names = _recorded_last(await Evidence(store).known(data_set), names)
+            found = _recorded_last(await Evidence(store).known(data_set), backups)
+            said = {one.copy: f"withdrawn: {_changed_words(one.at_ms)}" for one in found}
+        else:
+            said = dict.fromkeys(names, _changed_words(changed_at_ms))
         events = [
             BackupEvent(
-                "credentials-changed",
-                now_ms,
-                data_set,
-                name,
-                who,
-                detail=words or "the last record was withdrawn",
-                changed_at_ms=changed_at_ms,
+                "credentials-changed", now_ms, data_set, name, who, detail=words, changed_at_ms=changed_at_ms
             )
-            for name in names
+            for name, words in sorted(said.items())
         ]
         for event in events:
             await Evidence(store).add(event)
@@ -305,15 +301,23 @@ async def record_credentials(
         await store.close()
 
 
-def _recorded_last(known: Known, names: Sequence[str]) -> list[str]:
-    """Of these copies, those of the record of a change that was added last. Raises InvalidInput."""
-    recorded = [one for one in known.credentials if one.copy in names]
+def _changed_words(at_ms: int) -> str:
+    return f"changed at {moment_words(at_ms // 1_000)}"
+
+
+def _recorded_last(known: Known, backups: Mapping[str, Backup]) -> list[CredentialsChange]:
+    """Of these backups, the record of a change that was added last, one for each. Raises InvalidInput."""
+    recorded = [one for one in known.credentials if one.copy in backups]
     if not recorded:
-        where = f" of {names[0]}" if len(names) == 1 else ""
+        where = f" of {next(iter(backups))}" if len(backups) == 1 else ""
         words = f"no change of credentials{where} is recorded for {known.data_set}"
-        raise InvalidInput("nothing-recorded", words, f"evac backup history {known.data_set}")
+        hint = f"evac backup history {known.data_set}"
+        if stated := sorted(name for name, one in backups.items() if one.credentials_changed is not None):
+            words += f"; the estate states one of {', '.join(stated)}"
+            hint = "to withdraw that, remove credentials_changed from the estate"
+        raise InvalidInput("nothing-recorded", words, hint)
     last_ms = max(one.recorded_ms for one in recorded)
-    return sorted({one.copy for one in recorded if one.recorded_ms == last_ms})
+    return [one for one in recorded if one.recorded_ms == last_ms]
 
 
 def _best(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Entry]) -> Entry:

@@ -405,7 +405,8 @@ def _made(known: Known, event: BackupEvent) -> Known:
         return known
     begun = next((one for one in known.begun if one.copy == event.copy), None)
     if begun is not None and event.at_ms >= begun.at_ms:
-        if event.outcome != "done" and not event.snapshot and event.code not in BEFORE_ALL:
+        wrote_nothing = event.outcome == "failed" and event.code in BEFORE_ALL
+        if event.outcome != "done" and not event.snapshot and not wrote_nothing:
             # Its tool may have left one behind.
             known = _doubted(known, _doubt(known, begun, event.at_ms))
         known = replace(known, begun=tuple(one for one in known.begun if one != begun))

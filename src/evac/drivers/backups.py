@@ -122,6 +122,10 @@ class Tool:
             how = f"{name} was killed by signal {-(ended.code or 0)}"
             if ended.code is None:
                 how = f"{name} {argv[0] if argv else ''} did not finish within {timeout_s:.0f} s"
+            if changes and ended.lost and known is not None:
+                # The reason is known, but not what it left behind.
+                words = f"{known.message}; it did not end when it was interrupted"
+                raise OutcomeUnknown(known.code, words, known.hint)
             if changes:
                 why = "" if known is None else f": {known.message}"
                 raise OutcomeUnknown("backup-unknown", f"{how}{why}", "list the backups first")

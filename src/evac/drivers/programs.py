@@ -52,6 +52,8 @@ class Ended:
     """The last bytes of its standard error, if kept separate: they say why it ended."""
     raw: bytes = b""
     """`output` as bytes: a program may return a file."""
+    lost: bool = False
+    """Whether it was interrupted because it could no longer succeed."""
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -145,7 +147,7 @@ async def run_program(
         await _settle(process, reading)
     raw = bytes(kept[:most])
     said = bytes(errors).decode("utf-8", "replace")
-    return Ended(code, raw.decode("utf-8", "replace"), len(kept) <= most, said, raw)
+    return Ended(code, raw.decode("utf-8", "replace"), len(kept) <= most, said, raw, lost.is_set())
 
 
 def _identity(account: pwd.struct_passwd | None) -> dict[str, Any]:

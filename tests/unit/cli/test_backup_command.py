@@ -136,8 +136,9 @@ def test_a_change_of_credentials_is_recorded_missed_and_withdrawn(
     capsys.readouterr()
     assert state() == "missed", "an older change does not replace a newer one"
     withdraw = [*earlier[:4], "--withdraw"]
-    assert run(withdraw) == console.DONE
-    capsys.readouterr()
+    assert run([*withdraw, "--output", "json"]) == console.DONE
+    said = [(one["copy"], one["detail"]) for one in json.loads(capsys.readouterr().out)["events"]]
+    assert said == [(copy, "withdrawn: changed at 2020-01-01 00:00:00 UTC") for copy in ("near", "far")]
     assert state() == "missed", "only the record that was added last is withdrawn"
     assert run(withdraw) == console.DONE
     capsys.readouterr()
@@ -146,6 +147,12 @@ def test_a_change_of_credentials_is_recorded_missed_and_withdrawn(
     assert "no change of credentials is recorded for wiki-files" in capsys.readouterr().err
     run(["backup", "history", "wiki-files"])
     assert capsys.readouterr().out.count("credentials-changed") == 6
+    files = Path(estate)
+    files.write_text(files.read_text().replace("disk,", "disk, credentials_changed: 2020-01-01,"))
+    assert run(withdraw) not in (console.DONE, console.FINDINGS)
+    told = capsys.readouterr().err
+    assert "no change of credentials is recorded for wiki-files; the estate states one of near" in told
+    assert "next: to withdraw that, remove credentials_changed from the estate" in told
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,28 @@ def test_a_program_that_can_no_longer_succeed_is_interrupted_and_cleans_up(tmp_p
     assert (tmp_path / "tidy").exists()
 
 
+def test_a_program_that_does_not_end_when_a_disk_is_full_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed, so what it left behind is unknown; why it failed is known."""
+    monkeypatch.setattr(programs, "INTERRUPTED_S", 0.2)
+    program = script(
+        tmp_path,
+        "restic",
+        "trap '' INT",
+        "echo Save returned error, retrying: No space left on device >&2",
+        "while :; do sleep 0.05; done",
+    )
+    full = Permanent("backup-full", "the repository has no space left", "free some space in it")
+    tool = Tool(program, {}, reasons=(("no space left", full),), hopeless=("no space left",))
+    with pytest.raises(OutcomeUnknown) as caught:
+        asyncio.run(tool.run("backup", timeout_s=86_400.0, changes=True))
+    assert (caught.value.code, caught.value.hint) == ("backup-full", "free some space in it")
+    assert caught.value.message == (
+        "restic: the repository has no space left; it did not end when it was interrupted"
+    )
+
+
 def test_lines_are_passed_on_while_a_program_runs_and_the_others_are_kept(tmp_path: Path) -> None:
     """This one ends only after its first line was dealt with; a line without end stays bounded."""
     program = script(
