@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 
 from bench.figures import Figure, Table, median, peak_mib, worst
+from bench.restore_forecasts import forecasts
 from evac.drivers.borg.driver import BorgDriver
 from evac.drivers.capabilities import READ
 from evac.drivers.pgbackrest.driver import PgbackrestDriver
@@ -394,13 +395,14 @@ def main(arguments: Sequence[str]) -> int:
     """Measures, prints, writes."""
     full = bool(os.environ.get("FULL"))
     parser = argparse.ArgumentParser(prog="python -m bench backup", description="Figures of backups.")
-    parser.add_argument("--only", default="overhead,schedule,flips,kills")
+    parser.add_argument("--only", default="overhead,schedule,flips,kills,forecasts")
     parser.add_argument("--mib", type=int, default=1_024 if full else 128)
     parser.add_argument("--times", type=int, default=5 if full else 3)
     parser.add_argument("--sets", type=int, default=1_000)
     parser.add_argument("--flips", type=int, default=1_000 if full else 30)
     parser.add_argument("--engines", default=",".join(KINDS), help="whose repositories are flipped")
     parser.add_argument("--kills", type=int, default=100 if full else 10)
+    parser.add_argument("--sizes", default="128,512,1536" if full else "32,96,256", help="MiB to restore")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
@@ -410,7 +412,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="evac-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        for part in ("overhead", "schedule", "flips", "kills"):
+        for part in ("overhead", "schedule", "flips", "kills", "forecasts"):
             (folder / part).mkdir()
         if "schedule" in parts:
             schedule(table, folder / "schedule", given.sets)
@@ -420,4 +422,7 @@ def main(arguments: Sequence[str]) -> int:
             flips(table, folder / "flips", given.flips, given.seed, given.engines.split(","))
         if "kills" in parts:
             kills(table, folder / "kills", given.kills, given.seed)
+        if "forecasts" in parts:
+            sizes = sorted(int(one) << 20 for one in given.sizes.split(","))
+            forecasts(table, folder / "forecasts", sizes, given.times)
     return table.close(given.json)
