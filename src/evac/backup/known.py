@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from evac.derive.backups import counts, open_errors
 from evac.drivers.capabilities import CopyReport
@@ -181,6 +181,9 @@ ALARM_MS: Final = 30 * 86_400_000
 """How long a sudden change is shown; after that it counts as normal."""
 
 
+One = TypeVar("One", CopySeen, ProofRecord, LastRun, Alarm, MeasuredRestore)
+
+
 def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCode, str]]:
     """Changes between two listings that no schedule explains: codes and messages."""
     if before is not None and is_another(before, now):
@@ -241,6 +244,7 @@ def after(known: Known, event: BackupEvent) -> Known:
     """The state after an event, which is new: `Evidence` keeps each one once."""
     if event.kind == "credentials-changed":
         return replace(known, credentials=_credentials(known, event))
+    known = _no_later(known, event.copy, event.at_ms)
     known = _made(replace(_incomplete(known, event), runs=_runs(known, event)), event)
     known = _timed(known, event)
     if event.seen is not None:
@@ -262,6 +266,27 @@ def after(known: Known, event: BackupEvent) -> Known:
         mine_too = [one for one in rest if one.copy == event.copy][-(WITNESSES_KEPT - 1) :]
         return replace(known, witnesses=(*(one for one in rest if one.copy != event.copy), *mine_too, made))
     return known
+
+
+def _no_later(known: Known, copy: str, at_ms: int) -> Known:
+    """With nothing of a copy dated long after the event that follows it: one of the clocks was wrong. The
+    listings and checks that follow would otherwise count for nothing until the clock gets there.
+    """
+    return replace(
+        known,
+        copies=_dated(known.copies, copy, at_ms),
+        proofs=_dated(known.proofs, copy, at_ms),
+        runs=_dated(known.runs, copy, at_ms),
+        alarms=_dated(known.alarms, copy, at_ms),
+        measured=_dated(known.measured, copy, at_ms),
+    )
+
+
+def _dated(found: tuple[One, ...], copy: str, at_ms: int) -> tuple[One, ...]:
+    return tuple(
+        replace(one, at_ms=at_ms - 1) if one.copy == copy and one.at_ms > at_ms + SKEW_S * 1_000 else one
+        for one in found
+    )
 
 
 def _credentials(known: Known, event: BackupEvent) -> tuple[CredentialsChange, ...]:

@@ -32,7 +32,7 @@ from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import LockHeld, OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import Backup
 from evac.model.units import moment_words
-from tests.unit.backup.world import Repository, World, endpoint, estate_of, task, world_of
+from tests.unit.backup.world import Clocks, Repository, World, endpoint, estate_of, task, world_of
 from tests.unit.virtual_time import LoopClock, run_virtually
 
 
@@ -189,6 +189,41 @@ def test_a_backup_whose_repository_cannot_be_listed_afterwards_is_an_alarm_until
         assert found == ([("listed", "done")], ["backup-size-jumped 2000"]), "late, but it is seen"
 
     run_virtually(story())
+
+
+@pytest.mark.parametrize("days", [2, -2])
+def test_once_a_clock_is_right_again_everything_counts_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, days: int
+) -> None:
+    """It was wrong by days while a backup was taken, listed, read and restored."""
+
+    async def story() -> None:
+        clocks = Clocks()
+        repository = Repository()
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": repository}, clocks)
+        await asyncio.sleep(10 * 86_400)
+        await world.worker.do(task("take"))
+        clocks.turned_ms = days * 86_400_000
+        for job in ("take", "prove", "restore-test"):
+            await world.worker.do(task(job))
+        clocks.turned_ms = 0
+        await asyncio.sleep(3_600)
+        before_ms = clocks.now_ms()
+        repository.copies.clear()
+        await world.worker.do(task("list"))
+        known = await world.evidence.known("wiki")
+        assert (known.copies[0].at_ms, known.copies[0].count) == (before_ms, 0), "it is not the last listing"
+        assert [one.code for one in known.alarms] == ["backups-gone"]
+        await world.worker.do(task("take"))
+        for job in ("prove", "restore-test"):
+            await world.worker.do(task(job))
+        known = await world.evidence.known("wiki")
+        assert all(one.at_ms <= clocks.now_ms() for one in (*known.proofs, *known.runs))
+        assert all(one.at_ms > before_ms for one in known.runs), "the schedule goes on"
+        newest = {one.level: one.at_ms for one in known.proofs}
+        assert all(newest[level] > before_ms for level in (READ, COMPARED))
+
+    run_virtually(story(), 20 * 86_400)
 
 
 @pytest.mark.parametrize(

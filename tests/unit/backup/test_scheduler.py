@@ -23,23 +23,10 @@ from evac.model.backup_policy import BackupPolicy
 from evac.model.errors import LeaseLost, Permanent, Retryable
 from evac.model.estate import Backup, Dependency, Estate, Service, Store
 from evac.store.port import Lease
-from tests.unit.backup.world import SPEC, Repository, World, endpoint, estate_of, world_of
+from tests.unit.backup.world import SPEC, Clocks, Repository, World, endpoint, estate_of, world_of
 from tests.unit.virtual_time import LoopClock, run_virtually
 
 HOUR_MS = 3_600_000
-
-
-@dataclass
-class Clocks:
-    """The wall clock of the loop, which a test may turn."""
-
-    turned_ms: int = 0
-
-    def now_ms(self) -> int:
-        return LoopClock().now_ms() + self.turned_ms
-
-    def monotonic_ms(self) -> int:
-        return LoopClock().now_ms()
 
 
 @dataclass

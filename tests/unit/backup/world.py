@@ -44,6 +44,19 @@ SPEC = DriverSpec(
 
 
 @dataclass
+class Clocks:
+    """The wall clock of the loop, which a test may turn."""
+
+    turned_ms: int = 0
+
+    def now_ms(self) -> int:
+        return LoopClock().now_ms() + self.turned_ms
+
+    def monotonic_ms(self) -> int:
+        return LoopClock().now_ms()
+
+
+@dataclass
 class Repository:
     """What one endpoint holds, and what goes wrong there."""
 
