@@ -295,6 +295,19 @@ def test_a_restore_that_fails_while_files_are_read_stops_nothing_else(
     assert (error.code, ticked.is_set()) == ("backup-full", True)
 
 
+def test_a_damaged_index_is_damage_to_every_job_that_needs_it(server_folder: Path) -> None:
+    with copies(server_folder, "--no-verify-upload") as world:
+        asyncio.run(world.corrupt())
+        taken = ask("take", world.action())
+        assert (taken.code, taken.message) == ("backup-corrupt", "restic: data is damaged")
+        place = server_folder / "place"
+        restored = ask("restore", world.action(), "", str(place), None)
+        assert restored.code == "restore-incomplete"
+        assert "0 of 12 files" in restored.message
+        assert restored.message.endswith("were restored (restic: data is damaged)")
+        assert not place.exists()
+
+
 @pytest.mark.parametrize("question", ["list_copies", "take", "prove", "restore"])
 def test_a_server_that_takes_no_connection_is_named_at_once(server_folder: Path, question: str) -> None:
     """restic would try again for a quarter of an hour."""
@@ -507,7 +520,9 @@ def test_an_incomplete_backup_counts_neither_here_nor_as_a_copy(server_folder: P
 
     def far(job: Job, world: Copies) -> Any:
         made = task(job, world.action("two"), world.action())
-        return replace(made, copy="r-two", endpoint=replace(made.endpoint, id="r-two"))
+        assert made.origin is not None
+        origin = replace(made.origin, id="r-one")  # as an estate states it: an endpoint of the same data
+        return replace(made, copy="r-two", endpoint=replace(made.endpoint, id="r-two"), origin=origin)
 
     async def story(world: Copies) -> None:
         store = MemoryStore(host_monotonic_ms)

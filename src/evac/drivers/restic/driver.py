@@ -318,6 +318,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             words = (
                 f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes were restored"
             )
+            words += "" if why is None else f" ({why.message})"
             raise Permanent("restore-incomplete", words, "prove the backup, or restore an older one")
         return Filled(found.bytes, copy.taken_at, facts_of(found))
 
