@@ -108,7 +108,41 @@ class _InnerLibrary(JITCodeLibrary):
         super()._finalize_final_module()
 
 
-class _OuterLibrary(JITCodeLibrary):
+class _KeptLibrary(JITCodeLibrary):
+    """Code that can be kept. Intermediate code that was kept is read when a kernel is compiled that calls it:
+    for most that is never, and reading it took longer than all else that loads a kernel.
+    """
+
+    _bitcode = b""
+
+    def serialize_using_object_code(self) -> tuple[str, str, Any]:
+        name, kind, kept = super().serialize_using_object_code()
+        module = self._get_module_for_linking()
+        parts = (*module.functions, *module.global_variables)
+        return name, kind, (*kept, {one.name for one in parts if not one.is_declaration})
+
+    @classmethod
+    def _unserialize(cls, codegen: Any, state: tuple[str, str, Any]) -> Any:
+        name, kind, kept = state
+        if kind != "object" or len(kept) != len(("code", "bitcode", "defined")):  # of numba's own class
+            return super()._unserialize(codegen, state)
+        self = codegen.create_library(name)
+        assert isinstance(self, cls)
+        code, self._bitcode, defined = kept
+        self.enable_object_caching()
+        self._set_compiled_object(code)
+        self._finalize_final_module()
+        codegen._engine._defined_symbols |= defined
+        return self
+
+    def _get_module_for_linking(self) -> Any:
+        if self._bitcode:
+            self._shared_module = _LLVM.parse_bitcode(self._bitcode)
+            self._bitcode = b""
+        return super()._get_module_for_linking()
+
+
+class _OuterLibrary(_KeptLibrary):
     """The code of a kernel that Python calls, and of all that it calls. Nothing else calls these copies, so
     LLVM may leave out arguments that they do not use: a board has two hundred.
     """
@@ -160,7 +194,10 @@ class _Cache:
         return getattr(self._cache, name)
 
     def load_overload(self, signature: Any, target: Any) -> Any:
-        return self._cache.load_overload(signature, target) if self._enabled else None
+        if not self._enabled:
+            return None
+        target.codegen()._library_class = _KeptLibrary
+        return self._cache.load_overload(signature, target)
 
     def save_overload(self, signature: Any, data: Any) -> None:
         if not self._enabled:

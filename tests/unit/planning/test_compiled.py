@@ -245,6 +245,31 @@ def test_what_only_kernels_call_is_machine_code_within_the_kernels_that_python_c
         }
 
 
+COUNT = """
+from llvmlite import binding
+read = []
+parse = binding.parse_bitcode
+binding.parse_bitcode = lambda *args: read.append(1) or parse(*args)
+"""
+
+
+def test_intermediate_code_of_a_loaded_kernel_is_read_for_one_that_is_compiled_with_it(
+    package: Path, tmp_path: Path
+) -> None:
+    """numba by itself reads it whenever a kernel is loaded, which takes most of that time."""
+    more = "from evac.planning.compiled import kernel\nfrom evac.planning.outer import outer\n"
+    (package / "planning/beside.py").write_text(
+        f"{more}\n\n@kernel\ndef double(x):\n    return 2 * outer(x)\n"
+    )
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    assert answer(package, **kept) == "41"
+    loaded = f"{COUNT}from evac.planning.outer import outer; print(outer(40), len(read))"
+    assert said(package, loaded, **kept).stdout.split() == ["41", "0"]
+    both = f"{COUNT}from evac.planning.beside import double, outer; print(outer(40), len(read), double(40)"
+    assert said(package, f"{both}, len(read) > 0)", **kept).stdout.split() == ["41", "0", "82", "True"]
+    assert said(package, f"{both}, len(read))", **kept).stdout.split() == ["41", "0", "82", "0"]
+
+
 def test_a_kernel_without_a_file_of_its_own_is_counted_when_it_is_compiled(
     package: Path, tmp_path: Path
 ) -> None:
