@@ -17,8 +17,9 @@ from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.containers import engine_of_image
 from evac.estate.importers.csv import HOST_COLUMNS, bare
+from evac.estate.importers.host_words import NAMES, time_unit, unit_named, without_unit
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown
-from evac.estate.importers.services import Catalogue, Need, fill_in, service_examples
+from evac.estate.importers.services import Catalogue, Need, Refused, fill_in, note_refused, service_examples
 from evac.estate.importers.source_files import entries, header_of, read_cells, read_table, read_values
 from evac.model.diagnostic import Place
 
@@ -46,6 +47,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Meaning of a column or key -> its known names, surest first."""
 
+_BARE: Final = re.compile(r"[\d.,' ]+", re.ASCII)
 _NO_NEEDS: Final = "services whose needs the source does not state"
 _STRANGE_MOST: Final = 50
 """Maximum keys of a YAML catalogue that are named as unknown."""
@@ -54,23 +56,54 @@ _STORE_WORDS: Final = frozenset({"database", "db", "store", "datastore", "queue"
 _EMPTY: Final = frozenset({"", "-", "n/a", "none", "null", "unknown", "?", "tbd"})
 _WRAPPERS: Final = ("services", "catalogue", "catalog", "components", "applications")
 
+_OTHERS: Final[Mapping[str, tuple[str, str]]] = {
+    "openapi": ("an OpenAPI description of one API", "give a list of services"),
+    "swagger": ("an OpenAPI description of one API", "give a list of services"),
+    "asyncapi": ("an AsyncAPI description of one API", "give a list of services"),
+    "$schema": ("a JSON schema", "give a list of services"),
+    "recipe": ("a recipe", "run it: evac import FILE"),
+    "evac": ("a file of an estate", "check it: evac check FOLDER"),
+    "apiversion": (
+        "a file of Kubernetes or Backstage",
+        "use evac import kubernetes, or evac import backstage",
+    ),
+}
+"""Keys that no catalogue has at its top -> what has them, and what to do with it."""
+
 Facts = dict[str, list[tuple[str, Place]]]
 """Meaning -> the texts that state it, with their places."""
 
 
-_IN_JSON: Final = re.compile(r"\s*\{\s*\"services\"\s*:\s*\{")
+_IN_JSON: Final = re.compile(r"\s*\{\s*\"services\"\s*:\s*[\[{]")
+_OF_OTHERS: Final = re.compile(r"\"(?:image|build|apiVersion|_meta)\"\s*:")
+_KEY: Final = re.compile(r"[\"'{,\s](\w[\w -]*)[\"']?\s*:", re.ASCII)
+_SURE: Final = frozenset({"tier", "rto", "rpo", "needs"})
+"""A list of entries with a name and one of these is a catalogue: other lists have names, too."""
 
 
 def looks_like(name: str, head: str) -> Sign | None:
     """What a file that begins like this contains, if it is a source of this kind."""
     if name.endswith((".csv", ".tsv")):
-        columns = {_meaning(cell) for cell in header_of(head, name)}
+        columns = {_understand(cell)[0] for cell in header_of(head, name)}
         hosts = {bare(cell) for cell in header_of(head, name)} & set(HOST_COLUMNS)
         return "names" if "name" in columns and not hosts else None
     if _IN_JSON.match(head):
-        return None if re.search(r"\"(?:image|build|apiVersion|_meta)\"\s*:", head) else "names"
+        return None if _OF_OTHERS.search(head) else "names"
     is_other = re.search(r"^(?:evac|recipe|apiVersion):|^\s+(?:image|build):", head, re.MULTILINE)
-    return "names" if re.search(r"^services:\s*$", head, re.MULTILINE) and not is_other else None
+    if is_other or _OF_OTHERS.search(head):
+        return None
+    if re.search(r"^services:\s*$", head, re.MULTILINE):
+        return "names"
+    return "names" if _is_list(head) else None
+
+
+def _is_list(head: str) -> bool:
+    """Whether a text begins with a list of services."""
+    lines = (line for line in head.splitlines() if line.strip() and line.strip() != "---")
+    if not next((line for line in lines if line[0] != "#"), "").lstrip().startswith(("[", "- ")):
+        return False
+    found = {_meaning(key) for key in _KEY.findall(head)}
+    return "name" in found and bool(found & _SURE)
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:
@@ -79,8 +112,10 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     catalogue = Catalogue()
     is_table = source.suffix.lower() in (".csv", ".tsv", ".txt")
     found = list(_table(source, problems) if is_table else _values(source, problems))
+    refused: Refused = {}
     for facts, place in found:
-        _add(facts, place, catalogue, problems, in_table=is_table)
+        _add(facts, place, catalogue, problems, refused, in_table=is_table)
+    note_refused(refused, problems)
     if found and not any("needs" in facts for facts, _ in found):
         imported.unknown.append(Unknown(_NO_NEEDS, len(found)))
     if not catalogue.services and not catalogue.stores and not problems.has_errors:
@@ -105,14 +140,36 @@ def _meaning(name: str) -> str | None:
     return next((meaning for meaning, names in _NAMES.items() if plain in names), None)
 
 
+def _understand(name: str) -> tuple[str | None, str | None]:
+    """Meaning of a column, and the unit in its name."""
+    meaning = _meaning(name)
+    if meaning is not None:
+        return meaning, None
+    rest, word = without_unit(name)
+    meaning = _meaning(rest)
+    if meaning in ("rto", "rpo"):
+        unit = time_unit(word)
+    elif meaning == "cpu":
+        unit = "cores" if bare(word) in NAMES["cpu"] else None
+    else:
+        unit = unit_named(word) if meaning == "memory" else None
+    return (meaning, unit) if unit is not None else (None, None)
+
+
+def _with_unit(cell: str, unit: str | None) -> str:
+    """A cell with the unit of its column, unless it states one itself."""
+    return f"{cell} {unit}" if unit is not None and _BARE.fullmatch(cell) else cell
+
+
 def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
     text = read_table(source, source, _BYTES_MAX, problems)
     table = None if text is None else read_cells(text, source.name, problems, all_rows=True)
     if table is None:
         return
     columns: dict[str, int] = {}
+    units: dict[str, str] = {}
     for position, name in enumerate(table.header.cells):
-        meaning = _meaning(name)
+        meaning, unit = _understand(name)
         if meaning is None or meaning in columns:
             problems.add(
                 "import-ignored",
@@ -122,6 +179,7 @@ def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
             )
         else:
             columns[meaning] = position
+            units |= {meaning: unit} if unit is not None else {}
     if "name" not in columns:
         hint = f"name the column one of: {', '.join(_NAMES['name'][:4])}"
         problems.add("import-column-missing", "no column contains service names", table.header.place(), hint)
@@ -132,13 +190,19 @@ def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
             cell = row.cells[position]
             if cell.lower() not in _EMPTY:
                 place = row.place(position, table.delimiter)
-                parts = _PARTED.split(cell) if meaning == "needs" else [cell]
+                parts = _PARTED.split(cell) if meaning == "needs" else [_with_unit(cell, units.get(meaning))]
                 facts[meaning] = [(part, place) for part in parts if part]
         yield facts, row.place()
 
 
 def _values(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
     tree: Node | None = read_values(source, problems)
+    for name, key, _ in entries(tree):
+        if name.lower() in _OTHERS:
+            what, hint = _OTHERS[name.lower()]
+            words = f"{source.name} is {what}, not a catalogue of services"
+            problems.add("import-shape", words, key.place, hint)
+            return
     for _ in range(2):
         wrapped = {bare(name): value for name, _, value in entries(tree)}
         tree = next((wrapped[name] for name in _WRAPPERS if name in wrapped), tree)
@@ -189,7 +253,15 @@ def _name_in(item: Node) -> str:
     return ""
 
 
-def _add(facts: Facts, place: Place, catalogue: Catalogue, problems: Problems, *, in_table: bool) -> None:
+def _add(
+    facts: Facts,
+    place: Place,
+    catalogue: Catalogue,
+    problems: Problems,
+    refused: Refused,
+    *,
+    in_table: bool,
+) -> None:
     name, name_place = next(iter(facts.get("name", ())), ("", place))
     if not name:
         problems.add("import-skipped", "an entry without a name is skipped", place, "name it")
@@ -206,7 +278,7 @@ def _add(facts: Facts, place: Place, catalogue: Catalogue, problems: Problems, *
     for key, texts in facts.items():
         if key in ("name", "type", "needs") or (is_store and key != "rpo") or not texts:
             continue
-        fill_in(values, key, *texts[0], problems, in_table=in_table)
+        fill_in(values, key, *texts[0], problems, refused, in_table=in_table)
     for text, where in facts.get("needs", ()):
         kind, colon, needed = text.partition(":")
         is_said = bool(colon) and kind in ("store", "service")

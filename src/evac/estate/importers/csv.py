@@ -21,25 +21,12 @@ from evac.estate.format import quantities as q
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
-from evac.estate.importers.host_words import NAMES, STATE_WORDS, STATES
+from evac.estate.importers.host_words import NAMES, STATE_WORDS, STATES, unit_named, without_unit
 from evac.estate.importers.hosts import Host, add_hosts, host_examples, id_of_text, taken_as
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_table
 from evac.model.records import dataclass
 
-_UNITS: Final = MappingProxyType(
-    {
-        **{f"{letter}b".lower(): f"{letter}B" for letter in "kMGTP"},
-        **{f"{letter}ib".lower(): f"{letter}iB" for letter in "KMGTP"},
-        **{f"{letter}i".lower(): f"{letter}iB" for letter in "KMGTP"},
-        "w": "W",
-        "watt": "W",
-        "watts": "W",
-        "kw": "kW",
-        "cores": "cores",
-    }
-)
-_UNIT_ENDING: Final = re.compile(r"(.*?)[\s_.(\[/-]+(?:in\s+)?([A-Za-z]+)[)\]]?\s*", re.ASCII)
 _FILLING: Final = re.compile(r"[\s_.()\[\]/-]+")
 _MEASURED: Final = frozenset({"memory", "disk", "watts", "memory demand"})
 _IN_CORES: Final = frozenset({"cpu", "cpu demand"})
@@ -60,19 +47,13 @@ def bare(name: str) -> str:
     return _FILLING.sub("", name).lower()
 
 
-def unit_named(text: str) -> str | None:
-    """The unit that a word means, in the spelling of estates."""
-    return _UNITS.get(text.lower())
-
-
 def understand(name: str) -> tuple[str, str | None] | None:
     """Meaning and unit of a column name; None if it has none here."""
     meaning = _meaning(bare(name))
     if meaning is not None:
         return meaning, _UNIT_IN_NAME.get(bare(name))
-    match = _UNIT_ENDING.fullmatch(name)
-    unit = unit_named(match[2]) if match is not None else None
-    meaning = _meaning(bare(match[1])) if match is not None else None
+    rest, word = without_unit(name)
+    unit, meaning = unit_named(word), _meaning(bare(rest))
     if meaning is None or unit is None:
         return None
     return (meaning, unit) if meaning in _MEASURED or (meaning in _IN_CORES and unit == "cores") else None

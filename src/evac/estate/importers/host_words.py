@@ -1,7 +1,8 @@
-"""The words of host lists: names of columns and states of servers, in several languages."""
+"""The words of tables: names of columns, units in them, and states of servers, in several languages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -76,3 +77,45 @@ capacity.
 STATES: Final[Mapping[str, str]] = MappingProxyType(
     {word: state for state, words in STATE_WORDS.items() for word in words.split()}
 )
+
+_UNITS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **{f"{letter}b".lower(): f"{letter}B" for letter in "kMGTP"},
+        **{f"{letter}ib".lower(): f"{letter}iB" for letter in "KMGTP"},
+        **{f"{letter}i".lower(): f"{letter}iB" for letter in "KMGTP"},
+        "w": "W",
+        "watt": "W",
+        "watts": "W",
+        "kw": "kW",
+        "cores": "cores",
+    }
+)
+_TIMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        word: unit
+        for unit, words in {
+            "d": "d day days tag tage jour jours 일",
+            "h": "h hr hrs hour hours std stunde stunden heure heures 시간",
+            "min": "min mins minute minutes minuten 분",
+            "s": "s sec secs second seconds sek sekunden 초",
+        }.items()
+        for word in words.split()
+    }
+)
+_ENDING: Final = re.compile(r"(.*?)[\s_.(\[/-]+(?:in\s+)?([^\W\d_]+)[)\]]?\s*")
+
+
+def unit_named(text: str) -> str | None:
+    """The unit of an amount that a word means, in the spelling of estates."""
+    return _UNITS.get(text.lower())
+
+
+def time_unit(text: str) -> str | None:
+    """The unit of a duration that a word means, in the spelling of estates."""
+    return _TIMES.get(text.lower())
+
+
+def without_unit(name: str) -> tuple[str, str]:
+    """The name of a column without its last word, and that word, which may be a unit: `RAM (GiB)`."""
+    match = _ENDING.fullmatch(name)
+    return (match[1], match[2]) if match is not None else (name, "")

@@ -27,7 +27,7 @@ _HEAD: Final = 2**16
 _WINDOW: Final = 2**22
 _NEAR: Final = 40
 _DEPTH_MAX: Final = 64
-_NESTED_MAX: Final = 256
+NESTED_MAX: Final = 256
 """Most levels of a value. The deepest objects of Kubernetes, definitions of resources, have about 50."""
 _DIGITS_MAX: Final = 1_000
 """Longest whole number that becomes a number; a longer one stays text. Python refuses more than 4,300."""
@@ -97,7 +97,7 @@ class JsonStream:
         self._line = 1
         self._column = 1
 
-    def items(self, levels: int = _NESTED_MAX) -> Iterator[tuple[Place, Any]]:
+    def items(self, levels: int = NESTED_MAX) -> Iterator[tuple[Place, Any]]:
         """The values of a list that begins here, each with its place. levels: most that each may have."""
         for place in self.elements():
             yield place, self.value(levels)
@@ -145,7 +145,7 @@ class JsonStream:
             raise self.wrong(f"{sign} is missing")
         self._advance(self._at + 1)
 
-    def value(self, levels: int = _NESTED_MAX) -> Any:
+    def value(self, levels: int = NESTED_MAX) -> Any:
         """The value that begins here. levels: most that it may have."""
         self.next_sign()
         window = _WINDOW

@@ -119,17 +119,33 @@ def tier_of(text: str) -> int | None:
 
 _WHOLE: Final = re.compile(r"[1-9]\d{0,2}(?:([.,' \u00a0\u202f])\d{3})(?:\1\d{3})*", re.ASCII)
 """A whole number with signs between its thousands."""
-_EITHER: Final = re.compile(r"([1-9]\d{0,2})[.](\d{3})(?![\d.,]).*", re.ASCII)
-"""An amount that may be thousands, or have a decimal point."""
+_EITHER: Final = re.compile(r"([1-9]\d{0,2})[.,](\d{3})(?![\d.,]).*", re.ASCII)
+"""An amount that may be thousands, or have a decimal sign."""
+_COMMA: Final = re.compile(r"(\d+),(\d+)(?![\d.,])", re.ASCII)
+"""An amount with a decimal comma."""
+_BARE: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+LISTED_MAX: Final = 5
+"""Facts of one kind that are named if they cannot be used; the others are counted."""
+Refused = dict[str, list[Place]]
+"""Kind of a fact -> places where it cannot be used."""
 
 
 def fill_in(
-    values: dict[str, Value], key: str, text: str, place: Place, problems: Problems, *, in_table: bool
+    values: dict[str, Value],
+    key: str,
+    text: str,
+    place: Place,
+    problems: Problems,
+    refused: Refused,
+    *,
+    in_table: bool,
 ) -> None:
-    """Takes one fact of a service as people write it; an unreadable one stays unknown, with a note.
+    """Takes one fact of a service as people write it; an unreadable one stays unknown, with a note, or among
+    many in `refused`, for `note_refused`.
 
-    There are only whole people, so `6.000` are six thousand. in_table: from a spreadsheet, where an amount of
-    `1.024 GiB` has two readings, a thousand times apart.
+    There are only whole people, so `6.000` are six thousand, and CPU without a unit is in cores. in_table:
+    from a spreadsheet, where an amount of `1.024 GiB` has two readings, a thousand times apart, and `0,5` a
+    decimal comma.
     """
     made: Value = None
     message, hint = f"{shown(text)} is not a valid {key}", "it stays unknown"
@@ -147,20 +163,33 @@ def fill_in(
         made = int(text) if _COUNT.fullmatch(text) and int(text) else None
         hint = "write a number such as 3"
     elif key in QUANTITIES:
+        text = _COMMA.sub(r"\1.\2", text) if in_table else text
         try:
-            made = q.show(QUANTITIES[key], q.parse(QUANTITIES[key], text))
+            stated = f"{text} cores" if key == "cpu" and _BARE.fullmatch(text) else text
+            made = q.show(QUANTITIES[key], q.parse(QUANTITIES[key], stated))
         except QuantityError as error:
             hint = error.hint or hint
     else:
         made = text[:200]
     if made is None:
-        problems.add("import-word-unknown", message, place, hint)
+        places = refused.setdefault(key, [])
+        places.append(place)
+        if len(places) <= LISTED_MAX:
+            problems.add("import-word-unknown", message, place, hint)
     elif key in ("cpu", "memory"):
         known = values.setdefault("demand", {})
         if isinstance(known, dict):
             known[key] = made
     else:
         values[key] = made
+
+
+def note_refused(refused: Refused, problems: Problems) -> None:
+    """Counts the facts that `fill_in` could not take and did not name."""
+    for key, places in refused.items():
+        if more := places[LISTED_MAX:]:
+            words = f"and {len(more):,} more that are not a valid {key}"
+            problems.add("import-word-unknown", words, more[0], "they stay unknown")
 
 
 def service_examples(imported: Imported) -> list[str]:

@@ -263,3 +263,125 @@ def test_a_catalogue_in_json_is_found(tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text('{"services": {"web": {"image": "nginx"}}}\n')
     found = [(one.kind, one.path) for one in look_around(tmp_path).sources if one.kind == "catalogue"]
     assert found == [("catalogue", "services.json")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "services.json",
+            '[{"name": "lobby", "tier": 0, "needs": ["login"]}, {"name": "login", "cpu": 2}]\n',
+        ),
+        (
+            "services.json",
+            '{"services": [{"name": "lobby", "tier": 0, "needs": "login"}, {"name": "login"}]}\n',
+        ),
+        ("services.yaml", "# ours\n- name: lobby\n  tier: 0\n  needs: [login]\n- name: login\n"),
+    ],
+)
+def test_a_list_of_services_is_found_and_read(tmp_path: Path, name: str, text: str) -> None:
+    estate, _ = imported(tmp_path, "catalogue", name, text)
+    assert sorted(service.id for service in estate.services) == ["lobby", "login"]
+    assert [need.target for service in estate.services for need in service.needs] == ["login"]
+    found = [(one.kind, one.path) for one in look_around(tmp_path).sources if one.path == name]
+    assert found == [("catalogue", name)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hosts.json", '[{"name": "web-1", "site": "fra"}]\n'),
+        ("playbook.yaml", "- name: web\n  hosts: all\n  tasks: []\n"),
+        ("pods.json", '[{"apiVersion": "v1", "name": "a", "tier": 1}]\n'),
+        ("openapi.yaml", "openapi: 3.0.3\npaths: {}\ncomponents: {schemas: {Pet: {type: object}}}\n"),
+    ],
+)
+def test_other_lists_are_not_taken_for_a_catalogue(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert "catalogue" not in [one.kind for one in look_around(tmp_path).sources]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("a.yaml", "info: {title: a}\nopenapi: 3.1.0\ncomponents: {schemas: {Pet: {}}}\n", "OpenAPI"),
+        ("a.json", '{"swagger": "2.0", "paths": {}}', "OpenAPI"),
+        ("a.yaml", "asyncapi: 3.0.0\ncomponents: {messages: {}}\n", "AsyncAPI"),
+        ("a.json", '{"$schema": "https://json-schema.org/draft/2020-12/schema"}', "JSON schema"),
+        ("a.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n", "Kubernetes or Backstage"),
+        ("a.yaml", "recipe: 1\nsources: {}\n", "a recipe"),
+    ],
+)
+def test_a_document_of_another_kind_is_named_as_what_it_is(
+    tmp_path: Path, name: str, text: str, what: str
+) -> None:
+    """The parts of an OpenAPI description became services: `schemas`, `securitySchemes`."""
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, "catalogue", name, text)
+    (error,) = (one for one in caught.value.diagnostics if what in one.message)
+    assert (error.code, error.place.file) == ("import-shape", name)
+    assert error.place.line > 0
+    assert error.hint
+    assert not (tmp_path / "estate").exists()
+
+
+UNITS = [
+    ("RAM (GiB)", "64", "64 GiB"),
+    ("RAM_GB", "8", "8 GB"),
+    ("RAM (GiB)", "512 MiB", "512 MiB"),
+    ("Arbeitsspeicher (GiB)", "0,5", "0.5 GiB"),
+]
+
+
+@pytest.mark.parametrize(("column", "cell", "same"), UNITS)
+def test_the_name_of_a_column_may_state_the_unit(tmp_path: Path, column: str, cell: str, same: str) -> None:
+    one, result = imported(tmp_path, "catalogue", "a.csv", f"service;{column}\nkis;{cell}\n")
+    assert not [d for d in result.diagnostics if d.code in ("import-ignored", "import-word-unknown")]
+    (tmp_path / "other").mkdir()
+    other, _ = imported(tmp_path / "other", "catalogue", "a.csv", f"service;memory\nkis;{same}\n")
+    assert one.services[0].demand == other.services[0].demand
+    assert one.services[0].demand[1]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "rto_ms"),
+    [("RTO (h)", "4", 14_400_000), ("RTO (Std)", "1,5", 5_400_000), ("rto_min", "30", 1_800_000)],
+)
+def test_the_name_of_a_column_may_state_the_unit_of_a_time(
+    tmp_path: Path, column: str, cell: str, rto_ms: int
+) -> None:
+    estate, _ = imported(tmp_path, "catalogue", "a.csv", f"Dienst;{column}\nkis;{cell}\n")
+    assert estate.services[0].rto_ms == rto_ms
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "millicores"),
+    [
+        ("a.csv", "service;CPU\nkis;16\n", 16_000),
+        ("a.csv", "service;CPU\nkis;0,5\n", 500),
+        ("a.csv", "service;CPU (Kerne)\nkis;2,25\n", 2_250),
+        ("a.yaml", "services: {kis: {cpu: 2}}\n", 2_000),
+        ("a.yaml", "services: {kis: {cpu: 500 mCPU}}\n", 500),
+    ],
+)
+def test_cpu_without_a_unit_is_in_cores_as_in_a_host_list(
+    tmp_path: Path, name: str, text: str, millicores: int
+) -> None:
+    estate, result = imported(tmp_path, "catalogue", name, text)
+    assert estate.services[0].demand[0] == millicores
+    assert "import-word-unknown" not in [d.code for d in result.diagnostics]
+
+
+@pytest.mark.parametrize("cell", ["1,024", "1.024"])
+def test_cpu_that_may_be_a_thousand_times_as_much_stays_unknown(tmp_path: Path, cell: str) -> None:
+    estate, result = imported(tmp_path, "catalogue", "a.csv", f"service;CPU\nkis;{cell}\n")
+    assert estate.services[0].demand[0] is None
+    assert [str(d.place) for d in result.diagnostics if d.code == "import-word-unknown"] == ["a.csv:2:5"]
+
+
+def test_many_cells_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
+    rows = "".join(f"s{n};many\n" for n in range(40))
+    _, result = imported(tmp_path, "catalogue", "a.csv", f"service;CPU\n{rows}")
+    found = [d for d in result.diagnostics if d.code == "import-word-unknown"]
+    assert [d.place.line for d in found] == [2, 3, 4, 5, 6, 7]
+    assert found[-1].message == "and 35 more that are not a valid cpu"

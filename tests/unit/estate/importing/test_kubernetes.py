@@ -340,6 +340,8 @@ def test_the_example_overlay_is_valid_once_its_signs_are_gone(tmp_path: Path) ->
         ("kind: Pod\nmetadata: {name: web}\nspec: {containers: 3}\n", "import-shape"),
         ("kind: !!python/object:x {}\n", "yaml-tag"),
         ("[" * 60, "too-deep"),
+        ('{"kind": "List", "items": [{"kind": "Pod", "spec": ' + "[" * 300 + "]" * 300 + "}]}", "too-deep"),
+        ('{"kind": "List", "items": [{"kind": "Pod", "spec": ' + "[" * 100_000, "too-deep"),
     ],
 )
 def test_sources_that_cannot_be_imported(tmp_path: Path, text: str, code: str) -> None:

@@ -18,7 +18,7 @@ from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import source_files
 from evac.estate.importers.imported import Options
-from evac.estate.importers.json_stream import NotJson
+from evac.estate.importers.json_stream import NESTED_MAX, NotJson, TooDeep
 from evac.estate.importers.kubernetes.objects import (
     DUMP_AGAIN,
     RENDER_FIRST,
@@ -247,6 +247,10 @@ def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: P
                 handle.seek(0)
                 yield from JsonObjects(handle, name)
                 return
+        except TooDeep as error:
+            message = f"{name}: an object is nested more than {NESTED_MAX} levels deep"
+            problems.add("too-deep", message, error.place, "export the dump again without this object")
+            return
         except NotJson as error:
             if error.ended:
                 problems.add(
