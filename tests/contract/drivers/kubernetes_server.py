@@ -1,7 +1,7 @@
 """A small API server for tests: answers as recorded of a real one, each checked against the published schema.
 
 It keeps objects, merges patches (RFC 7386), refuses a stale resourceVersion, and plays the controllers: pods
-become ready a moment after a spec was changed. The schema is that of the types in lightkube-models.
+become ready a moment after a spec was changed. For the schema see `tests.kubernetes_schema`.
 """
 
 from __future__ import annotations
@@ -11,45 +11,11 @@ import http.server
 import json
 import threading
 import time
-import types
-import typing
 from typing import Any
 
-import msgspec
-from lightkube.models import apps_v1, core_v1, meta_v1, scheduling_v1
+from tests.kubernetes_schema import check_object
 
 READY_S = 0.3
-_MODELS = {
-    "Deployment": apps_v1.Deployment,
-    "ResourceQuota": core_v1.ResourceQuota,
-    "PriorityClass": scheduling_v1.PriorityClass,
-    "Status": meta_v1.Status,
-    "Application": dict,
-    "Kustomization": dict,
-}
-"""The published types; of custom resources there are none, so that any object is one."""
-
-
-def check_schema(values: Any, model: Any, where: str = "") -> None:
-    """Raises `AssertionError` where an object holds what its published type does not."""
-    if isinstance(model, type) and issubclass(model, msgspec.Struct):
-        assert isinstance(values, dict), where
-        names = {one.encode_name: one.type for one in msgspec.structs.fields(model)}
-        for key, value in values.items():
-            assert key in names, f"{where}.{key} is not in the published schema"
-            check_schema(value, names[key], f"{where}.{key}")
-        return
-    parts = typing.get_args(model)
-    origin = typing.get_origin(model)
-    if origin in (typing.Union, types.UnionType):
-        if values is not None:
-            check_schema(values, next(part for part in parts if part is not type(None)), where)
-    elif origin is list:
-        assert isinstance(values, list), where
-        for number, value in enumerate(values):
-            check_schema(value, parts[0], f"{where}[{number}]")
-    elif isinstance(model, type) and model in (str, int, bool, dict, float):
-        assert isinstance(values, model), f"{where} is a {type(values).__name__}, not a {model.__name__}"
 
 
 def merge(values: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +128,7 @@ class ApiServer:
         self._thread.join()
 
     def put(self, path: str, values: dict[str, Any]) -> None:
-        check_schema(values, _MODELS[values["kind"]], values["kind"])
+        check_object(values)
         self.objects[path] = values
 
     def state(self) -> str:
@@ -252,7 +218,7 @@ class ApiServer:
                 body = json.loads(self.rfile.read(length)) if length else None
                 code, values = server.answer(self.command, self.path.partition("?")[0], body)
                 try:
-                    check_schema(values, _MODELS[values["kind"]], values["kind"])
+                    check_object(values)
                 except AssertionError as error:
                     server.problems.append(str(error))
                 data = json.dumps(values).encode()

@@ -24,7 +24,8 @@ from tests.contract.adapters.kubernetes import (
     kubeconfig_of,
 )
 from tests.contract.capabilities.story import assert_keeps_contract, order
-from tests.contract.drivers.kubernetes_server import ApiServer, check_schema, deployment
+from tests.contract.drivers.kubernetes_server import ApiServer, deployment
+from tests.kubernetes_schema import check_object
 
 pytestmark = [pytest.mark.enable_socket]
 URGENT = "/apis/scheduling.k8s.io/v1/priorityclasses/urgent"
@@ -222,13 +223,15 @@ def test_a_cluster_that_is_gone_is_tried_again(server: ApiServer, kubeconfig: st
 
 
 def test_the_schema_of_the_tests_would_see_a_wrong_answer() -> None:
-    from lightkube.models import apps_v1
-
     wrong = deployment("chat", 2)
     wrong["spec"]["replicas"] = "two"
     with pytest.raises(AssertionError, match="replicas is a str"):
-        check_schema(wrong, apps_v1.Deployment, "Deployment")
+        check_object(wrong)
     unknown = deployment("chat", 2)
     unknown["spec"]["template"]["spec"]["containers"][0]["imagee"] = "x"
     with pytest.raises(AssertionError, match="imagee is not in the published schema"):
-        check_schema(unknown, apps_v1.Deployment, "Deployment")
+        check_object(unknown)
+    short = deployment("chat", 2)
+    del short["spec"]["selector"]
+    with pytest.raises(AssertionError, match="lacks selector, which"):
+        check_object(short)

@@ -1,4 +1,7 @@
-"""A Kubernetes API server over real HTTP that serves the objects of a dump: kinds, lists, pages, refusals."""
+"""A Kubernetes API server over real HTTP that serves the objects of a dump: kinds, lists, pages, refusals.
+
+All that it serves is checked against the published schema, but for answers that a test gives it to serve.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
+from tests.kubernetes_schema import check_object, is_published
 from tests.web.certificates import Papers
 
 PLURALS = {"PersistentVolumeClaim": "persistentvolumeclaims", "Ingress": "ingresses"}
@@ -38,14 +42,25 @@ class ApiServer:
     """Path -> an answer of its own."""
     asked: list[str] = field(default_factory=list)
     url: str = ""
+    wrong: list[str] = field(default_factory=list)
+    """What was served that is not as the published schema has it."""
 
     def answer(self, path: str, authorization: str) -> tuple[int, Any, dict[str, str]]:
+        """Status, body and headers."""
         self.asked.append(path)
         url = urlsplit(path)
         token = parse_qs(url.query).get("continue", [""])[0]
         for key in (f"{url.path}?continue={token}", url.path):
             if key in self.answers:
                 return (*self.answers[key], {})
+        found = self._served(url, authorization)
+        try:
+            check_object(found[1])
+        except AssertionError as error:
+            self.wrong.append(f"{path}: {error}")
+        return found
+
+    def _served(self, url: SplitResult, authorization: str) -> tuple[int, Any, dict[str, str]]:
         if self.busy:
             self.busy -= 1
             return 429, _status(429, "TooManyRequests", "too many requests"), {"Retry-After": "7"}
@@ -66,11 +81,11 @@ class ApiServer:
             group, sign, version = item["apiVersion"].partition("/")
             if sign:
                 groups[group].add(version)
-        listed = [
-            {"name": name, "versions": [{"version": one} for one in sorted(versions)]}
-            for name, versions in sorted(groups.items())
-        ]
-        return 200, {"kind": "APIGroupList", "groups": listed}, {}
+        listed = []
+        for name, versions in sorted(groups.items()):
+            found = [{"groupVersion": f"{name}/{one}", "version": one} for one in sorted(versions)]
+            listed.append({"name": name, "versions": found, "preferredVersion": found[-1]})
+        return 200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}, {}
 
     def _of_version(self, version: str, rest: list[str], query: str) -> tuple[int, Any, dict[str, str]]:
         items = [item for item in self.objects if item["apiVersion"] == version]
@@ -78,26 +93,25 @@ class ApiServer:
             if "/apis" in self.forbidden:
                 return 403, _status(403, "Forbidden", "forbidden"), {}
             kinds = sorted({item["kind"] for item in items})
-            listed = [
-                {
-                    "name": plural(kind),
-                    "kind": kind,
-                    "namespaced": kind not in CLUSTER_WIDE,
-                    "verbs": ["list"],
-                }
-                for kind in kinds
-            ]
-            listed.append({"name": "pods/log", "kind": "Pod", "namespaced": True, "verbs": ["get"]})
-            return 200, {"kind": "APIResourceList", "resources": listed}, {}
+            listed = [_resource(plural(kind), kind, "list") for kind in kinds]
+            listed.append(_resource("pods/log", "Pod", "get"))
+            body = {"kind": "APIResourceList", "groupVersion": version, "resources": listed}
+            # The oldest API leaves out its own version here, as servers do.
+            return 200, body if version == "v1" else {**body, "apiVersion": "v1"}, {}
         name = rest[-1]
         if name in self.forbidden:
             return 403, _status(403, "Forbidden", f'{name} is forbidden: User "reader" cannot list it'), {}
-        items = [item for item in items if plural(item["kind"]) == name]
+        kinds = {item["kind"] for item in items if plural(item["kind"]) == name}
+        items = [item for item in items if item["kind"] in kinds]
         if rest[0] == "namespaces":
             items = [item for item in items if item["metadata"].get("namespace") == rest[1]]
-        return self._page(items, parse_qs(query))
+        if not kinds:
+            return 404, _status(404, "NotFound", "the server could not find the requested resource"), {}
+        return self._page(f"{kinds.pop()}List", version, items, parse_qs(query))
 
-    def _page(self, items: list[Any], query: dict[str, list[str]]) -> tuple[int, Any, dict[str, str]]:
+    def _page(
+        self, kind: str, version: str, items: list[Any], query: dict[str, list[str]]
+    ) -> tuple[int, Any, dict[str, str]]:
         token = query.get("continue", [""])[0]
         if token and self.expired:
             self.expired -= 1
@@ -105,25 +119,49 @@ class ApiServer:
         start = int(base64.b64decode(token)) if token else 0
         end = start + int(query["limit"][0])
         more = base64.b64encode(str(end).encode()).decode() if end < len(items) else ""
-        page = [
-            {key: value for key, value in one.items() if key not in ("kind", "apiVersion")}
-            for one in items[start:end]
-        ]
-        metadata = {"resourceVersion": "418", "continue": more}
-        return 200, {"kind": "List", "metadata": metadata, "items": page}, {}
+        page = items[start:end]
+        if is_published(version):  # items of these lists have neither; those of custom resources have both
+            page = [{key: one[key] for key in one if key not in ("kind", "apiVersion")} for one in page]
+        metadata: dict[str, Any] = {"resourceVersion": "418"}
+        if more:
+            metadata |= {"continue": more, "remainingItemCount": len(items) - end}
+        return 200, {"kind": kind, "apiVersion": version, "metadata": metadata, "items": page}, {}
 
 
 def plural(kind: str) -> str:
     return PLURALS.get(kind, f"{kind.lower()}s")
 
 
+def _resource(name: str, kind: str, verb: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "singularName": kind.lower(),
+        "kind": kind,
+        "namespaced": kind not in CLUSTER_WIDE,
+        "verbs": [verb],
+    }
+
+
 def _status(code: int, reason: str, message: str) -> dict[str, Any]:
-    return {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+    }
 
 
 @contextmanager
 def serving(objects: list[dict[str, Any]], papers: Papers | None = None) -> Iterator[ApiServer]:
-    """An API server that listens; with papers by TLS, and then it asks for a certificate of the client."""
+    """An API server that listens; with papers by TLS, and then it asks for a certificate of the client.
+
+    Raises AssertionError if an object, or an answer, is not as the published schema has it.
+    """
+    for one in objects:
+        check_object(one)
     api = ApiServer(objects)
 
     class Handler(BaseHTTPRequestHandler):
@@ -159,6 +197,7 @@ def serving(objects: list[dict[str, Any]], papers: Papers | None = None) -> Iter
         server.shutdown()
         thread.join()
         server.server_close()
+    assert not api.wrong, api.wrong
 
 
 def kubeconfig(path: Path, contexts: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Path:
