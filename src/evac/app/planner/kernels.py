@@ -52,8 +52,10 @@ ROUND_S: Final = 0.5e-3
 """Time of a search round for each service of a large instance, and for each ten servers."""
 FIRST_ROUNDS: Final = 20
 """Rounds until there is a first plan."""
-ENDS_EARLY: Final = 2
-"""A search that finds nothing better ends after a third of its work, so half of it is counted."""
+ENDS_EARLY: Final = 5
+"""A search that finds nothing better ends after a third of its work, so half of it is counted; and of what it
+tries, less than four in ten lead to another generation and are run.
+"""
 POLL_S: Final = 0.5
 TRIES: Final = 2
 """The first plan of a process also imports modules."""

@@ -68,19 +68,18 @@ GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TI
 
 HELD, STARTS, SHEDS, BOOTS, RAN, RECOVERED, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(12)
 FLOOR, REACHED, AT_LEVEL, LEVELLED, PINNED, TURN, VERSION, LIFTED = range(12, 20)
-BARRED, SPOILED, LEFTOVERS, RESERVED, BEGUN = range(20, 25)
+BARRED, SPOILED, LEFTOVERS, RESERVED, BEGUN, BARRED_BY, ASKER, EVENTS, PAID = range(20, 29)
+SIZES = 29
 """Places in `Board.size`: lengths of logs and scratch lists, the cursor over what may be shed, the
 tick before which nothing more may begin, the last one reached, the level at work, whether levels are
 finished one by one (1), whether rows are pinned (1) or chosen (0), the services that were started so far,
 what was refused how often (see `Board.refused`), how often a hold was removed that was not the last one, the
-rows that the item at work leaves alone (see `is_barred`), whether an item that started ahead never served
-(1), whether what sheds left over is there for every tier (1), how many reservations were made, and the
-length of the log of holds when the item at work was begun."""
+rows that the item at work leaves alone (see `asked.bars`), whether an item that started ahead never served
+(1), whether what sheds left over is there for every tier (1), how many reservations were made, the length of
+the log of holds when the item at work was begun, the item whose options bar rows (UNKNOWN: none), the item
+whose options are used, the number of events (see `sequence`), and what the items cost in their turns."""
 FAILED_ROOM, FAILED_TIME = 1, 2
 """Why an item was not placed: no capacity for it, or no time before the horizon."""
-NEED, LEAST, LEAST_MOVER = range(3)
-"""Rows of `Board.vector`: what a shed must free; the least that any service needs of each resource to start,
-and that any needs which may move."""
 BLOCK = 64
 """Rows of `GROUP_ROW` that share an upper limit of capacity, so that full stretches are skipped."""
 BARS = 60
@@ -144,13 +143,14 @@ POOL_TYPE: Final = _record(
 )
 STORE_TYPE: Final = _record(
     *_fields("backup fence fence_set first_candidate last_candidate elects"),
-    *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at recovered"),
+    *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at recovered by was_by"),
 )
 PRESENT_TYPE: Final = _record(*_fields("service row count", "left to_shed kept"))
 LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
 USE_TYPE: Final = _record(*_fields("limit units offset hold"))
 ITEM_TYPE: Final = _record(
-    *_fields("release", "done at why stack ran pinned_first pinned_last level seen ahead")
+    *_fields("release", "done at why stack ran pinned_first pinned_last level seen ahead"),
+    *_fields("asked event", "had_asked had_event"),
 )
 OUTSET_TYPE: Final = _record(*_fields("uses ticks at"))
 HELD_TYPE: Final = _record(*_fields("uses hands ticks count at serial"))
@@ -180,6 +180,8 @@ class Board(NamedTuple):
     NEVER: they could not be); moved: replicas of what runs that were shed and started again elsewhere, which
     serve from `again` on; stays: what is shed of it does not start again; base_since, top_since: from when a
     milestone was gone that holds from base_at or top_at on (the grace where it is lost, NEVER: it was not);
+    need: what a shed must free of each resource up to the last that anything demands; least, least_mover: the
+    least of each that any service needs to start, and that any needs which may move;
     eligible: of a pool, whether a service kept at home may use it otherwise; *_begun: as it was when the item
     at work was begun; refused: by row, see `next_shed_row`.
     busy: from `since` to before `until` no tick takes `count` actions with these uses; that stays so while
@@ -218,7 +220,9 @@ class Board(NamedTuple):
     base: Ints
     size: Ints
     mark: Ints
-    vector: Ints
+    need: Ints
+    least: Ints
+    least_mover: Ints
     used: NDArray[np.int32]
     full: NDArray[np.int32]
 
@@ -312,17 +316,11 @@ def within_spread(board: Board, service: int, row: int) -> int:
 
 
 @inner
-def is_barred(board: Board, row: int) -> bool:
-    """Whether the item at work avoids a row: the search sets that bit by bit."""
-    return board.size[BARRED] != 0 and board.size[BARRED] >> (row % BARS) & 1 > 0
-
-
-@inner
 def capacity_for(board: Board, service: int, row: int, waits: int) -> int:
     """Most replicas of a service that a row has resources for; waits 1: including what sheds free."""
     most = NEVER
     capacity = board.row[row].free if waits else board.row[row].unshed
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         need = board.service[service].demand[r]
         if need > 0:
             most = min(most, capacity[r] // need)
@@ -338,7 +336,7 @@ def take(board: Board, service: int, mile: int, row: int, at: int, by_hand: int,
     entry.manual, entry.waits, entry.next = by_hand, waits, board.service[service].head
     board.service[service].head = line
     board.size[STARTS] = line + 1
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         board.started[line].unshed[r] = board.row[row].unshed[r]
         board.row[row].free[r] -= board.service[service].demand[r]
         left = board.row[row].free[r]
@@ -360,7 +358,7 @@ def untake_to(board: Board, mark: int) -> None:
         entry = board.started[line]
         service, row = entry.service, entry.row
         block = board.block[board.row[row].place // BLOCK]
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             board.row[row].free[r] += board.service[service].demand[r]
             board.row[row].unshed[r] = board.started[line].unshed[r]
             block.most[r] = max(block.most[r], board.row[row].unshed[r])
@@ -373,11 +371,11 @@ def survey(board: Board, block: int) -> None:
     """Updates the upper limit of capacity of a block."""
     first = board.base[GROUP_ROW] + block * BLOCK
     most = board.block[block].most
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         most[r] = 0
     for at in range(first, min(first + BLOCK, board.base[GROUP_ROW] + len(board.row))):
         unshed = board.row[board.heap[at]].unshed
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             most[r] = max(most[r], unshed[r])
 
 
@@ -385,7 +383,7 @@ def survey(board: Board, block: int) -> None:
 def may_fit(board: Board, service: int, block: int) -> bool:
     """Whether some row of a block may have capacity for a service; True is not a promise."""
     short = 0
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         short += board.service[service].demand[r] > board.block[block].most[r]
     return short == 0
 
@@ -394,6 +392,6 @@ def may_fit(board: Board, service: int, block: int) -> bool:
 def is_full(board: Board, row: int) -> bool:
     """Whether a row has less than any service needs of some resource."""
     full = False
-    for r in range(board.vector.shape[1]):
-        full |= board.row[row].free[r] < board.vector[LEAST, r]
+    for r in range(len(board.need)):
+        full |= board.row[row].free[r] < board.least[r]
     return full

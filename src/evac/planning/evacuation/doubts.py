@@ -15,7 +15,7 @@ from evac.planning.evacuation.board import (
     STARTS,
     Board,
 )
-from evac.planning.evacuation.starts import MOVED
+from evac.planning.evacuation.sources import MOVED
 
 
 @inner
@@ -44,7 +44,7 @@ def _is_unsure(board: Board, line: int) -> bool:
     """Whether no one knows if a start fits on its row."""
     service, row = board.service[board.started[line].service], board.row[board.started[line].row]
     unsure = service.unsure + row.doubt
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         unsure += service.demand[r] > 0 and board.group[row.group].vague >> r & 1 > 0
     return unsure > 0
 

@@ -23,7 +23,7 @@ def _spare(board: Board, line: int) -> int:
     """Replicas that a shed takes and whose capacity nothing uses at the end."""
     shed, most = board.shed[line], board.shed[line].count
     entry = board.present[shed.entry]
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         if board.service[entry.service].demand[r] > 0:
             most = min(most, board.row[entry.row].free[r] // board.service[entry.service].demand[r])
     return 0 if board.service[entry.service].moved > 0 else max(0, most)
@@ -52,7 +52,7 @@ def _take_back(board: Board) -> int:
         number, demand = entry.row, board.service[entry.service].demand
         first = _first_start(board, starts, number, end_of(board, line))
         is_used = first < len(starts) and board.started[starts[first]].row == number
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             if is_used and demand[r] > 0:
                 back = min(back, max(0, low[first, r] // demand[r]))
         if back == 0:
@@ -60,7 +60,7 @@ def _take_back(board: Board) -> int:
         for k in range(_first_start(board, starts, number, 0), len(starts)):
             if board.started[starts[k]].row != number:
                 break
-            for r in range(board.vector.shape[1]):
+            for r in range(len(board.need)):
                 if k >= first:
                     low[k, r] -= back * demand[r]
                 elif is_used:
@@ -87,7 +87,7 @@ def _give_back(board: Board, line: int, back: int) -> None:
         reserve(board, uses, by_hand, length, shed.count, shed.at)
     entry.left += back
     board.service[entry.service].left += back
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         row.free[r] -= back * board.service[entry.service].demand[r]
         row.unshed[r] = min(row.unshed[r], row.free[r])
 
@@ -101,22 +101,22 @@ def _least_free(board: Board) -> tuple[Ints, Ints]:
     begun = np.array([board.started[k].row * SPAN + board.started[k].at for k in range(count)], np.int64)
     ended = np.array([_row_of(board, k) * SPAN + end_of(board, k) for k in range(gone)], np.int64)
     starts, sheds = np.argsort(begun, kind="mergesort"), np.argsort(ended, kind="mergesort")
-    low = np.zeros((count, board.vector.shape[1]), np.int64)
+    low = np.zeros((count, len(board.need)), np.int64)
     number, over = -1, 0
     for k in range(count):
         start = board.started[starts[k]]
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             before = low[k - 1, r] if start.row == number else board.row[start.row].capacity[r]
             low[k, r] = before - board.service[start.service].demand[r]
         number = start.row
         while over < gone and ended[sheds[over]] <= begun[starts[k]]:
             shed = board.shed[sheds[over]]
-            for r in range(board.vector.shape[1] if _row_of(board, sheds[over]) == number else 0):
+            for r in range(len(board.need) if _row_of(board, sheds[over]) == number else 0):
                 low[k, r] += shed.count * board.service[board.present[shed.entry].service].demand[r]
             over += 1
     for k in range(count - 2, -1, -1):
         if board.started[starts[k]].row == board.started[starts[k + 1]].row:
-            for r in range(board.vector.shape[1]):
+            for r in range(len(board.need)):
                 low[k, r] = min(low[k, r], low[k + 1, r])
     return starts, low
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from evac.planning.compiled import inner
+from evac.planning.evacuation.asked import ROWS, bar
 from evac.planning.evacuation.board import (
-    BARRED,
+    ASKER,
     BOOTS,
     CANDIDATE,
     CANDIDATE_CLASS,
     CANDIDATE_SET,
     CANDIDATE_TICKS,
+    EVENTS,
     FAILED_ROOM,
     FAILED_TIME,
     FENCE,
@@ -63,10 +65,6 @@ from evac.planning.evacuation.timing import (
     when,
 )
 
-TASTE, EAGER, FAVOUR, ROWS = range(4)
-"""Columns of the options of an item: which stock first (of a store: which copy, 0 for the first to be
-there), whether sheds compete, pool liked best (-1), and rows to leave alone.
-"""
 PUT_OFF = 2
 """Value of `written_off` of what takes its turn after shed services have started again."""
 IN_TURN, AGAIN = range(2)
@@ -81,6 +79,8 @@ def reset(board: Board) -> None:
     clear(board)
     for place in range(LEVELLED):
         board.size[place] = 0
+    board.size[ASKER], board.size[EVENTS] = UNKNOWN, 0
+    bar(board, UNKNOWN, 0)
     for step in board.outset:
         reserve(board, step.uses, 0, step.ticks, 1, step.at)
     for budget in board.budget:
@@ -89,7 +89,7 @@ def reset(board: Board) -> None:
         row.on_at = UNKNOWN if row.dark else 0
         row.boot_at = UNKNOWN
         row.shed_end = 0
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             row.free[r] = row.capacity[r]
             row.unshed[r] = row.capacity[r]
     for block in range(len(board.block)):
@@ -99,9 +99,9 @@ def reset(board: Board) -> None:
     for pool in board.pool:
         pool.booted_count = 0
     for item in board.item:
-        item.done, item.at, item.why, item.ahead = 0, UNKNOWN, 0, UNKNOWN
+        item.done, item.at, item.why, item.ahead, item.asked = 0, UNKNOWN, 0, UNKNOWN, 0
     for store in board.store:
-        store.primary_at, store.candidate = UNKNOWN, UNKNOWN
+        store.primary_at, store.candidate, store.by = UNKNOWN, UNKNOWN, UNKNOWN
     for service in board.service:
         _reset_service(service)
     _rewind(board)
@@ -185,7 +185,7 @@ def recover_store(board: Board, store: int, choice: int) -> int:
         if board.item[board.heap[k]].at == UNKNOWN:
             return NEVER  # it is tried again once what it waits for is generated
         ready = max(ready, board.item[board.heap[k]].at)
-    board.store[store].primary_at = NEVER
+    board.store[store].primary_at, board.store[store].by = NEVER, board.size[ASKER]
     board.store[board.size[RECOVERED]].recovered = store
     board.size[RECOVERED] += 1
     first, last = board.store[store].first_candidate, board.store[store].last_candidate
@@ -403,13 +403,15 @@ def puts_off(board: Board) -> int:
 def run_ahead(board: Board, component: int, options: Ints) -> None:
     """Starts a component before what it needs only to serve is generated, unless that would shed."""
     board.item[component].ahead = NEVER
+    board.size[ASKER] = board.components + len(board.service) + len(board.store) + component
     if _is_out(board, component) or write_off(board, component):
         return
     since = _startable_at(board, component)
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)
-    board.item[component].at, board.size[BARRED] = AT_WORK, options[ROWS]
+    board.item[component].at = AT_WORK
+    bar(board, board.size[ASKER], options[ROWS])
     fits = since < NEVER and _start_members(board, component, since, options)
     if fits and board.size[SHEDS] == sheds:
         board.item[component].ahead = last_end(board, starts)
@@ -422,6 +424,7 @@ def run_ahead(board: Board, component: int, options: Ints) -> None:
 @inner
 def start_late(board: Board, component: int, options: Ints) -> None:
     """Starts a component whose traffic cannot be moved before the horizon: it serves after that."""
+    board.size[ASKER] = component
     ready, since = ready_at(board, component), _startable_at(board, component)
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
@@ -480,9 +483,10 @@ def run_item(board: Board, item: int, options: Ints, again: int) -> None:
 
     IN_TURN: and records that it ran. AGAIN: a component that found no capacity in its turn may find some now.
     """
-    board.size[BARRED] = 0
+    board.size[ASKER] = item
+    bar(board, UNKNOWN, 0)
     if again == IN_TURN:
-        board.size[BARRED] = options[ROWS]
+        bar(board, item, options[ROWS])
         board.item[board.size[RAN]].ran = item
         board.size[RAN] += 1
     if item >= board.components:
@@ -500,6 +504,7 @@ def set_mark(board: Board) -> None:
     """Records the state of the generation, to return to it."""
     for k in range(RECOVERED + 1):
         board.mark[k] = board.size[k]
+    board.mark[EVENTS] = board.size[EVENTS]
     for group in board.group:
         group.boot_mark, group.hand_mark = group.boot_since, group.hand_since
 
@@ -507,6 +512,7 @@ def set_mark(board: Board) -> None:
 @inner
 def back_to_mark(board: Board) -> None:
     """Undoes every item since the mark, and the stores they restored."""
+    board.size[EVENTS] = board.mark[EVENTS]
     undo(board, board.mark[HELD], board.mark[STARTS], board.mark[SHEDS], board.mark[BOOTS])
     for group in board.group:
         group.boot_since, group.hand_since = group.boot_mark, group.hand_mark

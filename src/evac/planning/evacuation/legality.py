@@ -96,7 +96,7 @@ def _may_leave(board: Board, service: int) -> bool:
 def _spare_capacity(board: Board) -> None:
     """`spare` of every row: its capacity once every server that is brought up is on."""
     for row in board.row:
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             row.spare[r] = row.free[r] if row.on_at >= 0 or row.rises else 0
 
 
@@ -147,7 +147,7 @@ def _sheds_can_be(board: Board) -> bool:
 @inner
 def _add_leaving(board: Board, tier: int) -> None:
     """Adds to `spare` everything held by lower tiers that may leave."""
-    width = board.vector.shape[1]
+    width = len(board.need)
     for line in range(board.size[STARTS]):
         entry = board.started[line]
         service = board.service[entry.service]
@@ -189,7 +189,7 @@ def _fits_alone(board: Board, service: int, number: int, wanted: int) -> int:
     record, row, most = board.service[service], board.row[number], wanted
     if not board.eligible[service, row.pool]:
         return 0
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         if record.demand[r] > 0:
             most = min(most, row.spare[r] // record.demand[r])
     if most > 0 and not row.is_pool:
@@ -244,7 +244,7 @@ def _shed_ticks(board: Board, service: int, row: int) -> tuple[int, int]:
     """
     first, last = board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]
     short, taken = 0, 0
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         left = board.row[row].spare[r]
         freed = 0
         for k in range(first, last):
@@ -425,7 +425,7 @@ def first_idle_shed(board: Board, since: int) -> int:
     for line in range(since, board.size[SHEDS]):
         entry = board.present[board.shed[line].entry]
         row, fits = board.row[entry.row], 1
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             fits = 0 if board.service[entry.service].demand[r] > row.free[r] else fits
         if fits and (row.on_at >= 0 or row.rises):
             return line

@@ -109,6 +109,7 @@ def lower(instance: Instance) -> Board:
     limits, width = len(instance.limits), instance.horizon + spare
     scratch = _scratch(service, rows, present, group, pool, store, limits, len(outset), width)
     _releases(instance, scratch["item"])
+    resources = 1 + max(np.flatnonzero(service["demand"].any(axis=0)).tolist(), default=0)
     return Board(
         horizon=instance.horizon,
         grace=instance.grace,
@@ -129,7 +130,9 @@ def lower(instance: Instance) -> Board:
         eligible=np.ascontiguousarray(instance.eligible, np.bool_),
         heap=values,
         base=base,
-        vector=_vectors(service),
+        need=np.zeros(resources, np.int64),
+        least=_least(service, (service["base_starts"] + service["top_starts"]) > 0, resources),
+        least_mover=_least(service, service["movable"] > 0, resources),
         **scratch,
     )
 
@@ -172,8 +175,8 @@ def _scratch(
         "refused": np.zeros(len(rows), np.int64),
         "source": np.zeros(len(group) + len(pool) + 2, b.SOURCE_TYPE),
         "place": np.zeros(places, b.PLACE_TYPE),
-        "size": np.zeros(25, np.int64),
-        "mark": np.zeros(24, np.int64),
+        "size": np.zeros(b.SIZES, np.int64),
+        "mark": np.zeros(b.SIZES, np.int64),
         "used": _sparse(max(1, limits), width),
         "full": np.zeros((max(1, limits), width // b.STRETCH + 1), np.int32),
     }
@@ -218,16 +221,10 @@ def _releases(instance: Instance, item: Table) -> None:
         item["release"][own] = max(int(item["release"][own]), ticks)
 
 
-def _vectors(service: Table) -> Ints:
-    """Least need of each resource among services that start replicas, and among those that may move: less
-    capacity is useless.
-    """
-    starting = (service["base_starts"] + service["top_starts"]) > 0
-    vector = np.zeros((3, service["demand"].shape[1]), np.int64)
-    for place, counted in ((b.LEAST, starting), (b.LEAST_MOVER, service["movable"] > 0)):
-        if counted.any():
-            vector[place] = service["demand"][counted].min(axis=0)
-    return vector
+def _least(service: Table, counted: NDArray[np.bool_], width: int) -> Ints:
+    """Least need of each resource among the services that count: less capacity is useless."""
+    found = service["demand"][counted, :width]
+    return found.min(axis=0) if len(found) else np.zeros(width, np.int64)
 
 
 def _services(instance: Instance, sets: _UseSets) -> Table:

@@ -20,7 +20,6 @@ from evac.planning.evacuation.board import (
     FAILED_TIME,
     GROUP_ROW,
     HELD,
-    LEAST_MOVER,
     MEMBER,
     MOVER_ROWS,
     NEVER,
@@ -43,7 +42,8 @@ from evac.planning.evacuation.board import (
 )
 from evac.planning.evacuation.items import AGAIN, PUT_OFF, give_up, run_item, undo, write_off
 from evac.planning.evacuation.shedding import do_sheds, keep_at_home, leave_home, movers_for, note_shed
-from evac.planning.evacuation.starts import MOVED, last_end, start_pinned, use_row
+from evac.planning.evacuation.sources import MOVED
+from evac.planning.evacuation.starts import last_end, start_pinned, use_row
 from evac.planning.evacuation.timing import schedule
 
 MOST_ROWS: Final = 4
@@ -68,8 +68,8 @@ def _may_move(board: Board) -> int:
         return 1
     for block in range(len(board.block)):
         short = 0
-        for r in range(board.vector.shape[1]):
-            short += board.vector[LEAST_MOVER, r] > board.block[block].most[r]
+        for r in range(len(board.need)):
+            short += board.least_mover[r] > board.block[block].most[r]
         if short == 0:
             return 1
     return 0

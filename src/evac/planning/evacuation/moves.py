@@ -13,6 +13,7 @@ import numpy as np
 
 from evac.planning.compiled import allocating_inner, inner
 from evac.planning.evacuation.board import (
+    ASKER,
     BOOTS,
     HARD_USER,
     HELD,
@@ -36,7 +37,8 @@ from evac.planning.evacuation.shedding import (
     keep_at_home,
     leave_home,
 )
-from evac.planning.evacuation.starts import MOVED, last_end
+from evac.planning.evacuation.sources import MOVED
+from evac.planning.evacuation.starts import last_end
 from evac.planning.evacuation.timing import begin_item, schedule
 
 
@@ -77,6 +79,7 @@ def _start_again(board: Board, service: int, count: int, options: Ints) -> bool:
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)
     item, end = board.components + service, NEVER
+    board.size[ASKER] = item
     fits = not board.size[PINNED] or board.item[item].pinned_last - board.item[item].pinned_first == count
     served = board.service[service].left + count > board.service[service].serves
     board.service[service].moved = count  # it counts as alive, so what it needs stays

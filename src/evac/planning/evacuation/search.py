@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.planning.compiled import inner, kernel, unlocked_kernel
+from evac.planning.evacuation.asked import EAGER, FAVOUR, ROWS, TASTE, ask, bar, was_asked
 from evac.planning.evacuation.board import (
-    AHEAD_WAIT,
+    ASKER,
     AT_LEVEL,
-    BARRED,
     BARS,
     BOOT,
     FAILED_ROOM,
@@ -30,30 +30,22 @@ from evac.planning.evacuation.board import (
     FLOOR,
     LEFTOVERS,
     LEVELLED,
-    MANUAL_TICKS,
     MEMBER,
     NEVER,
+    PAID,
     REACHED,
     SHED,
     SHEDS,
     SOFT,
     SPOILED,
-    START,
-    TOOL,
     UNKNOWN,
-    VERIFY,
-    WAIT,
     Board,
     Ints,
 )
 from evac.planning.evacuation.idle_sheds import take_back_idle
 from evac.planning.evacuation.items import (
     AGAIN,
-    EAGER,
-    FAVOUR,
     IN_TURN,
-    ROWS,
-    TASTE,
     back_to_mark,
     puts_off,
     recover_store,
@@ -67,6 +59,7 @@ from evac.planning.evacuation.legality import breaks_rules
 from evac.planning.evacuation.making_way import place_failed
 from evac.planning.evacuation.moves import restart_shed, shed_times
 from evac.planning.evacuation.pricing import cost, extra_for_doubt, value
+from evac.planning.evacuation.sequence import BEFORE, keep_events, next_item, note_event, repeats, wants
 from evac.planning.evacuation.timing import tool_at
 
 EACH_ODDS = 4
@@ -99,63 +92,6 @@ class _Task(NamedTuple):
 
 
 @inner
-def _wants(board: Board, item: int) -> bool:
-    """Whether an item must be generated: a component with a lost base, a top with starts."""
-    components = board.components
-    if item < components:
-        return board.heap[board.base[MEMBER] + item + 1] > board.heap[board.base[MEMBER] + item]
-    return board.service[item - components].top_starts > 0
-
-
-@inner
-def _push_needs(board: Board, item: int, depth: int) -> int:
-    """Pushes ungenerated items that an item waits for; returns the new stack depth."""
-    components = board.components
-    if item >= components + len(board.service):
-        return depth
-    if item >= components:
-        own = board.service[item - components].component
-        if board.service[item - components].base_lost and not board.item[own].done:
-            board.item[depth].stack = own
-            depth += 1
-        return _push_tools(board, _push_tools(board, depth, START), VERIFY)
-    return _push_waits(board, item, depth, WAIT)
-
-
-@inner
-def _push_tools(board: Board, depth: int, kind: int) -> int:
-    """Pushes ungenerated tools of a kind without a manual way; returns the new depth.
-
-    No base waits for a top, so items that first need its service wait for nothing here.
-    """
-    if board.heap[board.base[MANUAL_TICKS] + kind] >= 0:
-        return depth
-    for k in range(board.heap[board.base[TOOL] + kind], board.heap[board.base[TOOL] + kind + 1]):
-        tool = board.service[board.heap[k]].component
-        if not board.item[tool].done and depth < len(board.item):
-            board.item[depth].stack = tool
-            depth += 1
-    return depth
-
-
-@inner
-def _push_waits(board: Board, component: int, depth: int, waits: int) -> int:
-    """Pushes ungenerated items that a component waits for by a table; returns the new stack depth."""
-    for k in range(board.heap[board.base[waits] + component], board.heap[board.base[waits] + component + 1]):
-        if not board.item[board.heap[k]].done and depth < len(board.item):
-            board.item[depth].stack = board.heap[k]
-            depth += 1
-    return depth
-
-
-@inner
-def _goes_ahead(board: Board, component: int) -> bool:
-    """Whether a base may start before what it needs only to serve: not if it ran or was tried."""
-    tried = board.item[component].done or board.item[component].ahead != UNKNOWN
-    return not tried and _wants(board, component)
-
-
-@inner
 def _price(board: Board, item: int) -> int:
     """What an item adds to the objective at least, now that it is generated."""
     components = board.components
@@ -177,40 +113,37 @@ def _run_with_needs(board: Board, item: int, options: Ints, limit: int) -> int:
     """Generates an item after everything it waits for; returns what that adds to the objective, at most just
     over `limit`.
     """
-    first_ahead = board.components + len(board.service) + len(board.store)
-    paid = 0
-    depth = 1
+    stores = board.components + len(board.service)
+    first_ahead = stores + len(board.store)
+    paid, depth = 0, 1
     board.item[0].stack = item
     while depth > 0 and paid <= limit:
-        item = board.item[depth - 1].stack
-        if board.item[item].done:
-            depth -= 1
-            continue
-        ahead = item - first_ahead
-        if ahead >= 0 and not _goes_ahead(board, ahead):
-            board.item[item].done = 1
-            continue
-        if ahead >= 0:
-            deeper = _push_waits(board, ahead, depth, AHEAD_WAIT)
-        else:
-            deeper = _push_needs(board, item, depth)
-        if deeper > depth:
-            depth = deeper
-            continue
-        depth -= 1
-        board.item[item].done = 1
-        if ahead >= 0:
-            run_ahead(board, ahead, options[item])
-        elif item >= board.components + len(board.service):
-            recover_store(board, item - board.components - len(board.service), options[item, TASTE])
-        elif _wants(board, item):
+        item, depth = next_item(board, depth)
+        if item >= first_ahead:
+            note_event(board, item)
+            run_ahead(board, item - first_ahead, options[item])
+        elif item >= stores:
+            _recover(board, item, options[item, TASTE])
+        elif item != UNKNOWN and wants(board, item):
+            note_event(board, item)
             _raise_floor(board, item)
             run_item(board, item, options[item], IN_TURN)
             board.size[REACHED] = max(board.size[REACHED], _end(board, item))
             paid += _price(board, item)
-        elif item < board.components:
+        elif 0 <= item < board.components:
             board.item[item].at = 0
     return paid
+
+
+@inner
+def _recover(board: Board, item: int, choice: int) -> None:
+    """Recovers a store in its own turn, if nothing that needs it has done so."""
+    store = item - board.components - len(board.service)
+    if board.store[store].primary_at == UNKNOWN:
+        note_event(board, item)
+        board.size[ASKER] = item
+        ask(board, TASTE)
+        recover_store(board, store, choice)
 
 
 @inner
@@ -241,7 +174,8 @@ def _generation(board: Board, order: Ints, options: Ints, limit: int) -> int:
     order: items by priority; options: (items, 4) as in `items.TASTE` and the constants after it.
     """
     _begin(board)
-    if _run_stretch(board, order, options, 0, len(order), limit) >= NEVER:
+    board.size[PAID] = _run_stretch(board, order, options, 0, len(order), limit)
+    if board.size[PAID] >= NEVER:
         return NEVER
     return _conclude(board, options)
 
@@ -251,6 +185,7 @@ def _begin(board: Board) -> None:
     """Starts empty, except that stores are saved first while a site still runs."""
     reset(board)
     board.size[SPOILED] = board.size[LEFTOVERS] = 0
+    board.size[ASKER] = BEFORE
     for store in range(len(board.store) if board.grace > 0 else 0):
         recover_store(board, store, 0)
 
@@ -272,7 +207,7 @@ def _conclude(board: Board, options: Ints) -> int:
             for service in range(len(board.service)):
                 if board.service[service].top_starts > 0 and board.service[service].top_own >= NEVER:
                     run_item(board, board.components + service, options[board.components + service], AGAIN)
-        board.size[BARRED] = 0
+        bar(board, UNKNOWN, 0)
         for component in range(board.components if turn == last else 0):
             if board.item[component].why == FAILED_TIME and board.item[component].at >= NEVER:
                 start_late(board, component, options[component])
@@ -402,12 +337,25 @@ def _keep(order: Ints, options: Ints, best_order: Ints, best_options: Ints) -> N
 
 
 @inner
+def _differs(
+    board: Board, order: Ints, options: Ints, at: int, column: int, old: int, varied: bool, events: int
+) -> bool:
+    """Whether a change of the order, or of an option of order[at], may lead to another generation than the
+    one that was kept.
+    """
+    if varied:
+        item = order[at]
+        return was_asked(board, item, column, old, options[item, column])
+    return not repeats(board, order, events)
+
+
+@inner
 def _anneal(board: Board, order: Ints, options: Ints, task: _Task) -> int:
     """Runs generations from an order of value `limit`; returns the best value found. The temperature falls
-    linearly to 0; `order` and `options` end as the last accepted ones. In mode `_GENERATE`, runs one
-    generation unchanged.
+    linearly to 0; `order` and `options` end as the last accepted ones. What only repeats the generation
+    accepted before is judged without being run. In mode `_GENERATE`, runs one generation unchanged.
     """
-    random, count, best = task.random, len(order), task.limit
+    random, count, best, events, paid = task.random, len(order), task.limit, UNKNOWN, 0
     if task.mode == _ANNEAL:
         _keep(order, options, task.best_order, task.best_options)
         if count < 2 and task.share == 0:
@@ -427,11 +375,16 @@ def _anneal(board: Board, order: Ints, options: Ints, task: _Task) -> int:
                 target = source - reach if _draw(random, 2) else source + reach
                 target = min(max(target, 0), count - 1)
                 _shift(order, source, target)
-        value = _generation(board, order, options, limit)
+        is_same = events >= 0
+        is_same = is_same and not _differs(board, order, options, target, column, old, varied, events)
+        value = current if paid <= limit else NEVER
+        if not is_same:
+            value = _generation(board, order, options, limit)
         if task.mode == _GENERATE:
             return value
-        if value <= limit and not breaks_rules(board):
-            current = value
+        if value <= limit and (is_same or not breaks_rules(board)):
+            if not is_same:
+                current, events, paid = value, keep_events(board), board.size[PAID]
             if value < best:
                 best = value
                 _keep(order, options, task.best_order, task.best_options)

@@ -48,7 +48,7 @@ def _takes(board: Board, service: int, number: int) -> int:
     record, row, most = board.service[service], board.row[number], 2**31
     if not board.eligible[service, row.pool]:
         return 0
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         if record.demand[r] > 0:
             most = min(most, row.spare[r] // record.demand[r])
     if not row.is_pool:
@@ -65,7 +65,7 @@ def _makes_way(board: Board, service: int, other: int) -> bool:
 def _sheds_on(board: Board, service: int, number: int, replicas: int) -> int:
     """Fewest further sheds on a row after which so many replicas of a service fit there."""
     fewest = 0
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         need = board.service[service].demand[r]
         left, most = board.row[number].spare[r], 1
         for k in range(

@@ -11,6 +11,7 @@ first replicas above the smallest count that serves, then whole services.
 from __future__ import annotations
 
 from evac.planning.compiled import inner
+from evac.planning.evacuation.asked import bars
 from evac.planning.evacuation.board import (
     ENTRY,
     HARD_USER,
@@ -18,7 +19,6 @@ from evac.planning.evacuation.board import (
     LEFTOVERS,
     LEVEL,
     MOVERS,
-    NEED,
     NEVER,
     ON_ROW,
     SHED,
@@ -30,7 +30,6 @@ from evac.planning.evacuation.board import (
     VICTIMS,
     Board,
     capacity_for,
-    is_barred,
     within_spread,
 )
 from evac.planning.evacuation.timing import hands, latest_shed, lift, release_to, reserve, shed_length, when
@@ -131,8 +130,8 @@ def _may_shed(board: Board, entry: int, level: int) -> int:
 @inner
 def _covered(board: Board) -> bool:
     short = 0
-    for r in range(board.vector.shape[1]):
-        short += board.vector[NEED, r] > 0
+    for r in range(len(board.need)):
+        short += board.need[r] > 0
     return short == 0
 
 
@@ -140,10 +139,10 @@ def _covered(board: Board) -> bool:
 def _enough(board: Board, victim: int, most: int) -> int:
     """Replicas of a victim that cover the needed part of its resources, at most `most`."""
     count = 0
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         demand = board.service[victim].demand[r]
-        if board.vector[NEED, r] > 0 and demand > 0:
-            count = max(count, -(-board.vector[NEED, r] // demand))
+        if board.need[r] > 0 and demand > 0:
+            count = max(count, -(-board.need[r] // demand))
     return min(count, most)
 
 
@@ -152,8 +151,8 @@ def note_shed(board: Board, line: int, entry: int, count: int, service: int) -> 
     """Writes a shed for a service into a line of the log; it is not executed yet."""
     shed = board.shed[line]
     shed.entry, shed.count, shed.service = entry, count, service
-    for r in range(board.vector.shape[1]):
-        board.vector[NEED, r] -= count * board.service[board.present[entry].service].demand[r]
+    for r in range(len(board.need)):
+        board.need[r] -= count * board.service[board.present[entry].service].demand[r]
 
 
 @inner
@@ -162,13 +161,13 @@ def _put_back(board: Board, first: int, last: int) -> int:
     for line in range(last - 1, first - 1, -1):
         victim = board.present[board.shed[line].entry].service
         spare = NEVER
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             if board.service[victim].demand[r] > 0:
-                spare = min(spare, -board.vector[NEED, r] // board.service[victim].demand[r])
+                spare = min(spare, -board.need[r] // board.service[victim].demand[r])
         back = min(spare, board.shed[line].count)
         board.shed[line].count -= back
-        for r in range(board.vector.shape[1]):
-            board.vector[NEED, r] += back * board.service[victim].demand[r]
+        for r in range(len(board.need)):
+            board.need[r] += back * board.service[victim].demand[r]
     return without_empty(board, first, last)
 
 
@@ -189,7 +188,7 @@ def without_empty(board: Board, first: int, last: int) -> int:
 def _could_cover(board: Board, service: int, row: int) -> bool:
     """Whether a replica of a service would fit on a row if everything below its tier were shed."""
     first, last = board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         need = board.service[service].demand[r] - board.row[row].free[r]
         for k in range(first, last):
             if need <= 0:
@@ -235,8 +234,8 @@ def _least_sheds(board: Board, service: int, row: int, level: int, in_time: bool
     """Like `sheds_for`, for a row where all lower tiers together would free capacity. in_time: passes over
     victims that would go too late.
     """
-    for r in range(board.vector.shape[1]):
-        board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
+    for r in range(len(board.need)):
+        board.need[r] = board.service[service].demand[r] - board.row[row].free[r]
     first = board.size[SHEDS]
     last = first
     for k in range(board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]):
@@ -261,8 +260,8 @@ def _least_sheds(board: Board, service: int, row: int, level: int, in_time: bool
 @inner
 def _quickest_sheds(board: Board, service: int, row: int, level: int) -> int:
     """Like `_least_sheds`, but takes first what covers the need in the least time, one after the other."""
-    for r in range(board.vector.shape[1]):
-        board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
+    for r in range(len(board.need)):
+        board.need[r] = board.service[service].demand[r] - board.row[row].free[r]
     first = board.size[SHEDS]
     last = first
     while not _covered(board) and last + 1 < len(board.shed):
@@ -295,10 +294,10 @@ def _is_noted(board: Board, entry: int, first: int, last: int) -> bool:
 def _times_over(board: Board, victim: int, count: int) -> int:
     """How many times as much as so many replicas of a victim free is needed, at least 1."""
     times = 1
-    for r in range(board.vector.shape[1]):
+    for r in range(len(board.need)):
         demand = max(count, 1) * board.service[victim].demand[r]
-        if board.vector[NEED, r] > 0 and demand > 0:
-            times = max(times, -(-board.vector[NEED, r] // demand))
+        if board.need[r] > 0 and demand > 0:
+            times = max(times, -(-board.need[r] // demand))
     return times
 
 
@@ -309,8 +308,8 @@ def movers_for(board: Board, service: int, row: int, first: int) -> int:
 
     They are written from line `first` of the shed log on. What has moved already, and serves, stays.
     """
-    for r in range(board.vector.shape[1]):
-        board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
+    for r in range(len(board.need)):
+        board.need[r] = board.service[service].demand[r] - board.row[row].free[r]
     last = first
     for k in range(board.heap[board.base[MOVERS] + row], board.heap[board.base[MOVERS] + row + 1]):
         if _covered(board) or last + 1 >= len(board.shed):
@@ -413,7 +412,7 @@ def do_sheds(board: Board, row: int, lines: int) -> int:
         board.shed[line - 1].end_before = board.row[row].shed_end
         board.present[entry].left -= count
         board.service[victim].left -= count
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             board.row[row].free[r] += count * board.service[victim].demand[r]
         board.row[row].shed_end = max(board.row[row].shed_end, at + length)
     return board.row[row].shed_end
@@ -452,7 +451,7 @@ def undo_sheds_to(board: Board, mark: int) -> None:
         board.present[entry].left += count
         board.row[row].shed_end = board.shed[line].end_before
         board.service[victim].left += count
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             board.row[row].free[r] -= count * board.service[victim].demand[r]
 
 
@@ -476,7 +475,7 @@ def freed_capacity(board: Board, service: int, wanted: int) -> int:
             continue
         idle = record.left if dead else max(0, record.left - record.serves)
         share = NEVER
-        for r in range(board.vector.shape[1]):
+        for r in range(len(board.need)):
             need = board.service[service].demand[r]
             if need > 0:
                 share = min(share, -(-idle * record.demand[r] // need))
@@ -551,11 +550,9 @@ def _row_of_victim(board: Board, service: int, victim: int) -> int:
 @inner
 def _is_hopeless(board: Board, service: int, row: int) -> bool:
     """Whether a row can take no replica of the open service in this turn, whatever is shed."""
-    if not board.eligible[service, board.row[row].pool] or is_barred(board, row):
+    if not board.eligible[service, board.row[row].pool] or within_spread(board, service, row) <= 0:
         return True
-    if within_spread(board, service, row) <= 0:
-        return True
-    return not _could_cover(board, service, row)
+    return not _could_cover(board, service, row) or bars(board, row)
 
 
 @inner

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from evac.model.instance import Instance
 from evac.model.records import dataclass
 from evac.planning.compiled import kernel
+from evac.planning.evacuation.asked import EAGER, FAVOUR, TASTE
 from evac.planning.evacuation.board import (
     AHEAD_WAIT,
     HARD_USER,
@@ -26,7 +27,7 @@ from evac.planning.evacuation.board import (
     Board,
     Ints,
 )
-from evac.planning.evacuation.items import EAGER, FAVOUR, PUT_OFF, TASTE
+from evac.planning.evacuation.items import PUT_OFF
 from evac.planning.evacuation.legality import breaches, breaks_rules, first_idle_shed
 from evac.planning.evacuation.lowering import lower
 from evac.planning.evacuation.order import (
@@ -46,7 +47,8 @@ from evac.planning.evacuation.search import (
     sweep,
     use_capacity,
 )
-from evac.planning.evacuation.starts import ON_FIRST, keep_rows, remember
+from evac.planning.evacuation.sources import ON_FIRST
+from evac.planning.evacuation.starts import keep_rows, remember
 from evac.planning.evacuation.timing import boot, power_allows
 
 Progress = Callable[[int, int, int], None]

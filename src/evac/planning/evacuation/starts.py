@@ -1,8 +1,6 @@
 """Where and when replicas start: chooses rows together with their start ticks.
 
-A source is a stock of rows with similar timing: rows that are on, rows with a planned boot, dark rows of one
-boot kind, and rows freed by sheds. The source whose next replica can start first is used; rows with unknown
-free capacity come last.
+The source whose next replica can start first is used; rows with unknown free capacity come last.
 
 A placement can also be kept while only its times are searched: `remember` keeps the rows and sheds of the
 generation on the board, and with `PINNED` set the next ones reuse them, at a fraction of the cost.
@@ -14,6 +12,7 @@ generation on the board, and with `PINNED` set the next ones reuse them, at a fr
 from __future__ import annotations
 
 from evac.planning.compiled import inner, kernel
+from evac.planning.evacuation.asked import EAGER, ask, bars
 from evac.planning.evacuation.board import (
     BLOCK,
     BY_HAND_LAST,
@@ -34,7 +33,6 @@ from evac.planning.evacuation.board import (
     VICTIMS,
     Board,
     capacity_for,
-    is_barred,
     may_fit,
     survey,
     take,
@@ -48,6 +46,19 @@ from evac.planning.evacuation.shedding import (
     note_shed,
     sheds_end,
     sheds_for,
+)
+from evac.planning.evacuation.sources import (
+    BOOTED,
+    DARK,
+    FREED,
+    LAST,
+    MOVED,
+    ON,
+    VERY_LAST,
+    add,
+    ask_eager,
+    drop,
+    first_of,
 )
 from evac.planning.evacuation.timing import (
     boot,
@@ -191,41 +202,12 @@ def start_pinned(board: Board, item: int, service: int, mile: int, since: int) -
     return done > 0
 
 
-ON, BOOTED, DARK, FREED = range(4)
-"""Kinds of sources. A source record: kind, group or pool, tick of its next start, position in its stock."""
-
-ON_FIRST, BOOTED_FIRST, SAVE_ON = range(3)
-"""Tastes: which stock is used if several can start a replica at the same tick."""
-
-MOVED = 2
-"""The milestone of shed replicas that start again elsewhere, after base (0) and top (1)."""
-
-LAST, VERY_LAST = NEVER - 2, NEVER - 1
-"""Placeholder ticks of a source: used only if nothing else is left, and only if not even that is."""
-
-
-@inner
-def _rank(kind: int, taste: int) -> int:
-    """Rank of a kind of source among those ready at the same tick."""
-    if taste == 0:
-        return kind
-    if taste == 1:
-        return (1, 0, 2, 3)[kind]
-    return (2, 0, 1, 3)[kind]
-
-
-@inner
-def _add(board: Board, kind: int, number: int, time: int) -> None:
-    line = board.source[board.size[SOURCES]]
-    line.kind, line.number, line.time, line.cursor = kind, number, time, -1
-    board.size[SOURCES] += 1
-
-
 @inner
 def _is_vague(board: Board, service: int, group: int) -> bool:
     """Whether the free amount of something that a service needs is unknown on the rows of a group."""
-    for r in range(board.vector.shape[1]):
-        if board.service[service].demand[r] > 0 and board.group[group].vague >> r & 1 > 0:
+    vague = board.group[group].vague
+    for r in range(len(board.need) if vague else 0):
+        if board.service[service].demand[r] > 0 and vague >> r & 1 > 0:
             return True
     return False
 
@@ -239,17 +221,17 @@ def _open_sources(board: Board, service: int, since: int, shed_level: int, eager
         if not board.eligible[service, pool]:
             continue
         if board.group[group].dark:
-            _add(board, DARK, group, max(since, board.group[group].boot_bound))
+            add(board, DARK, group, max(since, board.group[group].boot_bound))
         else:
-            _add(board, ON, group, VERY_LAST if _is_vague(board, service, group) else since)
+            add(board, ON, group, VERY_LAST if _is_vague(board, service, group) else since)
     for pool in range(len(board.pool)):
         if board.eligible[service, pool] and board.pool[pool].last_dark > board.pool[pool].first_dark:
-            _add(board, BOOTED, pool, since)
+            add(board, BOOTED, pool, since)
     if board.heap[board.base[VICTIMS] + 1] > board.heap[board.base[VICTIMS]]:
         board.size[LEVEL], board.size[VICTIM], board.size[ENTRY] = 0, 0, -1
         board.size[TURN] += 1
         board.size[VERSION] += 1
-        _add(board, FREED, shed_level, since if eager else LAST)
+        add(board, FREED, shed_level, since if eager else LAST)
 
 
 @inner
@@ -257,16 +239,16 @@ def _reopen_booted(board: Board, service: int, since: int) -> None:
     """Reopens servers with planned boots, which now include those that this item booted."""
     for pool in range(len(board.pool)):
         if board.eligible[service, pool] and board.pool[pool].booted_count > board.pool[pool].first_booted:
-            _add(board, BOOTED, pool, since)
+            add(board, BOOTED, pool, since)
 
 
 @inner
 def _fits_now(board: Board, service: int, row: int) -> bool:
     """Whether one replica fits on a row that is on and not avoided, without a shed."""
     return (
-        not is_barred(board, row)
-        and capacity_for(board, service, row, 0) > 0
+        capacity_for(board, service, row, 0) > 0
         and within_spread(board, service, row) > 0
+        and not bars(board, row)
     )
 
 
@@ -399,39 +381,18 @@ def _shed_ready(board: Board, service: int, row: int) -> tuple[int, bool]:
 
 
 @inner
-def _drop(board: Board, source: int) -> None:
-    last = board.size[SOURCES] - 1
-    here, end = board.source[source], board.source[last]
-    here.kind, here.number, here.time, here.cursor = end.kind, end.number, end.time, end.cursor
-    board.size[SOURCES] = last
-
-
-@inner
 def _first_source(board: Board, service: int, since: int, taste: int, favour: int) -> int:
     """The source that can start a replica first, examined; -1 if all are used up."""
     while board.size[SOURCES] > 0:
-        best, best_time, best_rank = -1, NEVER, 9
-        for source in range(board.size[SOURCES]):
-            time = board.source[source].time
-            rank = _rank(board.source[source].kind, taste)
-            if favour >= 0 and _group_key(board, source) == favour:
-                rank = -1
-            if time < best_time or (time == best_time and rank < best_rank):
-                best, best_time, best_rank = source, time, rank
+        best = first_of(board, taste, favour)
+        if best < 0:
+            return -1
+        best_time = board.source[best].time
         if _look(board, service, best, since) < 0:
-            _drop(board, best)
+            drop(board, best)
         elif board.source[best].time <= best_time:
             return best
     return -1
-
-
-@inner
-def _group_key(board: Board, source: int) -> int:
-    """Pool of a source, by which an item may favour it."""
-    line = board.source[source]
-    if line.kind == BOOTED:
-        return line.number
-    return board.group[line.number].pool if line.kind != FREED else -1
 
 
 @inner
@@ -528,12 +489,15 @@ def start_replicas(
     boots, and tops may shed too. What starts again elsewhere sheds only to serve, if it fits nowhere else.
     """
     level = last_level(board, service) if mile == 0 or eager == 1 else 0
+    if mile == 1 and last_level(board, service) > 0:
+        ask(board, EAGER)
     if mile == MOVED:
         serve = board.service[service].left + count <= board.service[service].serves
         level, eager = last_level(board, service) if serve else -1, 0
     if level <= 0 and not enough_capacity(board, service, count):
         return False
     _open_sources(board, service, since, level, eager)
+    sheds = board.heap[board.base[VICTIMS] + 1] > board.heap[board.base[VICTIMS]]
     left, booted = count, False
     while left > 0:
         source = _first_source(board, service, since, taste, favour)
@@ -543,6 +507,8 @@ def start_replicas(
             continue
         if source < 0:
             return False
+        if sheds and mile != MOVED:
+            ask_eager(board, source, since)
         line = board.source[source]
         kind, cursor = line.kind, line.cursor
         if kind == ON:
