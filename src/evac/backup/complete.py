@@ -11,8 +11,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from evac.backup.evidence import Evidence
-from evac.drivers.backups import lacking_of, parameters_of
 from evac.drivers.capabilities import BACKUP, RestoresData
+from evac.drivers.lacking import lacking_of, parameters_of
 from evac.drivers.parameters import text
 from evac.drivers.port import Action, Checked, Driver, Observed, Order
 from evac.drivers.port import Evidence as Seen

@@ -224,8 +224,7 @@ class Worker:
                 taken = await self._copied(task, driver, action)
             else:
                 before, unseen = await _witness(driver, task, action) if task.compare else ({}, "")
-                begun = Begun(task.copy, self._clock.now_ms())
-                await self._evidence.begin(task.data_set, begun)
+                await self._evidence.begin(task.data_set, Begun(task.copy, self._clock.now_ms()))
                 taken = await driver.take(action, task.timeout_s)
                 # A restore returns to this moment, in whole seconds, so facts must be seen at that moment.
                 begins_ms = (taken.copy.consistent_at or 0) * 1_000 - self._clock.now_ms()

@@ -24,11 +24,7 @@ import orjson
 from evac.drivers import parameters
 from evac.drivers.bandwidth import apart
 from evac.drivers.capabilities import (
-    DOUBTS,
-    DOUBTS_ELSEWHERE,
     EXPECTED,
-    INCOMPLETE,
-    INCOMPLETE_ELSEWHERE,
     Begins,
     CopyReport,
     Listing,
@@ -37,10 +33,11 @@ from evac.drivers.capabilities import (
     Restored,
     Taken,
 )
+from evac.drivers.lacking import lacking_of
 from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.programs import Ended, Takes, environment, run_program
-from evac.model.backup import Doubt, Lacking
+from evac.model.backup import Lacking
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.model.units import moment_words
@@ -122,10 +119,9 @@ class Tool:
             how = f"{name} was killed by signal {-(ended.code or 0)}"
             if ended.code is None:
                 how = f"{name} {argv[0] if argv else ''} did not finish within {timeout_s:.0f} s"
-            if changes and ended.lost and known is not None:
-                # The reason is known, but not what it left behind.
-                words = f"{known.message}; it did not end when it was interrupted"
-                raise OutcomeUnknown(known.code, words, known.hint)
+            if changes and ended.lost and known is not None:  # what it left behind is unknown
+                why = f"{known.message}; it did not end when it was interrupted"
+                raise OutcomeUnknown(known.code, why, known.hint)
             if changes:
                 why = "" if known is None else f": {known.message}"
                 raise OutcomeUnknown("backup-unknown", f"{how}{why}", "list the backups first")
@@ -264,48 +260,6 @@ def without(listing: Listing, lacks: Lacking) -> Listing:
         for copy in listing.copies
     )
     return replace(listing, copies=copies)
-
-
-def parameters_of(lacks: Lacking) -> dict[str, Value]:
-    """The parameters of a restore that say which backups lack something, or may; `lacking_of` reads them."""
-    return {
-        INCOMPLETE: tuple(sorted(lacks.own)),
-        INCOMPLETE_ELSEWHERE: tuple(sorted(lacks.others)),
-        DOUBTS: _shown(lacks.doubts),
-        DOUBTS_ELSEWHERE: _shown(lacks.doubts_elsewhere),
-    }
-
-
-def lacking_of(given: Mapping[str, Value]) -> Lacking:
-    """Which backups lack something, or may, from the parameters of a restore. Raises `Permanent` if they
-    cannot be read: then any backup may.
-    """
-    own, others = (frozenset(parameters.many(given, key)) for key in (INCOMPLETE, INCOMPLETE_ELSEWHERE))
-    doubts, elsewhere = (
-        tuple(map(_doubt_in, parameters.many(given, key))) for key in (DOUBTS, DOUBTS_ELSEWHERE)
-    )
-    return Lacking(own, others, doubts, elsewhere)
-
-
-def _shown(doubts: Iterable[Doubt]) -> tuple[str, ...]:
-    rows = (
-        [one.from_s, one.until_s, sorted(one.whole), *([sorted(one.originals)] if one.originals else [])]
-        for one in doubts
-    )
-    return tuple(sorted(orjson.dumps(row).decode() for row in rows))
-
-
-def _doubt_in(text: str) -> Doubt:
-    try:
-        from_s, until_s, *ids = orjson.loads(text)
-        whole, originals = ids if len(ids) == 2 else (*ids, [])
-        listed = isinstance(whole, list) and isinstance(originals, list)
-        if isinstance(from_s, int) and isinstance(until_s, int | None) and listed:
-            return Doubt("", from_s, until_s, tuple(map(str, whole)), tuple(map(str, originals)))
-    except (ValueError, TypeError):
-        pass
-    words = "it cannot be read which backups may be incomplete"
-    raise Permanent("setting-wrong", words, "upgrade evac at this site to the version that leads the run")
 
 
 def refuse_ahead(found: CopyReport) -> None:

@@ -29,8 +29,8 @@ from evac.backup.known import (
 )
 from evac.derive.backups import verdicts
 from evac.derive.domains import topology
-from evac.drivers.backups import lacking_of, parameters_of
 from evac.drivers.capabilities import CopyReport
+from evac.drivers.lacking import lacking_of, parameters_of
 from evac.drivers.registry import Drivers
 from evac.model.backup import (
     BackupEvent,
