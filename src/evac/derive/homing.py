@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from evac.derive.affected import counts_by_service, sites_left
 from evac.derive.domains import Loss, Topology, lost_now, server_row, site_of_replicas
-from evac.derive.pools import replicas_lost, replicas_off, replicas_running
+from evac.derive.pools import home_replicas_in, replicas_lost, replicas_off, replicas_running
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas, np, pools_of
 from evac.model.instance import Leaving
 from evac.model.records import dataclass
@@ -36,7 +36,7 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
         missing, total = counts_by_service(now, here, services), counts_by_service(now, now.count, services)
         return WayHome(missing, total, sites_left(top, here), ())
     now = _running(top)
-    belongs = counts_by_service(home, replicas_lost(top, lost, replicas=home), services)
+    belongs = counts_by_service(home, home_replicas_in(top, lost, home), services)
     here = replicas_lost(top, lost, replicas=now)
     there = counts_by_service(now, here, services)
     missing = np.minimum(np.maximum(0, belongs - there), _short_of_home(top, now, home))
@@ -44,7 +44,7 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     leaves = (missing > 0) | ((belongs > 0) & (short == 0) & elsewhere) | _kept_out(top, lost, home)
     total = counts_by_service(home, home.count, services)
     over = np.array([service.id in estate.surplus for service in estate.services], np.bool_)
-    gone = counts_by_service(home, replicas_lost(top, lost_now(top), replicas=home), services)
+    gone = counts_by_service(home, home_replicas_in(top, lost_now(top), home), services)
     unsure = np.array([service.id in estate.unsure for service in estate.services], np.bool_)
     known = (gone == 0) & ~elsewhere & ~unsure  # nobody asks about sites that the failback does not name
     stops = leaves | (((belongs > 0) | known) & (short == 0) & over)
@@ -105,7 +105,7 @@ def _kept_out(top: Topology, lost: Loss, home: Replicas) -> BoolColumn:
     if not top.estate.sent_away:
         return found
     own = np.array([service.id in top.estate.sent_away for service in services], np.bool_)
-    rows = np.flatnonzero((replicas_lost(top, lost, replicas=home) > 0) & own[home.service])
+    rows = np.flatnonzero((home_replicas_in(top, lost, home) > 0) & own[home.service])
     for service, site in zip(
         home.service[rows].tolist(), site_of_replicas(top, home)[rows].tolist(), strict=True
     ):

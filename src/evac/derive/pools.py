@@ -58,14 +58,30 @@ class PoolShare:
 
 
 def pool_members(top: Topology) -> Mapping[int, IntColumn]:
-    """Pool -> rows of its servers that are on, for pools that have any."""
+    """Pool -> rows of its servers that run something now, for pools that have any: those that are on, and not
+    in what is lost or was left.
+    """
+    return top.once("pool members", lambda: _by_pool(top, _is_on(top) & ~lost_now(top).servers))
 
-    def work() -> dict[int, IntColumn]:
-        fleet = top.estate.fleet
-        rows = np.flatnonzero((fleet.pool >= 0) & np.isin(fleet.state, (SERVING, SPARE)))
-        return {int(pool): rows[fleet.pool[rows] == pool] for pool in np.unique(fleet.pool[rows])}
 
-    return top.once("pool members", work)
+def _home_members(top: Topology) -> Mapping[int, IntColumn]:
+    """Pool -> rows of its servers that run something now or did before they were lost or left."""
+
+    def work() -> Mapping[int, IntColumn]:
+        return _by_pool(top, _is_on(top) | (lost_now(top).servers & (top.estate.fleet.state != CONDEMNED)))
+
+    return top.once("home members", work)
+
+
+def _is_on(top: Topology) -> BoolColumn:
+    return np.isin(top.estate.fleet.state, (SERVING, SPARE))
+
+
+def _by_pool(top: Topology, servers: BoolColumn) -> dict[int, IntColumn]:
+    """Pool -> rows of those of some servers that it owns."""
+    pool = top.estate.fleet.pool
+    rows = np.flatnonzero(servers & (pool >= 0))
+    return {int(one): rows[pool[rows] == one] for one in np.unique(pool[rows])}
 
 
 def member_sizes(top: Topology, members: IntColumn) -> IntColumn:
@@ -79,12 +95,23 @@ def member_sizes(top: Topology, members: IntColumn) -> IntColumn:
 
 
 def pool_shares(top: Topology, lost: Loss) -> dict[int, PoolShare]:
-    """Pool -> its lost share, for pools that lose some but not all of their servers."""
+    """Pool -> its lost share, for pools that lose some but not all of their servers: of what runs in a pool
+    now. Nothing of that runs on servers that are lost already, or were left.
+    """
+    return _shares(top, lost, pool_members(top))
+
+
+def _shares(top: Topology, lost: Loss, members_of: Mapping[int, IntColumn]) -> dict[int, PoolShare]:
     return {
         pool: _share_of(top, members, lost.servers)
-        for pool, members in pool_members(top).items()
+        for pool, members in members_of.items()
         if not lost.pools[pool] and lost.servers[members].any()
     }
+
+
+def pools_in_part(top: Topology, domains: Loss) -> list[int]:
+    """Pools with some but not all of their servers in some domains, also if these are lost already."""
+    return list(_shares(top, domains, _home_members(top)))
 
 
 def _share_of(top: Topology, members: IntColumn, gone: BoolColumn) -> PoolShare:
@@ -93,21 +120,17 @@ def _share_of(top: Topology, members: IntColumn, gone: BoolColumn) -> PoolShare:
     return PoolShare(tuple(Fraction(a, b) for a, b in zip(part, whole, strict=True)))
 
 
-def share_of_resources(top: Topology, gone: BoolColumn, pool: int) -> tuple[Fraction, ...]:
-    """(R,) lost share of each resource of a pool; gone: (V,) lost servers."""
-    members = pool_members(top).get(pool, np.zeros(0, np.int64))
-    return _lost_of_each(top.estate.fleet, members, gone[members])
-
-
-def _lost_of_each(fleet: Fleet, members: IntColumn, lost: BoolColumn) -> tuple[Fraction, ...]:
-    """(R,) lost share of each resource of some servers; of their number if sizes are unknown."""
+def _lost_part(fleet: Fleet, rows: IntColumn, gone: BoolColumn) -> tuple[Fraction, ...]:
+    """(R,) lost share of each resource of the servers at some rows; of their number if sizes are unknown.
+    gone: (V,)
+    """
+    lost, found = gone[rows], []
     if not lost.any():
         return (Fraction(0),) * RESOURCE_COUNT
-    found = []
     for resource in range(RESOURCE_COUNT):
-        sizes = fleet.capacity[members, resource]
-        if not fleet.capacity_known[members, resource].all() or not sizes.any():
-            sizes = np.ones(len(members), np.int64)
+        sizes = fleet.capacity[rows, resource]
+        if not fleet.capacity_known[rows, resource].all() or not sizes.any():
+            sizes = np.ones(len(rows), np.int64)
         found.append(Fraction(int(sizes[lost].sum()), int(sizes.sum())))
     return tuple(found)
 
@@ -122,7 +145,7 @@ def share_of_pool(top: Topology, gone: BoolColumn, pool: int) -> tuple[Fraction,
         return Fraction(1), (Fraction(0),) * RESOURCE_COUNT
     members = pool_members(top).get(pool, np.zeros(0, np.int64))
     share = _share_of(top, members, gone).worst if gone[members].any() else Fraction(0)
-    return share, tuple(1 - one for one in share_of_resources(top, gone, pool))
+    return share, tuple(1 - one for one in _lost_part(fleet, members, gone))
 
 
 def part_of(counts: IntColumn, share: Fraction, up: bool = True) -> IntColumn:
@@ -140,12 +163,21 @@ def replicas_lost(
     estate.
     """
     replicas = top.estate.replicas if replicas is None else replicas
+    return _replicas_lost(lost, replicas, pool_shares(top, lost), good)
+
+
+def home_replicas_in(top: Topology, domains: Loss, home: Replicas) -> IntColumn:
+    """(K,) replicas of each binding at home in some domains, whether these are lost already or not."""
+    return _replicas_lost(domains, home, _shares(top, domains, _home_members(top)), good=False)
+
+
+def _replicas_lost(lost: Loss, replicas: Replicas, shares: Mapping[int, PoolShare], good: bool) -> IntColumn:
     gone = np.zeros(len(replicas), np.bool_)
     for kind, mask in ((ON_SERVER, lost.servers), (ON_POOL, lost.pools), (AT_SITE, lost.sites)):
         rows = replicas.kind == kind
         gone[rows] = mask[replicas.target[rows]]
     found = np.where(gone, replicas.count, 0).astype(np.int64)
-    for pool, share in pool_shares(top, lost).items():
+    for pool, share in shares.items():
         rows = (replicas.kind == ON_POOL) & (replicas.target == pool)
         found[rows] = part_of(replicas.count[rows], share.least if good else share.worst, up=not good)
     return found
@@ -371,30 +403,23 @@ def pool_capacities(
 ) -> tuple[list[list[int]], IntColumn]:
     """(capacity of each pool without its dark servers, capacity of each chosen server): dark servers
     contribute by their size, or equally if sizes are unknown. A pool that loses some of its servers keeps the
-    rest; in a failback, the lost part. A pool whose known servers are all off has none, unless it, or
-    a server of it, is being restored.
+    rest; in a failback, the lost part. A pool without a server that is on, or comes on in a restore, has
+    none.
     """
     fleet, found = top.estate.fleet, []
     capacity = np.where(fleet.capacity_known[chosen], fleet.capacity[chosen], 0)
     rising = np.zeros(len(fleet), np.bool_)
     rising[chosen[bring_up]] = True
-    off, back = pools_now_off(top).copy(), scenario.kind in ("restore", "failback")
-    counted_on: BoolColumn = lost.servers & back
-    if scenario.kind == "restore":
-        off &= ~lost.pools
-        off[list(pool_shares(top, lost))] = False
-        risen = fleet.pool[chosen[bring_up]]
-        off[risen[risen >= 0]] = False
-        counted_on &= ~np.isin(fleet.pool, risen)
+    on = _on_for(top, lost, scenario, rising)
     for number in pool_rows:
-        if off[number]:
+        live = (fleet.pool == number) & on
+        if (fleet.pool == number).any() and not live.any():
             found.append([0] * RESOURCE_COUNT)
             continue
-        live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
-        part = _pool_capacity(top, number, live, unknown, counted_on)
+        part = _pool_capacity(top, number, live, unknown)
         if scenario.kind != "restore":
             all_of_it = (Fraction(1),) * RESOURCE_COUNT
-            taken = all_of_it if lost.pools[number] else share_of_resources(top, lost.servers, number)
+            taken = all_of_it if lost.pools[number] else _lost_part(fleet, np.flatnonzero(live), lost.servers)
             left = taken if scenario.kind == "failback" else tuple(1 - share for share in taken)
             part = [capacity_part(whole, share, good) for whole, share in zip(part, left, strict=True)]
         found.append(part)
@@ -410,13 +435,26 @@ def pool_capacities(
     return found, capacity
 
 
-def _pool_capacity(
-    top: Topology, row: int, live: BoolColumn, unknown: set[str], counted_on: BoolColumn
-) -> list[int]:
+def _on_for(top: Topology, lost: Loss, scenario: Scenario, rising: BoolColumn) -> BoolColumn:
+    """(V,) servers that a pool has in a scenario: those that are on, without what is lost already; in a
+    failback, also of the domains that it returns to. In a restore those that rise, or, in a pool where none
+    does, all that were lost in its domains: no step of a plan says how these come back.
+    """
+    fleet, gone = top.estate.fleet, lost_now(top).servers
+    if scenario.kind == "failback":
+        return _is_on(top) & (lost.servers | ~gone)
+    found = _is_on(top) & ~gone
+    if scenario.kind == "restore":
+        counted_on = lost.servers & (fleet.state != CONDEMNED) & ~np.isin(fleet.pool, fleet.pool[rising])
+        found |= rising | counted_on
+    return found
+
+
+def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str]) -> list[int]:
     """Totals of a pool times its quota; unlimited if unknown. As `pool_totals`."""
     estate, pool = top.estate, top.estate.pools[row]
     capacity = []
-    for resource, total in enumerate(pool_totals(top, row, live, counted_on)):
+    for resource, total in enumerate(pool_totals(top, row, live)):
         if total is None:
             if any(s.demand[resource] for s in estate.services):
                 unknown.add(f"pools/{pool.id}/{RESOURCE_WORDS[resource]}")
@@ -426,19 +464,14 @@ def _pool_capacity(
     return capacity
 
 
-def pool_totals(
-    top: Topology, row: int, live: BoolColumn, counted_on: BoolColumn | None = None
-) -> list[int | None]:
+def pool_totals(top: Topology, row: int, live: BoolColumn) -> list[int | None]:
     """(R,) totals of a pool without what is lost already; None if unknown. If none is stated, from its
-    servers in `live` (V,): those that are or will be on. A stated one includes the servers that were lost.
-    counted_on: (V,) lost servers that come back although no step of a plan says how.
+    servers in `live` (V,): those that are or will be on. A stated one includes the servers that were lost or
+    left.
     """
     fleet = top.estate.fleet
-    gone = lost_now(top).servers & (fleet.pool == row) & (fleet.state == DARK) & ~live
-    if counted_on is not None:
-        gone &= ~counted_on
-    members = np.flatnonzero(gone | live)
-    lost = _lost_of_each(fleet, members, gone[members])
+    gone = lost_now(top).servers & (fleet.pool == row) & (fleet.state != CONDEMNED) & ~live
+    lost = _lost_part(fleet, np.flatnonzero(gone | live), gone)
     found: list[int | None] = []
     for resource, total in enumerate(top.estate.pools[row].capacity):
         if total is not None:
@@ -472,7 +505,7 @@ def without_lost(estate: Estate) -> Estate:
             for site, dead in zip(estate.sites, gone.sites.tolist(), strict=True)
         ),
         pools=tuple(
-            replace(pool, capacity=nothing if dead else _left_of(top, row, gone))
+            replace(pool, capacity=nothing if dead else _stated_left(top, row))
             for row, (pool, dead) in enumerate(zip(estate.pools, gone.pools.tolist(), strict=True))
         ),
         stores=tuple(
@@ -487,13 +520,11 @@ def without_lost(estate: Estate) -> Estate:
     )
 
 
-def _left_of(top: Topology, row: int, gone: Loss) -> Vector:
+def _stated_left(top: Topology, row: int) -> Vector:
     """(R,) stated totals of a pool without what is lost; None if none is stated."""
-    fleet, stated = top.estate.fleet, top.estate.pools[row].capacity
-    live = (fleet.pool == row) & np.isin(fleet.state, (SERVING, SPARE))
-    totals, lost = pool_totals(top, row, live), share_of_resources(top, gone.servers, row)
+    totals = pool_totals(top, row, (top.estate.fleet.pool == row) & _is_on(top) & ~lost_now(top).servers)
     cpu, memory, disk, accelerators = (
-        None if whole is None or total is None else capacity_part(total, 1 - share, up=False)
-        for whole, total, share in zip(stated, totals, lost, strict=True)
+        None if stated is None else left
+        for stated, left in zip(top.estate.pools[row].capacity, totals, strict=True)
     )
     return cpu, memory, disk, accelerators

@@ -13,7 +13,7 @@ from evac.derive.boots import boot_kinds, feed_groups, left_off, that_occur, wit
 from evac.derive.domains import Loss, Topology, lost_now, may_run_at
 from evac.derive.energising import Energy, energise, on_without_boots, still_dark
 from evac.derive.limits import LimitTable, PowerTable, power_table, unknown_loads
-from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, replicas_off, unknown_servers
+from evac.derive.pools import pool_capacities, pools_in_part, replicas_lost, replicas_off, unknown_servers
 from evac.derive.tripping import load_of_budget
 from evac.derive.vague import held_by_pools, knows_servers, vague_amounts
 from evac.model.fleet import (
@@ -220,13 +220,13 @@ def _bare_rows(
 
 def _pool_rows(top: Topology, lost: Loss, scenario: Scenario) -> list[int]:
     full = {s.id for s in top.estate.sites if s.role == "full"}
-    rows, shares = [], pool_shares(top, lost)
+    rows, in_part = [], pools_in_part(top, lost)
     for row, pool in enumerate(top.estate.pools):
         gone, before = bool(lost.pools[row]), bool(lost_now(top).pools[row])
         if scenario.kind == "restore":
             wanted = gone or not before
         else:
-            wanted = gone or row in shares if scenario.kind == "failback" else not gone
+            wanted = gone or row in in_part if scenario.kind == "failback" else not gone
         if pool.site in full and wanted:
             rows.append(row)
     return rows
@@ -324,7 +324,7 @@ def _home_rows(
     """(V,) rows of the domain that a restore brings back, also of pools that lost some of their servers."""
     pools, sites = np.array(pool_rows, np.int64), np.array(shadows, np.int64)
     back = lost.pools.copy()
-    back[list(pool_shares(top, lost))] = True
+    back[pools_in_part(top, lost)] = True
     found = np.r_[lost.servers[bare.chosen], back[pools], lost.sites[sites]]
     return np.asarray(found & (scenario.kind == "restore"), np.bool_)
 

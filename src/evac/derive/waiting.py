@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from evac.derive.domains import Loss, Topology, is_lost, loss, topology
+from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, topology
 from evac.derive.placed import PlaceCounts
 from evac.derive.pools import pool_shares, replicas_lost
 from evac.model.errors import UnknownDomain
@@ -50,11 +50,11 @@ def of_pools_in_part(top: Topology, lost: Loss) -> dict[str, dict[str, int]]:
 
 
 def on_lost_servers(top: Topology, lost: Loss) -> Waits:
-    """Where the replicas wait that a loss takes from a part of a pool: evenly on its lost servers."""
-    fleet = top.estate.fleet
+    """Where the replicas wait that a loss takes from a part of a pool: evenly on servers that it loses."""
+    fleet, new = top.estate.fleet, lost.servers & ~lost_now(top).servers
 
     def waits(pool: str, count: int) -> dict[str, int]:
-        mine = lost.servers & (fleet.pool == top.pool_index[pool]) & (fleet.state != CONDEMNED)
+        mine = new & (fleet.pool == top.pool_index[pool]) & (fleet.state != CONDEMNED)
         rows = np.flatnonzero(mine)
         each, more = divmod(count, len(rows))
         counts = np.full(len(rows), each, np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 
 from evac.derive.domains import Topology, may_run_at, site_of_replicas
 from evac.model.estate import Estate
-from evac.model.fleet import AT_SITE, DARK, SERVING, SPARE, BoolColumn, Fleet
+from evac.model.fleet import AT_SITE, CONDEMNED, SERVING, SPARE, BoolColumn, Fleet
 from evac.model.instance import Instance, Rows, Vague
 from evac.model.reason import SERVERS
 from evac.model.scenario import Scenario
@@ -71,10 +71,10 @@ def _capacity(estate: Estate, row: int, gone: BoolColumn, before: BoolColumn) ->
     """(R,) usable by replicas. gone, before: (V,) servers that are lost after the loss and before it."""
     fleet, pool, found = estate.fleet, estate.pools[row], list[int]()
     mine = fleet.pool == row
-    on = mine & np.isin(fleet.state, (SERVING, SPARE))
+    on = mine & np.isin(fleet.state, (SERVING, SPARE)) & ~before
     if mine.any() and not on.any():
         return [0] * RESOURCE_COUNT
-    burnt = mine & before & (fleet.state == DARK)
+    burnt = mine & before & (fleet.state != CONDEMNED)
     for resource, stated in enumerate(pool.capacity):
         total = stated
         if total is not None:

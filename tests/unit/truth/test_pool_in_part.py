@@ -11,17 +11,20 @@ from typing import Final
 import pytest
 
 from evac.audit import audit
-from evac.derive.domains import loss, topology
-from evac.derive.pools import replicas_running
+from evac.derive.domains import domains, loss, lost_with, topology
+from evac.derive.homing import way_home
+from evac.derive.planning_instance import derive
+from evac.derive.pools import replicas_lost, replicas_running, without_lost
 from evac.derive.situation import Done, moved, of, promised, situation_after
 from evac.derive.waiting import on_lost_servers
 from evac.model.estate import Estate
 from evac.model.observation import Observation, UnitsSeen
 from evac.model.plan import Outcome, Plan
 from evac.model.scenario import Scenario, lose
-from evac.model.situation import Effects, LostNow, Moved
+from evac.model.situation import DomainState, Effects, LostNow, Moved
 from evac.planning.plan import plan
 from evac.verify import check
+from tests.unit.truth.test_pools import random_pools
 from tests.unit.truth.test_second_loss import METHODS, after, by, fates, seen
 from tests.unit.truth.written import servers, written
 
@@ -160,6 +163,60 @@ def test_what_a_restore_did_not_start_does_not_run(tmp_path: Path) -> None:
     restored = of(estate, Observation(99, effects=Effects((), (back,)))).estate
     assert running(restored) == 6
     assert shop(plan(restored, lose("b"))).goes_down, "two are left, and six are needed"
+
+
+def test_an_evacuated_half_is_no_part_of_the_pool_for_the_next_loss(tmp_path: Path) -> None:
+    """Two replicas of `pa` left the hall, and two stay in the other. No later loss takes one of these."""
+    now = of(estate_of(tmp_path), seen("a/h1", state="evacuated")).estate
+    top = topology(now)
+    assert int(replicas_lost(top, lost_with(top, ["z"])).sum()) == 2, "those that left"
+    made = plan(now, lose("z"))
+    assert check(now, made).holds
+    assert not shop(made).goes_down
+    assert sum(step.count for step in made.steps if step.kind == "start") == 2
+    assert int(without_lost(now).replicas.count.sum()) == 6
+    assert fates(audit(now), "b") == {"shop": "lost"}, "only two fit in what is left of `pa`"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_was_evacuated_is_as_little_in_a_pool_as_what_is_lost(seed: int) -> None:
+    """Its servers are on, and nothing of the pool runs there: every later loss takes and leaves the same."""
+    estate = random_pools(seed)
+    halls = [one.id for one in domains(estate) if one.kind == "hall"]
+    for first in halls:
+        burnt, left = (of(estate, seen(first, state=state)).estate for state in ("lost", "evacuated"))
+        assert burnt.replicas.same(left.replicas)
+        assert without_lost(burnt).pools == without_lost(left).pools
+        for second in (one.id for one in domains(estate) if one.id != first):
+            taken = [replicas_lost(top, lost_with(top, [second])) for top in map(topology, (burnt, left))]
+            assert taken[0].tolist() == taken[1].tolist(), (first, second)
+            found = [derive(now, lose(second)) for now in (burnt, left)]
+            of_pools = [
+                {name: one.rows.capacity[row].tolist() for row, name in enumerate(one.row_names)}
+                for one in found
+            ]
+            assert [of_pools[0].get(pool.id) for pool in estate.pools] == [
+                of_pools[1].get(pool.id) for pool in estate.pools
+            ]
+
+
+@pytest.mark.parametrize("state", ["lost", "evacuated"])
+def test_a_second_loss_of_a_pool_leaves_its_replicas_waiting_where_they_ran(
+    tmp_path: Path, state: DomainState
+) -> None:
+    now = of(estate_of(tmp_path), seen("a/h1", state=state)).estate
+    top = topology(now)
+    assert on_lost_servers(top, lost_with(top, ["n1"]))("pa", 3) == {"n1": 3}
+
+
+@pytest.mark.parametrize("state", ["lost", "evacuated"])
+def test_a_part_of_a_pool_at_home_is_that_part_whether_it_is_left_or_not(
+    tmp_path: Path, state: DomainState
+) -> None:
+    """What belongs there is missing there, also while the hall is lost or left."""
+    now = of(estate_of(tmp_path), seen("a/h1", state=state)).estate
+    top = topology(now)
+    assert way_home(top, loss(top, ["a/h1"])).missing.tolist() == [2]
 
 
 def test_many_replicas_wait_evenly_without_a_row_for_each(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def pools_doubled(patch: Patch) -> None:
 
 
 def whole_pool_left(patch: Patch) -> None:
-    patch.setattr("evac.derive.pools.share_of_resources", lambda top, gone, pool: (Fraction(0),) * 4)
+    patch.setattr("evac.derive.pools._lost_part", lambda fleet, rows, gone: (Fraction(0),) * 4)
 
 
 def never_full(patch: Patch) -> None:
