@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -29,10 +30,14 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.collector import collector_at_rest
 from evac.model.errors import EvacError, StalePlan, UnsafePlan
 from evac.model.estate import Estate
+from evac.model.observation import Observation
 from evac.model.plan import Plan
 from evac.store.port import Store
 from evac.verify import Verdict, check
+from evac.verify.waiting import check_waiting
 
+MadeOf = tuple[Estate, Observation]
+"""What an estate as it is now was made of: the declared one, and what was observed."""
 WRONG: Final = "plan-wrong"
 KEPT: Final = 64
 LOOK_S: Final = 2.0
@@ -54,13 +59,18 @@ def why_not(verdict: Verdict) -> str:
     return f"{first.rule} {first.subject}: {first.message}" + (f", and {more} more" if more else "")
 
 
-def must_hold(estate: Estate, plan: Plan) -> None:
-    """Check a plan. Raises UnsafePlan if the checker refuses it or cannot evaluate it: guards fail closed.
-    With 90,000 servers this takes one core 2 s, and 4 s for a restore.
+def must_hold(estate: Estate, plan: Plan, made_of: MadeOf | None = None) -> None:
+    """Check a plan, and the estate that it is for. made_of: what that was made of, if it is not as declared.
+    Raises UnsafePlan if the checker refuses it or cannot evaluate it: guards fail closed. With 90,000 servers
+    this takes one core 2 s, and 4 s for a restore.
     """
     try:
         with collector_at_rest():
-            words = why_not(check(estate, plan))
+            verdict = check(estate, plan)
+            if made_of is not None:
+                wrong = check_waiting(*made_of, estate)
+                verdict = replace(verdict, violations=(*wrong, *verdict.violations))
+            words = why_not(verdict)
     except EvacError as error:
         raise refused(error.message) from error
     except Exception as error:
@@ -82,12 +92,14 @@ def unsafe(words: str) -> UnsafePlan:
 
 
 class Checker:
-    """The leader's checker. seen: the current estate and its digest. A plan is checked once for each estate,
-    on a thread, so that the leader misses no heartbeat.
+    """The leader's checker. seen: the current estate and its digest; made_of: what it was made of. A plan is
+    checked once for each estate, on a thread, so that the leader misses no heartbeat.
     """
 
-    def __init__(self, seen: Callable[[], tuple[Estate, str]]) -> None:
-        self._seen = seen
+    def __init__(
+        self, seen: Callable[[], tuple[Estate, str]], made_of: Callable[[], MadeOf] | None = None
+    ) -> None:
+        self._seen, self._made_of = seen, made_of or (lambda: None)
         self._accepted: deque[tuple[str, str]] = deque(maxlen=KEPT)
 
     async def accept(self, data: bytes) -> None:
@@ -95,10 +107,10 @@ class Checker:
         if is_protection(data):
             return
         plan = await asyncio.to_thread(digest_of, data)
-        estate, digest = self._seen()
+        (estate, digest), made_of = self._seen(), self._made_of()
         known = (digest, plan)
         if known not in self._accepted:
-            await asyncio.to_thread(_accept, data, estate, digest)
+            await asyncio.to_thread(_accept, data, estate, digest, made_of)
             self._accepted.append(known)
 
     def knows(self, plan: str) -> bool:
@@ -156,10 +168,10 @@ class Forethought:
                 await self._checker.accept(found[1])
 
 
-def _accept(data: bytes, estate: Estate, digest: str) -> None:
+def _accept(data: bytes, estate: Estate, digest: str, made_of: MadeOf | None) -> None:
     plan = decoded(data)
     must_fit(plan, digest)
-    must_hold(estate, plan)
+    must_hold(estate, plan, made_of)
 
 
 def must_fit(plan: Plan, estate: str) -> None:

@@ -144,7 +144,7 @@ async def fit(
         raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
     if not plan.steps and {one.domain for one in found.lost}.issuperset(plan.scenario.domains):
         _must_not_be_left(plan, found, seen.effects)
-    must_hold(now, plan)
+    must_hold(now, plan, (estate, seen))
     return LoadedPlan(plan, data, digest, now, policy)
 
 

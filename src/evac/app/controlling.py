@@ -220,7 +220,8 @@ async def compose(
         setting.estate, setting.as_of, policy, setting.budget_ms, lambda: seen.observation, len(estate.fleet)
     )
     agents, mender = dict[str, AgentPermits](), Mender()
-    checker, made = Checker(lambda: (seen.estate, seen.digest)), list[Controller]()
+    checker = Checker(lambda: (seen.estate, seen.digest), lambda: (seen.files, seen.observation))
+    made = list[Controller]()
     journalled: Tell = lambda notice: made[0].tell(notice)  # noqa: E731, PLW0108
     others = sorted(agents_of(estate).items()) if setting.watch or setting.anchors else ()
     anchors = {site: AgentAnchors(*found) for site, found in others if site != setting.site}

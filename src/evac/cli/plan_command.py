@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -29,9 +30,10 @@ from evac.cli.options import (
     plan_argument,
     quiet_option,
 )
-from evac.cli.target import Where, situation_of, where_options
+from evac.cli.target import Where, facts_of, situation_of, where_options
 from evac.cli.target import situation_lines as lines
 from evac.derive.planning_instance import derive
+from evac.derive.situation import of
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput, StalePlan, UnsafePlan
@@ -40,6 +42,7 @@ from evac.model.situation import Situation
 from evac.planning.simulation.simulate import parse_faults
 from evac.planning.simulation.simulate import simulate as play
 from evac.verify import Verdict, check
+from evac.verify.waiting import check_waiting
 from evac.views.json_out import simulate_json, verify_json
 from evac.views.plan_text import diff as plan_diff
 from evac.views.plan_text import plan_text
@@ -137,12 +140,15 @@ def verify(
     """
     made, digest = plan_codec.read(plan)
     loaded = estates.load(estate, as_of or made.as_of)
-    declared, found = loaded, situation_of(loaded, estate, where, observe)
+    declared, facts = loaded, facts_of(loaded, estate, where, observe)
+    found = of(declared, facts)
     loaded = found.estate
     if estate_digest(loaded) != made.estate_digest:
         by_files = estate_digest(declared) == made.estate_digest
         raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
     verdict = check(loaded, made)
+    wrong = check_waiting(declared, facts, loaded)
+    verdict = replace(verdict, violations=(*wrong, *verdict.violations))
     if output == "json":
         emit(verify_json(digest, verdict), target)
     else:

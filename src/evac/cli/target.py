@@ -166,23 +166,32 @@ def in_store(url: str | None, work: Callable[[Store], Awaitable[Answer]]) -> Ans
 
 
 def situation_of(estate: Estate, path: Path, where: Where, observe: bool) -> Situation:
-    """The declared estate, unless a store or a server is named, or systems are to be queried.
+    """The declared estate, with what `facts_of` finds.
 
     Raises Unavailable if the store or the server does not respond.
     """
     from evac.derive import situation
+
+    return situation.of(estate, facts_of(estate, path, where, observe))
+
+
+def facts_of(estate: Estate, path: Path, where: Where, observe: bool) -> Observation:
+    """Nothing, unless a store or a server is named, or systems are to be queried.
+
+    Raises Unavailable if the store or the server does not respond.
+    """
     from evac.model.observation import Observation as Facts
     from evac.views.words import listed
 
     if not (where.server or where.store or os.environ.get("EVAC_STORE") or observe):
-        return situation.of(estate, Facts(0))
+        return Facts(0)
     if where.server or where.store or os.environ.get("EVAC_STORE") or has_default_store():
         facts = where.do(lambda control: control.facts(path, observe))
     else:
         facts = _looked(estate)
     if observe and (unseen := facts.unobserved(estate)):
         console.say(f"not observed: {listed(unseen)}; for these, the primaries in the estate's files count")
-    return situation.of(estate, facts)
+    return facts
 
 
 def has_default_store() -> bool:

@@ -115,7 +115,9 @@ def waiting_in_pools(
         shares, waits_at, counts = pool_shares(then, gone), on_lost_servers(then, gone), PlaceCounts(then)
         shares_of = {top.estate.pools[row].id: share.worst for row, share in shares.items()}
         names = {service for service, by in last.items() if run is not None and by.run == run.run}
-        for service in sorted(_in_pools(top, [*shares]) - last.keys() if run is None else names):
+        if run is None:
+            names = (_in_pools(top, [*shares]) | placed.keys()) - last.keys()
+        for service in sorted(names):
             now = dict(placed[service] if service in placed else counts.of(service))
             for pool in sorted(now.keys() & shares_of.keys()):
                 taken = math.ceil(now[pool] * shares_of[pool])

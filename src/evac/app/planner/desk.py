@@ -51,6 +51,8 @@ from evac.model.scenario import Policy, lose
 from evac.model.units import TICK_MS
 from evac.net.internal_errors import internal
 from evac.planning.compiled import kernels_are_kept
+from evac.verify import Violation
+from evac.verify.waiting import check_waiting
 
 KINDS: Final = ("site", "group", "hall", "feed")
 _HEAD: Final = frozenset({"name", "lost", "question", "estate_digest", "as_of"})
@@ -97,6 +99,8 @@ class _Desk:
         self._files = estates.load(place.path, place.as_of)
         self._seen: Observation | None = None
         self.estate, self.digest, self.top = self._files, "", topology(self._files)
+        self.wrong: tuple[Violation, ...] = ()
+        """What the checker finds wrong in the estate as it is now."""
         self._tables, self._tables_key = self.top, ""
         self._rows: tuple[str, RowSet] | None = None
         self._kept: tuple[str, Instance] | None = None
@@ -106,6 +110,7 @@ class _Desk:
     def look(self, observation: Observation) -> _Desk:
         if self._seen is None or self._seen.facts != observation.facts:
             self.estate = situation.of(self._files, observation).estate
+            self.wrong = tuple(check_waiting(self._files, observation, self.estate))
             self.digest, self.top = estate_digest(self.estate), topology(self.estate)
             self._tables = topology(read_by_rows(self.estate))
             limits = repr((__version__, TICK_MS, limits_in(self.top)))
@@ -250,9 +255,9 @@ def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int)
                 desk.estate, lose(*lost), policy=policy, work=budget, known=(desk.digest, instance)
             )
         told = _as_told(plan_codec.document_of(made), desk.based(lost).basis)
-        words = why_not(
-            check(desk.estate, plan_codec.decode(told.data, own=True), (desk.digest, desk.instance(lost)))
-        )
+        known = (desk.digest, desk.instance(lost))
+        verdict = check(desk.estate, plan_codec.decode(told.data, own=True), known)
+        words = why_not(replace(verdict, violations=(*desk.wrong, *verdict.violations)))
         if words:
             raise refused(words)
         return told
