@@ -368,7 +368,7 @@ def _state(reading: Reading, times: Milestones, service: int, doubt: tuple[Bools
     horizon = reading.instance.horizon
     if service in reading.instance.unjudged:
         return "unknown"
-    if times.base_gone[service] < horizon:
+    if times.base_gone[service] < horizon and not reading.instance.services.blocked[service]:
         return "shed"
     if times.base_at[service] >= horizon:
         return "unplaced"

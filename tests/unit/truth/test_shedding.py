@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES
+from evac.model.reason import Reason
 from evac.model.scenario import lose
 from evac.planning.plan import plan
 from evac.verify import check
@@ -48,3 +51,39 @@ def test_what_takes_more_than_one_shed_is_not_proved(tmp_path: Path) -> None:
 
 def test_what_a_restored_service_needs_through_another_stays(tmp_path: Path) -> None:
     assert verdicts(tmp_path, "middle") == ("unplaced", "lost", False)
+
+
+DOWN = """
+name: down
+sites: {a: {}, b: {}}
+providers: {cloud: {}}
+groups: {both: {kind: spine, members: [a, "provider:cloud"]}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+stores: {data: {engine: postgresql, members: [{at: a, mode: primary}]}}
+services:
+  front: {tier: 0, people: 9, replicas: {pa: 1}, start: 60 s, sheddable: false,
+          demand: {cpu: 4 cores, memory: 1 GiB}, traffic: {kind: none}}
+  saas: {external: true, provider: cloud}
+  down: {tier: 1, people: 9, replicas: {pb: 1}, needs: [NEED], sheddable: true, start: 60 s,
+         demand: {cpu: 6 cores, memory: 1 GiB}, traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("need", "loss", "why"),
+    [
+        ("{store: data}", "a", Reason("no-copy", store="data")),
+        ("saas", "both", Reason("needs", ("saas",))),
+    ],
+)
+def test_what_never_returns_is_down_for_that_although_it_makes_way(
+    tmp_path: Path, need: str, loss: str, why: Reason
+) -> None:
+    """Not because it made way: nothing would bring it back if it had not."""
+    estate = written(tmp_path, DOWN.replace("NEED", need))
+    made = plan(estate, lose(loss))
+    assert check(estate, made).violations == ()
+    assert [step.target for step in made.steps if step.kind == "shed"] == ["down"]
+    told = {one.service: (one.state, one.why) for one in made.outcomes}
+    assert told["front"] == ("restored", None)
+    assert told["down"] == ("unplaced", why)

@@ -229,12 +229,12 @@ def outcomes_of(
 
 def state_of(instance: Instance, times: Times, service: int, doubt: Doubt) -> ServiceState:
     """unknown, shed, unplaced, degraded or restored. If it is unknown whether all of it fits, at best
-    degraded.
+    degraded. What is down because what it needs never returns is unplaced, whatever is shed of it.
     """
     horizon = instance.horizon
     if service in instance.unjudged:
         return "unknown"
-    if times.base_gone[service] < horizon:
+    if times.base_gone[service] < horizon and not instance.services.blocked[service]:
         return "shed"
     if times.base_at[service] >= horizon:
         return "unplaced"
