@@ -99,7 +99,7 @@ class Checker:
     def __init__(
         self, seen: Callable[[], tuple[Estate, str]], made_of: Callable[[], MadeOf] | None = None
     ) -> None:
-        self._seen, self._made_of = seen, made_of or (lambda: None)
+        self._seen, self._made_of = seen, made_of
         self._accepted: deque[tuple[str, str]] = deque(maxlen=KEPT)
 
     async def accept(self, data: bytes) -> None:
@@ -107,7 +107,7 @@ class Checker:
         if is_protection(data):
             return
         plan = await asyncio.to_thread(digest_of, data)
-        (estate, digest), made_of = self._seen(), self._made_of()
+        (estate, digest), made_of = self._seen(), self._made_of() if self._made_of is not None else None
         known = (digest, plan)
         if known not in self._accepted:
             await asyncio.to_thread(_accept, data, estate, digest, made_of)
