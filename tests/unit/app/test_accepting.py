@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from evac.app import accepting, applying, runs
-from evac.app.accepting import Checker, Forethought, must_hold
+from evac.app.accepting import Checker, Forethought, MadeOf, must_hold
 from evac.app.applying import check_fit, rehearse
 from evac.app.controlling import Composed, Setting, compose
 from evac.app.planner.plans import Made, Question, make_plan, scenario_of
@@ -391,9 +391,9 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Scenarios that the checker judged, in order."""
     found: list[str] = []
 
-    def counted(estate: Estate, plan: Plan) -> None:
+    def counted(estate: Estate, plan: Plan, made_of: MadeOf | None = None) -> None:
         found.append(",".join(plan.scenario.domains))
-        must_hold(estate, plan)
+        must_hold(estate, plan, made_of)
 
     monkeypatch.setattr(accepting, "must_hold", counted)
     return found
