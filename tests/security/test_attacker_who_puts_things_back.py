@@ -18,7 +18,7 @@ from evac.app.controlling import KnownPeople, check_request
 from evac.engine.clock import SystemClock
 from evac.engine.lead.challenges import CHANGE_MS, Challenge
 from evac.engine.lead.policies import Policies
-from evac.engine.lead.verdict_answers import PREFIX, VotePublisher, VoteReader
+from evac.engine.lead.votes import PREFIX, VotePublisher, VoteReader
 from evac.engine.lead.watch_journal import Notice, of_event
 from evac.engine.plans.library import put_plan
 from evac.engine.runs import requests

@@ -13,7 +13,7 @@ import orjson
 from evac.app import detached, runs
 from evac.app.observed_stores import Published
 from evac.engine.lead.leadership import LEADER
-from evac.engine.lead.verdict_answers import votes_in
+from evac.engine.lead.votes import votes_in
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY, marks_in

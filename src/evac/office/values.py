@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 
 from evac.engine.clock import Clock
 from evac.engine.lead.challenges import Challenge, PostedChallenge
-from evac.engine.lead.verdict_answers import VoteReader
+from evac.engine.lead.votes import VoteReader
 from evac.incident.records import Notice
 from evac.model.errors import EvacError, StoreError, Unavailable
 from evac.model.generation import GENERATION_BITS

@@ -17,8 +17,8 @@ from evac import estate as estates
 from evac.app.planner.plans import make_plan
 from evac.derive.domains import halls_of_endpoints, topology
 from evac.engine.lead.controller import Controller
-from evac.engine.lead.verdict_answers import decode as vote_in
-from evac.engine.lead.verdict_answers import encode as vote_out
+from evac.engine.lead.votes import decode as vote_in
+from evac.engine.lead.votes import encode as vote_out
 from evac.engine.runs.binding import bind
 from evac.engine.runs.effects import EFFECTS, encode
 from evac.engine.runs.step_actions import old_of

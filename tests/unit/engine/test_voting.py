@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from evac.engine.lead.challenges import Challenge
-from evac.engine.lead.verdict_answers import VotePublisher, VoteReader, decode, encode, key_of
+from evac.engine.lead.votes import VotePublisher, VoteReader, decode, encode, key_of
 from evac.model.errors import LeaseLost, Unavailable
 from evac.model.run_policy import WatchProfile
 from evac.store.port import Change, Compare, Entry, Lease, MemoryStore, Put

@@ -24,7 +24,8 @@ from evac.engine.lead.candidacy import Candidacy
 from evac.engine.lead.challenges import Challenge
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.leadership import LEADER, Leadership
-from evac.engine.lead.verdict_answers import VerdictAnswers, VotePublisher, VoteReader
+from evac.engine.lead.verdict_answers import VerdictAnswers
+from evac.engine.lead.votes import VotePublisher, VoteReader
 from evac.engine.lead.watch_journal import CURE, Chronicle, Notice, NoticeKind
 from evac.engine.plans.library import Drawer
 from evac.engine.runs.conductor import Conductor
