@@ -10,6 +10,8 @@ import pytest
 from evac.app.observed_stores import aged, changes_in, decode, encode, facts_from, merged
 from evac.app.store_alarms import rivals_in
 from evac.derive.stores import observed
+from evac.engine.lead.votes import encode as vote_out
+from evac.engine.lead.votes import key_of as vote_key
 from evac.engine.stores.guards import SITES_KEY
 from evac.engine.stores.sightings import CopySeen, Following, Sighting
 from evac.model.digest import estate_digest
@@ -347,7 +349,7 @@ def test_a_site_that_does_not_answer_is_not_called_active_though_too_few_vote_to
         store = MemoryStore()
         marks = Put(SITES_KEY, orjson.dumps({"east": "active", "west": "active", "north": "lost"}))
         found = [Vote(witness, target, says, (), 0, 0, 1) for witness, target, says in votes]  # type: ignore[arg-type]
-        await store.transact((), (marks, *(Put(votes.key_of(one), votes.encode(one)) for one in found)))
+        await store.transact((), (marks, *(Put(vote_key(one), vote_out(one)) for one in found)))
         return status_text(await status(store), 120, False)
 
     silent = asyncio.run(shown(("west", "east", "down"), ("west", "north", "down")))

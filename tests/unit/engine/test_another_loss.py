@@ -399,6 +399,40 @@ def test_a_plan_for_a_site_that_is_healthy_again_keeps_no_other_loss_waiting() -
     play(story, world)
 
 
+def test_a_plan_that_leaves_any_site_that_is_healthy_again_is_given_up() -> None:
+    """Of two lost sites, the one that did not ask for the plan comes back: the other one is answered."""
+    world = five()
+    quick = world.plan
+
+    async def slow(lost: tuple[str, ...]) -> bytes:
+        await asyncio.sleep(300 if world.burnt and lost == BOTH else 0)
+        return await quick(lost)
+
+    def asking() -> str:
+        """The site whose loss is being answered with a plan for both."""
+        words = "the plan for the loss of anyang, pangyo is still being made"
+        return next((one.site for one in world.notices if one.words.startswith(words)), "")
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        world.systems.done["promote", "chat"] = {"candidate": "anyang"}  # all plans are of another estate
+        for site in BOTH:
+            world.burn(site)
+        await world.until(lambda: asking() != "", 60)
+        (other,) = {*BOTH} - {asking()}
+        world.burnt.discard(other)
+        begins = f"{asking()} is lost; "
+        await world.until(
+            lambda: any(w.startswith(begins) and "starts without approval" in w for w in world.words("loss")),
+            60,
+        )
+        assert not any(w.startswith(f"{other} is lost; run") for w in world.words("loss"))
+        assert (await read_register(world.store))[other] == "active"
+
+    world.plan = slow  # type: ignore[method-assign]
+    play(story, world)
+
+
 def test_a_site_that_was_restored_and_is_lost_again_before_it_counts_as_healthy_is_answered_again() -> None:
     async def story(world: World) -> None:
         await world.until_planned()

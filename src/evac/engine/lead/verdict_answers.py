@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -32,15 +32,18 @@ Made = TypeVar("Made")
 PROGRESS_S: Final = 10
 """How often to report that a plan is still being made while nothing can begin without it."""
 
-
 Answer = Callable[[str], Awaitable[None]]
 
 
 class _NotYet(errors.EvacError):
-    """Something running goes first; retried soon."""
+    """The response waits for a run that goes first, or starts over because a loss that it was about ended. It
+    is retried soon if something is still lost.
+    """
 
     def __init__(self) -> None:
-        super().__init__("not-yet", "runs in progress take precedence")
+        super().__init__(
+            "not-yet", "another run goes first, or something is no longer lost; trying again soon"
+        )
 
 
 class VerdictAnswers:
@@ -175,6 +178,8 @@ class VerdictAnswers:
         """
         async with self._answering:
             await self._conductor.ready()
+            if self._is_healthy(site):
+                raise _NotYet  # it came back while another response was made
             self._back[site] = await self._effects.times_back(site)
             register = await read_register(self._desk.store)
             concerned = self._conductor.concerned()
@@ -223,7 +228,7 @@ class VerdictAnswers:
         evacuated.
         """
         what, left = hall or site, self._lost(register)
-        found = await self._plan(what, tuple(sorted({*left, hall})) if hall else left)
+        found = await self._plan(what, tuple(sorted({*left, hall})) if hall else left, register)
         if found is None:
             return
         ready, data = found
@@ -262,7 +267,7 @@ class VerdictAnswers:
             raise _NotYet
         lost = self._lost(register)
         halls = (hall for hall in concerned.halls if hall.partition("/")[0] not in lost)
-        found = await self._plan(site, tuple(sorted({*lost, *halls})))
+        found = await self._plan(site, tuple(sorted({*lost, *halls})), register)
         if found is None:
             return
         ready, data = found
@@ -293,13 +298,15 @@ class VerdictAnswers:
             handled = (self._answer_return.__name__, site)
             if self._handled.get(handled) != (concerned.run, concerned.plans):
                 self._handled.pop(handled, None)  # a newer run waits for the same: after it, the other one
-            found = await self._plan(site, self._lost(register))
+            found = await self._plan(site, self._lost(register), register)
             if found is not None:
                 why = f"{site} answers again"
                 await self._replace(site, concerned.run, found[1], why, found[0].lost)
 
-    async def _plan(self, site: str, lost: tuple[str, ...]) -> tuple[Ready, bytes] | None:
-        """The plan from the library, or one made now if none fits."""
+    async def _plan(
+        self, site: str, lost: tuple[str, ...], register: Mapping[str, Mark]
+    ) -> tuple[Ready, bytes] | None:
+        """The plan from the library, or one made now if none fits. site: the site or hall that asks."""
         drawer, guard = self._drawer, self._leadership.lease
         if not set(self._sites) - set(lost):
             words = f"{site} is lost, and no site would be left: restore one first"
@@ -311,28 +318,40 @@ class VerdictAnswers:
             usually = f"; the slowest one so far took {took_ms / 1_000:.0f} s" if took_ms else ""
             words = f"{site} is lost; no plan is ready for this, so one is being made now{usually}"
             self._say_once(site, words)
-            found = await self._saying_so(site, lost, drawer.plan_now(lost, guard))
+            judged = {one for one in lost if one == site or register.get(one) == "active"}
+            found = await self._saying_so(site, lost, judged, drawer.plan_now(lost, guard))
         if found is None:
             ready = await drawer.look(lost)
             problem = ready.problem if ready is not None else "none was made"
             self._say("trouble", site, f"{site} is lost, and no plan could be made: {problem}")
         return found
 
-    async def _saying_so(self, site: str, lost: Sequence[str], work: Coroutine[Any, Any, Made]) -> Made:
-        """The result of the work; reports every `PROGRESS_S`, and ends it if the site is healthy again."""
+    async def _saying_so(
+        self, site: str, lost: Sequence[str], judged: Collection[str], work: Coroutine[Any, Any, Made]
+    ) -> Made:
+        """The result of the work; reports every `PROGRESS_S`. Gives it up when any of `judged`, lost by
+        verdict only, is healthy again: the plan would leave a site that answers.
+        """
         making, began_ms, said = asyncio.ensure_future(work), self._desk.clock.monotonic_ms(), 0
+        period_s = self._desk.policy.profile.period_ms / 1_000
         try:
-            while not (await asyncio.wait((making,), timeout=self._desk.policy.profile.period_ms / 1_000))[0]:
-                if site in lost and self._told.get(site) == "healthy":
+            while True:
+                done, _ = await asyncio.wait((making,), timeout=period_s)
+                if any(self._is_healthy(one) for one in judged):
                     raise _NotYet
+                if done:
+                    return making.result()
                 spent_s, names = (self._desk.clock.monotonic_ms() - began_ms) // 1_000, ", ".join(lost)
                 if spent_s >= said + PROGRESS_S:
                     said = spent_s
                     words = f"the plan for the loss of {names} is still being made: {spent_s} s so far"
                     self._say("run", site, words)
-            return making.result()
         finally:
             making.cancel()
+
+    def _is_healthy(self, what: str) -> bool:
+        standing = (self._halls() if "/" in what else self._standings()).get(what)
+        return standing is not None and standing.verdict.state == "healthy"
 
     def _wanted(
         self,
