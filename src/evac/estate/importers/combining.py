@@ -94,12 +94,15 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
     _hint_at_names(parts, problems)
     left = replicas_elsewhere(made)
     placed = _replicas(known, made)
+    placing = {id(part): {row[0] for row in part.imported.tables.get("replicas", [])} for part in parts}
     for (section, name), one in known.items():
         values = dict(one.values)
         if section == "services" and name in placed:
             stated = _plain(values.get("replicas"))
             if isinstance(stated, int):
-                _report_replicas(name, stated, placed[name] + left[name], _part_of(one, "replicas"), problems)
+                by, counted = _part_of(one, "replicas"), placed[name] + left[name]
+                if stated != counted and name not in placing[id(by)]:
+                    _report_replicas(name, stated, counted, by, problems)
             values["replicas"] = max(stated, placed[name]) if isinstance(stated, int) else placed[name]
         made.add(section, name, values, one.entry.comment)
     made.facts = _provenance(known, parts)
@@ -507,25 +510,24 @@ def replicas_elsewhere(imported: Imported) -> Counter[str]:
 
 
 def _report_replicas(service: str, stated: int, counted: int, by: SourcePart, problems: Problems) -> None:
-    """A conflict if a source states another number of replicas than the sources with its hosts. What a source
-    places itself is no conflict: a cluster states how many replicas should run, and where those that run are.
+    """A conflict: a source states another number of replicas than the sources with its hosts. What a source
+    places itself is none: a cluster states how many replicas should run, and where those that run are.
     """
-    places_own = any(row[0] == service for row in by.imported.tables.get("replicas", []))
-    if stated != counted and not places_own:
-        message = f"replicas of service {service} is {stated} in {by.name}, but other sources have {counted}"
-        hint = "the larger number is used; to decide otherwise, set the fact in the overlay"
-        problems.add("import-conflict", message, by.place, hint)
+    message = f"replicas of service {service} is {stated} in {by.name}, but other sources have {counted}"
+    hint = "the larger number is used; to decide otherwise, set the fact in the overlay"
+    problems.add("import-conflict", message, by.place, hint)
 
 
 def _replicas(known: Mapping[tuple[str, str], _Known], made: Imported) -> dict[str, int]:
     """Service -> its number of replicas placed by the table; places in entries go there too."""
     rows: Rows = made.tables.get("replicas", [])
-    in_table = {row[0] for row in rows}
-    for name in sorted(in_table):
+    in_table: dict[str, set[str]] = {}
+    for row in rows:
+        in_table.setdefault(row[0], set()).add(row[1])
+    for name, seen in sorted(in_table.items()):
         one = known.get(("services", name))
         places = one.values.get("replicas") if one is not None else None
         if isinstance(places, dict):
-            seen = {row[1] for row in rows if row[0] == name}
             rows += [(name, place, str(count)) for place, count in places.items() if place not in seen]
     totals: dict[str, int] = {}
     for service, _, count in rows:

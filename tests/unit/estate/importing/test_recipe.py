@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -516,6 +517,36 @@ def test_names_of_many_sites_are_compared_without_reading_each_pair(monkeypatch:
     combine(parts, problems)
     assert [one.message for one in problems.all()] == ["fra1 in b may be Frankfurt in a"]
     assert len(read) == 2 * 2 * (len(words) + 1), "each name in its two forms"
+
+
+class ReadRows(list[tuple[str, ...]]):
+    """Rows that count how often someone goes through all of them."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        self.times += 1
+        return super().__iter__()
+
+
+def _times_read(services: int) -> int:
+    """How often the replicas of a source are read that also states a number, or places, of each service."""
+    names = [f"s{n}" for n in range(services)]
+    imported, other = Imported(), Imported()
+    imported.tables["replicas"] = ReadRows((name, "fra", "1") for name in names)
+    for n, name in enumerate(names):
+        imported.add("services", name, {"replicas": {"muc": 1}} if n % 2 else {"replicas": 1})
+        other.add("services", name)
+    problems = Problems()
+    combine([SourcePart(n, i, Place("estate.yaml")) for n, i in (("a", imported), ("b", other))], problems)
+    assert not problems.all()
+    rows = imported.tables["replicas"]
+    assert isinstance(rows, ReadRows)
+    return rows.times
+
+
+def test_replicas_of_many_services_are_not_read_once_for_each() -> None:
+    assert _times_read(40) == _times_read(4)
 
 
 COMPANY = {
