@@ -22,7 +22,7 @@ from evac.agent.fencing import Permits
 from evac.agent.gate import Gate, Identity, Keys, NotBelieved
 from evac.agent.memory import Anchors, TokenLedger
 from evac.agent.units import Units
-from evac.app.observed_stores import decode as decode_observed
+from evac.app.published import decode as decode_observed
 from evac.drivers.backup_reader.driver import READERS
 from evac.drivers.backups import BackupDriver, Tool, document
 from evac.drivers.borg.driver import BorgDriver

@@ -12,8 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
 from evac import __version__
-from evac.app.observed_stores import KEY, encode
 from evac.app.planner.plans import Made, make_plan
+from evac.app.published import KEY, encode
 from evac.derive.situation import of as situation_of
 from evac.engine.plans.library import key_of, put_plan
 from evac.engine.stores.guards import SITES_KEY

@@ -16,9 +16,10 @@ import orjson
 from evac import estate as estates
 from evac.app import runs
 from evac.app.controlling import hands_of
-from evac.app.observed_stores import KEY, decode, merged
+from evac.app.observed_stores import merged
 from evac.app.observing import observe
 from evac.app.planner.plans import Question, make_plan, scenario_of
+from evac.app.published import KEY, decode
 from evac.app.situations import facts_now
 from evac.derive import situation
 from evac.derive.stores import observed

@@ -162,7 +162,7 @@ async def plans_ready(store: Store, sites: Sequence[str]) -> dict[str, library.R
     """Standby plans for the loss of each single site; plans made for other roles than those last seen do not
     count, as they are made again.
     """
-    from evac.app.observed_stores import KEY, digest_in
+    from evac.app.published import KEY, digest_in
 
     keys = [KEY, *(library.key_of((site,)) for site in sites)]
     observed, *entries = await asyncio.gather(*(store.get(key) for key in keys))

@@ -204,11 +204,12 @@ def _seen(seen: UnitSeen, verb: str, count: int) -> dict[str, Any]:
     more = verb in _STARTING or verb == "verify"
     enough = seen.working >= count if more else seen.working == count == seen.running
     if enough and (count > 0 or seen.running == 0):
-        return {"outcome": "done", "evidence": evidence}
+        return {"outcome": "done", "evidence": evidence, "set": seen.is_set}
     evidence["why"] = f"{seen.working} of {count} work, {seen.running} run"
     asked = seen.wanted >= count if more else seen.wanted == count
     under_way = verb != "verify" and asked and count > 0
-    return {"outcome": "unclear" if under_way else "absent", "evidence": evidence}
+    outcome = "unclear" if under_way else "absent"
+    return {"outcome": outcome, "evidence": evidence, "set": seen.is_set}
 
 
 def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

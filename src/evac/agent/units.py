@@ -37,12 +37,13 @@ _log = logging.getLogger("evac.agent")
 @dataclass(frozen=True, slots=True)
 class UnitSeen:
     """State of one unit. wanted: instances that must run; running: those that do; working: those that pass
-    their check.
+    their check. is_set: whether an order or a fence set `wanted`, and no restart of the agent put it on hold.
     """
 
     wanted: int
     running: int
     working: int
+    is_set: bool = False
 
 
 class _Unit:
@@ -144,7 +145,7 @@ class Units:
         instances = list(unit.instances.values())
         running = await asyncio.gather(*(one.running() for one in instances))
         working = await asyncio.gather(*(one.works() for one in instances))
-        return UnitSeen(self._wanted.get(name, 0), sum(running), sum(working))
+        return self._seen(name, sum(running), sum(working))
 
     async def _see_by_systemd(self, unit: _Unit) -> UnitSeen:
         """Query systemd once for all instances; those that are up are also checked."""
@@ -153,7 +154,11 @@ class Units:
         found = await states(self._config.systemctl, names, unit.config.check_ms / 1_000)
         working = await asyncio.gather(*(one.passes() for one in instances if found[one.name].up))
         running = sum(not found[name].down for name in names)
-        return UnitSeen(self._wanted.get(unit.config.name, 0), running, sum(working))
+        return self._seen(unit.config.name, running, sum(working))
+
+    def _seen(self, name: str, running: int, working: int) -> UnitSeen:
+        is_set = name in self._wanted and name not in self._held
+        return UnitSeen(self.wanted(name), running, working, is_set)
 
     def wanted(self, name: str) -> int:
         return self._wanted.get(name, 0)

@@ -1,7 +1,8 @@
 """Shared observations beyond the files: the situation, and standing facts of stores.
 
 observed             roles of every store, as last seen with exactly one primary; what is lost; which runs
-                     moved something, and stores with more than one writable member
+                     moved something, stores with more than one writable member, and how many replicas
+                     of services drivers are set to run
 standing/<store>     facts of synchronous replication, checked while all was well
 sighting/<store>     site of the primary at the last observation, and until when each copy has all data
 
@@ -15,14 +16,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, fields, replace
-from types import MappingProxyType
-from typing import Any, Final
-
-import orjson
+from dataclasses import replace
+from typing import Final
 
 from evac.app.commits import Commits
+from evac.app.observed_replicas import SeenReplicas, still_run
 from evac.app.observing import is_replaced, observe, standing_facts
+from evac.app.published import KEY, Published, changes_in, digest_in, encode
 from evac.app.store_alarms import StoreAlarms
 from evac.backup.evidence import BackupsReader
 from evac.derive import situation
@@ -30,8 +30,7 @@ from evac.derive.domains import topology
 from evac.derive.stores import observed, primary_site
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, RunClock
-from evac.engine.runs.effects import EFFECTS, EffectsReader, moved_from
-from evac.engine.runs.effects import decode as moved_in
+from evac.engine.runs.effects import EffectsReader
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.stores.datasets import DataSets, Epoch, Epochs
 from evac.engine.stores.sightings import PREFIX as SIGHTING
@@ -39,15 +38,14 @@ from evac.engine.stores.sightings import Following, Sighting, again, losses_of, 
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, NotAllowed, Unavailable
 from evac.model.estate import Estate
-from evac.model.observation import MemberSeen, Observation, Role, TrafficSeen, UnitsSeen
+from evac.model.observation import MemberSeen, Observation, Role
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
-from evac.model.situation import Effects, LostNow, Moved, Rivals, Silent, recorded
+from evac.model.situation import Silent, recorded
 from evac.run.data_loss import Loss
 from evac.store.port import MAX_CHANGES, Lease, Put, Store, all_entries
 from evac.watch.verdict import SiteState
 
-KEY: Final = "observed"
 PERIOD_S: Final = 2.0
 LEAST_S: Final = 0.25
 STANDING_S: Final = 5.0
@@ -55,7 +53,6 @@ SOON_S: Final = 0.25
 """First delay after a check found less than policy requires; it doubles up to the usual interval."""
 _DETACHED_STEPS_MS: Final = (10_000, 60_000, 900_000, 3_600_000, 86_400_000)
 """Lags reported for a copy without a primary, in coarse steps; beyond the last: unknown."""
-_MOST: Final = 10_000
 
 
 class SeenEstate:
@@ -83,6 +80,7 @@ class SeenEstate:
         self._published = Published(store)
         self._backups = BackupsReader(store, clock)
         self._alarms = StoreAlarms()
+        self._replicas = SeenReplicas(store, drivers, clock, self.behind)
         self.commits = Commits(
             clock, lambda: self._files, lambda: self.estate.lost, lambda: self._policy.profile
         )
@@ -186,7 +184,9 @@ class SeenEstate:
             effects = recorded(await self._effects.read(self._clock.now_ms()))
             looked = await self.see()
             backups = (await self._backups.read()).facts
-            self._take(replace(merged(self.observation, looked), effects=effects).with_backups(backups))
+            seen = merged(self.observation, looked)
+            seen = replace(seen, units=still_run(self.observation, effects), effects=effects)
+            self._take(seen.with_backups(backups))
 
     async def look(self, guard: Lease) -> NotAllowed | None:
         """One observation of the real systems by the leader, written if roles changed. Silent servers
@@ -207,8 +207,9 @@ class SeenEstate:
         seen = aged(self._with_roles(now, epochs), self._sightings)
         seen = seen.with_backups((await self._backups.read()).facts)
         rivals, silent = self._alarms.rivals(now, self.observation.rivals), self._silent(now, seen, epochs)
-        seen = replace(seen, effects=effects, rivals=rivals, silent=silent)
-        heeded = self._heeded_in(before)
+        units = self._replicas.known(self._files, self.observation, effects)
+        seen = replace(seen, units=units, effects=effects, rivals=rivals, silent=silent)
+        heeded = self._heeded_in(before, epochs)
         same = seen.facts == self.observation.facts and self._heeded == heeded
         same = same and (seen.rivals, seen.silent) == (self.observation.rivals, self.observation.silent)
         if not same or self._told_digest not in ("", self.digest):
@@ -228,10 +229,18 @@ class SeenEstate:
                 await self._is_late.wait()
         return epochs.refusal()
 
-    def _heeded_in(self, before: Epochs) -> dict[str, int]:
-        """How often the roles of each store had changed; of one that cannot be read, as last known."""
-        kept = {name: times for name, times in (self._heeded or {}).items() if name in before.unreadable}
-        return kept | {name: epoch.changes for name, epoch in before.known.items() if epoch.changes}
+    async def look_at_replicas(self, guard: Lease) -> None:
+        """One look at how many replicas drivers are set to run; the next observation counts it."""
+        await asyncio.sleep(await self._replicas.look(self._files, lambda: self.observation, guard))
+
+    def _heeded_in(self, before: Epochs, after: Epochs) -> dict[str, int]:
+        """How often the roles of each store had changed before this observation; of one that could not be
+        read then or after it, as last known, because its roles stay as they were.
+        """
+        unread = before.unreadable.keys() | after.unreadable.keys()
+        kept = {name: times for name, times in (self._heeded or {}).items() if name in unread}
+        read = {name: epoch.changes for name, epoch in before.known.items() if name not in unread}
+        return kept | {name: changes for name, changes in read.items() if changes}
 
     def _with_roles(self, now: Observation, epochs: Epochs) -> Observation:
         holders = {epoch.store: epoch.holder for epoch in epochs.known.values() if epoch.holder}
@@ -239,9 +248,11 @@ class SeenEstate:
         return merged(self.observation, now, holders, newer, epochs.unreadable)
 
     def _silent(self, now: Observation, seen: Observation, found: Epochs) -> tuple[Silent, ...]:
-        """Stores whose primary is silent. seen: the roles that are certain after this observation."""
+        """Stores whose primary is silent. seen: the roles that are certain after this observation. No run
+        changes the roles of a store whose epoch cannot be read.
+        """
         epochs = found.known
-        moving = {epoch.store for epoch in epochs.values() if not epoch.settled} | found.unreadable.keys()
+        moving = {epoch.store for epoch in epochs.values() if not epoch.settled}
         homes = {store.id: store.primary.at for store in self._files.stores if store.primary is not None}
         homes |= {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         at_ms, known = self._clock.monotonic_ms(), self.observation.silent
@@ -450,129 +461,3 @@ def _by_store(observation: Observation) -> dict[str, dict[str, MemberSeen]]:
     for member in observation.members:
         found.setdefault(member.store, {})[member.site] = member
     return found
-
-
-def encode(observation: Observation, digest: str, changes: Mapping[str, int]) -> bytes:
-    """Encode an observation. digest: of the current estate, so that readers without files know which plans
-    fit. changes: store -> epoch changes known before the observation. What runs moved is stored by run and
-    only named here.
-    """
-    rows = [[m.store, m.site, m.role, *([] if m.lag_ms is None else [m.lag_ms])] for m in observation.members]
-    told: dict[str, Any] = {
-        "at_ms": observation.at_ms,
-        "estate": digest,
-        "members": rows,
-        "changes": dict(changes),
-    }
-    if observation.effects is not None:
-        told["lost"] = [[o.domain, o.state, o.since_ms, o.run] for o in observation.effects.lost]
-        told["runs"] = [one.run for one in observation.effects.moved]
-    if observation.rivals:
-        told["rivals"] = [[o.store, o.sites, o.since_ms, o.unheard] for o in observation.rivals]
-    if observation.silent:
-        told["silent"] = [asdict(one) for one in observation.silent]
-    backups = {"restores": observation.restores, "repositories": observation.repositories}
-    told |= {key: rows for key, rows in backups.items() if rows}
-    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
-
-
-def changes_in(value: bytes) -> dict[str, int] | None:
-    """Epochs known to the observation; None if not recorded. Raises Corrupt."""
-    try:
-        found = orjson.loads(value).get("changes")
-        return None if found is None else {str(name): int(count) for name, count in found.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise Corrupt("the recorded observation cannot be read from the store") from error
-
-
-def digest_in(value: bytes) -> str:
-    """Digest of the observed estate; "" if none was written. Raises Corrupt."""
-    try:
-        return str(orjson.loads(value).get("estate", ""))
-    except (ValueError, AttributeError) as error:
-        raise Corrupt("the recorded observation cannot be read from the store") from error
-
-
-def _rivals_in(store: str, sites: list[str], since_ms: int, unheard: Collection[str] = ()) -> Rivals:
-    return Rivals(store, tuple(sites), since_ms, tuple(unheard))
-
-
-def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> Observation:
-    """Decode an observation. moved: what each named run left behind. Raises Corrupt if it is not one."""
-    try:
-        found: Mapping[str, Any] = orjson.loads(value)
-        rows = found["members"][:_MOST]
-        effects = None
-        if "runs" in found:
-            lost = tuple(LostNow(*row) for row in found.get("lost", ()))
-            effects = recorded(Effects(lost, tuple(moved[run] for run in found["runs"] if run in moved)))
-        return Observation(
-            int(found["at_ms"]),
-            tuple(MemberSeen(*row) for row in rows),
-            rivals=tuple(_rivals_in(*one) for one in found.get("rivals", ())),
-            silent=tuple(Silent(**one) for one in found.get("silent", ())),
-            effects=effects,
-            restores=_rows_in(found, "restores", int),
-            repositories=_rows_in(found, "repositories", str),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt("the recorded observation cannot be read from the store") from error
-
-
-def _rows_in(found: Mapping[str, Any], key: str, kind: type) -> tuple[tuple[str, str, Any], ...]:
-    """Rows of backups. Raises TypeError and ValueError if invalid. Leaders of older versions write none."""
-    rows = found.get(key, ())[:_MOST]
-    return tuple((str(data_set), str(copy), kind(value)) for data_set, copy, value in rows)
-
-
-class Published:
-    """What the leader wrote of the situation, for readers of a store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._moved: dict[str, Moved] = {}
-
-    async def read(self, value: bytes) -> Observation:
-        """Parse the value of `KEY`. Raises Corrupt, Unavailable."""
-        try:
-            runs = [str(run) for run in orjson.loads(value).get("runs", ())]
-        except (ValueError, AttributeError, TypeError) as error:
-            raise Corrupt("the recorded observation cannot be read from the store") from error
-        for run in runs:
-            if run not in self._moved and (entry := await self._store.get(EFFECTS + run)) is not None:
-                self._moved[run] = moved_in(entry.value)
-        return decode(value, self._moved)
-
-    async def get(self) -> Observation | None:
-        """Read the observation; None if no leader has written any. Raises Corrupt, Unavailable."""
-        entry = await self._store.get(KEY)
-        return None if entry is None else await self.read(entry.value)
-
-
-def facts_from(found: Mapping[str, Any]) -> Observation:
-    """An observation from its fields, as the API shows it. Servers of newer versions may state more of a
-    member. Raises Corrupt if invalid.
-    """
-    try:
-        effects, kept = found.get("effects"), None
-        if effects is not None:
-            lost = tuple(LostNow(**one) for one in effects["lost"])
-            kept = recorded(Effects(lost, tuple(moved_from(one) for one in effects["moved"])))
-        lists = ("waits_for", "confirms")  # servers of older versions do not state the second
-        members = (
-            {**m, **{name: tuple(m.get(name, ())) for name in lists}, "error": None} for m in found["members"]
-        )
-        known = {one.name for one in fields(MemberSeen)}
-        return Observation(
-            int(found["at_ms"]),
-            tuple(MemberSeen(**{k: v for k, v in one.items() if k in known}) for one in members),
-            tuple(UnitsSeen(**one) for one in found["units"]),
-            tuple(TrafficSeen(**{**one, "sites": tuple(one["sites"])}) for one in found["traffic"]),
-            tuple(_rivals_in(**one) for one in found["rivals"]),
-            kept,
-            restores=_rows_in(found, "restores", int),
-            repositories=_rows_in(found, "repositories", str),
-            silent=tuple(Silent(**one) for one in found.get("silent", ())),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt("cannot read the situation that the server reports") from error

@@ -29,7 +29,9 @@ from evac.drivers.capabilities import (
     ProbeReport,
     ProvesSync,
     ReportsHealth,
+    ReportsReplicas,
     ReportsRole,
+    RunsUnits,
 )
 from evac.drivers.credentials import sweep
 from evac.drivers.port import Action
@@ -43,7 +45,7 @@ from evac.engine.stores.datasets import Epoch
 from evac.model.errors import ActionError, InvalidInput, Permanent
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.fleet import BMC_NO, BoolColumn, np
-from evac.model.observation import LeavingSite, MemberSeen, Observation
+from evac.model.observation import LeavingSite, MemberSeen, Observation, UnitsSeen
 from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
 from evac.run.pacing import SAMPLES_LEAST, Health
@@ -241,6 +243,41 @@ async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
         confirms=report.confirms if report.role == "primary" else (),
         one_of_several=report.one_of_several and report.role == "primary",
     )
+
+
+def units_endpoints(estate: Estate) -> tuple[Endpoint, ...]:
+    """The endpoint of each service at each site that runs start and stop it through, where its driver reports
+    how many replicas it runs; sorted by service, then site.
+    """
+    services = {service.id for service in estate.services}
+    first: dict[tuple[str, str], Endpoint] = {}
+    for end in sorted(estate.endpoints, key=lambda one: one.id):
+        if end.subject in services and offers(end.driver, end.settings, RunsUnits):
+            first.setdefault((end.subject, end.at), end)
+    found = (first[key] for key in sorted(first))
+    return tuple(end for end in found if offers(end.driver, end.settings, ReportsReplicas))
+
+
+async def observe_units(
+    estate: Estate, drivers: Drivers, now_ms: int, token: int, timeout_s: float = LOOK_S
+) -> tuple[UnitsSeen, ...]:
+    """How many replicas each of these endpoints is set to run, queried concurrently; leaves out those that
+    were never told, or do not answer. token: the leader's.
+    """
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def look(end: Endpoint) -> UnitsSeen | None:
+        async with gate:
+            try:
+                driver = drivers.able(end.driver, ReportsReplicas)
+                async with asyncio.timeout(timeout_s):
+                    count = await driver.report_replicas(action_of(end), timeout_s, token)
+            except (ActionError, TimeoutError, OSError):
+                return None
+        return None if count is None else UnitsSeen(end.subject, end.at, count, end.driver, now_ms)
+
+    found = await asyncio.gather(*(look(end) for end in units_endpoints(estate)))
+    return tuple(one for one in found if one is not None)
 
 
 def confirming(members: Iterable[MemberSeen]) -> dict[str, set[str]]:

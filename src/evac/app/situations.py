@@ -12,8 +12,10 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from evac.app.observed_stores import Published, merged
+from evac.app.observed_replicas import still_run
+from evac.app.observed_stores import merged
 from evac.app.observing import observe
+from evac.app.published import Published
 from evac.app.store_alarms import rivals_still
 from evac.backup.evidence import Evidence
 from evac.drivers.registry import Drivers
@@ -42,7 +44,7 @@ async def facts_now(
     if store is not None:
         reader, until_s = EffectsReader(store), time.monotonic() + CAUGHT_UP_S
         published = await _published(store)
-        while published is not None and published.members and await store.holder(LEADER) is not None:
+        while published is not None and _says_something(published) and await store.holder(LEADER) is not None:
             if time.monotonic() > until_s or not await reader.has_newer(published.effects):
                 return replace(published, backups=await Evidence(store).facts())
             await asyncio.sleep(0.1)
@@ -50,9 +52,11 @@ async def facts_now(
         if published is not None and published.effects is not None:
             reader.begin_with(published.effects)
         facts = await Evidence(store).facts()
+        effects = recorded(await reader.read(now_ms))
         before = replace(
             published or before,
-            effects=recorded(await reader.read(now_ms)),
+            units=still_run(published or before, effects),
+            effects=effects,
             backups=facts,
         ).with_backups(facts)
         epochs = await DataSets(store, "", SystemClock()).read_all()
@@ -63,12 +67,18 @@ async def facts_now(
     looked = await observe(estate, drivers, now_ms)
     return replace(
         merged(before, looked, holders),
+        units=before.units,
         effects=before.effects,
         rivals=rivals_still(before.rivals, looked),
         backups=before.backups,
         restores=before.restores,
         repositories=before.repositories,
     )
+
+
+def _says_something(published: Observation) -> bool:
+    """Of an estate without stores, no member is seen."""
+    return bool(published.members or published.units)
 
 
 async def _published(store: Store) -> Observation | None:

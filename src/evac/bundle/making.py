@@ -29,8 +29,8 @@ import orjson
 import evac
 from evac import estate as estates
 from evac.app.controlling import read_policy
-from evac.app.observed_stores import KEY as OBSERVED
-from evac.app.observed_stores import decode as decode_observed
+from evac.app.published import KEY as OBSERVED
+from evac.app.published import decode as decode_observed
 from evac.bundle import sealing
 from evac.bundle.plans import LeftOut, plans_of, without_small_plans
 from evac.bundle.proof import signer

@@ -20,7 +20,7 @@ import orjson
 from evac.app import runs
 from evac.app.access_log import JOURNALS
 from evac.app.incidents import PaperForm, PaperKind, check_note
-from evac.app.observed_stores import facts_from
+from evac.app.published import facts_from
 from evac.control.port import (
     RELEASED,
     Document,

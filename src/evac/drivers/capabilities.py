@@ -263,6 +263,17 @@ class RunsUnits(Driver, Protocol):
     """Starts, scales and stops a service at a site."""
 
 
+class ReportsReplicas(Protocol):
+    """Reports how many replicas of a service it is set to run at a site."""
+
+    async def report_replicas(self, action: Action, timeout_s: float, token: int) -> int | None:
+        """None if no one has told it yet, so that what runs there is not its doing. Changes nothing. token:
+        the leader's. Raises `Retryable` or `OutcomeUnknown` if it does not respond, `Permanent` if it refuses
+        access.
+        """
+        ...
+
+
 class RoutesTraffic(Driver, Protocol):
     """Moves the traffic of a service between sites."""
 
@@ -401,6 +412,7 @@ ABOUT: Final[Mapping[type, About]] = MappingProxyType(
         Follows: _about("follow another primary", "store", "rejoin"),
         Protects: _about("set which copies confirm commits", "store", "protect"),
         RunsUnits: _about("start, scale, stop", "service", "start", "scale", "stop"),
+        ReportsReplicas: _about("report how many replicas it is set to run", "service"),
         RoutesTraffic: _about("shift traffic", "service", "shift", "drain", "ready"),
         Verifies: _about("verify", "service", "verify"),
         ReportsHealth: _about("report requests and errors while traffic moves in shares", "service"),

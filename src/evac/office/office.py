@@ -30,7 +30,7 @@ from evac.app.backups import kept_facts
 from evac.app.controlling import hands_of
 from evac.app.doctor import Systems
 from evac.app.estates.copies import Standing, edition_of, read_standing, words_of
-from evac.app.observed_stores import Published
+from evac.app.published import Published
 from evac.app.side_process import NEITHER
 from evac.backup.evidence import BackupsReader, BackupsSeen, Evidence
 from evac.engine.clock import Clock, SystemClock

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from evac.app import detached, runs
-from evac.app.observed_stores import Published
+from evac.app.published import Published
 from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.votes import votes_in
 from evac.engine.plans import library

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from evac.drivers.capabilities import RunsUnits, Verifies
+from evac.drivers.capabilities import ReportsReplicas, RunsUnits, Verifies
 from evac.drivers.kubernetes import DRIVER
 from evac.drivers.port import Action, Value, Verb
 from tests.contract.capabilities.hostile import TcpWire
 from tests.contract.capabilities.story import Case, nothing
-from tests.contract.capabilities.suites import Adapter
+from tests.contract.capabilities.suites import Adapter, AskedReplicas
 
 if TYPE_CHECKING:
     from tests.contract.drivers.kubernetes_server import ApiServer
@@ -121,6 +121,31 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
         yield made
 
 
+@contextmanager
+def _replicas(folder: Path) -> Iterator[AskedReplicas]:
+    with api_server() as server:
+        kubeconfig = kubeconfig_of(server.url, folder)
+        asks = action(kubeconfig, "verify", "Deployment", "chat")
+        case = case_of(server, asks, CHAT, None, folder)
+
+        async def set_to(count: int) -> None:
+            server.objects[CHAT]["spec"]["replicas"] = count
+
+        yield AskedReplicas(
+            case.driver,
+            asks,
+            case.silence,
+            case.speak,
+            case.secrets,
+            case.wires,
+            set_to=set_to,
+            untold=action(kubeconfig, "verify", "ResourceQuota", "limit"),
+        )
+
+
 ADAPTER = Adapter(
-    DRIVER, acts=dict.fromkeys((RunsUnits, Verifies), _acts), marks=(pytest.mark.enable_socket,)
+    DRIVER,
+    acts=dict.fromkeys((RunsUnits, Verifies), _acts),
+    asks={ReportsReplicas: _replicas},
+    marks=(pytest.mark.enable_socket,),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -13,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from evac.agent.config import AgentConfig, UnitConfig
-from evac.drivers.capabilities import AnswersProbe, RunsUnits, Verifies
+from evac.drivers.capabilities import AnswersProbe, ReportsReplicas, RunsUnits, Verifies
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.process import DRIVER
 from evac.drivers.process.driver import ProcessDriver
 from evac_lab.process import Process
 from tests.contract.capabilities.hostile import TcpWire, with_settings
 from tests.contract.capabilities.story import Case, order, until_stopped
-from tests.contract.capabilities.suites import Adapter, Asked, AskedProbe
+from tests.contract.capabilities.suites import Adapter, Asked, AskedProbe, AskedReplicas
 from tests.contract.ports import free_port
 from tests.unit.engine import agents
 
@@ -38,6 +39,7 @@ class Site:
             'allow = {bin = ["/bin/sh", "/usr/bin/test", "/bin/rm"]}\n'
             f'[[units]]\nname = "chat"\nargv = {argv}\nport = {self.unit.port}\n'
             f'check_url = "{self.unit.check_url}"\ncount = 2\nmost = 4\nstop_ms = 500\n'
+            f'[[units]]\nname = "mail"\nargv = {argv}\nport = {self.unit.port + 10}\n'
         )
         self.process: Process = agents.own_process(self.config, self.text)
 
@@ -60,11 +62,11 @@ class Site:
         except OSError:
             return False
 
-    def action(self, verb: str, **parameters: Value) -> Action:
+    def action(self, verb: str, *, unit: str = "chat", **parameters: Value) -> Action:
         settings = {
             "agent": f"http://127.0.0.1:{self.config.port}",
             "secret": agents.REFERENCE,
-            "unit": "chat",
+            "unit": unit,
         }
         return Action(verb, "chat", "process", "pangyo", settings, parameters)  # type: ignore[arg-type]
 
@@ -145,4 +147,30 @@ def _probe(folder: Path) -> Iterator[Asked]:
         )
 
 
-ADAPTER = Adapter(DRIVER, acts=dict.fromkeys((RunsUnits, Verifies), _acts), asks={AnswersProbe: _probe})
+@contextmanager
+def _replicas(folder: Path) -> Iterator[Asked]:
+    with site(folder) as world:
+
+        async def set_to(count: int) -> None:
+            driver = ProcessDriver()
+            await driver.execute(world.action("scale", replicas=count, from_replicas=0), order())
+            await driver.close()
+
+        asyncio.run(set_to(2))
+        yield AskedReplicas(
+            ProcessDriver(),
+            world.action("verify"),
+            world.silence,
+            world.speak,
+            (agents.KEY,),
+            (world.wire,),
+            set_to=set_to,
+            untold=world.action("verify", unit="mail"),
+        )
+
+
+ADAPTER = Adapter(
+    DRIVER,
+    acts=dict.fromkeys((RunsUnits, Verifies), _acts),
+    asks={AnswersProbe: _probe, ReportsReplicas: _replicas},
+)

@@ -109,6 +109,15 @@ class AskedHealth(Asked):
 
 
 @dataclass(slots=True)
+class AskedReplicas(Asked):
+    """The action asks a service that is set to run two replicas."""
+
+    set_to: Callable[[int], Awaitable[None]] = field(kw_only=True)
+    untold: Action | None = field(kw_only=True, default=None)
+    """Asks something that no one has told how many to run, or that runs nothing."""
+
+
+@dataclass(slots=True)
 class AskedPower(Asked):
     """The action boots a server that is off."""
 

@@ -1,4 +1,6 @@
-"""What every driver of services keeps: RunsUnits, RoutesTraffic, Verifies, ReportsHealth, AnswersProbe."""
+"""What every driver of services keeps: RunsUnits, ReportsReplicas, RoutesTraffic, Verifies, ReportsHealth,
+AnswersProbe.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from evac.drivers.capabilities import AnswersProbe, ReportsHealth, RoutesTraffic, RunsUnits, Verifies
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    ReportsHealth,
+    ReportsReplicas,
+    RoutesTraffic,
+    RunsUnits,
+    Verifies,
+)
 from evac.drivers.port import Action, Order
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from tests.contract.capabilities.asked import (
@@ -17,7 +26,10 @@ from tests.contract.capabilities.asked import (
     silently,
 )
 from tests.contract.capabilities.story import Case, assert_keeps_contract
-from tests.contract.capabilities.suites import AskedHealth, AskedProbe, acting, asking
+from tests.contract.capabilities.suites import AskedHealth, AskedProbe, AskedReplicas, acting, asking
+
+TOKEN = 1_000
+"""Of a leader after all those in these tests."""
 
 
 @acting(RunsUnits, "start", "scale", "stop")
@@ -65,6 +77,24 @@ def test_units(case: Case) -> None:
     if case.action.verb == "start" and not case.undo_is_theirs:
         promises.append(starts_are_undone_in_either_order)
     assert_keeps_contract(case, *promises)
+
+
+@asking(ReportsReplicas)
+def test_replicas(asked: AskedReplicas) -> None:
+    """What it is set to run, none included; silence and nonsense are no number."""
+
+    async def story() -> None:
+        for count in (2, 3, 0, 1):
+            if count != 2:
+                await asked.set_to(count)
+            assert await ask(asked, "report_replicas", TIMEOUT_S, TOKEN) == count
+        if asked.untold is not None:
+            assert await ask(asked, "report_replicas", TIMEOUT_S, TOKEN, action=asked.untold) is None
+        await refuses_hostile_answers(asked, "report_replicas", TOKEN)
+        async with silently(asked) as within_s:
+            assert isinstance(await ask(asked, "report_replicas", within_s, TOKEN), Exception)
+
+    asked.run(story())
 
 
 @acting(RoutesTraffic, "shift", "drain", "ready")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.observed_stores import Published, decode, encode, facts_from
+from evac.app.published import Published, decode, encode, facts_from
 from evac.app.situations import facts_now
 from evac.cli.main import run
 from evac.derive.situation import of

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from evac.app import observed_stores, situations
-from evac.app.observed_stores import KEY, Published, SeenEstate
-from evac.app.observed_stores import encode as encoded
+from evac.app.observed_stores import SeenEstate
+from evac.app.published import KEY, Published
+from evac.app.published import encode as encoded
 from evac.app.situations import facts_now
 from evac.drivers.capabilities import RoleReport
 from evac.drivers.registry import Drivers
@@ -21,7 +22,7 @@ from evac.engine.runs.effects import EFFECTS, encode
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.datasets import encode as record
 from evac.engine.stores.permits import Permitting
-from evac.model.errors import NotAllowed
+from evac.model.errors import NotAllowed, Retryable
 from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import RunPolicy, StorePolicy
@@ -209,6 +210,69 @@ def test_an_epoch_that_cannot_be_read_stops_observing_its_own_store_only(
         await world.store.transact((), (good,))
         assert await world.seen.look(lease) is None
         assert primaries(world) == {"db": "west", "log": "west"}
+
+    asyncio.run(story())
+
+
+class LateClock(SystemClock):
+    """A test moves it on."""
+
+    late_ms = 0
+
+    def monotonic_ms(self) -> int:
+        return super().monotonic_ms() + self.late_ms
+
+
+def test_an_epoch_that_cannot_be_read_ends_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observed_stores, "PERIOD_S", 0.0)
+    monkeypatch.setattr(observed_stores, "LEAST_S", 0.0)
+
+    async def story() -> None:
+        world, clock = World(), LateClock()
+        other_store(world, clock)
+        lease = await world.store.acquire(LEADER, "c1", 60_000)
+        await world.seen.look(lease)
+        world.primary = "nowhere"
+        await world.seen.look(lease)
+        clock.late_ms = 600_000
+        await world.seen.look(lease)
+        assert [one.store for one in world.seen.observation.silent] == ["db", "log"]
+        await world.store.transact((), (Put("epoch/log", b"[]"),))
+        await world.seen.look(lease)
+        assert [one.store for one in world.seen.observation.silent] == ["db", "log"]
+
+    asyncio.run(story())
+
+
+def test_a_holder_counts_as_new_until_its_epoch_was_read_before_and_after_an_observation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Damaged while the systems were asked: the roles of the store stay, and so must what they cover."""
+    monkeypatch.setattr(observed_stores, "PERIOD_S", 0.0)
+    monkeypatch.setattr(observed_stores, "LEAST_S", 0.0)
+
+    async def story() -> None:
+        world = World()
+        lease = await world.store.acquire(LEADER, "c1", 60_000)
+        await world.seen.look(lease)
+        moved = Put("epoch/db", record(Epoch("db", 1, "west", changes=1)))
+        await world.store.transact((), (moved,))
+
+        async def damaged(*asked: Any) -> RoleReport:
+            await world.store.transact((), (Put("epoch/db", b"[]"),))
+            raise Retryable("silent", "it does not answer")
+
+        monkeypatch.setattr(world, "report_role", damaged)
+        assert await world.seen.look(lease) is not None
+        assert world.known() == "east"
+        await world.store.transact((), (moved,))
+
+        async def silent(*asked: Any) -> RoleReport:
+            raise Retryable("silent", "it does not answer")
+
+        monkeypatch.setattr(world, "report_role", silent)
+        await world.seen.look(lease)
+        assert world.known() == "west", "though no one saw it there"
 
     asyncio.run(story())
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 import orjson
 import pytest
 
-from evac.app.observed_stores import aged, changes_in, decode, encode, facts_from, merged
+from evac.app.observed_stores import aged, merged
+from evac.app.published import changes_in, decode, encode, facts_from
 from evac.app.store_alarms import rivals_in
 from evac.derive.stores import observed
 from evac.engine.lead.votes import encode as vote_out

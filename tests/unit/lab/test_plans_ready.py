@@ -7,7 +7,7 @@ import asyncio
 import orjson
 
 from evac import __version__
-from evac.app.observed_stores import KEY, encode
+from evac.app.published import KEY, encode
 from evac.engine.plans.library import key_of
 from evac.model.observation import Observation
 from evac.store.port import MemoryStore, Put

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from evac.app.incidents import add_note
-from evac.app.observed_stores import KEY as OBSERVED
+from evac.app.published import KEY as OBSERVED
 from evac.app.side_process import led_by_parent
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import LEADER

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from evac.drivers.capabilities import RunsUnits, Verifies
+from evac.drivers.capabilities import ReportsReplicas, RunsUnits, Verifies
 from evac.drivers.port import Value
 from evac.drivers.spec import NOTHING, ByHand, DriverSpec, Need, Setting, options
 
@@ -26,7 +26,7 @@ def _scaled_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Valu
 DRIVER = DriverSpec(
     "kubernetes",
     "scales one workload in one cluster, and waits until its pods are ready",
-    (RunsUnits, Verifies),
+    (RunsUnits, ReportsReplicas, Verifies),
     (
         Setting("kubeconfig", "secret", "a reference to the whole kubeconfig", needed=_ALL),
         Setting("context", "text", "context in the kubeconfig", "its current context"),

@@ -22,7 +22,7 @@ from lightkube.utils.quantity import parse_quantity
 
 from evac.drivers import parameters
 from evac.drivers import parameters as given
-from evac.drivers.capabilities import RunsUnits, Verifies
+from evac.drivers.capabilities import ReportsReplicas, RunsUnits, Verifies
 from evac.drivers.kubernetes import cluster as clusters
 from evac.drivers.kubernetes.cluster import (
     TOKEN,
@@ -79,11 +79,13 @@ def wanted_of(action: Action, kind: str) -> Wanted:
     """The meaning of an action for its kind of object. Raises `Permanent` if it has none."""
     parameters = action.parameters
     if kind in WORKLOADS and action.verb in ("scale", "start", "stop"):
-        count = 0 if action.verb == "stop" else given.whole(parameters, "replicas", most=100_000)
+        count = 0 if action.verb == "stop" else given.whole(parameters, "replicas", most=REPLICAS_MOST)
         return Wanted({"spec": {"replicas": count}}, count, or_more=action.verb == "start")
     if kind in WORKLOADS and action.verb == "verify":
         expect = parameters.get("expect")
-        return Wanted({}, AS_IT_SAYS if expect is None else given.whole(parameters, "expect", most=100_000))
+        return Wanted(
+            {}, AS_IT_SAYS if expect is None else given.whole(parameters, "expect", most=REPLICAS_MOST)
+        )
     if kind in WORKLOADS and action.verb == "run" and "priority_class" in parameters:
         name = given.text(parameters, "priority_class")
         return Wanted({"spec": {"template": {"spec": {"priorityClassName": name}}}})
@@ -177,13 +179,14 @@ async def opened(settings: Mapping[str, Value], timeout_s: float) -> AsyncIterat
 
 
 VERBS: Final[frozenset[Verb]] = frozenset({"scale", "start", "stop", "run", "verify"})
+REPLICAS_MOST: Final = 100_000
 TRIES_OF_A_CHANGE: Final = 3
 KEPT_MOST: Final = 16
 """Steps that the annotation of one object records; the latest ones."""
 _PAUSE_S: Final = 0.2
 
 
-class KubernetesDriver(RunsUnits, Verifies):
+class KubernetesDriver(RunsUnits, ReportsReplicas, Verifies):
     """Changes one object of one cluster."""
 
     name = "kubernetes"
@@ -244,6 +247,21 @@ class KubernetesDriver(RunsUnits, Verifies):
         if is_ready(found, wanted):
             return Observed("done", evidence)
         return Observed("absent" if action.verb == "verify" else "unclear", evidence)
+
+    async def report_replicas(self, action: Action, timeout_s: float, token: int) -> int | None:
+        """As the object requests them. None for objects that run nothing."""
+        if parameters.text(action.settings, "kind") not in WORKLOADS:
+            return None
+        async with opened(action.settings, timeout_s) as cluster:
+            found = await cluster.get(timeout_s)
+        if found is None:
+            raise Permanent("kubernetes-no-object", f"there is no {cluster.kind} {cluster.name}")
+        count = table(found, "spec").get("replicas", 1)
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= REPLICAS_MOST:
+            raise OutcomeUnknown(
+                "kubernetes-unreadable", f"{cluster.name} does not say how many replicas run"
+            )
+        return count
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Restore what the annotation contains for this same step, except what later starts need. Raises

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from evac.drivers.capabilities import AnswersProbe, RunsUnits, Verifies
+from evac.drivers.capabilities import AnswersProbe, ReportsReplicas, RunsUnits, Verifies
 from evac.drivers.spec import DriverSpec, Need, Setting
 
 CA, CERT, KEY, PLAIN = "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY", "EVAC_AGENT_PLAIN"
@@ -14,7 +14,7 @@ _ALL: tuple[Need, ...] = ("service", "site")
 DRIVER = DriverSpec(
     "process",
     "starts, stops, scales and checks a unit through the agent of its site",
-    (RunsUnits, Verifies, AnswersProbe),
+    (RunsUnits, ReportsReplicas, Verifies, AnswersProbe),
     (
         Setting("agent", "text", "its URL", needed=_ALL, reaches="host"),
         Setting("secret", "secret", "a reference to the key in the agent's file", needed=_ALL),

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from evac.drivers import parameters as given
-from evac.drivers.capabilities import AnswersProbe, ProbeReport, RunsUnits, Verifies
+from evac.drivers.capabilities import AnswersProbe, ProbeReport, ReportsReplicas, RunsUnits, Verifies
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.process import client
 from evac.drivers.process.client import HERE, AgentAt, AgentClient, AgentPeer, Lines
@@ -219,10 +219,11 @@ PATH: Final = "/v1/unit"
 HEALTH_PATH: Final = "/v1/health"
 SLACK_S: Final = 0.25
 """The agent's deadline is this much before the order's, so that its response still arrives."""
+REPLICAS_MOST: Final = 100_000
 _PAUSE_S: Final = 0.1
 
 
-class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
+class ProcessDriver(RunsUnits, ReportsReplicas, Verifies, AnswersProbe):
     """Sends orders for one unit to one agent."""
 
     name = "process"
@@ -265,6 +266,19 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
         return client.observed_of(answer)
+
+    async def report_replicas(self, action: Action, timeout_s: float, token: int) -> int | None:
+        """None also while the agent holds the unit, because nothing of it is restarted then, and from agents
+        of versions that do not say whether someone set the number.
+        """
+        order = Order("", "observe", 1, token, 0, "", timeout_s, "observe")
+        answer = await self._send("observe", action, order, timeout_s)
+        wanted = client.evidence_of(answer).get("wanted")
+        if answer.get("set") is not True:
+            return None
+        if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted <= REPLICAS_MOST:
+            raise OutcomeUnknown("agent-answer", f"the agent does not say how many of {action.target} run")
+        return wanted
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
         """Any response of the site's agent below 500 counts. A certificate that is not trusted, on either
@@ -319,17 +333,17 @@ def _replicas(action: Action) -> int:
         return 0
     key = "expect" if action.verb == "verify" and "expect" in action.parameters else "replicas"
     if action.verb == "scale":
-        return given.whole(action.parameters, key, most=100_000)
+        return given.whole(action.parameters, key, most=REPLICAS_MOST)
     if action.parameters.get(key) is None:
         return -1
-    return given.whole(action.parameters, key, most=100_000)
+    return given.whole(action.parameters, key, most=REPLICAS_MOST)
 
 
 def _reversed(action: Action) -> Action:
     """The action that restores the previous state. For a scale that is `from_replicas`."""
     parameters = dict(action.parameters)
     if action.verb in ("start", "boot", "scale") and "from_replicas" in parameters:
-        parameters["replicas"] = given.whole(parameters, "from_replicas", most=100_000)
+        parameters["replicas"] = given.whole(parameters, "from_replicas", most=REPLICAS_MOST)
         return Action("scale", action.target, action.driver, action.at, action.settings, parameters)
     if action.verb in ("start", "boot"):
         return Action("stop", action.target, action.driver, action.at, action.settings, {})

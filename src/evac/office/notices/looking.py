@@ -22,8 +22,8 @@ import orjson
 
 from evac.app.estates.copies import edition_of
 from evac.app.incidents import EXPORTED, NOTED, published
-from evac.app.observed_stores import KEY as OBSERVED
-from evac.app.observed_stores import Published, digest_in
+from evac.app.published import KEY as OBSERVED
+from evac.app.published import Published, digest_in
 from evac.app.side_process import Apart
 from evac.backup.evidence import NO_BACKUPS, BackupsReader, BackupsSeen
 from evac.engine.clock import Clock
