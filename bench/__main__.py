@@ -1,7 +1,7 @@
 """`python -m bench [PART]`: every figure that is claimed.
 
-PART is stages, optimum, placement, contradictions, all, run, lab, boot, serve, fence, credit, import or
-backup.
+PART is stages, optimum, placement, contradictions, sequences, all, run, lab, boot, serve, fence, credit,
+import or backup.
 
 `run`, `lab`, `boot`, `serve` and `fence` are the engine's, the fires', the cold start's, the war room's and
 the self-fence's (see `run_figures`, `lab_figures`, `bench_boot`, `bench_serve`, `bench_fence`); `all` is the
@@ -71,6 +71,10 @@ def main(arguments: list[str]) -> int:
         from bench import contradictions
 
         contradictions.main(arguments[1:])
+    if what == "sequences":
+        from bench import sequences
+
+        sequences.main(arguments[1:])
     if what in ("placement", "all"):
         from bench import placement
 
