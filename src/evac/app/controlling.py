@@ -197,6 +197,11 @@ async def _runs_at(seen: SeenEstate, site: str) -> tuple[Collection[str], Collec
     return ((), ()) if await seen.behind((site,)) else runs_at(seen.files, seen.observation, site)
 
 
+def _anchors_elsewhere(setting: Setting, estate: Estate) -> dict[str, AgentAnchors]:
+    others = sorted(agents_of(estate).items()) if setting.watch or setting.anchors else ()
+    return {site: AgentAnchors(*found) for site, found in others if site != setting.site}
+
+
 async def compose(
     setting: Setting,
     tell: Tell,
@@ -223,8 +228,7 @@ async def compose(
     checker = Checker(lambda: (seen.estate, seen.digest), lambda: (seen.files, seen.observation))
     made = list[Controller]()
     journalled: Tell = lambda notice: made[0].tell(notice)  # noqa: E731, PLW0108
-    others = sorted(agents_of(estate).items()) if setting.watch or setting.anchors else ()
-    anchors = {site: AgentAnchors(*found) for site, found in others if site != setting.site}
+    anchors = _anchors_elsewhere(setting, estate)
     people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
     people.unwitnessed = None if anchors else journalled
     desk = replace(
@@ -296,7 +300,6 @@ def _backups(setting: Setting, desk: Desk, estate: Estate, drivers: Drivers) -> 
     """The backup schedule, for a controller that watches."""
     if not setting.watch:
         return ()
-
     say = partial(_say, desk, "trouble", setting.site)
     scheduler = scheduler_of(
         lambda: estate, lambda: desk.policies.now, desk.store, drivers, desk.clock, desk.owner, say

@@ -574,9 +574,7 @@ KINDS_OF = {"hosts": "csv", "services": "catalogue", "cluster": "kubernetes", "c
 def test_the_example_overlay_of_several_sources_is_valid_once_its_signs_are_gone(
     used: list[str], tmp_path: Path
 ) -> None:
-    """Each section once: a second heading would replace the first, and a line below another one's would state
-    something else.
-    """
+    """Each section once: a second heading would replace the first, or a line state something else."""
     lines = ["recipe: 1", "into: company", "sources:"]
     for name in used:
         (tmp_path / name).write_text(COMPANY[name])
