@@ -224,9 +224,8 @@ async def compose(
     worker = PlanningWorker(
         setting.estate, setting.as_of, policy, setting.budget_ms, lambda: seen.observation, len(estate.fleet)
     )
-    agents, mender = dict[str, AgentPermits](), Mender()
+    agents, mender, made = dict[str, AgentPermits](), Mender(), list[Controller]()
     checker = Checker(lambda: (seen.estate, seen.digest), lambda: (seen.files, seen.observation))
-    made = list[Controller]()
     journalled: Tell = lambda notice: made[0].tell(notice)  # noqa: E731, PLW0108
     anchors = _anchors_elsewhere(setting, estate)
     people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
