@@ -37,7 +37,7 @@ from evac.drivers.redfish import system as redfish
 from evac.drivers.registry import Drivers
 from evac.drivers.restic.driver import ResticDriver
 from evac.drivers.role_answer import role_from
-from evac.engine.lead import verdict_answers, watch_journal
+from evac.engine.lead import votes, watch_journal
 from evac.engine.plans import library
 from evac.engine.runs import effects, live_actions, reading, requests
 from evac.engine.runs.binding import decode_bound
@@ -179,7 +179,7 @@ def _entries() -> dict[str, Target]:
         "notice": (watch_journal.encode(notice), watch_journal.decode),
         "effects": (orjson.dumps(SEEDS["entries"]["moved"]), packed),
         "effects-packed": (zlib.compress(orjson.dumps(SEEDS["entries"]["moved"])), effects.decode),
-        "vote": (orjson.dumps(vote), entry("votes/a/b", verdict_answers.decode)),
+        "vote": (orjson.dumps(vote), entry("votes/a/b", votes.decode)),
         "sighting": (orjson.dumps(sighting), lambda data: sightings.decode_sighting("db", data)),
         "standing": (orjson.dumps(standing), lambda data: live_actions.decode_standing("db", data)),
         "ready-plan": (orjson.dumps(ready), entry("drawer/a+b", library.decode)),

@@ -25,7 +25,14 @@ DEPLOYMENT = {
     "apiVersion": "apps/v1",
     "kind": "Deployment",
     "metadata": {"name": "checkout", "namespace": "prod"},
-    "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "a"}]}}},
+    "spec": {
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "checkout"}},
+        "template": {
+            "metadata": {"labels": {"app": "checkout"}},
+            "spec": {"containers": [{"name": "a"}]},
+        },
+    },
 }
 
 

@@ -151,8 +151,11 @@ def test_a_text_that_is_padded_over_the_limit_gives_the_same_code(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"kind": "Pod", "metadata": {"name": "a"}, "spec": ' + "[" * 900 + "]" * 900 + "}", "too deeply"),
-        ('{"kind": "List", "items": [' * 900 + "]}" * 900, "too deeply"),
+        (
+            '{"kind": "Pod", "metadata": {"name": "a"}, "spec": ' + "[" * 900 + "]" * 900 + "}",
+            "256 levels deep",
+        ),
+        ('{"kind": "List", "items": [' * 900 + "]}" * 900, "256 levels deep"),
         ('{"kind": "Pod", "metadata": {"name": "a"}, "spec": {"n": ' + "7" * 5_000 + "}}", None),
     ],
 )
@@ -165,5 +168,5 @@ def test_depth_and_long_numbers_of_kubernetes_are_bounded(
         return
     with pytest.raises(SourceError) as caught:
         import_estate("kubernetes", tmp_path / "dump.json", tmp_path / "estate", options=Options())
-    assert [one.code for one in caught.value.diagnostics] == ["import-shape"]
+    assert [one.code for one in caught.value.diagnostics] == ["too-deep"]
     assert words in caught.value.diagnostics[0].message
