@@ -1,13 +1,15 @@
-"""How many replicas of each service its drivers are set to run, as seen between runs.
+"""How many replicas of each service its drivers are set to run, as seen in quiet times.
 
-An open run changes these numbers itself, and they are known from its effects once it ends. So nothing is
-asked while a run is open, and what was seen before a run ended does not count after it. A site that does not
-answer keeps what was last seen there.
+An open run changes these numbers itself, and they are known from its effects once it ends: what was seen
+before a run ended does not count after it. While a run is open, something is lost, or a site may be lost,
+nothing is asked: what a driver is set to run is no proof that it runs there, and a number that changes with
+the load of a failover would make every plan for it stale. For the same reason a number counts once it was
+seen twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 from evac.app.observing import observe_units, units_endpoints
@@ -18,10 +20,19 @@ from evac.model.estate import Estate
 from evac.model.observation import Observation, UnitsSeen
 from evac.model.situation import Effects
 from evac.store.port import Lease, Store
+from evac.watch.verdict import SiteState
 
 PERIOD_S: Final = 10.0
+EACH_S: Final = 0.05
+"""At least this much for each endpoint: the leader has other work to do."""
 AGAIN_S: Final = 1.0
-"""While a run is open, or has just ended."""
+"""While something else decides what runs where."""
+PAIRS_MOST: Final = 5_000
+"""Services at sites that can be published; of more, none is asked."""
+_TROUBLED: Final = frozenset({"suspect", "isolated", "lost"})
+Now = Callable[[], tuple[Observation, Mapping[str, SiteState]]]
+"""The last observation, and the verdicts on sites."""
+_Counts = Mapping[tuple[str, str], int]
 
 
 class SeenReplicas:
@@ -39,30 +50,48 @@ class SeenReplicas:
         self._store, self._drivers, self._clock, self._behind = store, drivers, clock, behind
         self._after: frozenset[str] | None = None
         self._seen: tuple[UnitsSeen, ...] = ()
+        self._silent: frozenset[tuple[str, str]] = frozenset()
+        self._before: _Counts = {}
 
-    async def look(self, files: Estate, before: Callable[[], Observation], guard: Lease) -> float:
-        """Asks every driver once, unless a run is open. before: the last observation. Returns the seconds
-        until the next look. Raises Unavailable.
+    async def look(self, files: Estate, now: Now, guard: Lease) -> float:
+        """Asks every driver once, unless it is no quiet time. Returns the seconds until the next look. Raises
+        Unavailable.
         """
-        if not units_endpoints(files):
+        count = len(units_endpoints(files))
+        if not 0 < count <= PAIRS_MOST:
             return PERIOD_S
-        if await self._moves():
+        if await self._is_busy(now):
             return AGAIN_S
-        after = runs_in(before().effects)
-        seen = await observe_units(files, self._drivers, self._clock.now_ms(), guard.token)
-        if await self._moves() or runs_in(before().effects) != after:
+        after = runs_in(now()[0].effects)
+        seen, silent = await observe_units(files, self._drivers, self._clock.now_ms(), guard.token)
+        if await self._is_busy(now) or runs_in(now()[0].effects) != after:
             return AGAIN_S
-        self._after, self._seen = after, seen
-        return PERIOD_S
+        counts = {(one.service, one.site): one.replicas for one in seen}
+        same = {key for key, many in counts.items() if self._before.get(key) == many}
+        self._before = counts
+        self._after = after
+        self._seen = tuple(one for one in seen if (one.service, one.site) in same)
+        self._silent = silent | (counts.keys() - same)
+        return max(PERIOD_S, EACH_S * count)
 
     def known(self, files: Estate, before: Observation, effects: Effects | None) -> tuple[UnitsSeen, ...]:
-        """What counts after these runs, sorted. before: the last observation."""
-        seen = self._seen if self._after == runs_in(effects) else ()
-        asked = {(end.subject, end.at) for end in units_endpoints(files)}
-        found = {(one.service, one.site): one for one in (*still_run(before, effects), *seen)}
-        return tuple(found[key] for key in sorted(found.keys() & asked))
+        """What counts after these runs, sorted. before: the last observation.
 
-    async def _moves(self) -> bool:
+        A service that is set to run nowhere is left out: it is down now, and what a loss has to bring back is
+        where it belongs.
+        """
+        kept = {(one.service, one.site): one for one in still_run(before, effects)}
+        if self._after == runs_in(effects):
+            kept = {key: one for key, one in kept.items() if key in self._silent}
+            kept |= {(one.service, one.site): one for one in self._seen}
+        asked = {(end.subject, end.at) for end in units_endpoints(files)}
+        running = {service for (service, _), one in kept.items() if one.replicas}
+        return tuple(kept[key] for key in sorted(kept.keys() & asked) if key[0] in running)
+
+    async def _is_busy(self, now: Now) -> bool:
+        seen, states = now()
+        if (seen.effects or Effects()).lost or not _TROUBLED.isdisjoint(states.values()):
+            return True
         return bool(await self._store.list(OPEN, limit=1)) or await self._behind(())
 
 

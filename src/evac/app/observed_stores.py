@@ -231,7 +231,9 @@ class SeenEstate:
 
     async def look_at_replicas(self, guard: Lease) -> None:
         """One look at how many replicas drivers are set to run; the next observation counts it."""
-        await asyncio.sleep(await self._replicas.look(self._files, lambda: self.observation, guard))
+        await asyncio.sleep(
+            await self._replicas.look(self._files, lambda: (self.observation, self.states()), guard)
+        )
 
     def _heeded_in(self, before: Epochs, after: Epochs) -> dict[str, int]:
         """How often the roles of each store had changed before this observation; of one that could not be

@@ -260,11 +260,11 @@ def units_endpoints(estate: Estate) -> tuple[Endpoint, ...]:
 
 async def observe_units(
     estate: Estate, drivers: Drivers, now_ms: int, token: int, timeout_s: float = LOOK_S
-) -> tuple[UnitsSeen, ...]:
-    """How many replicas each of these endpoints is set to run, queried concurrently; leaves out those that
-    were never told, or do not answer. token: the leader's.
+) -> tuple[tuple[UnitsSeen, ...], frozenset[tuple[str, str]]]:
+    """How many replicas each of these endpoints is set to run, queried concurrently; and (service, site) of
+    those that do not answer. Left out is what was never told, or has nothing to run. token: the leader's.
     """
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate, silent = asyncio.Semaphore(AT_ONCE), set[tuple[str, str]]()
 
     async def look(end: Endpoint) -> UnitsSeen | None:
         async with gate:
@@ -272,12 +272,15 @@ async def observe_units(
                 driver = drivers.able(end.driver, ReportsReplicas)
                 async with asyncio.timeout(timeout_s):
                     count = await driver.report_replicas(action_of(end), timeout_s, token)
+            except Permanent:
+                return None
             except (ActionError, TimeoutError, OSError):
+                silent.add((end.subject, end.at))
                 return None
         return None if count is None else UnitsSeen(end.subject, end.at, count, end.driver, now_ms)
 
     found = await asyncio.gather(*(look(end) for end in units_endpoints(estate)))
-    return tuple(one for one in found if one is not None)
+    return tuple(one for one in found if one is not None), frozenset(silent)
 
 
 def confirming(members: Iterable[MemberSeen]) -> dict[str, set[str]]:

@@ -129,9 +129,6 @@ def _placed(
 ) -> tuple[dict[str, dict[str, int]], dict[str, Cause]]:
     """Service -> replicas by place, for each service in a run or an observation, and the source. waits: (V,)
     servers in what is lost.
-
-    A service that is seen with no replica anywhere keeps its places: it is down now, and what a loss has to
-    bring back is where it belongs.
     """
     names = {service.id for service in top.estate.services}
     placed: dict[str, dict[str, int]] = {}
@@ -142,21 +139,17 @@ def _placed(
                 placed[service] = dict(counts)
                 step, at_ms = one.steps.get(service, ("", one.ended_ms))
                 causes[service] = Cause("run", one.run, step, at_ms)
-    declared, found = PlaceCounts(top), dict[str, tuple[dict[str, int], Cause]]()
+    declared = PlaceCounts(top)
     for seen in units:
-        service = seen.service
-        if service not in names or seen.site not in top.site_index:
+        if seen.service not in names or seen.site not in top.site_index:
             continue
-        there_now = found[service][0] if service in found else placed.get(service, declared.of(service))
+        there_now = placed[seen.service] if seen.service in placed else declared.of(seen.service)
         there = {place: n for place, n in there_now.items() if declared.site(place) == seen.site}
         if sum(there.values()) != seen.replicas:
             rest = {place: n for place, n in there_now.items() if place not in there}
             last = _on_pool_servers(top, there, waits)
-            now = rest | declared.spread(seen.site, there, seen.replicas, last)
-            found[service] = now, Cause("observed", seen.driver, at_ms=seen.at_ms)
-    for service, (now, cause) in found.items():
-        if now:
-            placed[service], causes[service] = now, cause
+            placed[seen.service] = rest | declared.spread(seen.site, there, seen.replicas, last)
+            causes[seen.service] = Cause("observed", seen.driver, at_ms=seen.at_ms)
     return placed, causes
 
 

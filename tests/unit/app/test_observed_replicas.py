@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+
+import orjson
+import pytest
 
 from evac.app.observed_stores import SeenEstate
 from evac.app.published import KEY, Published
@@ -15,14 +18,16 @@ from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.effects import EFFECTS, encode
 from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.guards import SITES_KEY
 from evac.model.digest import estate_digest
-from evac.model.errors import Retryable
+from evac.model.errors import Permanent, Retryable
 from evac.model.estate import Endpoint, Estate, Pool, Service, Site
 from evac.model.fleet import ON_POOL, Replicas, np
 from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
-from evac.model.situation import Moved
+from evac.model.situation import Effects, Moved
 from evac.store.port import Delete, Lease, MemoryStore, Put
+from evac.watch.verdict import SiteState
 
 SITES = ("east", "west")
 SETTINGS = {"agent": "https://agent", "secret": "env:KEY", "unit": "shop"}
@@ -48,6 +53,7 @@ class World:
     def __init__(self) -> None:
         self.set: dict[str, int | None] = {"east": 2, "west": 2}
         self.silent: set[str] = set()
+        self.gone: set[str] = set()
         self.during: Callable[[], Awaitable[None]] | None = None
         self.store, self.tokens = MemoryStore(), set[int]()
         self.drivers = Drivers({"process": lambda: self})  # type: ignore[dict-item, return-value]
@@ -63,14 +69,24 @@ class World:
             await self.during()
         if action.at in self.silent:
             raise Retryable("agent-unreachable", "it does not answer")
+        if action.at in self.gone:
+            raise Permanent("kubernetes-no-object", "there is no Deployment shop")
         return self.set[action.at]
 
     async def close(self) -> None:
         return None
 
+    def now(self) -> tuple[Observation, Mapping[str, SiteState]]:
+        return self.seen.observation, self.seen.states()
+
+    async def ask(self) -> None:
+        """Often enough for what is seen to count."""
+        for _ in range(2):
+            await self.seen._replicas.look(ESTATE, self.now, self.lease)
+
     async def look(self) -> dict[str, int]:
-        """One look at replicas, then one at everything; what runs now, by pool."""
-        await self.seen._replicas.look(ESTATE, lambda: self.seen.observation, self.lease)
+        """Looks at replicas, then at everything; what runs now, by pool."""
+        await self.ask()
         self.seen._looked_in = -1
         looked = asyncio.ensure_future(self.seen.look(self.lease))
         while not self.seen.has_looked(self.lease):
@@ -81,7 +97,7 @@ class World:
 
     async def ended(self, run: str, **counts: int) -> None:
         pools = tuple(sorted((f"{site}-vm", count) for site, count in counts.items()))
-        left = Moved(run, "evacuate", ("east",), 1, 2, "succeeded", {"shop": pools}, {}, {}, {}, {})
+        left = Moved(run, "failback", ("west",), 1, 2, "succeeded", {"shop": pools}, {}, {}, {}, {})
         await self.store.transact((), (Put(EFFECTS + run, encode(left)),))
 
 
@@ -163,7 +179,7 @@ def test_what_was_asked_while_a_run_began_or_ended_does_not_count() -> None:
 
         for happens, then in ((begins, HOME), (ends, {"west-vm": 4})):
             world.set, world.during = {"east": 0, "west": 9}, happens
-            await world.seen._replicas.look(ESTATE, lambda: world.seen.observation, world.lease)
+            await world.ask()
             world.during, world.silent = None, {*SITES}
             await world.store.transact((), (Delete(f"{OPEN}move"),))
             assert await world.look() == then
@@ -189,6 +205,53 @@ def test_commands_see_what_the_leader_sees() -> None:
         await world.ended("move", west=5)
         found = await facts_now(ESTATE, world.store, world.drivers, 5)
         assert placed(of(ESTATE, found).estate) == {"west-vm": 5}
+
+    _play(story)
+
+
+def test_what_is_gone_and_what_runs_nowhere_says_nothing() -> None:
+    """A service that is set to run nowhere is down; a loss has to bring it back where it belongs."""
+
+    async def story(world: World) -> None:
+        world.set = {"east": 1, "west": 6}
+        assert await world.look() == {"east-vm": 1, "west-vm": 6}
+        world.gone = {"west"}
+        assert await world.look() == {"east-vm": 1, "west-vm": 2}
+        world.set, world.gone = {"east": 0, "west": 0}, set()
+        assert await world.look() == HOME
+
+    _play(story)
+
+
+def test_a_number_counts_once_it_was_seen_twice() -> None:
+    """One that changes all the time, as an autoscaler's does, makes no plan stale."""
+
+    async def story(world: World) -> None:
+        for count in (3, 5, 4):
+            world.set["west"] = count
+            await world.seen._replicas.look(ESTATE, world.now, world.lease)
+            known = world.seen._replicas.known(ESTATE, world.seen.observation, Effects())
+            assert all(one.site != "west" for one in known)
+        assert await world.look() == {"east-vm": 2, "west-vm": 4}
+
+    _play(story)
+
+
+@pytest.mark.parametrize("state", ["suspect", "isolated", "lost"])
+def test_nothing_is_asked_while_a_site_may_be_lost_or_is(state: SiteState) -> None:
+    async def story(world: World) -> None:
+        await world.look()
+        world.seen.states = lambda: {"east": state, "west": "healthy"}
+        world.set = {"east": 2, "west": 9}
+        assert await world.look() == HOME
+        world.seen.states = lambda: {"east": "healthy", "west": "healthy"}
+        lost = Put(SITES_KEY, orjson.dumps({"east": "lost", "west": "active"}))
+        await world.store.transact((), (lost,))
+        await world.look()
+        assert await world.look() == HOME
+        await world.store.transact((), (Delete(SITES_KEY),))
+        await world.look()
+        assert await world.look() == {"east-vm": 2, "west-vm": 9}
 
     _play(story)
 

@@ -480,21 +480,6 @@ def test_a_driver_that_counts_replicas_goes_over_the_last_run() -> None:
     )
 
 
-def test_a_service_that_is_set_to_run_nowhere_belongs_where_it_was() -> None:
-    """It is down now; a loss that may take its places is not harmless for that reason."""
-    world = World(estate_of(0))
-    service = world.files.services[0].id
-    sites = {site for (name, site) in placement(world.files) if name == service}
-    units = tuple(UnitsSeen(service, site, 0, "kubernetes", 7) for site in sorted(sites))
-    assert placement(of(world.files, Observation(7, units=units, effects=Effects())).estate) == placement(
-        world.files
-    )
-    world.run(lose(min(sites)))
-    after = placement(of(world.files, world.seen).estate)
-    units = tuple(UnitsSeen(service, site, 0, "kubernetes", 9) for site in SITES)
-    assert placement(of(world.files, replace(world.seen, units=units)).estate) == after
-
-
 def test_roles_that_are_seen_go_over_those_that_a_run_left() -> None:
     world = World(estate_of(4))
     world.run(lose("east"))
