@@ -38,7 +38,8 @@ class _Line:
 def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
     """(data set, backup, milliseconds), sorted: how long a restore takes now, from the last measured one on.
     If the backup has grown since, it takes longer as larger restores of it did, or of other backups by
-    the same tool; in proportion if none of another size was measured. Never less than measured.
+    the same tool; in proportion if none of another size was measured. Never less than measured. A backup
+    of unknown size is as large as the largest that was restored of it.
 
     Damaged backups are left out. Rounded up to two digits, so that a plan does not go stale because one test
     took slightly longer than the one before.
@@ -54,7 +55,7 @@ def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
     found = []
     for name, of_it in sorted(mine.items()):
         last = of_it[-1]
-        now_bytes = max(sizes.get(name) or 0, last.bytes)
+        now_bytes = max(sizes.get(name) or max(one.bytes for one in of_it), last.bytes)
         line = own[name] or of_tool[last.tool]
         found.append((*name, _two_digits(_grown(last, now_bytes, line))))
     return tuple(found)

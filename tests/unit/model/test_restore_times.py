@@ -48,6 +48,14 @@ def test_a_backup_that_has_grown_is_restored_in_the_forecast_time(
         assert found <= truth_ms * 1.25
 
 
+def test_a_backup_of_unknown_size_is_no_smaller_than_what_was_restored_of_it() -> None:
+    """The last test may have restored an old, small one."""
+    large, small = took(100 * MIB, 100_000, 1), took(MIB, 1_000, 2)
+    unknown = CopySeen("db", "near", 1, 1)
+    ((_, _, found),) = measured_restores(BackupFacts((unknown,), measured=(large, small)))
+    assert found >= 100_000
+
+
 @given(SIZES, st.integers(1, 10**9), st.integers(1, 20))
 def test_without_another_size_it_grows_in_proportion(size: int, took_ms: int, times: int) -> None:
     once = took(size, took_ms, 1)

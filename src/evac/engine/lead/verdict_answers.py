@@ -337,6 +337,8 @@ class VerdictAnswers:
         try:
             while True:
                 done, _ = await asyncio.wait((making,), timeout=period_s)
+                if done and making.exception() is not None:
+                    return making.result()
                 if any(self._is_healthy(one) for one in judged):
                     raise _NotYet
                 if done:

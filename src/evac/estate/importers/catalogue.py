@@ -68,7 +68,9 @@ _OTHERS: Final[Mapping[str, tuple[str, str]]] = {
         "use evac import kubernetes, or evac import backstage",
     ),
 }
-"""Keys that no catalogue has at its top -> what has them, and what to do with it."""
+"""Keys that no catalogue has at its top, unless a service of that name -> what has them, and what to do."""
+_EDITORS: Final = "$schema"
+"""Also tells editors which schema a file is to be checked by."""
 
 Facts = dict[str, list[tuple[str, Place]]]
 """Meaning -> the texts that state it, with their places."""
@@ -197,8 +199,10 @@ def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
 
 def _values(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
     tree: Node | None = read_values(source, problems)
-    for name, key, _ in entries(tree):
-        if name.lower() in _OTHERS:
+    is_wrapped = any(bare(name) in _WRAPPERS for name, _, _ in entries(tree))
+    for name, key, value in entries(tree):
+        is_ours = value.kind == MAP or (name == _EDITORS and is_wrapped)
+        if name.lower() in _OTHERS and not is_ours:
             what, hint = _OTHERS[name.lower()]
             words = f"{source.name} is {what}, not a catalogue of services"
             problems.add("import-shape", words, key.place, hint)

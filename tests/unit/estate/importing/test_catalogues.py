@@ -325,6 +325,20 @@ def test_a_document_of_another_kind_is_named_as_what_it_is(
     assert not (tmp_path / "estate").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "services"),
+    [
+        ("a.json", '{"$schema": "./c.schema.json", "services": [{"name": "shop", "tier": 1}]}', ["shop"]),
+        ("a.yaml", "shop: {tier: 1}\nrecipe: {tier: 2}\nswagger: {tier: 3}\n", ["recipe", "shop", "swagger"]),
+    ],
+)
+def test_a_schema_for_editors_and_services_of_any_name_are_part_of_a_catalogue(
+    tmp_path: Path, name: str, text: str, services: list[str]
+) -> None:
+    imported(tmp_path, "catalogue", name, text)
+    assert sorted(one.id for one in load(tmp_path / "estate").services) == services
+
+
 UNITS = [
     ("RAM (GiB)", "64", "64 GiB"),
     ("RAM_GB", "8", "8 GB"),
