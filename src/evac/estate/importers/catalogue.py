@@ -87,7 +87,7 @@ def looks_like(name: str, head: str) -> Sign | None:
     """What a file that begins like this contains, if it is a source of this kind."""
     if name.endswith((".csv", ".tsv")):
         columns = {_understand(cell)[0] for cell in header_of(head, name)}
-        hosts = {bare(cell) for cell in header_of(head, name)} & set(HOST_COLUMNS)
+        hosts = {bare(cell) for cell in header_of(head, name)} & HOST_COLUMNS
         return "names" if "name" in columns and not hosts else None
     if _IN_JSON.match(head):
         return None if _OF_OTHERS.search(head) else "names"

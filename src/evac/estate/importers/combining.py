@@ -14,6 +14,7 @@ from dataclasses import field, replace
 from typing import Final, TypeAlias
 
 from evac.estate.format.problems import Problems
+from evac.estate.importers.containers import is_internal
 from evac.estate.importers.imported import (
     TABLE_COLUMNS,
     Entry,
@@ -31,8 +32,6 @@ from evac.model.records import dataclass
 
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 _VOWELS: Final = frozenset("aeiou")
-_INTERNAL: Final = (".internal", ".corp", ".local", ".lan")
-"""Ends of addresses inside a company: such an address may be a server that is listed without its domain."""
 _BETWEEN: Final = re.compile(r"(?<!\d)[._-]+|[._-]+(?!\d)")
 """Signs that two spellings of a name may differ in. Those between digits count: `db1-1` is not `db-11`."""
 _CODE_MAX: Final = 4
@@ -175,7 +174,7 @@ def _on_servers(parts: list[SourcePart], problems: Problems) -> list[SourcePart]
     for part, name, entry in entries:
         host, is_own = name.lower(), "external" not in entry.values and ".svc" not in name
         found = servers.get(host, set())
-        if not found and is_own and host.endswith(_INTERNAL):
+        if not found and is_own and "." in host and is_internal(host):
             same = servers.get(_label_of(host), set())
             found = same if not any("." in server for server in same) else found
         if entry.described or name in described or len(found) != 1:

@@ -177,8 +177,8 @@ class _Reading:
             self.problems.add(code, message, place, hint)
 
 
-HOST_COLUMNS: Final = ("host", "hostname", "fqdn", "server", "servername", "machine", "node", "asset")
-"""Column names of host lists that no other list has."""
+HOST_COLUMNS: Final = frozenset(NAMES["host"]) - {"name"}
+"""Column names of host lists that no other list has, in any language."""
 
 
 def looks_like(name: str, head: str) -> Sign | None:

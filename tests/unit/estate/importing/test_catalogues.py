@@ -399,3 +399,18 @@ def test_many_cells_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     found = [d for d in result.diagnostics if d.code == "import-word-unknown"]
     assert [d.place.line for d in found] == [2, 3, 4, 5, 6, 7]
     assert found[-1].message == "and 35 more that are not a valid cpu"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Rechnername;Standort;Schrank;Kerne;Anwendung;Eigentümer",
+        "Serveur;Emplacement;Baie;Cœurs;Application;Propriétaire",
+        "서버명;센터;랙;코어;서비스;담당자",
+        "Nazwa serwera;Lokalizacja;Szafa;Rdzenie;Application;Owner",
+    ],
+)
+def test_a_host_list_in_any_language_is_not_taken_for_a_catalogue(tmp_path: Path, header: str) -> None:
+    """Its column of applications made a service of each line, and none of its servers was imported."""
+    (tmp_path / "list.csv").write_text(f"{header}\nweb-1;fra;r1;32;shop;web\n")
+    assert [(one.kind, one.sign) for one in look_around(tmp_path).sources] == [("csv", "placed")]

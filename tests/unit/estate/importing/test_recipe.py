@@ -312,11 +312,12 @@ def test_what_another_source_describes_is_not_said_to_be_undescribed(recipe: Pat
     assert {need.target: need.hard for need in pay.needs} == {"shop": True, "ghost": False, "orders": True}
 
 
-def test_an_address_on_a_server_that_another_source_lists_is_there(recipe: Path) -> None:
+@pytest.mark.parametrize("domain", ["corp.internal", "acme.intern", "acme.intranet", "home.arpa", "node.consul"])
+def test_an_address_on_a_server_that_another_source_lists_is_there(recipe: Path, domain: str) -> None:
     for name in ("east", "west"):
-        (recipe.parent / f"{name}.yaml").write_text((CLUSTER % 1).replace("login}", "DB-1.corp.internal}"))
+        (recipe.parent / f"{name}.yaml").write_text((CLUSTER % 1).replace("login}", f"DB-1.{domain}}}"))
     estate, result = made(recipe)
-    host = next(one for one in estate.services if one.id.lower() == "db-1.corp.internal")
+    host = next(one for one in estate.services if one.id.lower() == f"db-1.{domain}")
     assert (host.replicas, host.external) == (1, False)
     assert f"{host.id},db-1,1" in (recipe.parent / "company" / "replicas.csv").read_text().splitlines()
     shop = next(one for one in estate.services if one.id == "shop")
