@@ -106,6 +106,7 @@ def looked_at(client: httpx2.Client, browser: Browser, said: Path) -> None:
         assert "This is a demonstration" in text, path
         assert "Step 2 of 5." in text, path
         assert ' style="' not in text
+        assert "internal error" not in text, path
     assert "promote:sessions" in client.get(f"/runs/{run}").text
     assert "<rect" in client.get(f"/runs/{run}").text
     told = client.get("/v1/incidents/pangyo-fire").json()

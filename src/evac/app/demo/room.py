@@ -32,9 +32,18 @@ from typing import Any, Final, get_args
 from evac import estate as estates
 from evac.app import controlling, incidents, runs, side_process
 from evac.app.demo.tour import INCIDENT, LOST, PEOPLE, sign_in_words, step_of
-from evac.drivers.capabilities import Promotes, ProvesSync, ReportsRole, RoleReport
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    ProbeReport,
+    Promotes,
+    ProvesSync,
+    ReportsReplicas,
+    ReportsRole,
+    RoleReport,
+)
 from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.registry import DRIVERS, Maker
+from evac.drivers.spec import DriverSpec
 from evac.engine.clock import SystemClock
 from evac.engine.plans import library
 from evac.engine.runs import requests
@@ -85,6 +94,8 @@ class Company:
     speed: float = 1.0
     burnt: set[str] = field(default_factory=set)
     done: set[str] = field(default_factory=set)
+    replicas: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(Service, site) -> how many replicas it was last set to run; none: by nobody yet."""
 
     def takes_s(self, action: Action, order: Order) -> float:
         told = action.settings.get("takes", TAKES_S)
@@ -113,10 +124,15 @@ class Company:
         """Drivers by name, as endpoints name them."""
         every = frozenset(get_args(Verb))
         return {
-            name: partial(StoreHands if spec.can(Promotes) else Hands, self, name, every)
-            for name, spec in DRIVERS.items()
-            if spec.acts
+            name: partial(_simulation(spec), self, name, every) for name, spec in DRIVERS.items() if spec.acts
         }
+
+
+def _simulation(spec: DriverSpec) -> type[Hands]:
+    """The class that simulates a driver."""
+    if spec.can(Promotes):
+        return StoreHands
+    return UnitHands if spec.can(ReportsReplicas) else Hands
 
 
 def company_of(estate: Estate, seed: int, slow: str = "", speed: float = 1.0) -> Company:
@@ -181,7 +197,28 @@ class Hands:
         return f"{order.run} {order.step} {action.verb} {action.target} {action.at}"
 
 
-class StoreHands(Hands, ReportsRole, ProvesSync):
+class UnitHands(Hands, ReportsReplicas):
+    """Simulated services, which are set to run a number of replicas at each site."""
+
+    async def report_replicas(self, action: Action, timeout_s: float, token: int) -> int | None:
+        """The number that a step has set. Raises Retryable if its site burns."""
+        self.company.check(action.at)
+        return self.company.replicas.get((action.target, action.at))
+
+    def apply(self, action: Action) -> None:
+        count = 0 if action.verb == "stop" else action.parameters.get("replicas")
+        if action.verb in ("start", "scale", "stop") and isinstance(count, int):
+            self.company.replicas[action.target, action.at] = count
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        evidence = await super().undo(action, order)
+        before = action.parameters.get("from_replicas")
+        if not order.dry_run and isinstance(before, int):
+            self.company.replicas[action.target, action.at] = before
+        return evidence
+
+
+class StoreHands(Hands, ReportsRole, ProvesSync, AnswersProbe):
     """Simulated databases: members with roles, which a promotion changes."""
 
     async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
@@ -202,6 +239,10 @@ class StoreHands(Hands, ReportsRole, ProvesSync):
         others = tuple(name for site, name in store.names.items() if site != store.primary)
         waits_for = others if store.synchronous and not alive else ()
         return RoleReport("primary", 0, confirms, waits_for, store.lsn, history)
+
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        burns = action.at in self.company.burnt
+        return ProbeReport(not burns, f"{action.at} does not answer" if burns else "")
 
     async def precheck_sync(
         self, action: Action, timeout_s: float, member: str, names: Mapping[str, str], at: str

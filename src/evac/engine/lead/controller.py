@@ -389,8 +389,9 @@ class Controller:
             say = partial(self._say, term)
             protecting = Protecting(self._desk, term.conductor, term.hanging, self._lost_now, say)
             yield "unconfirmed commits", partial(protecting.watch, parts.commits)
-        for number, chore in enumerate(parts.chores, 1):
-            yield f"chore {number}", partial(_chore, chore, lease, partial(self._say, term, "trouble", ""))
+        for chore in parts.chores:
+            name = f"background task {getattr(chore, '__qualname__', type(chore).__name__)}"
+            yield name, partial(_chore, chore, lease, partial(self._say, term, "trouble", ""))
 
     async def _mind(self, term: _Term) -> None:
         """Ends the term with the lease, whatever the other tasks wait for."""
