@@ -339,7 +339,7 @@ _NOTES: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "import-same-name",
         _IMPORTS,
-        "Two sources in a recipe may use different names for one service or store. They count as two.",
+        "Two sources in a recipe may use different names for one service, store or hall. They count as two.",
     ),
     (
         "import-encoding",

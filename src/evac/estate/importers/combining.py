@@ -6,14 +6,13 @@ reported with both. A service in several clusters is one service with its replic
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import field, replace
 from typing import Final, TypeAlias
 
 from evac.estate.format.problems import Problems
+from evac.estate.importers.alike import hint_at_data, hint_at_names, hint_at_sites
 from evac.estate.importers.containers import is_internal
 from evac.estate.importers.imported import (
     TABLE_COLUMNS,
@@ -21,39 +20,19 @@ from evac.estate.importers.imported import (
     Imported,
     Rows,
     Sections,
+    SourcePart,
     Unknown,
     Value,
     value_text,
 )
 from evac.estate.importers.renaming import renamed
 from evac.estate.importers.services import combined_examples
-from evac.model.diagnostic import Place
 from evac.model.records import dataclass
 
-_UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
-_VOWELS: Final = frozenset("aeiou")
-_BETWEEN: Final = re.compile(r"(?<!\d)[._-]+|[._-]+(?!\d)")
-"""Signs that two spellings of a name may differ in. Those between digits count: `db1-1` is not `db-11`."""
-_CODE_MAX: Final = 4
-"""Letters of a name that can be a code for a longer one."""
 _SITE: Final = TABLE_COLUMNS["servers"].index("site")
 _AT_SITE: Final = {TABLE_COLUMNS["servers"].index(name) for name in ("site", "rack", "pool", "position")}
 _ADDED_UP: Final = {"needs": ("service", "store"), "members": ("at",), "backups": ("at",)}
 """Keys whose lists are joined, and the name key of an item."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourcePart:
-    """The facts of one source of a recipe."""
-
-    name: str
-    """Its name in the recipe."""
-    imported: Imported
-    place: Place
-    """Its place in the recipe."""
-    observed: str | None = None
-    """The day it describes, such as 2026-11-25."""
-    good_for: str | None = None
 
 
 @dataclass(slots=True)
@@ -79,18 +58,21 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
     }
     stores = {name for part in parts for name in part.imported.sections.get("stores", {})} - described
     problems.settle("import-dangling", described | stores)
+    differing: _Differing = {}
     for part in parts:
         for section, entries in part.imported.sections.items():
             for name, entry in entries.items():
                 if not (section == "services" and name in stores and not entry.described):
                     firm = _firm(entry, part, described, stores)
-                    _add_entry(section, name, firm, part, known, problems)
+                    _add_entry(section, name, firm, part, known, differing)
         open_facts = _still(part.imported.unknown, described | stores)
         made.elsewhere |= part.imported.elsewhere
         made.unknown += [replace(fact, what=f"{part.name}: {fact.what}") for fact in open_facts]
-    _add_tables(parts, made, problems)
-    _hint_at_sites(parts, problems)
-    _hint_at_names(parts, problems)
+    said = _add_tables(parts, made, differing, problems)
+    said |= _report_differing(differing, problems)
+    hint_at_sites(parts, said, problems)
+    hint_at_names(parts, said, problems)
+    hint_at_data(parts, problems)
     left = replicas_elsewhere(made)
     placed = _replicas(known, made)
     placing = {id(part): {row[0] for row in part.imported.tables.get("replicas", [])} for part in parts}
@@ -254,7 +236,7 @@ def _add_entry(
     entry: Entry,
     part: SourcePart,
     known: dict[tuple[str, str], _Known],
-    problems: Problems,
+    differing: _Differing,
 ) -> None:
     found = known.get((section, name))
     if found is None or (entry.described and not found.entry.described):
@@ -274,33 +256,31 @@ def _add_entry(
             found.values[key] = _added(found.values[key], value)
         elif key == "spread":
             found.values[key] = _widest(found.values[key], value)
+        elif key == "demand":
+            _add_demand(name, value, part, found, differing)
         elif _plain(found.values[key]) != _plain(value):
-            other = _part_of(found, key)
-            _report(f"{key} of {section[:-1]} {name}", found.values[key], value, other, part, problems)
+            row = _Row(name, value_text(_plain(found.values[key])), value_text(_plain(value)))
+            _differ(differing, section, key, row, _part_of(found, key), part)
+
+
+def _add_demand(name: str, value: Value, part: SourcePart, found: _Known, differing: _Differing) -> None:
+    """Adds the amounts that no source before this one states: CPU and memory are facts of their own."""
+    known = found.values["demand"]
+    amounts = dict(known) if isinstance(known, dict) else {}
+    for what, amount in value.items() if isinstance(value, dict) else ():
+        if amounts.get(what) is None:
+            amounts[what] = amount
+            found.origin[f"demand/{what}"] = part
+        elif amounts[what] != amount:
+            by = found.origin.get(f"demand/{what}", _part_of(found, "demand"))
+            row = _Row(name, value_text(amounts[what]), value_text(amount))
+            _differ(differing, "services", f"{what} demand", row, by, part)
+    found.values["demand"] = amounts
 
 
 def _plain(value: Value) -> Value:
     """A value without its source."""
     return value["value"] if isinstance(value, dict) and "value" in value else value
-
-
-def _report(
-    what: str,
-    first: Value,
-    second: Value,
-    by: SourcePart,
-    part: SourcePart,
-    problems: Problems,
-    also: str = "",
-) -> None:
-    here, there = value_text(_plain(first)), value_text(_plain(second))
-    problems.add(
-        "import-conflict",
-        f"{what} is {here} in {by.name}, but {there} in {part.name}{also}",
-        part.place,
-        f"{by.name} is used, because the recipe lists it first; to decide "
-        "otherwise, set the fact in the overlay",
-    )
 
 
 def _joined(key: str, first: Value, second: Value) -> Value:
@@ -351,9 +331,13 @@ def _firm(entry: Entry, part: SourcePart, described: set[str], stores: set[str])
     return replace(entry, values={**entry.values, "needs": firm})
 
 
-def _add_tables(parts: list[SourcePart], made: Imported, problems: Problems) -> None:
+def _add_tables(
+    parts: list[SourcePart], made: Imported, differing: _Differing, problems: Problems
+) -> set[frozenset[str]]:
+    """Adds the rows of all sources. Returns the pairs of sites that are reported, because both have a
+    server.
+    """
     elsewhere: dict[tuple[str, str, str, str], list[str]] = {}
-    differing: _Differing = {}
     for table in TABLE_COLUMNS:
         rows: dict[tuple[str, ...], list[str]] = {}
         origin: dict[tuple[str, ...], SourcePart] = {}
@@ -373,8 +357,8 @@ def _add_tables(parts: list[SourcePart], made: Imported, problems: Problems) -> 
                 _add_cells(table, known, cells, by, part, differing)
         if rows:
             made.tables[table] = [tuple(row) for row in rows.values()]
-    _report_cells(differing, problems)
     _report_sites(elsewhere, {part.name: part for part in parts}, problems)
+    return {frozenset((here, there)) for _, here, _, there in elsewhere}
 
 
 def _report_sites(
@@ -382,103 +366,46 @@ def _report_sites(
     parts: Mapping[str, SourcePart],
     problems: Problems,
 ) -> None:
-    """Servers whose site two sources name differently: (source, site, other source, its site) -> servers."""
+    """Servers whose site two sources name differently: (source, site, other source, its site) -> servers.
+    If the first divides a site of the other into several, these are one place, or none of them.
+    """
+    divided: dict[tuple[str, str, str], list[str]] = {}
+    for by, here, other, there in sorted(elsewhere):
+        divided.setdefault((by, other, there), []).append(here)
     for (by, here, other, there), servers in sorted(elsewhere.items()):
         count = f"{len(servers)} server{'' if len(servers) == 1 else 's'}"
         message = (
             f"{count} at {value_text(here)} in {by}, but at {value_text(there)} in {other}:"
             f" {', '.join(sorted(servers)[:4])}{' ...' if len(servers) > 4 else ''}"
         )
-        names = f"{{{value_text(other)}: {{{value_text(there)}: {value_text(here)}}}}}"
+        zones = divided[by, other, there]
+        names: dict[str, Value] = {other: {there: here}}
+        if len(zones) > 1:
+            names = {by: dict.fromkeys(zones, there)}
         hint = (
-            f"if they are the same place, add to the recipe: names: {names}; "
+            f"if they are the same place, add to the recipe: names: {value_text(names)}; "
             f"if not, {by} is used, because it is listed first; the overlay can override this"
         )
         problems.add("import-conflict", message, parts[other].place, hint)
 
 
-def _hint_at_sites(parts: list[SourcePart], problems: Problems) -> None:
-    """Notes sites whose names look like one place, such as `fra1` and `Frankfurt`; no source has both. Names
-    look like one place if they are equal but for case and accents, or one is a code for the other. Numbers at
-    their ends do not count, unless that is the only difference.
-    """
-    sites = [part.imported.sections.get("sites", {}).keys() for part in parts]
-    first: dict[str, tuple[int, str, SourcePart]] = {}
-    named: dict[str, list[str]] = {}
-    alike: dict[tuple[str, bool], set[str]] = {}
-    for part, own in zip(parts, sites, strict=True):
-        new = {site: _forms(site) for site in sorted(own - first.keys())}
-        for site, (stem, forms) in new.items():
-            same = {
-                known
-                for form in forms
-                for known in (form, *alike.get((form[0], len(form) <= _CODE_MAX), ()))
-                if known == form or _is_code(*sorted((form, known), key=len))
-            }
-            others = {one for known in same for one in named.get(known, ()) if first[one][1] != stem}
-            for other in sorted(others, key=lambda one: first[one][0]):
-                if any({site, other} <= one for one in sites):
-                    continue
-                message = (
-                    f"{value_text(site)} in {part.name} may be {value_text(other)} in {first[other][2].name}"
-                )
-                names = f"{{{value_text(part.name)}: {{{value_text(site)}: {value_text(other)}}}}}"
-                hint = f"if it is, add to the recipe: names: {names}"
-                problems.add("import-same-place", message, part.place, hint)
-        for site, (stem, forms) in new.items():
-            first[site] = (len(first), stem, part)
-            for form in forms:
-                named.setdefault(form, []).append(site)
-                alike.setdefault((form[0], len(form) > _CODE_MAX), set()).add(form)
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What two sources state differently about one thing, as text."""
+
+    name: str
+    here: str
+    there: str
 
 
-def _hint_at_names(parts: list[SourcePart], problems: Problems) -> None:
-    """Notes services and stores of two sources whose names differ only in case, dashes, dots and
-    underscores.
-    """
-    first: dict[tuple[str, str], tuple[str, SourcePart]] = {}
-    for part in parts:
-        for section in ("services", "stores"):
-            own = part.imported.sections.get(section, {})
-            for name in sorted(own):
-                known, other = first.setdefault((section, _BETWEEN.sub("", name).lower()), (name, part))
-                if known == name or known in own:
-                    continue
-                message = f"{value_text(name)} in {part.name} may be {value_text(known)} in {other.name}"
-                names = f"{{{value_text(part.name)}: {{{value_text(name)}: {value_text(known)}}}}}"
-                problems.add(
-                    "import-same-name", message, part.place, f"if it is, add to the recipe: names: {names}"
-                )
+_Differing: TypeAlias = "dict[tuple[str, str, str, str], tuple[SourcePart, SourcePart, list[_Row]]]"
+"""Section or table, key or column, and the names of two sources -> the two, and what they state."""
 
 
-def _forms(site: str) -> tuple[str, set[str]]:
-    """A name without the number at its end, and its letters without case and accents, with and without
-    umlauts as two letters; none if it has other digits.
-    """
-    stem = site.rstrip("0123456789")
-    if any(c.isdigit() for c in stem):
-        return stem, set()
-    plain = (
-        "".join(c for c in unicodedata.normalize("NFKD", form) if c.isalpha())
-        for form in (stem.lower(), stem.lower().translate(_UMLAUTS))
-    )
-    return stem, {form for form in plain if form}
-
-
-def _is_code(code: str, whole: str) -> bool:
-    """Whether a short name is made of letters of a longer one with the same first letter, in their order. No
-    vowel is left out before a vowel: `lon` is no code for Lisbon.
-    """
-    at = 0
-    for letter in code[1:]:
-        start, at = at + 1, whole.find(letter, at + 1)
-        if at < 0 or (letter in _VOWELS and not _VOWELS.isdisjoint(whole[start:at])):
-            return False
-    return len(code) > 1
-
-
-_Differing: TypeAlias = "dict[tuple[str, str, str, str], list[tuple[str, str, str, SourcePart, SourcePart]]]"
-"""Table, column and two sources -> rows that they state differently, with both values."""
+def _differ(
+    differing: _Differing, section: str, key: str, row: _Row, by: SourcePart, part: SourcePart
+) -> None:
+    differing.setdefault((section, key, by.name, part.name), (by, part, []))[2].append(row)
 
 
 def _add_cells(
@@ -488,18 +415,43 @@ def _add_cells(
         if known[position] in ("", "unknown"):
             known[position] = cell or known[position]
         elif cell not in ("", "unknown", known[position]):
-            key = (table, TABLE_COLUMNS[table][position], by.name, part.name)
-            differing.setdefault(key, []).append((known[0], known[position], cell, by, part))
+            row = _Row(known[0], known[position], cell)
+            _differ(differing, table, TABLE_COLUMNS[table][position], row, by, part)
 
 
-def _report_cells(differing: _Differing, problems: Problems) -> None:
-    """One conflict for each column and two sources, with the first row and the names of others."""
-    for (table, column, _, _), rows in differing.items():
-        name, here, there, by, part = rows[0]
-        others = [row[0] for row in rows[1:]]
+def _report_differing(differing: _Differing, problems: Problems) -> set[frozenset[str]]:
+    """One conflict for each kind of fact and two sources, with the first thing and the names of others.
+    Returns the pairs of halls in which the two put the same servers.
+    """
+    said: set[frozenset[str]] = set()
+    for (section, key, _, _), (by, part, rows) in differing.items():
+        first, others = rows[0], [row.name for row in rows[1:]]
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         also = f"; the two also differ about {', '.join(others[:3])}{more}" if others else ""
-        _report(f"{column} of {table[:-1]} {name}", here, there, by, part, problems, also)
+        kind = "class" if section == "classes" else section[:-1]
+        message = (
+            f"{key} of {kind} {first.name} is {first.here} in {by.name}, but {first.there} in {part.name}"
+        )
+        hint = (
+            f"{by.name} is used, because the recipe lists it first; to decide "
+            "otherwise, set the fact in the overlay"
+        )
+        if halls := _halls(rows) if (section, key) == ("servers", "rack") else {}:
+            said |= {frozenset(pair) for pair in halls.items()}
+            names = value_text({part.name: dict(sorted(halls.items()))})
+            hint = f"if these halls are the same, add to the recipe: names: {names}; if not, {hint}"
+        problems.add("import-conflict", f"{message}{also}", part.place, hint)
+    return said
+
+
+def _halls(rows: list[_Row]) -> dict[str, str]:
+    """Hall of the second source -> the hall in which the first puts its servers; only if that is one."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        here, there = row.here.rpartition("/")[0], row.there.rpartition("/")[0]
+        if here != there and here.count("/") == there.count("/") == 1:
+            found.setdefault(there, set()).add(here)
+    return {there: min(halls) for there, halls in found.items() if len(halls) == 1}
 
 
 def replicas_elsewhere(imported: Imported) -> Counter[str]:
@@ -546,8 +498,8 @@ def _provenance(
         sections.setdefault(section, {})[name] = one.entry
         found[f"{section}/{name}"] = _fact(one.by)
         for key, part in one.origin.items():
-            value = one.values[key]
-            if part is not one.by and not isinstance(value, list | dict):
+            value = one.values.get(key)
+            if part is not one.by and key in one.values and not isinstance(value, list | dict):
                 found[f"{section}/{name}/{key}"] = _fact(part)
     for table in TABLE_COLUMNS:
         of = [part for part in parts if part.imported.tables.get(table)]

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Final
 
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.combining import SourcePart, replicas_elsewhere
+from evac.estate.importers.combining import replicas_elsewhere
 from evac.estate.importers.hosts import NOWHERE
-from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Unknown
+from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, SourcePart, Unknown
 from evac.model.fleet import SERVER_STATES, SERVING
 
 _IN_RACK: Final = (

@@ -60,9 +60,21 @@ def _row_renamed(table: str, row: tuple[str, ...], names: Mapping[str, str]) -> 
 
 
 def _path_renamed(text: str, names: Mapping[str, str]) -> str:
-    """Paths joined by `+`, with the names of their sites replaced."""
-    paths = [path.partition("/") for path in text.split("+")]
-    return "+".join(f"{names.get(site, site)}{slash}{rest}" for site, slash, rest in paths)
+    """Paths joined by `+`, with the names of their sites replaced, and the names of whole halls: `fra/R1`
+    also names the hall of the rack `fra/R1/r7`.
+    """
+    return "+".join(_one_renamed(path, names) for path in text.split("+"))
+
+
+def _one_renamed(path: str, names: Mapping[str, str]) -> str:
+    site, slash, rest = path.partition("/")
+    there = f"{names.get(site, site)}{slash}{rest}"
+    for known in (path, there):
+        steps = known.split("/")
+        for length in range(len(steps), 1, -1):
+            if new := names.get("/".join(steps[:length])):
+                return "/".join((new, *steps[length:]))
+    return there
 
 
 def _renamed(value: Value, names: Mapping[str, str], are_paths: bool = False) -> Value:

@@ -32,7 +32,7 @@ from evac.estate.format.document import (
 )
 from evac.estate.format.problems import Problems
 from evac.estate.format.spec import FORMAT_VERSION
-from evac.estate.importers.combining import SourcePart, combine
+from evac.estate.importers.combining import combine
 from evac.estate.importers.imported import (
     HEADER_MARK,
     TABLE_COLUMNS,
@@ -42,6 +42,7 @@ from evac.estate.importers.imported import (
     ImportResult,
     Options,
     SourceError,
+    SourcePart,
     Unknown,
     document_text,
     scalar_text,
