@@ -18,7 +18,7 @@ from evac.derive.situation import of as situation_of
 from evac.engine.plans.library import key_of, put_plan
 from evac.engine.stores.guards import SITES_KEY
 from evac.estate import load
-from evac.model.observation import Observation
+from evac.model.observation import Observation, TrafficSeen
 from evac.model.run_policy import SUCCEEDED
 from evac.model.scenario import lose
 from evac.model.situation import Away, Cause, Effects, LostNow, Rivals, Silent
@@ -275,6 +275,20 @@ def test_what_runs_away_from_home_is_listed_with_its_cause() -> None:
         way = "evac plan ESTATE --observe --failback north"
         office.facts = replace(office.facts, way_home=way, services_away=(away,), plans=("another",))
         assert f"Plan the way home: <code>{way}</code>" in unwrapped((await client.get("/now")).text)
+
+    play(story, MemoryStore())
+
+
+def test_where_users_are_sent_is_said_with_its_source_although_nothing_is_away() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        sent = TrafficSeen("cart", ("south",), "haproxy")
+        await observed(office, Observation(1, effects=Effects(), traffic=(sent,)))
+        page = (await client.get("/now")).text
+        assert "users of cart are sent only to south, as haproxy reports" in page
+        assert "it also runs in north" in page
+        assert "Away from home" not in page
+        await observed(office, Observation(2, effects=Effects()))
+        assert "users of cart are sent" not in (await client.get("/now")).text
 
     play(story, MemoryStore())
 

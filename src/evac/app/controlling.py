@@ -257,7 +257,7 @@ async def compose(
         commits=seen.commits,
         anchors=_heard(sinks, signed, made),
         chores=(
-            *(seen.look, seen.look_at_replicas, seen.check_standing, permits[0].chore, permits[0].resume),
+            *(*seen.chores, permits[0].chore, permits[0].resume),
             *_backups(setting, told, estate, drivers),
             *(PlanJournal(store).chore, _access_journal(desk).chore, Evidence(store).chore),
             HeadChore(store, sinks | signed, clock, journalled, setting.site).chore,

@@ -1,8 +1,8 @@
 """Shared observations beyond the files: the situation, and standing facts of stores.
 
 observed             roles of every store, as last seen with exactly one primary; what is lost; which runs
-                     moved something, stores with more than one writable member, and how many replicas
-                     of services drivers are set to run
+                     moved something, stores with more than one writable member, how many replicas of
+                     services drivers are set to run, and where they send users
 standing/<store>     facts of synchronous replication, checked while all was well
 sighting/<store>     site of the primary at the last observation, and until when each copy has all data
 
@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
 from evac.app.commits import Commits
-from evac.app.observed_replicas import SeenReplicas, still_run
+from evac.app.observed_replicas import SeenReplicas
+from evac.app.observed_traffic import SeenTraffic
 from evac.app.observing import is_replaced, observe, standing_facts
 from evac.app.published import KEY, Published, changes_in, digest_in, encode
+from evac.app.quiet_looks import after_runs
 from evac.app.store_alarms import StoreAlarms
 from evac.backup.evidence import BackupsReader
 from evac.derive import situation
@@ -81,6 +83,7 @@ class SeenEstate:
         self._backups = BackupsReader(store, clock)
         self._alarms = StoreAlarms()
         self._replicas = SeenReplicas(store, drivers, clock, self.behind)
+        self._traffic = SeenTraffic(store, drivers, clock, self.behind)
         self.commits = Commits(
             clock, lambda: self._files, lambda: self.estate.lost, lambda: self._policy.profile
         )
@@ -184,8 +187,7 @@ class SeenEstate:
             effects = recorded(await self._effects.read(self._clock.now_ms()))
             looked = await self.see()
             backups = (await self._backups.read()).facts
-            seen = merged(self.observation, looked)
-            seen = replace(seen, units=still_run(self.observation, effects), effects=effects)
+            seen = after_runs(merged(self.observation, looked), self.observation, effects)
             self._take(seen.with_backups(backups))
 
     async def look(self, guard: Lease) -> NotAllowed | None:
@@ -207,8 +209,14 @@ class SeenEstate:
         seen = aged(self._with_roles(now, epochs), self._sightings)
         seen = seen.with_backups((await self._backups.read()).facts)
         rivals, silent = self._alarms.rivals(now, self.observation.rivals), self._silent(now, seen, epochs)
-        units = self._replicas.known(self._files, self.observation, effects)
-        seen = replace(seen, units=units, effects=effects, rivals=rivals, silent=silent)
+        seen = replace(
+            seen,
+            units=self._replicas.known(self._files, self.observation, effects),
+            traffic=self._traffic.known(self._files, self.observation, effects),
+            effects=effects,
+            rivals=rivals,
+            silent=silent,
+        )
         heeded = self._heeded_in(before, epochs)
         same = seen.facts == self.observation.facts and self._heeded == heeded
         same = same and (seen.rivals, seen.silent) == (self.observation.rivals, self.observation.silent)
@@ -229,11 +237,20 @@ class SeenEstate:
                 await self._is_late.wait()
         return epochs.refusal()
 
+    @property
+    def chores(self) -> tuple[Callable[[Lease], Awaitable[NotAllowed | None]], ...]:
+        """What a leader does over and over."""
+        return self.look, self.look_at_replicas, self.look_at_traffic, self.check_standing
+
     async def look_at_replicas(self, guard: Lease) -> None:
         """One look at how many replicas drivers are set to run; the next observation counts it."""
         await asyncio.sleep(
             await self._replicas.look(self._files, lambda: (self.observation, self.states()), guard)
         )
+
+    async def look_at_traffic(self, guard: Lease) -> None:
+        """One look at where drivers are set to send users; the next observation counts it."""
+        await asyncio.sleep(await self._traffic.look(self._files, lambda: (self.observation, self.states())))
 
     def _heeded_in(self, before: Epochs, after: Epochs) -> dict[str, int]:
         """How often the roles of each store had changed before this observation; of one that could not be

@@ -36,6 +36,8 @@ def encode(observation: Observation, digest: str, changes: Mapping[str, int]) ->
     }
     if observation.units:
         told["units"] = [[one.service, one.site, one.replicas, one.driver] for one in observation.units]
+    if observation.traffic:
+        told["traffic"] = [[one.service, one.sites, one.driver] for one in observation.traffic]
     if observation.effects is not None:
         told["lost"] = [[o.domain, o.state, o.since_ms, o.run] for o in observation.effects.lost]
         told["runs"] = [one.run for one in observation.effects.moved]
@@ -82,6 +84,7 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
             int(found["at_ms"]),
             tuple(MemberSeen(*row) for row in rows),
             _units_in(found),
+            _traffic_in(found),
             rivals=tuple(_rivals_in(*one) for one in found.get("rivals", ())),
             silent=tuple(Silent(**one) for one in found.get("silent", ())),
             effects=effects,
@@ -98,6 +101,15 @@ def _units_in(found: Mapping[str, Any]) -> tuple[UnitsSeen, ...]:
     return tuple(
         UnitsSeen(str(service), str(site), int(count), str(driver), at_ms)
         for service, site, count, driver in rows
+    )
+
+
+def _traffic_in(found: Mapping[str, Any]) -> tuple[TrafficSeen, ...]:
+    """The same, of where users are sent."""
+    rows, at_ms = found.get("traffic", ())[:_MOST], int(found["at_ms"])
+    return tuple(
+        TrafficSeen(str(service), tuple(map(str, sites)), str(driver), at_ms)
+        for service, sites, driver in rows
     )
 
 

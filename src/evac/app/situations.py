@@ -12,10 +12,10 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from evac.app.observed_replicas import still_run
 from evac.app.observed_stores import merged
 from evac.app.observing import observe
 from evac.app.published import Published
+from evac.app.quiet_looks import after_runs
 from evac.app.store_alarms import rivals_still
 from evac.backup.evidence import Evidence
 from evac.drivers.registry import Drivers
@@ -53,12 +53,8 @@ async def facts_now(
             reader.begin_with(published.effects)
         facts = await Evidence(store).facts()
         effects = recorded(await reader.read(now_ms))
-        before = replace(
-            published or before,
-            units=still_run(published or before, effects),
-            effects=effects,
-            backups=facts,
-        ).with_backups(facts)
+        before = published or before
+        before = replace(after_runs(before, before, effects), backups=facts).with_backups(facts)
         epochs = await DataSets(store, "", SystemClock()).read_all()
         epochs.refuse()
         holders = {epoch.store: epoch.holder for epoch in epochs.known.values() if epoch.holder}
@@ -68,6 +64,7 @@ async def facts_now(
     return replace(
         merged(before, looked, holders),
         units=before.units,
+        traffic=before.traffic,
         effects=before.effects,
         rivals=rivals_still(before.rivals, looked),
         backups=before.backups,
@@ -78,7 +75,7 @@ async def facts_now(
 
 def _says_something(published: Observation) -> bool:
     """Of an estate without stores, no member is seen."""
-    return bool(published.members or published.units)
+    return bool(published.members or published.units or published.traffic)
 
 
 async def _published(store: Store) -> Observation | None:

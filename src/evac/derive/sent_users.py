@@ -8,19 +8,42 @@ from typing import Final
 from evac.derive.domains import Topology
 from evac.derive.placed import PlaceCounts
 from evac.model.observation import Observation
+from evac.model.records import dataclass
 from evac.model.situation import Cause, Counts, Moved
 
 LEAVES: Final = frozenset({"lose", "evacuate"})
 """Scenarios that leave a site."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Where users are sent."""
+
+    sites: Mapping[str, tuple[str, ...]]
+    """Service -> the sites, if a run or a driver says so; sorted."""
+    causes: Mapping[str, Cause]
+    """Of the same services."""
+    runs: Mapping[str, str]
+    """Service -> the run that sent its users to where runs left them; none if no run did."""
+
+    @property
+    def as_routed(self) -> tuple[str, ...]:
+        """Services whose users no run sent anywhere, sorted."""
+        return tuple(sorted(self.sites.keys() - self.runs.keys()))
+
+
 def sent_to(
-    top: Topology, moved: Sequence[Moved], seen: Observation
-) -> tuple[dict[str, tuple[str, ...]], dict[str, Cause]]:
-    """Service -> sites that its users are sent to, and the source."""
+    top: Topology, placed: Mapping[str, Mapping[str, int]], moved: Sequence[Moved], seen: Observation
+) -> Sent:
+    """placed: service -> replicas by place, of those that are not where the files place them.
+
+    What drivers report counts if the service runs at each of these sites: what is at other sites, such as
+    proxies in front of it, is not in the estate. If it is what the files say, they say it.
+    """
     names = {service.id for service in top.estate.services}
     found: dict[str, tuple[str, ...]] = {}
     causes: dict[str, Cause] = {}
+    runs: dict[str, str] = {}
     for one in moved:
         for service, sites in one.traffic.items():
             to = tuple(sorted(site for site in sites if site in top.site_index))
@@ -28,25 +51,29 @@ def sent_to(
             if service in names and (found.get(service) != to or one.scenario == "failback"):
                 found[service] = to
                 causes[service] = Cause("run", one.run, one.steps.get(service, ("", 0))[0], one.ended_ms)
+                if service not in one.stayed or (one.scenario == "failback" and service in runs):
+                    runs[service] = one.run
+    declared = PlaceCounts(top)
     for sent in seen.traffic:
-        sites = tuple(sorted(site for site in sent.sites if site in top.site_index))
-        if sent.service in names and found.get(sent.service) != sites:
+        if sent.service not in names:
+            continue
+        counts = placed[sent.service] if sent.service in placed else declared.of(sent.service)
+        there = {declared.site(place) for place, count in counts.items() if count}
+        sites, known = tuple(sorted(sent.sites)), found.get(sent.service)
+        if known is None and sent.service not in placed:
+            known = tuple(sorted(there))
+        if sites and sites != known and there.issuperset(sites):
             found[sent.service] = sites
             causes[sent.service] = Cause("observed", sent.driver, at_ms=sent.at_ms)
-    return dict(sorted(found.items())), causes
+    return Sent(dict(sorted(found.items())), causes, runs)
 
 
-def sent_away(
-    top: Topology,
-    traffic: Mapping[str, tuple[str, ...]],
-    sent: Mapping[str, Cause],
-    moved: Sequence[Moved],
-) -> tuple[str, ...]:
+def sent_away(top: Topology, sent: Sent, moved: Sequence[Moved]) -> tuple[str, ...]:
     """Services whose users a run that left a part of home sent to the rest of it, and none sent back."""
     leaving, home = {one.run for one in moved if one.scenario in LEAVES}, PlaceCounts(top)
     found = []
-    for service, users in sorted(traffic.items()):
-        if users and sent[service].by in leaving:
+    for service, users in sent.sites.items():
+        if users and sent.runs.get(service) in leaving:
             homes = {site for site, _ in per_site(home, service)}
             found += [service] if set(users) < homes else []
     return tuple(found)

@@ -7,7 +7,7 @@ plan, its dry run and the next plan agree on the effect of each step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -28,7 +28,7 @@ from evac.derive.domains import (
 from evac.derive.homing import pool_of_server
 from evac.derive.placed import PlaceCounts, PlacedOff, known_places, running_of
 from evac.derive.pools import replicas_lost
-from evac.derive.sent_users import LEAVES, per_site, sent_away, sent_to
+from evac.derive.sent_users import LEAVES, Sent, per_site, sent_away, sent_to
 from evac.derive.serving import Serving
 from evac.derive.stores import confirms_by_hand, observed, without_primary
 from evac.derive.waiting import Inside, of_pools_in_part, on_lost_servers, waiting_in_pools, with_waiting
@@ -59,6 +59,7 @@ from evac.model.situation import (
     Effects,
     LostNow,
     Moved,
+    Routed,
     Situation,
     StoreAway,
 )
@@ -90,13 +91,13 @@ def of(estate: Estate, seen: Observation) -> Situation:
     placed, causes = _placed(top, effects.moved, seen.units, waits)
     left = [one for one in lost if one.domain in gone]
     placed |= waiting_in_pools(top, placed, left, effects.moved)
-    traffic, sent = sent_to(top, effects.moved, seen)
+    sent = sent_to(top, placed, effects.moved, seen)
     replicas = _replicas(top, placed, waits)
     fleet = _fleet(estate.fleet, top, effects.moved, lost, replicas)
     stores = tuple(_by_runs(store, effects.moved) for store in estate.stores)
     surplus = _surplus(top, running_of(top, fleet, placed, waits), causes)
     now, known = estate, seen.effects is not None or _all_seen(top, seen.units)
-    if known or placed or traffic or stores != estate.stores or fleet is not estate.fleet:
+    if known or placed or sent.sites or stores != estate.stores or fleet is not estate.fleet:
         now = replace(
             estate,
             fleet=fleet,
@@ -104,16 +105,20 @@ def of(estate: Estate, seen: Observation) -> Situation:
             stores=estate.stores if stores == estate.stores else stores,
             home=estate.replicas if known or placed else None,
             lost=gone,
-            traffic=MappingProxyType(traffic),
+            traffic=MappingProxyType({**sent.sites}),
             surplus=surplus,
             unsure=_unsure(top, surplus, lost, seen),
-            sent_away=sent_away(top, traffic, sent, effects.moved),
+            sent_away=sent_away(top, sent, effects.moved),
+            as_routed=sent.as_routed,
         )
     now = observed(now, seen)
     fires = {one.domain: one for one in lost if one.domain in gone and one.run}
-    away = _away(top, now, causes, traffic, sent, fires, effects.moved)
+    away = _away(top, now, causes, sent, fires, effects.moved)
     primaries = _stores_away(top, now, seen, effects.moved)
-    return Situation(estate, now, seen.at_ms, lost, away, primaries, seen.rivals, seen.backups, seen.silent)
+    routed = _routed(now, sent, {one.service for one in away})
+    return Situation(
+        estate, now, seen.at_ms, lost, away, primaries, seen.rivals, seen.backups, seen.silent, routed
+    )
 
 
 def _is_known(top: Topology, domain: str) -> bool:
@@ -305,8 +310,7 @@ def _away(
     top: Topology,
     now: Estate,
     causes: Mapping[str, Cause],
-    traffic: Mapping[str, tuple[str, ...]],
-    sent: Mapping[str, Cause],
+    sent: Sent,
     fires: Mapping[str, LostNow],
     moved: Sequence[Moved],
 ) -> tuple[Away, ...]:
@@ -316,18 +320,28 @@ def _away(
     """
     turns = {one.run: turn for turn, one in enumerate(moved)}
     home, there, found = PlaceCounts(top), PlaceCounts(topology(now)), []
-    for service in sorted({*causes, *sent}):
+    for service in sorted({*causes, *sent.sites}):
         declared, placed = per_site(home, service), per_site(there, service)
         present = tuple((site, count) for site, count in placed if site not in now.lost)
-        users = traffic.get(service, ())
+        users = sent.sites.get(service, ())
         homes = {site for site, _ in declared}
         if declared != present or service in now.sent_away or not set(users) <= homes:
-            cause = causes.get(service) or sent[service]
+            cause = causes.get(service) or sent.causes[service]
             for site in sorted({there.site(place) for place in there.of(service)} & fires.keys()):
                 if turns.get(fires[site].run, len(turns)) > turns.get(cause.by, -1):
                     cause = Cause("run", fires[site].run, at_ms=fires[site].since_ms)
             in_lost = tuple(row for row in placed if row[0] in now.lost)
             found.append(Away(service, declared, present, users, cause, in_lost))
+    return tuple(found)
+
+
+def _routed(now: Estate, sent: Sent, away: Collection[str]) -> tuple[Routed, ...]:
+    """Services at home whose users are not sent to all sites where they run, if a driver says so."""
+    there, found = PlaceCounts(topology(now)), []
+    for service, users in sent.sites.items():
+        if sent.causes[service].source == "observed" and service not in away:
+            rest = tuple(site for site, count in per_site(there, service) if count and site not in users)
+            found += [Routed(service, users, rest, sent.causes[service])] if rest else []
     return tuple(found)
 
 
@@ -396,10 +410,10 @@ def moved(
             taken = in_part.get(service, {})
             draft.placed[service] = with_waiting(counts.of(service), placed, inside, taken, waits_at)
     direct = {service.id for service in estate.services if service.traffic.kind == "none"}
-    for service in draft.placed:  # users of moved services without a shift stay where they were
-        if service not in draft.traffic and service not in direct:
-            sites = {counts.site(place) for place, count in counts.of(service).items() if count}
-            draft.traffic[service] = estate.traffic.get(service) or tuple(sorted(sites))
+    stayed = sorted(draft.placed.keys() - draft.traffic.keys() - direct)
+    for service in stayed:  # users of moved services without a shift stay where they were
+        sites = {counts.site(place) for place, count in counts.of(service).items() if count}
+        draft.traffic[service] = estate.traffic.get(service) or tuple(sorted(sites))
     stores = {store.id: store for store in estate.stores}
     for name in sorted(draft.rebuilt.keys() & stores.keys()):
         there = draft.placed.get(draft.rebuilt[name]) or counts.of(draft.rebuilt[name])
@@ -426,6 +440,7 @@ def moved(
             for name in sorted(steps)
             if name in stores or name in draft.placed or name in draft.traffic
         },
+        stayed=tuple(stayed),
     )
 
 
@@ -517,6 +532,7 @@ def situation_after(estate: Estate, plan: Plan) -> Situation:
     home = estate.replicas if estate.home is None else estate.home
     surplus = {*estate.surplus} - after.placed.keys() | {*situation.estate.surplus}
     sent = {*estate.sent_away} - after.traffic.keys() | {*situation.estate.sent_away}
+    turned = after.traffic.keys() - {*after.stayed}
     now = replace(
         situation.estate,
         home=home,
@@ -524,6 +540,7 @@ def situation_after(estate: Estate, plan: Plan) -> Situation:
         unsure=tuple(sorted(surplus & {*estate.unsure, *situation.estate.unsure})),
         traffic=MappingProxyType({**traffic, **situation.estate.traffic}),
         sent_away=tuple(sorted(sent)),
+        as_routed=tuple(sorted({*estate.as_routed} - turned)),
     )
     return replace(situation, estate=now)
 

@@ -278,6 +278,17 @@ class RoutesTraffic(Driver, Protocol):
     """Moves the traffic of a service between sites."""
 
 
+class ReportsTraffic(Protocol):
+    """Reports which sites it sends the users of a service to."""
+
+    async def report_traffic(self, action: Action, timeout_s: float) -> tuple[str, ...] | None:
+        """As it is set, whether or not what is there is up; sorted. None if that is not clear: to nowhere, to
+        places that the estate does not name, or some names of the service elsewhere than others. Changes
+        nothing. Raises `Retryable` if it does not respond, `Permanent` if it refuses access.
+        """
+        ...
+
+
 class Verifies(Driver, Protocol):
     """Checks whether a service works at a site."""
 
@@ -414,6 +425,7 @@ ABOUT: Final[Mapping[type, About]] = MappingProxyType(
         RunsUnits: _about("start, scale, stop", "service", "start", "scale", "stop"),
         ReportsReplicas: _about("report how many replicas it is set to run", "service"),
         RoutesTraffic: _about("shift traffic", "service", "shift", "drain", "ready"),
+        ReportsTraffic: _about("report which sites it sends users to", "service"),
         Verifies: _about("verify", "service", "verify"),
         ReportsHealth: _about("report requests and errors while traffic moves in shares", "service"),
         BootsServers: _about("boot servers, report their power state", "site", "boot"),

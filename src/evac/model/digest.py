@@ -43,7 +43,7 @@ from evac.model.units import QUANTITY_LIMIT
 _FEW_KEYS: Final = 64
 _PLAIN: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals", "waits_for_people"})
-_NOW = frozenset({"lost", "home", "traffic", "surplus", "unsure", "sent_away"})
+_NOW = frozenset({"lost", "home", "traffic", "surplus", "unsure", "sent_away", "as_routed"})
 """Fields that only an estate as it is now has."""
 _LATER = frozenset({"bmc_address", "serial", "position"})
 """Columns that estates of older versions do not have; they count if any value is known."""

@@ -545,6 +545,7 @@ class Estate:
     surplus: tuple[str, ...] = ()  # services with more replicas than declared, by a run or where none are
     unsure: tuple[str, ...] = ()  # those of them whose home may not run: it is being evacuated, or silent
     sent_away: tuple[str, ...] = ()  # services whose users a run sent away from a part of home
+    as_routed: tuple[str, ...] = ()  # services in `traffic` whose users no run sent anywhere
 
     @property
     def lead(self) -> Lead:

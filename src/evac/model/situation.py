@@ -103,6 +103,8 @@ class Moved:
     """Service or store -> the last step that changed it, and when that step ended."""
     since: Mapping[str, int] = field(default_factory=dict)
     """Domain -> when the run first took it as left; empty in older records."""
+    stayed: tuple[str, ...] = ()
+    """Services in `traffic` whose users no step of the run sent anywhere; empty in older records."""
     number: int = 0
     """Its number among all ended runs, from 1, as the clocks of two leaders may be hours apart. 0: not known.
     """
@@ -161,6 +163,19 @@ class StoreAway:
     cause: Cause
 
 
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A service whose users are sent elsewhere than to all sites where it runs, as drivers report. It is not
+    away for that: it may be meant to serve at one of two sites.
+    """
+
+    service: str
+    sites: tuple[str, ...]
+    rest: tuple[str, ...]
+    """Other sites where it runs."""
+    cause: Cause
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Situation:
     """The estate at one time."""
@@ -177,6 +192,8 @@ class Situation:
     backups: BackupFacts = NOTHING_SEEN
     """What was observed and proven about backups; ages count to `at_ms`."""
     silent: tuple[Silent, ...] = ()
+    routed: tuple[Routed, ...] = ()
+    """Only services that are not in `services`."""
 
 
 class Draft:

@@ -25,7 +25,7 @@ from evac.model.fleet import SERVER_STATES, IntColumn
 from evac.model.objectives import open_rpo_words
 from evac.model.plan import Congestion
 from evac.model.records import dataclass
-from evac.model.situation import Away, LostNow, Situation, StoreAway
+from evac.model.situation import Away, LostNow, Routed, Situation, StoreAway
 from evac.model.units import RESOURCE_COUNT, RESOURCES, amount
 from evac.views.audit_view import Root, fix_first
 from evac.views.situation_view import next_of
@@ -244,6 +244,8 @@ class EstateFacts:
     services_away: tuple[Away, ...] = ()
     stores_away: tuple[StoreAway, ...] = ()
     """What is not where the files declare it, and why."""
+    services_routed: tuple[Routed, ...] = ()
+    """Services at home whose users drivers send to only some of the sites where they run."""
     way_home: str = ""
     """The command that makes the plan to bring the next of it home; empty if none does."""
     plans: tuple[str, ...] = ()
@@ -258,7 +260,8 @@ class EstateFacts:
     @property
     def stamp(self) -> tuple[object, ...]:
         """The same for the same facts."""
-        return self.digest, self.plans, self.before, self.lost, self.services_away, self.stores_away
+        away = self.services_away, self.services_routed, self.stores_away
+        return self.digest, self.plans, self.before, self.lost, away
 
 
 def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> EstateFacts:
@@ -287,6 +290,7 @@ def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> E
         unclear_today=_named(one for one in today if not one.is_too_small),
         lost=() if now is None else now.lost,
         services_away=() if now is None else now.services,
+        services_routed=() if now is None else now.routed,
         stores_away=() if now is None else now.stores,
         way_home=""
         if now is None or now.lost

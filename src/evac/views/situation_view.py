@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from evac.model.observation import LeavingSite
-from evac.model.situation import Away, Cause, Counts, LostNow, Rivals, Silent, Situation, StoreAway
+from evac.model.situation import (
+    Away,
+    Cause,
+    Counts,
+    LostNow,
+    Rivals,
+    Routed,
+    Silent,
+    Situation,
+    StoreAway,
+)
 from evac.views.words import listed, moment, people, plural, wall_clock_here
 
 
@@ -46,6 +56,12 @@ def service_words(one: Away, now_ms: int, with_home: bool = True) -> str:
         only = "only " if set(one.traffic) < sites else ""
         words += f"; its users are routed {only}to {', '.join(one.traffic)}"
     return words
+
+
+def routed_words(one: Routed, now_ms: int) -> str:
+    """`users of shop are sent only to east, as haproxy reports since 02:14 UTC; it also runs in west`."""
+    words = f"users of {one.service} are sent only to {listed(one.sites, 3)}{cause_words(one.cause, now_ms)}"
+    return f"{words}; it also runs in {listed(one.rest, 3)}"
 
 
 def store_words(one: StoreAway, now_ms: int, with_home: bool = True) -> str:
@@ -164,6 +180,7 @@ def lines_of(situation: Situation, now_ms: int, with_home: bool = True) -> Itera
     yield from (lost_words(one, now_ms) for one in situation.lost)
     yield from (store_words(one, now_ms, with_home) for one in situation.stores)
     yield from (service_words(one, now_ms, with_home) for one in situation.services)
+    yield from (routed_words(one, now_ms) for one in situation.routed)
 
 
 def differences(situation: Situation, most: int = 3) -> str:
@@ -236,6 +253,10 @@ def document(situation: Situation) -> dict[str, Any]:
                 "cause": cause(o.cause),
             }
             for o in situation.services
+        ],
+        "routed": [
+            {"service": o.service, "sites": list(o.sites), "rest": list(o.rest), "cause": cause(o.cause)}
+            for o in situation.routed
         ],
         "stores": [
             {"store": o.store, "home": o.home, "now": o.now, "cause": cause(o.cause)}

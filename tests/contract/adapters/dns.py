@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import dns.message
 import dns.query
+import dns.tsig
+import dns.update
 import pytest
 
-from evac.drivers.capabilities import RoutesTraffic
+from evac.drivers.capabilities import ReportsTraffic, RoutesTraffic
 from evac.drivers.dns import DRIVER
 from evac.drivers.dns.driver import DnsDriver
 from evac.drivers.port import Action, Value, Verb
@@ -20,7 +24,7 @@ from evac_lab.process import MissingProgram, Process
 from evac_lab.servers import dns as servers
 from tests.contract.capabilities.hostile import TcpWire, with_settings
 from tests.contract.capabilities.story import Case, nothing, order, until_stopped
-from tests.contract.capabilities.suites import Adapter
+from tests.contract.capabilities.suites import Adapter, AskedTraffic
 from tests.contract.ports import free_port
 
 ZONE = "evac.test"
@@ -47,6 +51,15 @@ class Zone:
         if not answer:
             return (), 0
         return tuple(sorted(str(item) for item in answer[0])), answer[0].ttl
+
+    def answer_with(self, name: str, sites: tuple[str, ...]) -> None:
+        """Changes one name without the driver."""
+        key = dns.tsig.Key("evac-key", self.server.key_secret, "hmac-sha256")
+        change = dns.update.UpdateMessage(ZONE, keyring=key)
+        change.delete(name, "A")
+        for site in sites:
+            change.add(name, TTL_S, "A", {"pangyo": PANGYO, "anyang": ANYANG}[site])
+        assert dns.query.tcp(change, self.server.host, 5, self.server.port).rcode() == 0
 
     def serial(self) -> int:
         answer = dns.query.tcp(dns.message.make_query(ZONE, "SOA"), self.server.host, 5, self.server.port)
@@ -130,4 +143,41 @@ def case_of(zone: Zone, verb: Verb = "shift") -> Case:
     )
 
 
-ADAPTER = Adapter(DRIVER, acts={RoutesTraffic: _acts})
+@contextmanager
+def _traffic(folder: Path) -> Iterator[AskedTraffic]:
+    with server(folder) as zone:
+        asks = zone.site_action("verify", "pangyo")
+
+        async def send_to(sites: tuple[str, ...]) -> None:
+            for name in zone.names:
+                await asyncio.to_thread(zone.answer_with, name, sites)
+
+        common = case_of(zone)
+        yield AskedTraffic(
+            common.driver,
+            asks,
+            common.silence,
+            common.speak,
+            (zone.server.key_secret,),
+            common.wires,
+            send_to=send_to,
+            unclear=unclear_records(asks, zone.names),
+        )
+
+
+def unclear_records(asks: Action, names: tuple[str, ...]) -> dict[str, Action]:
+    """While every name is sent to pangyo."""
+
+    def asked(*records: str) -> Action:
+        return replace(asks, settings={**asks.settings, "records": records})
+
+    first, second = names
+    return {
+        "an address of no site": asked(f"{first}=anyang:{ANYANG}"),
+        "of two sites": asked(f"{first}=anyang:{PANGYO},pangyo:{PANGYO}"),
+        "two names at two sites": asked(f"{first}=pangyo:{PANGYO}", f"{second}=anyang:{PANGYO}"),
+        "a name without an answer": asked(f"{first}=pangyo:{PANGYO}", f"no-name=pangyo:{PANGYO}"),
+    }
+
+
+ADAPTER = Adapter(DRIVER, acts={RoutesTraffic: _acts}, asks={ReportsTraffic: _traffic})

@@ -10,12 +10,13 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evac.drivers.capabilities import Fences, RoutesTraffic
+from evac.drivers.capabilities import Fences, ReportsTraffic, RoutesTraffic
 from evac.drivers.haproxy import DRIVER
 from evac.drivers.haproxy.driver import HaproxyDriver
 from evac.drivers.port import Action, Value, Verb
@@ -23,7 +24,7 @@ from evac_lab.process import MissingProgram
 from evac_lab.servers import haproxy as servers
 from tests.contract.capabilities.hostile import TcpWire, with_settings
 from tests.contract.capabilities.story import Case, nothing, order, until_stopped
-from tests.contract.capabilities.suites import Adapter
+from tests.contract.capabilities.suites import Adapter, AskedTraffic
 from tests.contract.ports import free_port
 
 SITES = ("pangyo", "anyang", "ansan")
@@ -205,4 +206,43 @@ def _case(world: World, action: Action, is_done: Callable[[], Awaitable[bool]], 
     )
 
 
-ADAPTER = Adapter(DRIVER, acts=dict.fromkeys((RoutesTraffic, Fences), _acts))
+@contextmanager
+def _traffic(folder: Path) -> Iterator[AskedTraffic]:
+    with balancer(folder) as world:
+        asks = world.site_action("verify", "pangyo")
+
+        def asked(servers_of: str, **more: Value) -> Action:
+            return replace(asks, settings={**asks.settings, "servers": servers_of, **more})
+
+        async def send_to(sites: tuple[str, ...]) -> None:
+            for number, name in enumerate(("pangyo", "anyang")):
+                state = "ready" if name in sites else ("drain", "maint")[number]
+                await asyncio.to_thread(
+                    servers.ask, world.balancer, f"set server chat/{name}-1 state {state}"
+                )
+
+        common = _case(world, asks, _never, nothing)
+        yield AskedTraffic(
+            common.driver,
+            asks,
+            common.silence,
+            common.speak,
+            wires=common.wires,
+            send_to=send_to,
+            unclear={
+                "a server of no site": asked("anyang=anyang-1,ansan=ansan-1"),
+                "of two sites": asked("anyang=pangyo-1,pangyo=pangyo-1"),
+                "one that the backend does not have": asked("pangyo=pangyo-1+pangyo-2,anyang=anyang-1"),
+            },
+        )
+
+
+async def _never() -> bool:
+    return False
+
+
+ADAPTER = Adapter(
+    DRIVER,
+    acts=dict.fromkeys((RoutesTraffic, Fences), _acts),
+    asks={ReportsTraffic: _traffic},
+)

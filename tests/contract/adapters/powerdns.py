@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -16,14 +17,15 @@ import dns.message
 import dns.query
 import pytest
 
-from evac.drivers.capabilities import RoutesTraffic
+from evac.drivers.capabilities import ReportsTraffic, RoutesTraffic
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.powerdns import DRIVER
 from evac.drivers.powerdns.driver import PowerDnsDriver
 from evac_lab.process import Process
+from tests.contract.adapters.dns import unclear_records
 from tests.contract.capabilities.hostile import TcpWire, with_settings
 from tests.contract.capabilities.story import Case, order, until_stopped
-from tests.contract.capabilities.suites import Adapter
+from tests.contract.capabilities.suites import Adapter, AskedTraffic
 from tests.contract.ports import free_port
 
 PROGRAM = shutil.which("pdns_server") or "/usr/sbin/pdns_server"
@@ -72,6 +74,19 @@ class Zone:
         found = dns.query.udp(dns.message.make_query(f"{name}.{ZONE}", kind), self.host, 2, self.port).answer
         return tuple(sorted(str(item) for item in found[0])) if found else ()
 
+    def answer_with(self, name: str, sites: tuple[str, ...]) -> None:
+        """Changes one name without the driver."""
+        rows = [{"content": {"pangyo": PANGYO, "anyang": ANYANG}[site], "disabled": False} for site in sites]
+        one = {"name": f"{name}.{ZONE}.", "type": "A", "ttl": 7, "changetype": "REPLACE", "records": rows}
+        asked = urllib.request.Request(
+            f"http://{self.host}:{self.api}/api/v1/servers/localhost/zones/{ZONE}.",
+            json.dumps({"rrsets": [one]}).encode(),
+            {"X-API-Key": KEY, "Content-Type": "application/json"},
+            method="PATCH",
+        )
+        with urllib.request.urlopen(asked, timeout=5):
+            pass
+
     def shift(self, share: int = 1_000, **more: Value) -> Action:
         settings: dict[str, Value] = {
             "url": f"http://{self.host}:{self.api}",
@@ -105,40 +120,66 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
     after = {"shift": (ANYANG,), "drain": (ANYANG,), "ready": (PANGYO, ANYANG)}[verb]
     site = {"drain": "pangyo", "ready": "anyang"}.get(verb, "")
     with server(folder) as zone:
+        yield _case(zone, after, zone.site_action(verb, site) if site else zone.shift(), verb)
 
-        async def prepare() -> None:
-            if verb == "drain":  # another site is there to take the work
-                driver = PowerDnsDriver()
-                await driver.execute(zone.site_action("ready", "anyang"), order())
-                await driver.close()
 
-        async def state() -> object:
-            return [await asyncio.to_thread(zone.answer, f"chat{number}") for number in range(2)]
+def _case(zone: Zone, after: tuple[str, ...], action: Action, verb: Verb) -> Case:
+    async def prepare() -> None:
+        if verb == "drain":  # another site is there to take the work
+            driver = PowerDnsDriver()
+            await driver.execute(zone.site_action("ready", "anyang"), order())
+            await driver.close()
 
-        async def is_done() -> bool:
-            return await state() == [after, after]
+    async def state() -> object:
+        return [await asyncio.to_thread(zone.answer, f"chat{number}") for number in range(2)]
 
-        async def silence() -> None:
-            zone.process.signal(signal.SIGSTOP)
-            await until_stopped(zone.process.pid)
+    async def is_done() -> bool:
+        return await state() == [after, after]
 
-        async def speak() -> None:
-            zone.process.signal(signal.SIGCONT)
+    async def silence() -> None:
+        zone.process.signal(signal.SIGSTOP)
+        await until_stopped(zone.process.pid)
 
-        yield Case(
-            PowerDnsDriver(),
-            zone.site_action(verb, site) if site else zone.shift(),
-            state,
-            is_done,
-            prepare,
-            silence,
-            speak,
-            tokens=True,
-            undo="done",
-            secrets=(KEY,),
-            silent_codes=("powerdns-unreachable",),
-            wires=(TcpWire(zone.host, zone.api, "http", with_settings(url="http://{host}:{port}")),),
+    async def speak() -> None:
+        zone.process.signal(signal.SIGCONT)
+
+    return Case(
+        PowerDnsDriver(),
+        action,
+        state,
+        is_done,
+        prepare,
+        silence,
+        speak,
+        tokens=True,
+        undo="done",
+        secrets=(KEY,),
+        silent_codes=("powerdns-unreachable",),
+        wires=(TcpWire(zone.host, zone.api, "http", with_settings(url="http://{host}:{port}")),),
+    )
+
+
+@contextmanager
+def _traffic(folder: Path) -> Iterator[AskedTraffic]:
+    names = ("chat0", "chat1")
+    with server(folder) as zone:
+        asks = zone.site_action("verify", "pangyo")
+
+        async def send_to(sites: tuple[str, ...]) -> None:
+            for name in names:
+                await asyncio.to_thread(zone.answer_with, name, sites)
+
+        common = _case(zone, (), asks, "shift")
+        yield AskedTraffic(
+            common.driver,
+            asks,
+            common.silence,
+            common.speak,
+            (KEY,),
+            common.wires,
+            send_to=send_to,
+            unclear=unclear_records(asks, names),
         )
 
 
-ADAPTER = Adapter(DRIVER, acts={RoutesTraffic: _acts})
+ADAPTER = Adapter(DRIVER, acts={RoutesTraffic: _acts}, asks={ReportsTraffic: _traffic})

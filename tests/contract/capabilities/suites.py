@@ -118,6 +118,16 @@ class AskedReplicas(Asked):
 
 
 @dataclass(slots=True)
+class AskedTraffic(Asked):
+    """The action asks about a service whose users are sent to pangyo, and could be to anyang."""
+
+    send_to: Callable[[tuple[str, ...]], Awaitable[None]] = field(kw_only=True)
+    """Sends users to these of the two sites, past the driver."""
+    unclear: Mapping[str, Action] = field(kw_only=True)
+    """Ask for the same, where it is not clear; by why."""
+
+
+@dataclass(slots=True)
 class AskedPower(Asked):
     """The action boots a server that is off."""
 

@@ -1,5 +1,5 @@
-"""What every driver of services keeps: RunsUnits, ReportsReplicas, RoutesTraffic, Verifies, ReportsHealth,
-AnswersProbe.
+"""What every driver of services keeps: RunsUnits, ReportsReplicas, RoutesTraffic, ReportsTraffic, Verifies,
+ReportsHealth, AnswersProbe.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from evac.drivers.capabilities import (
     AnswersProbe,
     ReportsHealth,
     ReportsReplicas,
+    ReportsTraffic,
     RoutesTraffic,
     RunsUnits,
     Verifies,
@@ -26,7 +27,14 @@ from tests.contract.capabilities.asked import (
     silently,
 )
 from tests.contract.capabilities.story import Case, assert_keeps_contract
-from tests.contract.capabilities.suites import AskedHealth, AskedProbe, AskedReplicas, acting, asking
+from tests.contract.capabilities.suites import (
+    AskedHealth,
+    AskedProbe,
+    AskedReplicas,
+    AskedTraffic,
+    acting,
+    asking,
+)
 
 TOKEN = 1_000
 """Of a leader after all those in these tests."""
@@ -114,6 +122,27 @@ def test_traffic(case: Case) -> None:
 
     assert case.undo == "done"
     assert_keeps_contract(case, an_unknown_site_gets_none)
+
+
+@asking(ReportsTraffic)
+def test_where_users_are_sent(asked: AskedTraffic) -> None:
+    """To the sites that were set, whoever did it; what is not clear, silence and nonsense are no sites."""
+
+    async def story() -> None:
+        assert await ask(asked, "report_traffic", TIMEOUT_S) == ("pangyo",)
+        for sites in (("anyang", "pangyo"), ("anyang",), ("pangyo",)):
+            await asked.send_to(sites)
+            assert await ask(asked, "report_traffic", TIMEOUT_S) == sites
+        for why, action in asked.unclear.items():
+            assert await ask(asked, "report_traffic", TIMEOUT_S, action=action) is None, why
+        await asked.send_to(())
+        assert await ask(asked, "report_traffic", TIMEOUT_S) is None
+        await asked.send_to(("pangyo",))
+        await refuses_hostile_answers(asked, "report_traffic")
+        async with silently(asked) as within_s:
+            assert isinstance(await ask(asked, "report_traffic", within_s), Exception)
+
+    asked.run(story())
 
 
 @acting(RoutesTraffic, "drain")

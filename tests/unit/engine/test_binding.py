@@ -291,9 +291,7 @@ def test_the_way_home_brings_the_primary_with_it_and_protects_it_again(tmp_path:
 def test_the_way_home_lets_a_site_in_again_that_serves_beside_another(
     tmp_path: Path, users: tuple[str, ...]
 ) -> None:
-    """The data stays at anyang, so no shift sends users to pangyo; the run that left it took it out of every
-    proxy, and there it would stay for ever.
-    """
+    """No shift sends users to pangyo, as its data stays at anyang, and every proxy still keeps it out."""
     (tmp_path / "estate.yaml").write_text(
         ESTATE.replace("{at: pangyo, mode: primary}", "{at: pangyo, mode: sync, lag: 0 s}").replace(
             "{at: anyang, mode: sync, lag: 0 s}", "{at: anyang, mode: primary}"
@@ -310,6 +308,8 @@ def test_the_way_home_lets_a_site_in_again_that_serves_beside_another(
     if "pangyo" in users:
         assert not again, "nothing took it out"
         return
+    as_meant = bound(replace(of, as_routed=("messenger",)), Scenario("failback", ("pangyo",)))
+    assert "redirect:messenger" not in as_meant.actions, "no run took it out"
     assert again == {("ready", "haproxy", at, "pangyo") for at in ("pangyo", "anyang", "ansan")}
     starts = {name for name, step in steps.items() if step.kind == "start"}
     assert starts

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from evac.drivers.capabilities import RoutesTraffic
+from evac.drivers.capabilities import ReportsTraffic, RoutesTraffic
 from evac.drivers.port import Value
 from evac.drivers.spec import NOTHING, ByHand, DriverSpec, Need, Setting, addresses, dig, file_of
 
@@ -29,7 +29,7 @@ def _moved_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value
 DRIVER = DriverSpec(
     "dns",
     "moves names between sites on one authoritative server, with signed updates",
-    (RoutesTraffic,),
+    (RoutesTraffic, ReportsTraffic),
     (
         Setting("server", "text", "its address", needed=_ALL, reaches="host"),
         Setting("port", "number", "its TCP port", "53", most=65_535),

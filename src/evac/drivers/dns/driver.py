@@ -10,7 +10,7 @@ import asyncio
 from typing import Final
 
 from evac.drivers import parameters
-from evac.drivers.capabilities import RoutesTraffic
+from evac.drivers.capabilities import ReportsTraffic, RoutesTraffic
 from evac.drivers.dns import records, wire
 from evac.drivers.dns.records import Answers, Names, RecordKey
 from evac.drivers.dns.wire import Found, Key, NoDnsAnswer, Rewrite, Server, TokenMark
@@ -46,7 +46,7 @@ class _DnsJob:
         return f"{TOKEN_NAME}.{self.names.zone}"
 
 
-class DnsDriver(RoutesTraffic):
+class DnsDriver(RoutesTraffic, ReportsTraffic):
     """Sends signed updates to one authoritative server."""
 
     name = "dns"
@@ -85,6 +85,14 @@ class DnsDriver(RoutesTraffic):
             return Observed("absent", evidence)
         behind = await _behind(job, wanted, order.timeout_s)
         return Observed("unclear", evidence | {"behind": behind}) if behind else Observed("done", evidence)
+
+    async def report_traffic(self, action: Action, timeout_s: float) -> tuple[str, ...] | None:
+        job = _read(action)
+        try:
+            found = await wire.ask(job.server, job.keys, timeout_s)
+        except NoDnsAnswer as error:
+            raise Retryable("dns-unreachable", str(error)) from error
+        return records.sent_to(job.names, wire.values(found))
 
     async def close(self) -> None:
         """Nothing to close: no connection outlives a call."""

@@ -88,6 +88,26 @@ def foreign(names: Names, seen: Answers) -> tuple[str, ...]:
     )
 
 
+def sent_to(names: Names, seen: Answers) -> tuple[str, ...] | None:
+    """Sites whose addresses are the current answers, sorted. None if that is not clear: there are no answers,
+    an address is of no site or of several, or some names are at other sites than others.
+    """
+    if foreign(names, seen):
+        return None
+    by_name: dict[str, set[str]] = {}
+    found: dict[RecordKey, set[str]] = {}
+    for key, sites in names.records.items():
+        now = seen.get(key, frozenset())
+        if any(sum(address in addresses for addresses in sites.values()) > 1 for address in now):
+            return None
+        found[key] = {site for site, addresses in sites.items() if addresses & now}
+        by_name.setdefault(key.name, set()).update(found[key])
+    sent, *others = by_name.values()
+    alike = all(other == sent for other in others)
+    whole = all(here == sent & names.records[key].keys() for key, here in found.items())
+    return tuple(sorted(sent)) if sent and alike and whole else None
+
+
 def _wanted_of(sites: Mapping[str, Addresses], action: Action, now: Addresses) -> Addresses:
     if action.verb == "shift":
         to, away, share = parameters.shares(action)

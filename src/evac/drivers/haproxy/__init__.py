@@ -1,6 +1,6 @@
 """Controls a site's servers behind HAProxy through its runtime API."""
 
-from evac.drivers.capabilities import Fences, RoutesTraffic
+from evac.drivers.capabilities import Fences, ReportsTraffic, RoutesTraffic
 from evac.drivers.spec import DriverSpec, Need, Setting
 
 _ALL: tuple[Need, ...] = ("service", "fence")
@@ -8,7 +8,7 @@ _ALL: tuple[Need, ...] = ("service", "fence")
 DRIVER = DriverSpec(
     "haproxy",
     "removes the servers of a site from one backend, puts them back, and splits traffic between sites",
-    (RoutesTraffic, Fences),
+    (RoutesTraffic, ReportsTraffic, Fences),
     (
         Setting(
             "socket",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from evac.drivers import parameters
-from evac.drivers.capabilities import Fences, RoutesTraffic
+from evac.drivers.capabilities import Fences, ReportsTraffic, RoutesTraffic
 from evac.drivers.haproxy import DRIVER
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -41,7 +41,7 @@ class _HaproxyJob:
     hard: bool
 
 
-class HaproxyDriver(RoutesTraffic, Fences):
+class HaproxyDriver(RoutesTraffic, ReportsTraffic, Fences):
     """Changes one backend of one HAProxy through its runtime API."""
 
     name = "haproxy"
@@ -71,6 +71,10 @@ class HaproxyDriver(RoutesTraffic, Fences):
             return Observed("unclear", {"why": error.message[:200]})
         evidence = _evidence(job, seen) | parameters.proof_of(action)
         return Observed("absent", evidence | {"wrong": wrong}) if wrong else Observed("done", evidence)
+
+    async def report_traffic(self, action: Action, timeout_s: float) -> tuple[str, ...] | None:
+        job = _read(action)
+        return _sent_to(job, await see(job.endpoint, job.backend, timeout_s))
 
     async def close(self) -> None:
         """Nothing to close: no connection outlives a call."""
@@ -258,6 +262,19 @@ def _weighs(state: ServerState, want: _Wanted) -> bool:
     return want.weight is None or state.weight == (
         state.initial if want.weight == FULL_WEIGHT else want.weight
     )
+
+
+def _sent_to(job: _HaproxyJob, seen: Seen) -> tuple[str, ...] | None:
+    """Sites with a server that may accept traffic, sorted; health does not count, as it comes and goes. Of
+    backup servers only if no other may. None if that is not clear: there are none, or a server is of no site
+    or of several.
+    """
+    site_of = {name: site for site, names in job.sites.items() for name in names}
+    single = len(site_of) == sum(map(len, job.sites.values()))
+    takes = {name for name, one in seen.servers.items() if one.admin == "ready" and one.weight > 0}
+    takes = takes - seen.backups or takes
+    clear = single and takes and takes <= site_of.keys() <= seen.servers.keys()
+    return tuple(sorted({site_of[name] for name in takes})) if clear else None
 
 
 def _evidence(job: _HaproxyJob, seen: Seen) -> dict[str, str | int | bool]:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from evac.drivers.capabilities import RoutesTraffic
+from evac.drivers.capabilities import ReportsTraffic, RoutesTraffic
 from evac.drivers.port import Value
 from evac.drivers.spec import NOTHING, ByHand, DriverSpec, Need, Setting, addresses, dig
 
@@ -26,7 +26,7 @@ def _moved_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value
 DRIVER = DriverSpec(
     "powerdns",
     "moves names between sites through the API of one PowerDNS server",
-    (RoutesTraffic,),
+    (RoutesTraffic, ReportsTraffic),
     (
         Setting("url", "text", "where the API listens", needed=_ALL, reaches="host"),
         Setting("key", "secret", "a reference to the API key", needed=_ALL),

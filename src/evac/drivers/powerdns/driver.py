@@ -9,6 +9,8 @@ from urllib.parse import quote
 import orjson
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import ReportsTraffic
+from evac.drivers.dns import records
 from evac.drivers.dns.records import Answers, Names
 from evac.drivers.dns.zone_driver import DEFAULT_TTL_S, MOST_TTL_S, TOKEN_NAME, SeenZone, ZoneDriver
 from evac.drivers.port import Action
@@ -32,7 +34,7 @@ class _ApiZone:
         return f"{TOKEN_NAME}.{self.names.zone}"
 
 
-class PowerDnsDriver(ZoneDriver[_ApiZone]):
+class PowerDnsDriver(ZoneDriver[_ApiZone], ReportsTraffic):
     """Changes the record sets of a zone."""
 
     name = "powerdns"
@@ -42,6 +44,11 @@ class PowerDnsDriver(ZoneDriver[_ApiZone]):
 
     async def close(self) -> None:
         await self._caller.close()
+
+    async def report_traffic(self, action: Action, timeout_s: float) -> tuple[str, ...] | None:
+        zone = self._zone_of(action)
+        seen = await self._see(zone, timeout_s)
+        return records.sent_to(zone.names, seen.answers)
 
     def _read(self, action: Action, names: Names) -> _ApiZone:
         settings = action.settings

@@ -83,6 +83,7 @@ def moved_from(found: Mapping[str, Any]) -> Moved:
         {name: tuple((at, mode) for at, mode in rows) for name, rows in found["roles"].items()},
         {name: (step, at_ms) for name, (step, at_ms) in found["steps"].items()},
         {name: int(at_ms) for name, at_ms in found.get("since", {}).items()},
+        tuple(map(str, found.get("stayed", ()))),
         int(found.get("number", 0)),
     )
 

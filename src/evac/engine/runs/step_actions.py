@@ -472,7 +472,7 @@ def redirects(ground: Ground, steps: Sequence[RunStep]) -> list[tuple[RunStep, t
         actions: tuple[Action, ...] = ()
         if scenario == "evacuate":
             actions = _redirected(ground, service, ground.serving.sites(service)[:1])
-        elif scenario == "failback":
+        elif scenario == "failback" and service not in ground.estate.as_routed:
             actions = _let_in_again(ground, service, ground.estate.traffic[service])
         elif scenario == "restore" and service not in moved:
             actions = _redirected(ground, service, ground.estate.traffic[service])

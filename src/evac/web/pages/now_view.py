@@ -24,6 +24,7 @@ from evac.views.situation_view import (
     lost_words,
     rivals_hint,
     rivals_words,
+    routed_words,
     service_words,
     silent_hint,
     silent_words,
@@ -369,7 +370,14 @@ def _away(facts: EstateFacts, at_ms: int) -> dict[str, Any]:
     words = [store_words(one, at_ms) for one in facts.stores_away]
     words += [service_words(one, at_ms) for one in facts.services_away]
     rest = max(0, len(words) - UNWELL_MOST)
-    return {"words": words[:UNWELL_MOST], "rest": rest, "next": facts.way_home if words else ""}
+    routed = [routed_words(one, at_ms) for one in facts.services_routed]
+    return {
+        "words": words[:UNWELL_MOST],
+        "rest": rest,
+        "next": facts.way_home if words else "",
+        "routed": routed[:UNWELL_MOST],
+        "routed_rest": max(0, len(routed) - UNWELL_MOST),
+    }
 
 
 def _families(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> Iterator[dict[str, Any]]:
