@@ -513,8 +513,11 @@ class Displaced:
             fit = np.minimum(fit, part) if turn else part
         mine, own = np.zeros(len(rows), np.int64), end_state.bindings(service)
         mine[final.row[own]] = final.count[own]
-        each = 1 if s.conflict[service] >= 0 else 2**31
-        fit = np.where(rows.is_pool, fit, np.minimum(fit, np.minimum(s.per_server[service] - mine, each)))
+        fit = np.minimum(fit, np.where(rows.is_pool, fit, s.per_server[service] - mine))
+        if s.conflict[service] >= 0:
+            group = s.conflict[final.service] == s.conflict[service]
+            stays = np.bincount(final.row[group], (final.count - leaves)[group], len(rows))
+            fit = np.where(rows.is_pool, fit, np.minimum(fit, 1 - stays.astype(np.int64)))
         fit = np.where(self._eligible[rows.pool], np.maximum(fit, 0), 0)
         return end_state.spread.most(service, fit, mine), self._ready(capacity, stood, fit)
 

@@ -37,6 +37,7 @@ class Plain:
         self.reading, self.service = reading, service
         self.s, self.rows = reading.instance.services, reading.instance.rows
         self.mine: Counter[int] = Counter()
+        self.rivals: Counter[int] = Counter()
         self.stood: list[tuple[int, int, int]] = []
         self.started: list[tuple[int, int, int]] = []
         self.free = free_capacity(reading.instance, final, reading)
@@ -46,10 +47,14 @@ class Plain:
         ):
             if victim == service:
                 self.mine[row] += count
+            leaves = 0
             if self.s.tier[victim] > self.s.tier[service] and may[victim]:
                 self.started.append((victim, row, min(started, count)))
                 stands = max(count - started, 0) if sheddable[victim] else 0
                 self.stood.append((victim, row, stands))
+                leaves = min(started, count) + stands
+            if self.s.conflict[victim] == self.s.conflict[service]:
+                self.rivals[row] += count - leaves
 
     def may_run(self, row: int) -> bool:
         """What was not lost stays at sites where it ran."""
@@ -83,7 +88,7 @@ class Plain:
         most = min([2**31, *(left // need for left, need in zip(capacity[row], demand, strict=True) if need)])
         if not self.rows.is_pool[row]:
             most = min(most, int(self.s.per_server[self.service]) - self.mine[row])
-            most = min(most, 1) if self.s.conflict[self.service] >= 0 else most
+            most = min(most, 1 - self.rivals[row]) if self.s.conflict[self.service] >= 0 else most
         return max(most, 0)
 
     def ready(self, capacity: list[list[int]]) -> list[tuple[int, int, int, int]]:
@@ -231,6 +236,42 @@ def test_no_lost_service_stays_down_that_fits_into_what_its_plan_leaves_free(see
             most, ready = Displaced(end_state, nobody, nobody, service).capacity()
             fits = most >= missing and time_left(reading, times, service, missing, ready)
             assert not fits, (site.id, outcome.service)
+
+
+def test_a_second_replica_beside_its_own_conflict_group_is_not_capacity(tmp_path: Path) -> None:
+    """`own` may share no server with its own group, so that `low` makes no way for it by leaving."""
+    document = {
+        "evac": 1,
+        "name": "apart",
+        "sites": {"a": {}, "b": {}},
+        "classes": {"c": {"cpu": "4 cores", "memory": "64 GiB"}},
+        "services": {
+            name: {
+                "tier": tier,
+                "people": 10,
+                "start": "5 s",
+                "demand": {"cpu": "2 cores", "memory": "1 GiB"},
+                "traffic": {"kind": "none"},
+                "spread": {"per_server": 2},
+                **more,
+            }
+            for name, tier, more in (
+                ("own", 1, {"conflict_group": "right"}),
+                ("low", 3, {"sheddable": True}),
+            )
+        },
+    }
+    table = "server,site,class,state\na0,a,c,serving\nb0,b,c,serving\n"
+    (tmp_path / "estate.yaml").write_text(json.dumps(document), "utf-8")
+    (tmp_path / "servers.csv").write_text(table, "utf-8")
+    (tmp_path / "replicas.csv").write_text("service,target,count\nown,a0,1\nown,b0,1\nlow,a0,1\n", "utf-8")
+    estate = load(tmp_path)
+    made = plan(estate, lose("b"))
+    assert [one.state for one in made.outcomes] == ["unplaced"]
+    assert check(estate, made).violations == ()
+    free = replace(estate, services=tuple(replace(one, conflict_group=None) for one in estate.services))
+    left_out = replace(made, estate_digest=plan(free, lose("b")).estate_digest)
+    assert "F17" in {one.rule for one in check(free, left_out).violations}
 
 
 def full_estate(rng: Random, folder: Path) -> Estate:
