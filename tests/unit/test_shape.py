@@ -87,3 +87,16 @@ def test_no_path_of_one_machine() -> None:
     others = [path for path in WRITTEN if path != Path(__file__)]
     found = _broken(others, lambda path: [match[0] for match in MACHINE_PATHS.finditer(_text(path))])
     assert found == {}
+
+
+def test_evac_starts_python_without_the_current_folder() -> None:
+    """`sys.executable -m` would run a module that somebody put beside their estate. The lab runs its own."""
+    product = [path for path in MODULES if "lab" not in path.relative_to(ROOT).parts]
+    begun = {
+        path.relative_to(ROOT).as_posix()
+        for path in product
+        for node in ast.walk(ast.parse(_text(path)))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.executable"
+    }
+    # The driver of octodns adds -I to the Python that a setting may name.
+    assert begun == {"src/evac/app/own_python.py", "src/evac/drivers/octodns/driver.py"}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from evac.app.accepting import must_hold
 from evac.app.detached import last_started
 from evac.app.lost_store import next_generation
 from evac.app.observing import look_at, observe, standing_facts
+from evac.app.own_python import OWN_PYTHON
 from evac.app.situations import facts_now
 from evac.backup.complete import as_kept, restoring_complete
 from evac.derive.domains import site_of, topology
@@ -248,7 +248,7 @@ async def ensure_controller(
         raise Unavailable("no controller is leading; start one at each site: evac serve")
     await _check_writable(store)
     argv = [
-        sys.executable,
+        *OWN_PYTHON,
         "-m",
         "evac",
         "serve",

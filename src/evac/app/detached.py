@@ -74,9 +74,10 @@ def in_background(processes: Path = Path("/proc")) -> tuple[Background, ...]:
     for folder in processes.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             line = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if "--until-idle" in line and line[1:4] == ["-m", "evac", "serve"] and "--store" in line:
-                store = line[line.index("--store") + 1]
-                found.append(Background(int(folder.name), line[4], store))
+            told = line[2:] if line[1:2] == ["-P"] else line[1:]
+            if "--until-idle" in told and told[:3] == ["-m", "evac", "serve"] and "--store" in told:
+                store = told[told.index("--store") + 1]
+                found.append(Background(int(folder.name), told[3], store))
     return tuple(sorted(found, key=lambda one: one.pid))
 
 

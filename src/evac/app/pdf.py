@@ -11,6 +11,7 @@ import sys
 import threading
 from typing import Any, Final
 
+from evac.app.own_python import OWN_PYTHON
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.extras import is_installed, needs
 from evac.views.svg import CURVE_HEIGHT, CURVE_WIDTH
@@ -51,7 +52,7 @@ def pdf(page: str) -> bytes:
         raise EvacError("pdf-busy", "another PDF is being made", "try again in a minute")
     try:
         settled = {**os.environ, "PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "0"}
-        command = [sys.executable, "-m", __name__]
+        command = [*OWN_PYTHON, "-m", __name__]
         done = subprocess.run(
             command, input=data, capture_output=True, timeout=SECONDS_MOST, env=settled, check=False
         )

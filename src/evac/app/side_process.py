@@ -25,6 +25,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
+from evac.app.own_python import OWN_PYTHON, workers_start_safely
 from evac.engine.lead.leadership import LEADER
 from evac.model import extras
 from evac.model.errors import EvacError
@@ -59,7 +60,7 @@ def check_libraries() -> None:
 async def keep(
     arguments: Sequence[str],
     tell: Callable[[str], None],
-    program: str = sys.executable,
+    program: Sequence[str] = OWN_PYTHON,
     module: str = MODULE,
     name: str = "the war room",
     handed: Sequence[int] = (),
@@ -87,7 +88,7 @@ async def keep(
 
 
 async def _once(
-    program: str,
+    program: Sequence[str],
     module: str,
     arguments: Sequence[str],
     handed: Sequence[int],
@@ -95,7 +96,7 @@ async def _once(
 ) -> int:
     """Run the process once; return its exit code."""
     process = await asyncio.create_subprocess_exec(
-        program,
+        *program,
         "-m",
         module,
         *arguments,
@@ -147,13 +148,16 @@ class Apart:
         """Run `work` in the worker. Raises BrokenProcessPool if the worker died; the next call starts
         another.
         """
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(self._niceness,)
-            )
+        with workers_start_safely():
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(
+                    1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(self._niceness,)
+                )
         pool = self._pool
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+            with workers_start_safely():
+                answer = asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+            return await answer
         except BrokenProcessPool:
             if self._pool is pool:
                 self._pool = None

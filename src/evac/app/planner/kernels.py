@@ -23,6 +23,7 @@ from typing import IO, Final
 
 import numpy as np
 
+from evac.app.own_python import OWN_PYTHON
 from evac.model import extras
 from evac.model.estate import Estate
 from evac.model.instance import Instance
@@ -194,7 +195,7 @@ def _is_ours(lock: IO[str]) -> bool:
 
 def _compile(report: Report, tell: Callable[[], None]) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "evac.app.warm"],
+        [*OWN_PYTHON, "-m", "evac.app.warm"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
