@@ -17,8 +17,17 @@ from typing import Final
 from urllib.parse import quote
 
 from evac.backup.evidence import Evidence
-from evac.backup.known import Begun, Job, NotMade, Witnessed, after_listing, begun_copy
-from evac.backup.listed import chosen_of, is_mine, judged_by, newest_id, one_of, seen_of, source_of
+from evac.backup.known import (
+    Begun,
+    Job,
+    NotMade,
+    Witnessed,
+    after_listing,
+    begun_copy,
+    judged,
+    with_incomplete,
+)
+from evac.backup.listed import chosen_of, differing, is_mine, judged_by, newest_id, one_of, seen_of, source_of
 from evac.drivers.capabilities import (
     AsksRestored,
     CopyReport,
@@ -40,6 +49,7 @@ from evac.model.backup import (
     STRUCTURE,
     WHOLE,
     BackupEvent,
+    Incomplete,
     ProofOutcome,
     ProofRecord,
     Stray,
@@ -126,7 +136,7 @@ class Worker:
                 return [await self._keep(await self._restore(task))]
             if task.job == "restore":
                 return [await self._keep(await self._restore_to_keep(task))]
-            made = await self._keep(await self._make(task))
+            made = await self._make(task)
             listed = await self._list(task)
             return [made] if listed.outcome == "done" else [made, listed]
 
@@ -192,7 +202,9 @@ class Worker:
         except ActionError as error:
             return await self._keep(self._failed(listed, error))
         now_ms = self._clock.now_ms()
-        listing = judged_by(await self._evidence.known(task.data_set), task.copy, listing)
+        known = await self._evidence.known(task.data_set)
+        wrong = differing(known, task.copy, listing)
+        listing = judged_by(known, task.copy, listing)
         mine = [copy for copy in listing.copies if is_mine(copy, task.endpoint)]
         others = Counter(source_of(copy) for copy in listing.copies if not is_mine(copy, task.endpoint))
         strays = [Stray(task.endpoint.id, source, count, now_ms) for source, count in sorted(others.items())]
@@ -202,7 +214,9 @@ class Worker:
         event = self._event(
             listed, tool=listing.tool, version=listing.version, seen=seen, snapshot=newest_id(mine)
         )
-        await self._evidence.add(event, lambda known: after_listing(known, task.copy, ids))
+        await self._evidence.add(
+            event, lambda known: with_incomplete(after_listing(known, task.copy, ids), *wrong)
+        )
         return event
 
     def not_started(self, task: Task, error: LockHeld) -> BackupEvent:
@@ -214,7 +228,7 @@ class Worker:
         return self._event(task, outcome=outcome, code=error.code, detail=_words(error))
 
     async def _make(self, task: Task) -> BackupEvent:
-        """Take a backup of the source, or a copy of another backup."""
+        """Take a backup of the source, or a copy of another backup; the event is kept."""
         facts: Mapping[str, str | int] = {}
         unseen = ""
         try:
@@ -233,8 +247,11 @@ class Worker:
                 # Changes during the backup may or may not be in it, so a restore cannot be compared.
                 facts = {name: value for name, value in before.items() if after.get(name) == value}
         except ActionError as error:
-            return self._failed(task, error)
-        return self._made(task, taken, facts, unseen)
+            return await self._keep(self._failed(task, error))
+        event = self._made(task, taken, facts, unseen)
+        wrong = [Incomplete(task.copy, one.id, one.taken_at) for one in taken.wrong]
+        await self._evidence.add(event, lambda known: with_incomplete(known, *wrong))
+        return event
 
     async def _copied(self, task: Task, driver: TakesBackups, action: Action) -> Taken:
         """A copy of another backup. It lacks what that one lacks, or may lack. Raises `ActionError`."""
@@ -263,6 +280,10 @@ class Worker:
             detail = "the tool reports that it failed, whatever its exit status"
         elif older := _older(task, taken.copy):
             code, detail = "copied-older", older
+        if taken.wrong:
+            ids = ", ".join(one.id for one in taken.wrong[:3])
+            wrong = f"does not count, because its content is not that of the original: {ids}"
+            detail = "; ".join(part for part in (detail, wrong) if part)
         return self._event(
             task,
             outcome="failed" if bad else "done",
@@ -541,27 +562,6 @@ async def _witness(driver: TakesBackups, task: Task, action: Action) -> tuple[Ma
         return await driver.witness(action, task.timeout_s), ""
     except ActionError as error:
         return {}, _words(error)
-
-
-def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple[int, ProofOutcome, str]:
-    """The level that a restore reached, its outcome, and why. Without something to compare, a witness proves
-    only that the engine accepts the data; a mismatch proves damage.
-    """
-    if witnessed is None or not witnessed.facts:
-        return RESTORED, "passed", ""
-    missing = sorted(witnessed.facts.keys() - facts.keys())
-    wrong = [
-        name for name in sorted(witnessed.facts.keys() & facts.keys()) if witnessed.facts[name] != facts[name]
-    ]
-    if wrong:
-        words = "; ".join(
-            f"{name} is {facts[name]}, but was {witnessed.facts[name]} when the backup was taken"
-            for name in wrong[:5]
-        )
-        return COMPARED, "damaged", words
-    if missing:
-        return RESTORED, "passed", f"not compared: {', '.join(missing[:5])}"
-    return COMPARED, "passed", ""
 
 
 def _older(task: Task, copy: CopyReport) -> str:

@@ -12,7 +12,9 @@ from typing import Final, Literal, TypeVar
 from evac.derive.backups import counts, open_errors
 from evac.drivers.capabilities import CopyReport
 from evac.model.backup import (
+    COMPARED,
     READ,
+    RESTORED,
     Alarm,
     AlarmCode,
     BackupEvent,
@@ -24,6 +26,7 @@ from evac.model.backup import (
     Lacking,
     Lacks,
     MeasuredRestore,
+    ProofOutcome,
     ProofRecord,
 )
 from evac.model.records import dataclass
@@ -58,6 +61,27 @@ class Witnessed:
     snapshot: str
     at_ms: int
     facts: Mapping[str, str | int]
+
+
+def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple[int, ProofOutcome, str]:
+    """The level that a restore reached, its outcome, and why. Without something to compare, a witness proves
+    only that the engine accepts the data; a mismatch proves damage.
+    """
+    if witnessed is None or not witnessed.facts:
+        return RESTORED, "passed", ""
+    missing = sorted(witnessed.facts.keys() - facts.keys())
+    wrong = [
+        name for name in sorted(witnessed.facts.keys() & facts.keys()) if witnessed.facts[name] != facts[name]
+    ]
+    if wrong:
+        words = "; ".join(
+            f"{name} is {facts[name]}, but was {witnessed.facts[name]} when the backup was taken"
+            for name in wrong[:5]
+        )
+        return COMPARED, "damaged", words
+    if missing:
+        return RESTORED, "passed", f"not compared: {', '.join(missing[:5])}"
+    return COMPARED, "passed", ""
 
 
 @dataclass(frozen=True, slots=True)

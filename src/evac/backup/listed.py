@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from evac.backup.known import Known
+from evac.backup.known import Known, with_incomplete
 from evac.drivers.backups import newest, refuse_ahead, without
 from evac.drivers.capabilities import CopyReport, Listing
-from evac.model.backup import WHOLE, CopySeen
+from evac.model.backup import WHOLE, CopySeen, Incomplete
 from evac.model.estate import Endpoint
 
 USUAL: Final = 30
@@ -18,7 +18,20 @@ TELLING_BYTES: Final = 1 << 18
 
 def judged_by(known: Known, name: str, listing: Listing) -> Listing:
     """A listing in which the backups found incomplete count as failed: their tool may not show that."""
-    return without(listing, known.lacking(name))
+    return without(listing, with_incomplete(known, *differing(known, name, listing)).lacking(name))
+
+
+def differing(known: Known, name: str, listing: Listing) -> list[Incomplete]:
+    """The backups of a copy that state the same original as a complete one there, or name it as their
+    original, and have other content: a rewritten backup does.
+    """
+    whole = set(known.whole(name))
+    trees = {id_: one.tree for one in listing.copies if one.id in whole for id_ in (one.id, one.original)}
+    return [
+        Incomplete(name, one.id, one.taken_at)
+        for one in listing.copies
+        if one.original and one.id not in whole and one.tree != trees.get(one.original, one.tree)
+    ]
 
 
 def chosen_of(listing: Listing | None, snapshot: str, until_s: int | None) -> str:
@@ -87,5 +100,6 @@ def _packing(copies: list[CopyReport]) -> int | None:
 
 
 def newest_id(copies: list[CopyReport]) -> str:
-    last = max((copy for copy in copies if not copy.failed), key=lambda copy: copy.taken_at, default=None)
-    return "" if last is None else last.id
+    """Of several that began within one second, the one listed last, as drivers choose it."""
+    whole = sorted((copy for copy in copies if not copy.failed), key=lambda copy: copy.taken_at)
+    return whole[-1].id if whole else ""

@@ -152,6 +152,8 @@ class Taken:
     took_ms: int
     missing: tuple[str, ...] = ()
     """What was requested and is not in it: paths, or the tree of the original. Any makes it incomplete."""
+    wrong: tuple[CopyReport, ...] = ()
+    """Other backups there that state the same original and differ from it, so they are incomplete."""
 
 
 ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]

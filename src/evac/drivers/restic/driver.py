@@ -274,8 +274,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         await tool.run(*argv, timeout_s=watch.left_s, changes=True)
         wanted = {copy.id, copy.original} - {""}
         listed = await self._snapshots(to, there, watch)
-        copies = (_copy(entry, ()) for entry in listed)
-        found = [one for one in copies if one.original in wanted and not one.failed]
+        found = [one for one in (_copy(entry, ()) for entry in listed) if one.original in wanted]
         if not found:
             words = f"the other repository has no copy of {copy.id[:8]}"
             raise Permanent("copy-differs", words, "run: restic check, in both repositories")
@@ -283,8 +282,9 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         made = next((one for one in reversed(found) if one.tree == copy.tree), found[-1])
         # A copy with another tree is listed like any other, so its job must name it.
         lacks = () if made.tree == copy.tree else (f"the tree of {copy.id[:8]}",)
+        wrong = tuple(one for one in found if one.tree != copy.tree and one.id != made.id)
         stored = sum(size for path, size in (await packs_of(to, watch)).items() if path not in before)
-        return Taken(made, copy.bytes or 0, stored, watch.took_ms, missing=lacks)
+        return Taken(made, copy.bytes or 0, stored, watch.took_ms, lacks, wrong)
 
     async def _fill(self, into: Filling) -> Filled:
         """The content of a copy's only folder, its only file, or all of its folders under full paths."""
