@@ -34,7 +34,7 @@ from evac.derive.backups import verdicts
 from evac.derive.domains import topology
 from evac.drivers.capabilities import READ
 from evac.drivers.object_store import HOLDS_S, Asked, Bucket
-from evac.drivers.pgbackrest.driver import PgbackrestDriver
+from evac.drivers.pgbackrest.driver import CONFIG_MOST, PgbackrestDriver
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.model.backup import BackupEvent, BackupFacts
@@ -404,6 +404,11 @@ def test_a_repository_whose_kind_is_not_known_is_not_called_undeletable(server_f
             (f"{whole}repo1-type=azure\n", None, ""),
             (f"{whole}repo1-type=s3\n", None, "does not set s3-bucket"),
             ("[m]\nrepo1-type=s3\n[m", None, "cannot read"),
+            (
+                f"{whole}#{' ' * CONFIG_MOST}\n[m]\nrepo1-host=a\n",
+                None,
+                "is longer than 1,000,000 characters",
+            ),
         ):
             path.write_text(words)
             found = PgbackrestDriver()._can_delete(world.action(), ())

@@ -441,14 +441,22 @@ def _config(action: Action) -> str:
 
 def _options(action: Action) -> dict[str, str]:
     """Options of the repository as pgBackRest finds them: environment, stanza, global. `OF_COMMANDS` is set
-    if single commands have others. Raises `Permanent` if the configuration is unreadable.
+    if single commands have others. Raises `Permanent` if the configuration is unreadable or too long.
     """
     parser = RawConfigParser(delimiters=("=",), comment_prefixes=("#",), strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     config, stanza = _config(action), text(action.settings, "stanza")
     try:
         with Path(config).open(encoding="utf-8") as file:
-            parser.read_string(file.read(CONFIG_MOST))
+            words = file.read(CONFIG_MOST + 1)
+        if len(words) > CONFIG_MOST:
+            raise Permanent(
+                "setting-wrong",
+                f"it is unknown whether the backups can be deleted: {config} is longer than {CONFIG_MOST:,} "
+                "characters",
+                "shorten it, or name another file in `config`",
+            )
+        parser.read_string(words)
     except (OSError, UnicodeDecodeError, ConfigError) as error:
         words = f"it is unknown whether the backups can be deleted: evac cannot read {config}"
         raise Permanent("setting-wrong", words, "give evac's account read permission") from error
