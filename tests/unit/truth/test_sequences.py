@@ -36,6 +36,8 @@ def the_last_run_is_forgotten(patch: Patch) -> None:
 
 @pytest.mark.parametrize("plant", [nothing_waits, the_mark_is_ignored, the_last_run_is_forgotten])
 def test_a_planted_error_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """In one of 200 estates; the first one tried lets all three be seen, as most let few or none."""
     plant(monkeypatch)
-    found = (one for seed in range(200) for one in broken(strange_estate(seed), seed))
+    seeds = (*range(36, 200), *range(36))
+    found = (one for seed in seeds for one in broken(strange_estate(seed), seed))
     assert next(found, None) is not None
