@@ -279,6 +279,28 @@ def test_what_runs_away_from_home_is_listed_with_its_cause() -> None:
     play(story, MemoryStore())
 
 
+def test_servers_that_may_be_full_make_what_is_in_use_a_bound_and_hide_nothing_else() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await office.reckon()
+        assert office.facts is not None
+        for unclear, bound in (((0,) * 4, False), ((300_000, None, 0, 0), True)):
+            hill, north, *others = office.facts.sites
+            north = replace(north, unclear_servers=1 if bound else 0, unclear=unclear)
+            office.facts = replace(office.facts, sites=(hill, north, *others), plans=(str(bound),))
+            page = unwrapped((await client.get("/now")).text)
+            words = f"% of cpu used at {north.id}"
+            (used,) = re.findall(rf'aria-label="(.*) {words}"', page)
+            cpu = north.headroom[0]
+            most = 100 - 100 * cpu.free // (cpu.total + 300_000)
+            assert used == (f"up to {most}" if bound else "74")
+            assert most > 74
+            assert (f"% of memory used at {north.id}" in page) is not bound
+            assert (f"Unknown how full: 1 of {north.servers:,} servers" in page) is bound
+            assert f"% of memory used at {others[0].id}" in page
+
+    play(story, MemoryStore())
+
+
 def test_where_users_are_sent_is_said_with_its_source_although_nothing_is_away() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         sent = TrafficSeen("cart", ("south",), "haproxy")

@@ -17,16 +17,24 @@ from evac.audit import AuditReport, Finding, LossRow, headline
 from evac.audit.auditing import proof_command
 from evac.audit.context import counted
 from evac.audit.impacts.all_losses import PLANNED
-from evac.audit.impacts.free_capacity import servers_beside_unknown, vague_pools
 from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
-from evac.model.fleet import SERVER_STATES, IntColumn
+from evac.model.fleet import SERVER_STATES
 from evac.model.objectives import open_rpo_words
 from evac.model.plan import Congestion
 from evac.model.records import dataclass
 from evac.model.situation import Away, LostNow, Routed, Situation, StoreAway
-from evac.model.units import RESOURCE_COUNT, RESOURCES, amount
+from evac.model.units import RESOURCE_COUNT, amount
+from evac.office.headroom import (
+    Amount,
+    Room,
+    joined,
+    rooms_of,
+    unclear_amounts,
+    unclear_pools,
+    unclear_servers,
+)
 from evac.views.audit_view import Root, fix_first
 from evac.views.situation_view import next_of
 
@@ -34,28 +42,6 @@ REASONED_MOST: Final = 1_000
 """Number of rack losses for which a reason is computed; larger domains all get one."""
 FIXES_MOST: Final = 5
 """Things to fix first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """One resource: the total, what replicas use, and what is free on servers that may take more."""
-
-    resource: str
-    total: int
-    used: int
-    free: int
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Free capacity of one server class at a site, or of a pool."""
-
-    site: str
-    name: str
-    kind: str
-    """`class` or `pool`."""
-    servers: int
-    amounts: tuple[Amount, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +65,8 @@ class SiteFacts:
     """Servers that may take replicas, but it is unknown what runs on them: not in `headroom`."""
     unclear_pools: tuple[str, ...] = ()
     """Pools with an amount that is not in `headroom`, because it is unknown how much of it is free."""
+    unclear: tuple[int | None, ...] = (0,) * RESOURCE_COUNT
+    """How much capacity these have, in the order of `headroom`; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +258,7 @@ def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> E
     """
     estate = report.impacts.estate
     drilled = _drills(estate)
-    rooms = tuple(_rooms(report))
+    rooms = tuple(rooms_of(report))
     losses, today = tuple(_losses(report)), report.impacts.crowding.today
     return EstateFacts(
         name=estate.name,
@@ -328,51 +316,13 @@ def _drills(estate: Estate) -> dict[str, tuple[date, str]]:
     return found
 
 
-def _rooms(report: AuditReport) -> Iterator[Room]:
-    """Headroom by site and class of bare servers, then by declared pools; only where more may be placed, and
-    without servers and amounts of pools of which it is unknown what is free.
-    """
-    impacts = report.impacts
-    supply, estate = impacts.capacity.supply, impacts.estate
-    fleet, usable = estate.fleet, supply.found.usable & ~servers_beside_unknown(impacts.top)
-    vague = vague_pools(impacts.top)
-    total = np.where(fleet.capacity_known, fleet.capacity, 0)
-    used = supply.stock.used.servers
-    free = np.maximum(total - used, 0)
-    width = len(estate.classes) + 1
-    rows = np.flatnonzero(usable)
-    key = fleet.site[rows].astype(np.int64) * width + fleet.server_class[rows] + 1
-    for pair in np.unique(key).tolist():
-        mine = rows[key == pair]
-        site, number = estate.sites[pair // width].id, pair % width - 1
-        name = estate.classes[number].id if number >= 0 else ""
-        amounts = _amounts(total[mine].sum(axis=0), used[mine].sum(axis=0), free[mine].sum(axis=0))
-        yield Room(site, name, "class", len(mine), amounts)
-    for number, pool in enumerate(estate.pools):
-        taken = np.where(vague[number], 0, supply.stock.used.pools[number])
-        whole = np.array([(amount or 0) * pool.quota_permille // 1_000 for amount in pool.capacity], np.int64)
-        whole[vague[number]] = 0
-        amounts = _amounts(whole, taken, np.maximum(whole - taken, 0))
-        yield Room(pool.site, pool.id, "pool", int((fleet.pool == number).sum()), amounts)
-
-
-def _amounts(total: IntColumn, used: IntColumn, free: IntColumn) -> tuple[Amount, ...]:
-    return tuple(
-        Amount(RESOURCES[n], int(total[n]), int(used[n]), int(free[n])) for n in range(RESOURCE_COUNT)
-    )
-
-
 def _sites(
     report: AuditReport, rooms: tuple[Room, ...], drilled: Mapping[str, tuple[date, str]]
 ) -> Iterator[SiteFacts]:
     impacts = report.impacts
     estate, fleet = impacts.estate, impacts.estate.fleet
-    unclear = impacts.capacity.supply.found.usable & servers_beside_unknown(impacts.top)
-    unclear_pools = [
-        pool
-        for pool, vague in zip(estate.pools, vague_pools(impacts.top).tolist(), strict=True)
-        if any(unknown and amount is not None for unknown, amount in zip(vague, pool.capacity, strict=True))
-    ]
+    beside, pools = unclear_servers(report), unclear_pools(report)
+    hidden = unclear_amounts(report)
     for number, site in enumerate(estate.sites):
         mine = fleet.site == number
         states = np.bincount(fleet.state[mine], minlength=len(SERVER_STATES)).tolist()
@@ -386,19 +336,13 @@ def _sites(
             halls=sum(1 for hall in estate.halls if hall.site == site.id),
             racks=int((impacts.top.rack_site == number).sum()),
             services=int((impacts.presence.per_site[number] > 0).sum()),
-            headroom=_joined([room.amounts for room in rooms if room.site == site.id]),
+            headroom=joined([room.amounts for room in rooms if room.site == site.id]),
             drilled=day,
             drill_kind=kind,
-            unclear_servers=int((mine & unclear).sum()),
-            unclear_pools=tuple(pool.id for pool in unclear_pools if pool.site == site.id),
+            unclear_servers=int((mine & beside).sum()),
+            unclear_pools=tuple(pool.id for pool in pools if pool.site == site.id),
+            unclear=hidden[number],
         )
-
-
-def _joined(parts: list[tuple[Amount, ...]]) -> tuple[Amount, ...]:
-    return tuple(
-        Amount(name, *(sum(getattr(p[n], field) for p in parts) for field in ("total", "used", "free")))
-        for n, name in enumerate(RESOURCES)
-    )
 
 
 def _services(report: AuditReport) -> Iterator[ServiceFacts]:

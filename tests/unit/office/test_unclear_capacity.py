@@ -1,4 +1,4 @@
-"""If it is unknown what runs on servers, no share of them is shown as in use: not even 0 %."""
+"""If it is unknown what runs on servers, they may be full: no share in use is better than what is known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from evac.audit import audit
 from evac.office.facts import SiteFacts, facts_of
-from evac.web.pages.capacity_view import unclear_words
+from evac.web.pages.capacity_view import share, unclear_words
 from tests.unit.truth.written import written
 
 ESTATE = """
@@ -32,12 +32,19 @@ def test_replicas_without_a_server_leave_the_load_of_servers_unknown(tmp_path: P
     assert east.unclear_servers == 2
     assert unclear_words(east) == "2 of 3 servers"
     assert {amount.resource: amount.total for amount in east.headroom}["cpu_millicores"] == 8_000
+    shown = share(east.headroom[0], east.unclear[0])
+    assert shown is not None
+    assert (shown["is_least"], shown["percent"], shown["total"]) == (True, 33, "24 cores")
+    assert share(east.headroom[0], None) is None
 
 
 def test_replicas_with_a_server_leave_nothing_unknown(tmp_path: Path) -> None:
     east = sites_of(tmp_path, "2", replicas="service,target,count\nmail,e-1,1\nmail,e-2,1\n")["east"]
     cpu = {amount.resource: (amount.used, amount.total) for amount in east.headroom}["cpu_millicores"]
     assert (east.unclear_servers, unclear_words(east), cpu) == (0, "", (4_000, 24_000))
+    shown = share(east.headroom[0], east.unclear[0])
+    assert shown is not None
+    assert (shown["is_least"], shown["percent"]) == (False, 83)
 
 
 @pytest.mark.parametrize(("replicas", "pools"), [("{west-k8s: 2}", ()), ("50", ("west-k8s",))])
@@ -48,3 +55,7 @@ def test_a_pool_that_may_hold_anything_is_named(
     west = sites_of(tmp_path, replicas)["west"]
     assert west.unclear_pools == pools
     assert unclear_words(west) == ("pool west-k8s" if pools else "")
+    shown = share(west.headroom[0], west.unclear[0])
+    assert shown is not None
+    assert (shown["is_least"], shown["total"]) == (bool(pools), "64 cores")
+    assert not pools or shown["percent"] == 0

@@ -17,6 +17,7 @@ from evac.model.errors import EvacError
 from evac.model.records import dataclass
 from evac.office import facts as f
 from evac.office.doctor import DoctorSeen
+from evac.office.headroom import Room
 from evac.office.reckoning import WhatIf
 from evac.web.access.port import Actor, need
 from evac.web.api.shapes import LIMIT, After, Limit, WhatIfBody, answers, paged
@@ -53,7 +54,7 @@ class EstateShown:
     files: str
     counts: dict[str, int]
     sites: tuple[f.SiteFacts, ...]
-    rooms: tuple[f.Room, ...]
+    rooms: tuple[Room, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
-from evac.office.facts import Amount, EstateFacts, SiteFacts
+from evac.office.facts import EstateFacts, SiteFacts
+from evac.office.headroom import Amount
 from evac.views.words import listed, number, plural
 
 
@@ -28,10 +30,13 @@ TEBIBYTES: Final = 10
 """From this size on, disk space is shown in TiB."""
 
 
-def share(amount: Amount) -> dict[str, Any] | None:
-    """Free of total; None if the site does not have the resource."""
-    if amount.total <= 0:
+def share(amount: Amount, unclear: int | None = 0) -> dict[str, Any] | None:
+    """Free of total; None if the site does not have the resource. unclear: capacity of which none may be
+    free, besides; None if that is not known, so there is no share of it.
+    """
+    if unclear is None or amount.total + unclear <= 0:
         return None
+    amount = replace(amount, total=amount.total + unclear)
     name, unit, size = _RESOURCE_WORDS[amount.resource]
     if name == "disk" and amount.total >= TEBIBYTES * 1_024:
         unit, size = "TiB", 1_024
@@ -42,6 +47,7 @@ def share(amount: Amount) -> dict[str, Any] | None:
         "percent": percent,
         "free": f"{free} {unit}".strip(),
         "total": f"{whole} {unit}".strip(),
+        "is_least": unclear > 0,
         "state": "error" if percent < 10 else "warning" if percent < 25 else "",
     }
 

@@ -320,7 +320,8 @@ def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
 
 def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
     known = next((one for one in facts.sites if one.id == site.id), None)
-    amounts, unclear = (known.headroom, unclear_words(known)) if known else ((), "")
+    unclear = unclear_words(known) if known else ""
+    room = map(share, known.headroom[:2], known.unclear[:2]) if known else ()
     return {
         "seen": site,
         "state": STATE_CLASS[site.state],
@@ -329,7 +330,7 @@ def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
         "leads": now.leader.site == site.id,
         "primaries": listed([store.id for store in facts.stores if store.primary.split("/")[0] == site.id]),
         "replicas": sum(at.replicas for one in facts.services for at in one.sites if at.site == site.id),
-        "room": [] if unclear else [one for one in map(share, amounts[:2]) if one],
+        "room": [one for one in room if one],
         "unclear": unclear,
         "kinds": ", ".join(site.kinds),
         "left": site.mark in LEFT,
