@@ -312,12 +312,93 @@ def test_a_program_for_credentials_runs_only_if_it_is_named(tmp_path: Path, fra:
     refused = invoke("kubernetes", "--context", "prod", *flags)
     assert refused.exit_code == 2
     assert "gets its credentials from a command: ./get-token" in refused.output
-    assert "--exec get-token" in refused.output
+    assert f"--exec {program}" in refused.output.replace("\n", "").replace("      ", "")
+    for other in ("get-token", "./get-token", "/bin/get-token"):
+        assert invoke("kubernetes", "--context", "prod", *flags, "--exec", other).exit_code == 2
     assert not fra.asked
-    done = invoke("kubernetes", "--context", "prod", *flags, "--exec", "get-token")
+    done = invoke("kubernetes", "--context", "prod", *flags, "--exec", program)
     assert done.exit_code == 0, done.output
     kept = "".join(path.read_text() for path in (tmp_path / "estate").iterdir())
     assert TOKEN not in kept + done.output
+
+
+def script(path: Path, mark: Path, token: str) -> Path:
+    """A program that leaves a mark and prints credentials."""
+    path.parent.mkdir(exist_ok=True)
+    answer = json.dumps({"status": {"token": token}})
+    path.write_text(f"#!/bin/sh\necho ran > {mark}\necho '{answer}'\n")
+    path.chmod(0o700)
+    return path
+
+
+def test_a_bare_name_is_the_program_in_our_own_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the folder of the kubeconfig nor the current one provides it."""
+    evil = tmp_path / "evil"
+    script(evil / "aws", tmp_path / "mark", "stolen")
+    monkeypatch.chdir(evil)
+    path = kubeconfig(
+        evil / "config", {"prod": ({"server": "https://a.example"}, {"exec": {"command": "aws"}})}
+    )
+    monkeypatch.setenv("PATH", f":.:{tmp_path / 'bin'}:")
+    with pytest.raises(InvalidInput, match=r"config:1:.*aws cannot be run") as caught:
+        read_access((path,), "prod", ("aws",))
+    assert caught.value.code == "import-plugin"
+    script(tmp_path / "bin" / "aws", tmp_path / "ours", TOKEN)
+    access = read_access((path,), "prod", ("aws",))
+    assert access.token is not None
+    assert access.token.reveal() == TOKEN
+    assert (tmp_path / "ours").exists()
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("command", ["./aws", "../evil/aws", "/{evil}/aws", "sub/../aws", "./aws\x1b[2K"])
+def test_a_command_with_a_slash_is_not_the_program_of_that_name(tmp_path: Path, command: str) -> None:
+    evil = tmp_path / "evil"
+    (evil / "sub").mkdir(parents=True)
+    script(evil / "aws", tmp_path / "mark", "stolen")
+    user = {"exec": {"command": command.replace("/{evil}", str(evil))}}
+    path = kubeconfig(evil / "config", {"prod": ({"server": "https://a.example"}, user)})
+    with pytest.raises(InvalidInput) as caught:
+        read_access((path,), "prod", ("aws",))
+    assert caught.value.code == "import-plugin"
+    assert "\x1b" not in caught.value.with_hint
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "PATH",
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "LD_AUDIT",
+            "PYTHONPATH",
+            "PYTHONSTARTUP",
+            "BASH_ENV",
+            "ENV",
+        ),
+        *("PERL5OPT", "RUBYOPT", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "GCONV_PATH", "OPENSSL_CONF", "HOME"),
+        *("AWS_CONFIG_FILE", "BASH_FUNC_echo%%", "A=B", ""),
+    ],
+)
+def test_a_kubeconfig_cannot_make_the_allowed_program_run_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    script(tmp_path / "bin" / "aws", tmp_path / "mark", TOKEN)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    user = {
+        "exec": {
+            "command": "aws",
+            "env": [{"name": "AWS_PROFILE", "value": "a"}, {"name": name, "value": "/e"}],
+        }
+    }
+    path = kubeconfig(tmp_path / "config", {"prod": ({"server": "https://a.example"}, user)})
+    with pytest.raises(InvalidInput, match=r"^config:1:\d+: ") as caught:
+        read_access((path,), "prod", ("aws",))
+    assert caught.value.code == "import-plugin-env"
+    assert "kubeconfig" in caught.value.hint
+    assert not (tmp_path / "mark").exists()
 
 
 @pytest.mark.parametrize(

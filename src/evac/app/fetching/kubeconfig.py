@@ -1,7 +1,8 @@
 """kubectl's kubeconfig: the server of a context, the authorities it trusts, and the user.
 
 Read as kubectl reads it, with three exceptions. A program that prints credentials (`exec`) runs only if the
-user names it. Passwords, proxies and impersonation are refused, not ignored. Credentials stay in memory.
+user names it, and the file can neither choose where it is found nor make it run something else. Passwords,
+proxies and impersonation are refused, not ignored. Credentials stay in memory.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import base64
 import binascii
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +40,19 @@ _REFUSED: Final[Mapping[str, str]] = {
     "as-uid": "evac does not impersonate users; use a context whose own user has read access",
 }
 """User keys that evac does not support, and what to do instead."""
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_RUNS_OTHERS: Final = re.compile(
+    r"PATH|HOME|SHELL|IFS|ENV|BASH_ENV|BASHOPTS|SHELLOPTS|PS4|PROMPT_COMMAND|ZDOTDIR|XDG_\w+"
+    r"|(?:LD|DYLD|PYTHON|PERL|RUBY|NODE|GEM|BUNDLE|LUA|GIT|MALLOC|GLIBC|GCONV|OPENSSL|COR|CORECLR|DOTNET)_?\w*"
+    r"|_?JAVA_\w+|JDK_JAVA_OPTIONS|CLASSPATH|LOCPATH|NLSPATH|EDITOR|VISUAL|PAGER|BROWSER|SSH_ASKPASS"
+    r"|AWS_CONFIG_FILE|AWS_SHARED_CREDENTIALS_FILE|AWS_DATA_PATH|AWS_PAGER"
+    r"|CLOUDSDK_CONFIG|CLOUDSDK_ROOT_DIR|CLOUDSDK_PYTHON\w*|AZURE_CONFIG_DIR|AZURE_EXTENSION_DIR|KUBECONFIG"
+    r"|GOOGLE_APPLICATION_CREDENTIALS|GOOGLE_EXTERNAL_ACCOUNT_\w+",
+    re.IGNORECASE,
+)
+"""Variables that choose the programs, libraries, start files or settings which a program loads and runs: of
+the dynamic linker, shells, interpreters, and the command lines of clouds, whose settings can name programs.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,18 +219,13 @@ def _from_plugin(
     plugin: Node | None, home: Path, shown: str, plugins: Sequence[str]
 ) -> tuple[Secret | None, bytes | None, bytes | None]:
     """Credentials that a program prints, run as kubectl does; only if the user allows that program."""
-    program = word(plugin, "command") or ""
-    if not {program, Path(program).name} & set(plugins):
-        message = f"{shown} gets its credentials from a command: {program[:80]}"
-        raise InvalidInput("import-plugin", message, f"allow that command: --exec {Path(program).name[:80]}")
-    if "/" in program:
-        program = str(home / program)
+    program = _program(plugin, home, shown, plugins)
     version = word(plugin, "apiVersion") or "client.authentication.k8s.io/v1"
     asked = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
-    given = {word(one, "name") or "": word(one, "value") or "" for one in items_in(plugin, "env")}
-    environ = {**os.environ, **given, "KUBERNETES_EXEC_INFO": json.dumps(asked)}
+    environ = {**os.environ, **_variables(plugin), "KUBERNETES_EXEC_INFO": json.dumps(asked)}
     arguments = [str(plain_of(one)) for one in items_in(plugin, "args")]
     name = Path(program).name[:80]
+    code = 0
     try:
         said, code = output_of([program, *arguments], PLUGIN_S, environ)
         found: Any = json.loads(said) if not code and len(said) <= MAX_SECRET_BYTES else None
@@ -236,3 +248,50 @@ def _from_plugin(
         )
     secret = Secret(token, f"the token of {shown}") if token else None
     return secret, certificate.encode() or None, key.encode() or None
+
+
+def _program(plugin: Node | None, home: Path, shown: str, plugins: Sequence[str]) -> str:
+    """The absolute path of the program, if the user named exactly that one. A bare name is looked up in our
+    own PATH, never in the current folder; a command with a slash must be named by its full path.
+    """
+    command = word(plugin, "command") or ""
+    needed = str(home / command) if "/" in command else command
+    if not needed.isprintable():
+        message = (
+            f"{_at(at(plugin, 'command'))}{shown} gets its credentials from a command with control characters"
+        )
+        raise InvalidInput("import-plugin", message, "correct the command in the kubeconfig")
+    if not command or needed not in plugins:
+        message = f"{_at(at(plugin, 'command'))}{shown} gets its credentials from a command: {command}"
+        hint = f"allow that command, if you trust it: --exec {shlex.quote(needed)}"
+        raise InvalidInput("import-plugin", message, hint if command else "name it in the kubeconfig")
+    if "/" in command:
+        return needed
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found = shutil.which(command, path=os.pathsep.join(one for one in folders if one.startswith("/")))
+    if found is None:
+        message = f"{_at(at(plugin, 'command'))}{command} cannot be run: it is in no folder of PATH"
+        raise InvalidInput("import-plugin", message, "install it, or use another context")
+    return found
+
+
+def _variables(plugin: Node | None) -> dict[str, str]:
+    """The variables that the file sets for the program. Raises InvalidInput if one of them could make it run
+    something else.
+    """
+    found: dict[str, str] = {}
+    for one in items_in(plugin, "env"):
+        name, value = word(one, "name") or "", word(one, "value") or ""
+        if not _NAME.fullmatch(name) or "\0" in value:
+            message = f"{_at(one)}a variable of the credentials command has no valid name or value"
+            raise InvalidInput("import-plugin-env", message, "correct it in the kubeconfig")
+        if _RUNS_OTHERS.fullmatch(name):
+            message = f"{_at(one)}{name} could make the credentials command run another program"
+            hint = f"remove {name} from the kubeconfig; if you need it, set it in your own shell"
+            raise InvalidInput("import-plugin-env", message, hint)
+        found[name] = value
+    return found
+
+
+def _at(node: Node | None) -> str:
+    return "" if node is None else f"{node.file}:{node.line}:{node.column}: "
