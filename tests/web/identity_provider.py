@@ -49,6 +49,7 @@ class IdentityProvider:
         app.router.add_get("/realm/keys", self._jwks)
         app.router.add_get("/realm/authorize", self._authorize)
         app.router.add_post("/realm/token", self._token)
+        app.router.add_get("/realm/nowhere", self._nowhere)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -74,6 +75,10 @@ class IdentityProvider:
     async def _jwks(self, request: web.Request) -> web.Response:
         self.asked.append("keys")
         return web.json_response({"keys": [key.as_dict(private=False) for key in self.keys]})
+
+    async def _nowhere(self, request: web.Request) -> web.Response:
+        self.asked.append("nowhere")
+        return web.Response(status=500)
 
     async def _authorize(self, request: web.Request) -> web.Response:
         """Whoever comes is logged in as the one person there is."""

@@ -396,3 +396,34 @@ def test_the_provider_ends_logins_and_nobody_else_does(tmp_path: Path) -> None:
         assert (await client.get("/v1/me")).status_code == 401
 
     tell(tmp_path, story)
+
+
+NESTED = base64.urlsafe_b64encode(b"[" * 30_000).decode().rstrip("=") + ".e30.x"
+
+
+@pytest.mark.parametrize(
+    "token", [NESTED, f"{'e30' * 50_000}.e30.x", "9" * 40_000 + "..", "....", "e30.e30.e30"]
+)
+def test_a_hostile_logout_token_is_refused_and_asks_for_nothing(token: str, tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        answer = await client.post("/sign-in/oidc/logout", data={"logout_token": token})
+        assert answer.status_code == 400
+        assert "internal error" not in answer.text
+
+    tell(tmp_path, story)
+
+
+def test_keys_that_cannot_be_read_are_asked_for_once_however_many_want_them(tmp_path: Path) -> None:
+    """Anyone may send a logout token, as often as they like."""
+
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        provider.about = {"jwks_uri": f"{provider.issuer}/nowhere"}
+        token = jwt.encode(provider.header, {"iss": provider.issuer}, provider.key)
+        for _ in range(2):
+            answers = await asyncio.gather(
+                *(client.post("/sign-in/oidc/logout", data={"logout_token": token}) for _ in range(10))
+            )
+            assert {answer.status_code for answer in answers} <= {400, 503}
+        assert provider.asked.count("nowhere") == 1
+
+    tell(tmp_path, story)

@@ -27,6 +27,7 @@ import click
 
 from evac.model import errors
 from evac.model.extras import is_installed, needs
+from evac.model.foreign_text import without_controls
 from evac.model.records import dataclass
 from evac.model.run_policy import SUCCEEDED
 from evac.run.values import ENDED, RunPhase
@@ -246,9 +247,7 @@ def write_whole(target: Path, data: bytes, mode: int = 0o600) -> None:
 def say(words: str, quiet: bool = False) -> None:
     """Print a message for people to stderr."""
     if not quiet:
-        from evac.views.words import shown
-
-        click.echo(with_way(shown(words)), err=True)
+        click.echo(with_way(without_controls(words)), err=True)
 
 
 EVERY_S = 10.0

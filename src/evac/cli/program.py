@@ -19,6 +19,7 @@ from evac import __version__
 from evac.cli import console
 from evac.model.errors import EstateError, EvacError
 from evac.model.extras import extra_of, needs
+from evac.model.foreign_text import one_line
 
 COMMANDS: Final = {
     "example": ("evac.cli.estate_command:example", "Write an example estate."),
@@ -203,12 +204,12 @@ def show(error: EvacError) -> None:
     """An error as the user sees it: every diagnostic, the code, and what to do next."""
     if isinstance(error, EstateError):
         for row in sorted(error.diagnostics, key=lambda d: d.sort_key):
-            click.echo(f"{row.place}: {row.severity}: {row.message} [{row.code}]", err=True)
+            click.echo(f"{row.place}: {row.severity}: {one_line(row.message)} [{row.code}]", err=True)
             if row.hint:
-                click.echo(f"    {row.hint}", err=True)
-    click.echo(f"error: {error.message} [{error.code}]", err=True)
+                click.echo(f"    {one_line(row.hint)}", err=True)
+    click.echo(f"error: {one_line(error.message)} [{error.code}]", err=True)
     if error.hint:
-        click.echo(console.with_way(f"next: {error.hint}"), err=True)
+        click.echo(console.with_way(f"next: {one_line(error.hint)}"), err=True)
 
 
 _BY_ERRNO: Final = {
@@ -221,7 +222,7 @@ def _system_error(error: OSError) -> int:
     words = error.strerror or str(error)
     where = f"{error.filename}: " if error.filename else ""
     hint = _BY_ERRNO.get(error.errno or 0, "check the path, the permissions and the free space")
-    click.echo(f"error: {where}{words} [system-error]\nnext: {hint}", err=True)
+    click.echo(f"error: {one_line(where + words)} [system-error]\nnext: {hint}", err=True)
     return console.FAILED
 
 
@@ -230,7 +231,8 @@ def _own_fault(error: Exception) -> int:
     if os.environ.get("EVAC_DEBUG"):
         raise error
     click.echo(
-        f"error: internal error: {type(error).__name__}: {str(error)[:300]} [internal-error]", err=True
+        f"error: internal error: {type(error).__name__}: {one_line(str(error))[:300]} [internal-error]",
+        err=True,
     )
     click.echo(
         "next: run the command again with EVAC_DEBUG=1 and report the output; nothing was written", err=True

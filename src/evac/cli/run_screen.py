@@ -11,12 +11,13 @@ from dataclasses import field
 from typing import Any, Final
 
 from evac.cli.console import say
+from evac.model.foreign_text import without_controls
 from evac.model.records import dataclass
 from evac.run.values import ENDED
 from evac.views.documents import RunDocument, StepRow, took_ms
 from evac.views.run_report import run_text
 from evac.views.wait_words import urgency
-from evac.views.words import duration, moment_ms, number, plural, shown
+from evac.views.words import duration, moment_ms, number, plural
 
 EVENTS_MOST: Final = 8
 RUNNING_MOST: Final = 8
@@ -78,7 +79,7 @@ def _lines(document: RunDocument, recent: Sequence[Line], width: int) -> Iterato
         for one in waits[:WAITS_MOST]:
             yield _cut(f"! {one.words}", width), "yellow"
             if one.next:
-                yield f"  {shown(one.next)}", "bold"
+                yield f"  {without_controls(one.next)}", "bold"
         if len(waits) > WAITS_MOST:
             yield f"  and {number(len(waits) - WAITS_MOST)} more: evac run show {document.run}", "dim"
     yield from _running(document, width)
@@ -129,7 +130,7 @@ def _for(row: StepRow, now: int) -> str:
 
 
 def _cut(words: str, width: int) -> str:
-    clean = shown(words)
+    clean = without_controls(words)
     return clean if len(clean) <= width else clean[: max(1, width - 1)] + "…"
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from evac.model.foreign_text import one_line
 from evac.model.records import dataclass
 
 Severity = Literal["error", "warning", "note"]
@@ -26,7 +27,8 @@ class Place:
     column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        file = one_line(self.file)
+        return f"{file}:{self.line}:{self.column}" if self.line else file
 
     @property
     def to_change(self) -> Place:

@@ -9,16 +9,19 @@ from __future__ import annotations
 from typing import Final, Self
 
 from evac.model.diagnostic import Diagnostic
+from evac.model.foreign_text import without_controls
 
 
 class EvacError(Exception):
-    """An error shown to users: `code` is a stable slug, `hint` says what to do next."""
+    """An error shown to users: `code` is a stable slug, `hint` says what to do next. Both texts may quote
+    what others wrote, so characters that control a terminal are replaced.
+    """
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        self.message = without_controls(message)
+        super().__init__(self.message)
         self.code = code
-        self.message = message
-        self.hint = hint
+        self.hint = without_controls(hint)
 
     @property
     def with_hint(self) -> str:

@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape, quoteattr
 from evac import __version__
 from evac.model.coverage import Coverage
 from evac.model.diagnostic import SEVERITIES, Diagnostic, Place, Severity
+from evac.model.foreign_text import without_controls
 from evac.model.records import dataclass
 from evac.planning.simulation.simulate import PERCENTILES, Simulation
 from evac.views.words import listed, plural
@@ -219,7 +220,7 @@ def _annotation(alert: Alert) -> str:
 
 
 def _data(words: str) -> str:
-    return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return without_controls(words).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(words: str) -> str:

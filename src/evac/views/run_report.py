@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from evac.model.foreign_text import without_controls
 from evac.model.step_id import LimitId
 from evac.run.limits import LimitRow
 from evac.run.values import ENDED, Event
@@ -25,7 +26,6 @@ from evac.views.words import (
     number,
     people,
     plural,
-    shown,
     wall_clock_here,
 )
 
@@ -82,7 +82,7 @@ def event_line(row: Document, output: str) -> str:
     """One line, as JSON or for people."""
     if output == "jsonl":
         return json.dumps(row, ensure_ascii=False) + "\n"
-    return shown(f"{row['event']:6} {row['at']} {row['kind']:18} {row.get('step', '')}\n")
+    return without_controls(f"{row['event']:6} {row['at']} {row['kind']:18} {row.get('step', '')}\n")
 
 
 def run_text(document: RunDocument, width: int, colour: bool, most: int = SHOWN) -> str:

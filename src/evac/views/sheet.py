@@ -19,9 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from evac.model.errors import InvalidInput
+from evac.model.foreign_text import without_controls
 from evac.model.records import dataclass
 from evac.views import rendered
-from evac.views.words import shown, wall_clock_here
+from evac.views.words import wall_clock_here
 
 STYLES: Final = {
     "error": "bold red",
@@ -126,21 +127,24 @@ class Page:
         self._parts: list[RenderableType] = []
 
     def title(self, words: str) -> None:
-        self._parts.append(Text(shown(words), style="bold"))
+        self._parts.append(Text(without_controls(words), style="bold"))
 
     def line(self, words: str = "", style: str = "") -> None:
         """A line. One that shows the next command is never broken, because people copy it."""
         colour = STYLES.get(style, style)
         if words.startswith(NAMES):
-            self._parts.append(Whole(f"  {shown(words)}", colour))
+            self._parts.append(Whole(f"  {without_controls(words)}", colour))
         else:
-            self._parts.append(Padding(Text(shown(words), colour), (0, 0, 0, 2 if words else 0)))
+            self._parts.append(Padding(Text(without_controls(words), colour), (0, 0, 0, 2 if words else 0)))
 
     def facts(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Rows of (name, value, style), names aligned. A single word that is wider than its column, such as
         a digest, has its own line and is not broken, because people copy it.
         """
-        found = [(shown(name), shown(value), STYLES.get(style, style)) for name, value, style in rows]
+        found = [
+            (without_controls(name), without_controls(value), STYLES.get(style, style))
+            for name, value, style in rows
+        ]
         names = max((cell_len(name) for name, _, _ in found), default=0)
         room = self._width - INDENT - names - GAP
         table = self._grid(names)
@@ -176,7 +180,7 @@ class Page:
         """
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
         rights, wholes = set(right), set(whole)
-        cells = [[shown(cell) for cell in row] for row in rows]
+        cells = [[without_controls(cell) for cell in row] for row in rows]
         columns = [
             Column(head, [row[n] for row in cells], n in rights, n in wholes) for n, head in enumerate(heads)
         ]

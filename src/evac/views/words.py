@@ -42,22 +42,6 @@ OUTCOME_WORDS: Final[Mapping[str, str]] = {
 """State of a service after a plan, for people."""
 
 
-_STEERS: Final = dict.fromkeys(
-    (
-        *(n for n in range(0x20) if n not in (0x09, 0x0A)),
-        *range(0x7F, 0xA0),
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
-    ),
-    "\ufffd",
-)
-
-
-def shown(text: str) -> str:
-    """Foreign text without characters that control a terminal or change the direction of text."""
-    return text.translate(_STEERS)
-
-
 def duration(milliseconds: int | None) -> str:
     """`45 s`, `12 min 30 s`, `3 h 05 min`, `2 d 04 h`; None is never."""
     if milliseconds is None:

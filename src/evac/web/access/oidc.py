@@ -64,9 +64,12 @@ BASIC: Final = "client_secret_basic"
 FLOW_MS: Final = 600_000
 TIMEOUT_S: Final = 5.0
 ANSWER_MOST: Final = 262_144
+TOKEN_MOST: Final = 65_536
 KEPT_MS: Final = 3_600_000
 """How long the provider's metadata is cached. Its keys are also fetched again when a key ID is unknown."""
 KEYS_AGAIN_MS: Final = 60_000
+DOWN_MS: Final = 5_000
+"""How long a failure to read the keys is remembered."""
 LEEWAY_S: Final = 60
 KEYS_MOST: Final = 64
 
@@ -105,6 +108,8 @@ class Oidc:
         self._about: tuple[int, dict[str, Any]] | None = None
         self._asking: asyncio.Task[dict[str, Any]] | None = None
         self._keys: tuple[int, list[jwk.Key]] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._down: tuple[int, ProviderDown] | None = None
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     async def begin(self, where: str, again: bool = False) -> tuple[str, str]:
@@ -187,10 +192,12 @@ class Oidc:
 
     async def _signed_claims(self, token: str) -> dict[str, Any]:
         """The claims of a signed token. Raises NotAllowed if the provider did not sign it."""
+        if len(token) > TOKEN_MOST:
+            raise _refused("the ID token is too long")
         try:
             header = json.loads(_bytes(token.partition(".")[0]))
             kid = header.get("kid")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             raise _refused("the ID token cannot be read") from None
         keys = await self._known_keys(kid)
         claims = next((found for key in keys if (found := _claims(token, key)) is not None), None)
@@ -235,6 +242,20 @@ class Oidc:
         return found
 
     async def _read_keys(self) -> None:
+        """All waiting requests share one fetch, and a failure is not tried again at once, because anyone may
+        send a logout token. Raises ProviderDown.
+        """
+        if self._down is not None and self._now() - self._down[0] < DOWN_MS:
+            raise self._down[1].with_traceback(None)
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._fetch_keys(), name="keys")
+        try:
+            await asyncio.shield(self._reading)
+        except ProviderDown as error:
+            self._down = self._now(), error
+            raise
+
+    async def _fetch_keys(self) -> None:
         about = await self._discovered()
         status, told = await self._asked(about["jwks_uri"])
         rows = told.get("keys")
@@ -358,7 +379,7 @@ def _claims(token: str, key: jwk.Key) -> dict[str, Any] | None:
     registry = jws.JWSRegistry(algorithms=list(ALGORITHMS), strict_check_header=False)
     try:
         return dict(jwt.decode(token, key, algorithms=list(ALGORITHMS), registry=registry).claims)
-    except (JoseError, ValueError, TypeError):
+    except (JoseError, ValueError, TypeError, RecursionError):
         return None
 
 
