@@ -184,7 +184,7 @@ def _inventory(source: Path, has_plays: bool, problems: Problems) -> Node | None
 
 
 def _referred_to(source: Path) -> frozenset[str]:
-    """Variables to which values refer, by a pass over the text."""
+    """Variables to which values refer, by a pass over the text; it ends where that cannot be JSON."""
     file = open_text(source, source, Problems())
     found: set[str] = set()
     if file is None:
@@ -193,6 +193,8 @@ def _referred_to(source: Path) -> frozenset[str]:
         end = ""
         while text := file.read(_WINDOW):
             found.update(match[1] for match in _REFERENCE_IN_JSON.finditer(end + text))
+            if "\0" in text:
+                break
             end = text[-_TEXT_MAX:]
     return frozenset(found)
 

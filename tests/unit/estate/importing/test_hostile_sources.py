@@ -106,7 +106,9 @@ def refuse_all(kind: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_be_read_is_refused_with_its_place_within_bounds(kind: str, tmp_path: Path) -> None:
-    """In a process whose memory the system limits: what holds a source as a whole would be killed."""
+    """In a process whose memory and processor the system limits: what holds a source as a whole, or reads
+    on for 3 GiB behind its first NUL byte, would be killed.
+    """
     words = f"import sys; from tests.unit.estate.importing.test_hostile_sources import *; bounded({kind!r})"
     argv = (sys.executable, "-c", words, str(tmp_path))
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[4])
@@ -115,6 +117,7 @@ def test_what_cannot_be_read_is_refused_with_its_place_within_bounds(kind: str, 
 
 def bounded(kind: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
     refuse_all(kind, Path(sys.argv[1]))
 
 
