@@ -21,6 +21,7 @@ from evac.cli.options import (
     quiet_option,
 )
 from evac.estate.format.kinds import ID
+from evac.estate.format.problems import Problems
 from evac.estate.importers import (
     KINDS,
     ImportResult,
@@ -122,18 +123,21 @@ def import_(
             found = import_live(kind, clusters, target, fetch_live, overlay=overlay, strict=strict)
         else:
             with TemporaryDirectory() as folder:
-                path = _source(kind, source or "", Path(folder), token)
-                found = import_estate(kind, path, target, overlay=overlay, options=options, strict=strict)
+                problems = Problems()
+                path = _source(kind, source or "", Path(folder), token, problems)
+                found = import_estate(
+                    kind, path, target, overlay=overlay, options=options, strict=strict, problems=problems
+                )
     _show_import(found, into, output, quiet)
     if any(d.severity == "error" for d in found.diagnostics):
         return console.USAGE
     return console.PARTIAL if found.partial else console.DONE
 
 
-def _source(kind: str, source: str, folder: Path, token: str | None) -> Path:
+def _source(kind: str, source: str, folder: Path, token: str | None, problems: Problems) -> Path:
     """The file or folder that an importer reads: a server's responses, or standard input for -."""
     if is_server(source):
-        return fetch(kind, source, folder, token)
+        return fetch(kind, source, folder, token, problems=problems)
     if source != "-":
         return Path(source)
     path = folder / "stdin"

@@ -24,7 +24,7 @@ from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknow
 from evac.model.records import dataclass
 from evac.net.http_calls import open_session
 from evac.net.secrets import Secret
-from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, trouble_of, why_cut
+from evac.net.tls import TlsFiles, TlsTrouble, check_encrypted, client_context, trouble_of, why_cut
 
 TRIES: Final = 3
 UNREACHABLE: Final = "server-unreachable"
@@ -350,10 +350,8 @@ def checked_url(server: Server) -> str:
             "use a value like https://evac.example:8400; tokens go into EVAC_TOKEN or --token-file",
         )
     if parts.scheme == "http":
-        if (server.token is not None or server.cert is not None) and not is_here(parts.hostname or ""):
-            raise InvalidInput(
-                "server-plain", f"{parts.hostname} would receive the token in plain text", "use https://"
-            )
+        if server.token is not None or server.cert is not None:
+            check_encrypted(server.url)
         if server.cert is not None or server.ca is not None:
             raise InvalidInput("server-plain", "certificates can only be used with https://", "use https://")
     return server.url.rstrip("/")

@@ -17,6 +17,7 @@ import socket
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from evac.model.errors import InvalidInput
 from evac.model.records import dataclass
@@ -88,6 +89,22 @@ def is_here(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_plain(url: str) -> bool:
+    """Whether others can read and change what is sent to this address: http:// to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_here(parts.hostname or "")
+
+
+def check_encrypted(url: str) -> None:
+    """Raises InvalidInput if a token for this address would be sent in plain text."""
+    if is_plain(url):
+        raise InvalidInput(
+            "server-plain",
+            f"{urlsplit(url).hostname} would receive the token in plain text",
+            "use https://",
+        )
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:

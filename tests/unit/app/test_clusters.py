@@ -299,6 +299,21 @@ def test_tls_with_a_token_and_with_a_client_certificate(tmp_path: Path) -> None:
             fetch_cluster(Live(context="other-name", kubeconfig=path), (), tmp_path, Problems())
 
 
+def test_a_token_goes_to_no_other_cluster_in_plain_text(tmp_path: Path, fra: ApiServer) -> None:
+    """0.0.0.0 leads to this machine, but nothing says so: it stands for any other address."""
+    other = fra.url.replace("127.0.0.1", "0.0.0.0")
+    users: dict[str, dict[str, Any]] = {"named": {"token": TOKEN}, "nameless": {}}
+    path = kubeconfig(tmp_path / "config", {name: ({"server": other}, user) for name, user in users.items()})
+    with pytest.raises(InvalidInput, match="would receive the token in plain text") as caught:
+        fetch_cluster(Live(context="named", kubeconfig=path), (), tmp_path, Problems())
+    assert caught.value.code == "server-plain"
+    assert not fra.asked
+    problems = Problems()
+    fetch_cluster(Live(context="nameless", kubeconfig=path), (), tmp_path, problems)
+    assert fra.asked
+    assert [one.code for one in problems.all()] == ["import-unverified"]
+
+
 def test_a_program_for_credentials_runs_only_if_it_is_named(tmp_path: Path, fra: ApiServer) -> None:
     fra.token = TOKEN
     program = tmp_path / "get-token"

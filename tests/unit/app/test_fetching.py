@@ -348,3 +348,31 @@ def test_no_server_a_wrong_kind_and_an_answer_without_an_end(
     monkeypatch.setattr(servers, "ANSWER_BYTES_MAX", 10)
     with pytest.raises(InvalidInput, match="more than"):
         fetch("netbox", server, tmp_path)
+
+
+def test_a_token_goes_to_no_other_machine_in_plain_text(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.0.0.0 leads to this machine, but nothing says so: it stands for any other address."""
+    monkeypatch.setenv("PROM", "quiet-harbour-418")
+    other = server.replace("127.0.0.1", "0.0.0.0")
+    words = ["import", "prometheus", other, "-o", str(tmp_path / "estate")]
+    before = len(Server.seen)
+    refused = CliRunner().invoke(cli, [*words, "--token", "env:PROM"])
+    assert isinstance(refused.exception, InvalidInput)
+    assert refused.exception.code == "server-plain"
+    assert len(Server.seen) == before
+    assert not (tmp_path / "estate").exists()
+    done = CliRunner().invoke(cli, [*words, "--output", "json"])
+    assert done.exit_code in (console.DONE, console.PARTIAL), done.output
+    assert "import-unverified" in done.output
+    words[2] = server
+    assert "import-unverified" not in CliRunner().invoke(cli, [*words, "--output", "json"]).output
+
+
+def test_a_proxy_reads_no_token(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROM", "quiet-harbour-418")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert fetch("prometheus", server, tmp_path, "env:PROM").exists()

@@ -22,5 +22,5 @@ def fetch_live(kind: str, live: Live, options: Options, into: Path, problems: Pr
     Raises EvacError if it cannot be read at all.
     """
     if live.address:
-        return fetch(kind, live.address, into, live.token)
+        return fetch(kind, live.address, into, live.token, problems=problems)
     return fetch_cluster(live, options.namespaces, into, problems)

@@ -31,7 +31,7 @@ from evac.estate.importers.kubernetes.source import KINDS_OF_GROUPS, REFUSAL
 from evac.model.diagnostic import Place
 from evac.model.errors import InvalidInput
 from evac.model.records import dataclass
-from evac.net.tls import client_context, trouble_of
+from evac.net.tls import check_encrypted, client_context, is_plain, trouble_of
 
 REQUESTS_PER_SECOND: Final = 5
 PAGE_SIZE: Final = 500
@@ -99,12 +99,18 @@ def fetch_cluster(
     """
     files = (live.kubeconfig,) if live.kubeconfig is not None else usual_files(os.environ)
     access = read_access(files, live.context, live.plugins)
+    if access.token is not None:
+        check_encrypted(access.server)
     name = re.sub(r"[^A-Za-z0-9-]+", "-", access.context).strip("-")[:80] or "cluster"
     folder = into / name
     folder.mkdir()
     if not access.is_verified:
         hint = "set the certificate authority of the cluster in the kubeconfig"
         message = f"{access.server} is not verified: insecure-skip-tls-verify"
+        problems.add("import-unverified", message, Place(access.context), hint)
+    elif is_plain(access.server):
+        hint = "use an https:// address in the kubeconfig"
+        message = f"{access.server} is not encrypted, so nothing shows that it is the server"
         problems.add("import-unverified", message, Place(access.context), hint)
     server = _ApiServer(access, pace or Pace())
     try:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from evac.estate.format.problems import Problems
 from evac.estate.importers.netbox import (
     FEEDS_REFUSED,
     LOCATIONS_REFUSED,
@@ -24,9 +25,11 @@ from evac.estate.importers.netbox import (
     pruned,
 )
 from evac.estate.importers.prometheus import QUERIES, recorded
+from evac.model.diagnostic import Place
 from evac.model.errors import InvalidInput
 from evac.net.http_calls import check_url, retry_after_ms
 from evac.net.secrets import resolve
+from evac.net.tls import check_encrypted, is_plain
 
 TIMEOUT_S: Final = 60.0
 """Time limit of one response, however slowly its bytes arrive."""
@@ -45,9 +48,15 @@ def is_server(source: str) -> bool:
 
 
 def fetch(
-    kind: str, url: str, into: Path, token: str | None = None, sleep: Callable[[float], None] = time.sleep
+    kind: str,
+    url: str,
+    into: Path,
+    token: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    problems: Problems | None = None,
 ) -> Path:
     """Query a server for what an importer of that kind reads, and write it to a file in the folder `into`.
+    A server that others could impersonate becomes a problem.
 
     Raises InvalidInput if importers of that kind query no server, or the server does not respond as it
     should.
@@ -60,6 +69,11 @@ def fetch(
             f"use a file; evac can read from a server: {', '.join(sorted(_KINDS))}",
         )
     check_url(url)
+    if token is not None:
+        check_encrypted(url)
+    elif is_plain(url) and problems is not None:
+        message = f"{url} is not encrypted, so nothing shows that it is the server"
+        problems.add("import-unverified", message, Place(kind), "use https://")
     server = _Server(url.rstrip("/"), "" if token is None else resolve(token).reveal().strip(), sleep)
     target = into / f"{kind}.json"
     target.write_text(json.dumps(ask(server)), encoding="utf-8")
@@ -76,7 +90,11 @@ class _Server:
         self._ends_s = time.monotonic() + WHOLE_S
         self._token = token
         self._sleep = sleep
-        self._opener = urllib.request.build_opener(_NoRedirects())
+        # A proxy would read a token that is sent in plain text to this machine.
+        direct = (
+            [urllib.request.ProxyHandler({})] if token and urllib.parse.urlsplit(url).scheme == "http" else []
+        )
+        self._opener = urllib.request.build_opener(_NoRedirects(), *direct)
 
     def get(self, path: str, scheme: str, *, optional: bool = False, **query: str) -> Any:
         """The JSON at a path; `scheme` precedes the token. None if it is `optional` and the server does not

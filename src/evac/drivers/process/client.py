@@ -34,7 +34,7 @@ from evac.model.records import dataclass
 from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
 from evac.net.secrets import Secret
-from evac.net.tls import RenewedClient, TlsFiles, TlsTrouble, is_here, why_cut
+from evac.net.tls import RenewedClient, TlsFiles, TlsTrouble, is_plain, why_cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,9 @@ def peer_of(environ: Mapping[str, str] = os.environ) -> AgentPeer:
 
 def plain_problem(url: str, peer: AgentPeer) -> str:
     """Why an agent must not be reached at that address; empty if it may."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or peer.plain or is_here(parts.hostname or ""):
+    if peer.plain or not is_plain(url):
         return ""
-    return f"the agent at {parts.hostname} would be contacted without TLS"
+    return f"the agent at {urlsplit(url).hostname} would be contacted without TLS"
 
 
 PLAIN_HINT: Final = f"write https:// and give the agent a certificate; or set {PLAIN}={ALLOWED}"

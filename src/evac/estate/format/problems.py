@@ -262,7 +262,8 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "import-unverified",
         _IMPORTS,
-        "The kubeconfig turns off verification of the server, so anyone in between could impersonate it.",
+        "The kubeconfig turns off verification of the server, or the address starts with http://. Anyone in "
+        "between could impersonate the server.",
     ),
     ("import-host-nowhere", _IMPORTS, "A host in a host list has no known site. It is left out."),
     (

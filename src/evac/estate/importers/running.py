@@ -404,18 +404,19 @@ def import_estate(
     overlay: Path | None = None,
     options: Options | None = None,
     strict: bool = False,
+    problems: Problems | None = None,
 ) -> ImportResult:
     """Makes an estate in folder `target` from `source`, or updates it.
 
     `overlay`: a file to start the folder's overlay from; otherwise a commented one is made. `strict`:
-    unusable objects are errors. Raises SourceError with every problem of the source, and InvalidInput if the
-    folder or overlay conflicts; nothing is written then.
+    unusable objects are errors. `problems`: found while the source was fetched. Raises SourceError with every
+    problem of the source, and InvalidInput if the folder or overlay conflicts; nothing is written then.
     """
     if kind not in KINDS:
         raise InvalidInput(
             "import-kind-unknown", f"unknown kind of source: '{kind[:40]}'", f"kinds: {', '.join(KINDS)}"
         )
-    problems = Problems()
+    problems = Problems() if problems is None else problems
     imported = read_source(kind, source, problems, options or Options())
     report_nowhere(imported, problems)
     name = source.resolve().name.split(".")[0] or kind
