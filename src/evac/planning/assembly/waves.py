@@ -66,9 +66,10 @@ def reprotect_steps(draft: Draft) -> None:
         since = powered
         if copy.lost >= 0:
             entry = draft.board.store[copy.lost]
+            if not 0 <= entry["primary_at"] < NEVER:
+                continue
             chosen = instance.stores[copy.lost].candidates[int(entry["candidate"])]
-            follows = kind_of(chosen.kind).restores or chosen.id != copy.member
-            if not 0 <= entry["primary_at"] < NEVER or not follows:
+            if not kind_of(chosen.kind).restores and chosen.id == copy.member:
                 continue
             after = (draft.promote_of[copy.lost],)
             since = max(since, int(entry["primary_at"]))
