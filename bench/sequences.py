@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from bench.random_estates import Chance, random_estate, strange_estate
+from evac.app.planner.plans import Question, scenario_of
 from evac.derive.domains import (
     can_be_lost,
     domains,
@@ -21,11 +22,13 @@ from evac.derive.domains import (
     lost_with,
     resolve,
     site_of_replicas,
+    stays_lost,
     topology,
 )
 from evac.derive.planning_instance import derive
 from evac.derive.pools import loose_services, replicas_lost, replicas_running, without_lost
 from evac.derive.situation import moved, of, promised
+from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, IntColumn, np
 from evac.model.observation import Observation, UnitsSeen
@@ -109,15 +112,23 @@ def _promises(estate: Estate, made: Plan) -> dict[str, int]:
     return {one.service: n[one.service] if one.top_ms is not None else m[one.service] for one in restored}
 
 
+def _asked(now: Estate, question: Question) -> Scenario | None:
+    """The scenario of a question; None if evac refuses it, because what returns would still be lost."""
+    try:
+        return scenario_of(now, question)
+    except InvalidInput as refusal:
+        if refusal.code != "plan-still-lost":
+            raise
+        return None
+
+
 def happens(chance: Chance, history: History) -> str:
     """One more event; its kind, or nothing if there is none."""
     history.at_ms, history.promised = history.at_ms + 10, {}
     now, top = history.now, topology(history.now)
     every = [one for one in domains(now) if one.kind != "provider"]
     left = [one.id for one in every if can_be_lost(top, one.id)]
-    kind = chance.one_of(
-        "loss", "loss", "lose", "lose", "evacuate", "restore", "restore", "failback", "clear"
-    )
+    kind = chance.one_of(*EVENTS)
     back = sorted(history.lost)
     if kind in ("restore", "clear") and back:
         domain = chance.one_of(*back)
@@ -125,15 +136,17 @@ def happens(chance: Chance, history: History) -> str:
             del history.lost[domain]
             history.told.append(f"clear {domain}")
             return kind
-        if history.run(chance, Scenario("restore", (domain,))).phase in SUCCEEDED:
-            history.lost = {
-                name: mark for name, mark in history.lost.items() if f"{name}/".find(f"{domain}/") != 0
-            }
+        if (scenario := _asked(now, Question(restore=(domain,)))) is None:
+            return "refused"
+        if history.run(chance, scenario).phase in SUCCEEDED:
+            history.lost = {name: history.lost[name] for name in stays_lost(history.lost, (domain,))}
         return kind
     if kind == "failback":
         sites = [site.id for site in now.sites if site.role == "full" and site.id not in history.lost]
         if sites and history.runs:
-            history.run(chance, Scenario("failback", (chance.one_of(*sites),)))
+            if (scenario := _asked(now, Question(failback=(chance.one_of(*sites),)))) is None:
+                return "refused"
+            history.run(chance, scenario)
             return kind
     if not left:
         return ""

@@ -388,6 +388,44 @@ def can_be_lost(top: Topology, domain: str) -> bool:
     return not gone.domains or not _within(top, gone, domain)
 
 
+def stays_lost(marked: Iterable[str], restored: Iterable[str]) -> tuple[str, ...]:
+    """Of the domains marked as lost, those that are still lost once some are restored with all inside them,
+    as their paths say.
+    """
+    back = tuple(restored)
+    inside = tuple(f"{domain}/" for domain in back)
+    return tuple(domain for domain in marked if domain not in back and not domain.startswith(inside))
+
+
+def lost_around(top: Topology, returning: Iterable[str], left: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Domain that is to return -> the domains with which it, or a part of it, stays lost, for those that do:
+    a rack in a lost site, a site with a lost hall, a rack whose feeds are all lost. left: what stays lost.
+    Raises UnknownDomain.
+    """
+    gone = loss(top, left)
+    held = [domain for domain in returning if left and _holds(top, gone, domain)]
+    alone = {one: loss(top, (one,)) for one in left} if held else {}
+    around = {
+        domain: tuple(one for one, lost in alone.items() if _holds(top, lost, domain)) for domain in held
+    }
+    return {domain: others or left for domain, others in around.items()}
+
+
+def _holds(top: Topology, gone: Loss, domain: str) -> bool:
+    """Whether a loss takes a domain, or servers, racks, halls or pools of it."""
+    if _within(top, gone, domain):
+        return True
+    mine = loss(top, (domain,))
+    pairs = (
+        (gone.sites, mine.sites),
+        (gone.halls, mine.halls),
+        (gone.racks, mine.racks),
+        (gone.pools, mine.pools),
+        (gone.servers, mine.servers),
+    )
+    return any(bool((one & other).any()) for one, other in pairs)
+
+
 def _within(top: Topology, gone: Loss, domain: str) -> bool:
     """A group is lost once all its members are."""
     if resolve(top, domain).kind == "group":

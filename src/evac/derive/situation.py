@@ -23,6 +23,7 @@ from evac.derive.domains import (
     server_row,
     site_of,
     site_of_replicas,
+    stays_lost,
     topology,
 )
 from evac.derive.homing import pool_of_server
@@ -523,7 +524,8 @@ def situation_after(estate: Estate, plan: Plan) -> Situation:
     after = moved(estate, scenario, promised(estate, plan))
     back = {*scenario.domains} if scenario.kind not in LEAVES else set()
     state: DomainState = "lost" if scenario.kind == "lose" else "evacuated"
-    gone = [LostNow(domain, "lost") for domain in estate.lost if domain not in back]
+    left = stays_lost(estate.lost, scenario.domains if scenario.kind == "restore" else ())
+    gone = [LostNow(domain, "lost") for domain in left if domain not in back]
     if scenario.kind in LEAVES:
         gone += [LostNow(domain, state) for domain in scenario.domains if domain not in estate.lost]
     seen = Observation(0, effects=Effects(tuple(gone), (after,)))

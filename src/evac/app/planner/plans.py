@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from evac.app.planner.kernels import Report, kernels, search_s
 from evac.app.side_process import Apart
 from evac.derive.affected import stores_lost
-from evac.derive.domains import Topology, loss, resolve, resolve_each, topology
+from evac.derive.domains import Topology, loss, lost_around, resolve, resolve_each, stays_lost, topology
 from evac.derive.limits import BUDGETED, stated_budgets
 from evac.derive.planning_instance import derive
 from evac.engine.boots.feed_watch import Mend, Trouble
@@ -207,6 +207,8 @@ def scenario_of(estate: Estate, question: Question, now_s: int = 0) -> Scenario:
         hint = "plan for its loss: evac plan ESTATE --lose provider:NAME"
         words = "a provider can only be lost: none of your services run there"
         raise InvalidInput("plan-provider", words, hint)
+    if kind in ("restore", "failback"):
+        _refuse_still_lost(top, kind, domains)
     deadline = question.deadline_ms
     if kind == "evacuate" and deadline is None:
         deadline = estate.horizon_ms
@@ -220,6 +222,23 @@ def scenario_of(estate: Estate, question: Question, now_s: int = 0) -> Scenario:
     moments = moments_of(estate, question.moments, now_s)
     asked_s = now_s if moments else 0
     return Scenario(kind, tuple(sorted(set(domains))), deadline, power, on, moments, asked_s)
+
+
+def _refuse_still_lost(top: Topology, kind: ScenarioKind, domains: tuple[str, ...]) -> None:
+    """Raise InvalidInput if a domain that is to return, or a part of it, would still be lost afterwards."""
+    lost = top.estate.lost
+    left = stays_lost(lost, domains) if kind == "restore" else tuple(x for x in lost if x not in domains)
+    around = lost_around(top, sorted({*domains}), left)
+    if not around:
+        return
+    words = "; ".join(f"{domain} is still lost with {', '.join(others)}" for domain, others in around.items())
+    outer = {other for others in around.values() for other in others}
+    again = " ".join(
+        f"--restore {name}" for name in sorted(outer if kind == "failback" else {*outer, *domains})
+    )
+    first = "first restore that" if kind == "failback" else "restore both"
+    hint = f"{first}: evac plan ESTATE {again}; or clear a mark that is wrong: evac site clear DOMAIN"
+    raise InvalidInput("plan-still-lost", f"{words}, so a plan cannot count on it", hint)
 
 
 def power_now(top: Topology, stated: tuple[str, ...]) -> tuple[tuple[str, int], ...]:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import orjson
 
-from evac.derive.domains import topology
+from evac.derive.domains import stays_lost, topology
 from evac.derive.serving import Serving
 from evac.derive.situation import Done, moved
 from evac.drivers.port import Action
@@ -276,7 +276,7 @@ def _left_by(
                 if one.phase in SUCCEEDED:
                     found.pop(domain, None)
                 if domain in marks and one.scenario == "restore" and one.phase in SUCCEEDED:
-                    found = {name: lost for name, lost in found.items() if not name.startswith(f"{domain}/")}
+                    found = {name: found[name] for name in stays_lost(found, (domain,))}
                 continue
             known = domain in found and found[domain].state == state
             # A run cancelled before it began has set its mark nonetheless.
