@@ -91,6 +91,25 @@ def view(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+_VIEWS_MOST: Final = 32
+_VIEWS: Final[dict[int, tuple[Any, Any]]] = {}
+"""Identity of a tuple -> the tuple, so that no other one gets that identity, and its view."""
+
+
+def _view_of_argument(value: Any) -> Any:
+    """The view of an argument. A board or state is viewed once, as many calls get the same one."""
+    if not isinstance(value, tuple):
+        return view(value)
+    known = _VIEWS.get(id(value))
+    if known is not None:
+        return known[1]
+    if len(_VIEWS) >= _VIEWS_MOST:
+        _VIEWS.clear()
+    made = view(value)
+    _VIEWS[id(value)] = value, made
+    return made
+
+
 def result(value: Any) -> Any:
     """Converts a plain kernel's result to what a compiled one returns."""
     if isinstance(value, memoryview):
@@ -211,7 +230,7 @@ class Kernel:
 
     def __call__(self, *args: Any) -> Any:
         if _Now.plain:
-            return result(self.plain(*map(view, args)))
+            return result(self.plain(*map(_view_of_argument, args)))
         return self.compiled(*args)
 
     @cached_property
@@ -239,6 +258,7 @@ def interpreted() -> Iterator[None]:
         yield
     finally:
         _Now.plain = before
+        _VIEWS.clear()
 
 
 def kernel(function: Function) -> Function:

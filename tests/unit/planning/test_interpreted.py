@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from evac.estate.codecs import plan as plan_codec
 from evac.model.instance import Instance
-from evac.planning.compiled import Grid, interpreted, result, view
+from evac.planning import compiled
+from evac.planning.compiled import Grid, interpreted, kernel, result, view
 from evac.planning.plan import level_order, plan_instance
 from evac.planning.simulation.simulate import Simulation, simulate
 from tests.unit.planning.instances import build, random_variant, worked_example
@@ -78,3 +80,37 @@ def test_a_view_reads_and_writes_the_memory_of_its_array() -> None:
     assert cube[1].tolist() == [[3, 3], [3, 3]]
     assert isinstance(cells, Grid)
     assert result((numbers, 2))[0] is not None
+
+
+@kernel
+def _read(board: Any, at: int) -> Any:
+    return board.columns[at] + board.records[at].number + board.grid[at, 0]
+
+
+class Board(NamedTuple):
+    columns: Any
+    records: Any
+    grid: Any
+
+
+def test_a_board_is_viewed_once_and_every_call_reads_what_is_in_it_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[object] = []
+
+    def counted(value: Any) -> Any:
+        made.append(value)
+        return view(value)
+
+    monkeypatch.setattr(compiled, "view", counted)
+    records = np.zeros(4, dtype=[("number", np.int64)])
+    board = Board(np.zeros(4, dtype=np.int64), records, np.zeros((4, 2), dtype=np.int64))
+    with interpreted():
+        for number in range(1, 9):
+            board.columns[1], board.records["number"][1], board.grid[1, 0] = number, 10 * number, 100 * number
+            assert _read(board, 1) == 111 * number
+        assert sum(one is board for one in made) == 1
+        boards = [Board(board.columns + row, records, board.grid) for row in range(100)]
+        found = [_read(one, 1) for one in boards + boards]
+    assert found == [888 + row for row in range(100)] * 2, "a view is of no other board"
+    assert not compiled._VIEWS, "nothing is held after the last plain kernel"
