@@ -15,6 +15,8 @@ import pytest
 
 from evac.estate import check
 from evac.estate.format import document as source_files
+from evac.estate.format.document import read_bytes
+from evac.estate.format.problems import Problems
 
 SECONDS_MAX = 5.0
 MEMORY_MIB_MAX = 200
@@ -288,3 +290,26 @@ def test_long_names_in_a_table_do_not_fill_memory(tmp_path: Path) -> None:
     pl.DataFrame({"server": names, "site": ["a"] * len(names)}).write_parquet(tmp_path / "servers.parquet")
     found, _ = _run_bounded(tmp_path, 600)
     assert found == "id-invalid"
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_link_at_any_part_of_a_path_leads_nowhere_outside(tmp_path: Path, number: int) -> None:
+    """Each part in turn is a link: to a place inside, which is fine, then to one outside."""
+    parts = ("conftool-data", "node", "eqiad.yaml")
+    for root in ("source", "elsewhere"):
+        (tmp_path / root).joinpath(*parts[:2]).mkdir(parents=True)
+        (tmp_path / root).joinpath(*parts).write_text(f"from: {root}\n")
+    source, file = tmp_path / "source", (tmp_path / "source").joinpath(*parts)
+    linked = source.joinpath(*parts[: number + 1])
+    linked.rename(source / "kept")
+    linked.symlink_to(source / "kept")
+    problems = Problems()
+    assert read_bytes(file, source, 100, True, problems) == b"from: source\n"
+    (tmp_path / "name").symlink_to(source)
+    through = tmp_path / "name" / file.relative_to(source)
+    assert read_bytes(through, tmp_path / "name", 100, True, problems) == b"from: source\n"
+    assert not problems.all()
+    linked.unlink()
+    linked.symlink_to((tmp_path / "elsewhere").joinpath(*parts[: number + 1]))
+    assert read_bytes(file, source, 100, True, problems) is None
+    assert [one.code for one in problems.all()] == ["file-outside"]

@@ -116,18 +116,6 @@ def _tables(folder: Path, names: list[str], problems: Problems) -> dict[str, Pat
 def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems: Problems) -> bytes | None:
     """The bytes of a regular file inside `root`; otherwise None, with a diagnostic."""
     place = Place(path.name or str(path))
-    if (
-        path != root
-        and path.is_symlink()
-        and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-    ):
-        problems.add(
-            "file-outside",
-            f"{path.name} points outside the folder of the estate",
-            place,
-            "copy the file into the folder",
-        )
-        return None
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -136,6 +124,15 @@ def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems
         problems.add("file-unreadable", message, place, hint)
         return None
     try:
+        # Judged by what was opened: no link at any part of the path leads outside, whenever it was made.
+        if path != root and not Path(_real(handle, path)).is_relative_to(os.path.realpath(root)):
+            problems.add(
+                "file-outside",
+                f"{path.name} is reached through a link that points outside the folder",
+                place,
+                "copy the file into the folder",
+            )
+            return None
         return _read_open(handle, place, limit, lines_checked, problems)
     except OSError as error:
         message = f"{path.name} cannot be read: {error.strerror}"
@@ -143,6 +140,12 @@ def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems
         return None
     finally:
         os.close(handle)
+
+
+def _real(handle: int, path: Path) -> str:
+    """The path of an open file without links; where the system does not tell, that of its name."""
+    opened = f"/proc/self/fd/{handle}"
+    return os.path.realpath(opened if os.path.lexists(opened) else path)
 
 
 def _read_open(

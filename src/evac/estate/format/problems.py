@@ -42,7 +42,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("estate-empty", _FILES, "The folder contains no YAML file."),
     ("file-unreadable", _FILES, "The operating system refuses to open or read the file."),
     ("file-special", _FILES, "The name refers to a folder, pipe, socket or device, not to a regular file."),
-    ("file-outside", _FILES, "A symbolic link points outside the folder of the estate."),
+    ("file-outside", _FILES, "A symbolic link points outside the folder of the estate or of the source."),
     ("file-too-large", _FILES, "The file is larger than evac allows (32 MiB for YAML, 2 GiB for a table)."),
     ("too-many-files", _FILES, "The folder contains more YAML files than evac allows (1,000)."),
     ("line-too-long", _FILES, "A line is longer than 65,536 bytes."),
