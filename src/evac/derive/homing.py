@@ -106,11 +106,13 @@ def _kept_out(top: Topology, lost: Loss, home: Replicas) -> BoolColumn:
         return found
     own = np.array([service.id in top.estate.sent_away for service in services], np.bool_)
     rows = np.flatnonzero((home_replicas_in(top, lost, home) > 0) & own[home.service])
-    for service, site in zip(
-        home.service[rows].tolist(), site_of_replicas(top, home)[rows].tolist(), strict=True
-    ):
-        users = top.estate.traffic.get(services[service].id, ())
-        found[service] |= site >= 0 and sites[site].id not in users
+    sent = np.zeros((len(services), len(sites) + 1), np.bool_)
+    sent[:, -1] = True  # nobody is kept out of a place that is not known
+    for row in np.flatnonzero(own).tolist():
+        users = top.estate.traffic.get(services[row].id, ())
+        sent[row, [top.site_index[site] for site in users if site in top.site_index]] = True
+    out = ~sent[home.service[rows], site_of_replicas(top, home)[rows]]
+    found[home.service[rows[out]]] = True
     return found
 
 

@@ -7,7 +7,7 @@ only the site of a replica is known, a loss below the site cannot be judged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -107,6 +107,15 @@ def _shares(top: Topology, lost: Loss, members_of: Mapping[int, IntColumn]) -> d
         for pool, members in members_of.items()
         if not lost.pools[pool] and lost.servers[members].any()
     }
+
+
+def lost_of_pool(top: Topology, lost: Loss, pool: int, amounts: Sequence[int]) -> list[int]:
+    """(R,) how much of these amounts of a pool is lost: the share of its servers, rounded up."""
+    members = _home_members(top).get(pool)
+    if lost.pools[pool] or members is None:
+        return list(amounts) if lost.pools[pool] else [0] * len(amounts)
+    shares = _lost_part(top.estate.fleet, members, lost.servers)
+    return [capacity_part(one, share, up=True) for one, share in zip(amounts, shares, strict=True)]
 
 
 def pools_in_part(top: Topology, domains: Loss) -> list[int]:

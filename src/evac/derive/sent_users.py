@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from evac.derive.domains import Topology
+from evac.derive.domains import Topology, site_of_replicas
 from evac.derive.placed import PlaceCounts
+from evac.model.fleet import BoolColumn, np
 from evac.model.observation import Observation
 from evac.model.records import dataclass
 from evac.model.situation import Cause, Counts, Moved
@@ -53,12 +54,13 @@ def sent_to(
                 causes[service] = Cause("run", one.run, one.steps.get(service, ("", 0))[0], one.ended_ms)
                 if service not in one.stayed or (one.scenario == "failback" and service in runs):
                     runs[service] = one.run
-    declared = PlaceCounts(top)
+    declared, at = _sites(top, top.estate.replicas.count > 0) if seen.traffic else {}, PlaceCounts(top)
     for sent in seen.traffic:
         if sent.service not in names:
             continue
-        counts = placed[sent.service] if sent.service in placed else declared.of(sent.service)
-        there = {declared.site(place) for place, count in counts.items() if count}
+        there = declared.get(sent.service, set())
+        if sent.service in placed:
+            there = {at.site(place) for place, count in placed[sent.service].items() if count}
         sites, known = tuple(sorted(sent.sites)), found.get(sent.service)
         if known is None and sent.service not in placed:
             known = tuple(sorted(there))
@@ -70,13 +72,22 @@ def sent_to(
 
 def sent_away(top: Topology, sent: Sent, moved: Sequence[Moved]) -> tuple[str, ...]:
     """Services whose users a run that left a part of home sent to the rest of it, and none sent back."""
-    leaving, home = {one.run for one in moved if one.scenario in LEAVES}, PlaceCounts(top)
-    found = []
-    for service, users in sent.sites.items():
-        if users and sent.runs.get(service) in leaving:
-            homes = {site for site, _ in per_site(home, service)}
-            found += [service] if set(users) < homes else []
+    leaving, found = {one.run for one in moved if one.scenario in LEAVES}, []
+    gone = {service for service, run in sent.runs.items() if run in leaving}
+    home = _sites(top, np.ones(len(top.estate.replicas), np.bool_)) if gone else {}
+    for service in sorted(gone):
+        users = {*sent.sites[service]}
+        found += [service] if users and users < home.get(service, set()) else []
     return tuple(found)
+
+
+def _sites(top: Topology, rows: BoolColumn) -> dict[str, set[str]]:
+    """Service -> sites of some rows of the table of replicas, if known."""
+    estate, found = top.estate, dict[str, set[str]]()
+    table = np.stack([estate.replicas.service, site_of_replicas(top)], axis=1)[rows]
+    for service, site in np.unique(table[table[:, 1] >= 0], axis=0).tolist():
+        found.setdefault(estate.services[service].id, set()).add(estate.sites[site].id)
+    return found
 
 
 def per_site(counts: PlaceCounts, service: str) -> Counts:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, site_of_replicas, topology
-from evac.derive.pools import replicas_lost, replicas_off
+from evac.derive.pools import lost_of_pool, replicas_lost, replicas_off
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, BoolColumn
 from evac.model.objectives import open_rpo_words, rpo_fact
@@ -284,16 +284,16 @@ def capacity(estate: Estate, plan: Plan, where: Standing) -> tuple[CapacityRow, 
 
 
 def _amounts(estate: Estate, top: Topology, lost: Loss, plan: Plan) -> tuple[Ints, Ints, Ints, Ints]:
-    """(sites, R) each: total; dark and not lost; dark and booted by the plan; lost."""
+    """(sites, R) each: total, of pools what may be used; dark and not lost; dark and booted; lost."""
     fleet = estate.fleet
     own = (fleet.pool < 0) & (fleet.state != CONDEMNED)
     dark = own & (fleet.state == DARK) & ~lost.servers
     woken = dark & _booted(estate, plan)
     tables = [_servers(estate, rows) for rows in (own, dark, woken, own & lost.servers)]
     for n, pool in enumerate(estate.pools):
-        amount = np.array([a or 0 for a in pool.capacity], np.int64)
-        for table in (tables[0], *([tables[3]] if lost.pools[n] else [])):
-            table[top.pool_site[n]] += amount
+        usable = [(a or 0) * pool.quota_permille // 1_000 for a in pool.capacity]
+        tables[0][top.pool_site[n]] += np.array(usable, np.int64)
+        tables[3][top.pool_site[n]] += np.array(lost_of_pool(top, lost, n, usable), np.int64)
     whole, off, booted, gone = tables
     return whole, off, booted, gone
 

@@ -142,8 +142,9 @@ def test_room_is_what_servers_and_replicas_add_up_to(
                 woken[site, word] += amount if fleet.name[row].decode() in booted else 0
     for pool, is_gone in zip(estate.pools, lost.pools.tolist(), strict=True):
         for word, amount in zip(RESOURCE_WORDS, pool.capacity, strict=True):
-            whole[pool.site, word] += amount or 0
-            gone[pool.site, word] += (amount or 0) if is_gone else 0
+            usable = (amount or 0) * pool.quota_permille // 1_000
+            whole[pool.site, word] += usable
+            gone[pool.site, word] += usable if is_gone else 0
     rows = plan_view.capacity(estate, made, plan_view.standing(estate, made))
     assert {row.site for row in rows} == {s.id for s in estate.sites if s.role == "full"}
     returns = made.scenario.kind == "restore"
