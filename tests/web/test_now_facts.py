@@ -79,6 +79,47 @@ def test_the_verdict_of_a_plan_that_is_ready_is_what_every_page_says() -> None:
     play(story, MemoryStore())
 
 
+@pytest.mark.parametrize("sees", ["witnesses", "a run"])
+def test_verdicts_from_before_a_loss_promise_nothing(sees: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may count on the site that has burnt since; a real audit takes half a minute to say it anew."""
+
+    burnt = "south"
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        async def verdicts() -> dict[str, str]:
+            rows = (await client.get("/v1/audit/losses")).json()["items"]
+            return {row["domain"]: row["verdict"] for row in rows}
+
+        async def read(path: str) -> str:
+            return " ".join(re.sub(r"<[^>]+>", "", (await client.get(path)).text).split())
+
+        before = await verdicts()
+        assert before["hill"] == "ok", "otherwise there is nothing to promise"
+        if sees == "witnesses":
+            monkeypatch.setattr(office._ballots, "lost", lambda marks: (burnt,))
+        else:
+            marked = Effects((LostNow(burnt, "lost", 1),))
+            await office.store.transact((), (Put(KEY, encode(Observation(1, effects=marked), "", {})),))
+        await office.look()
+        after = await verdicts()
+        assert after[burnt] == before[burnt], "its own plan is the one to carry out"
+        assert {after[one] for one in before if one != burnt} <= {"unknown", "loss"}
+        assert {one for one in before if before[one] == "loss"} <= {
+            one for one in after if after[one] == "loss"
+        }
+        (one,) = (r for r in (await client.get("/v1/domains")).json()["items"] if r["id"] == "hill")
+        assert one["verdict"] == after["hill"]
+        words = f"udged before the loss of {burnt}, so what comes back is unknown"
+        assert words in await read("/now/losses?kind=site")
+        assert f"is unknown: judged before the loss of {burnt}." in await read("/what-if?lose=hill")
+        assert "is unknown: judged" not in await read(f"/what-if?lose=hill&lose={burnt}")
+        if sees == "a run":
+            await office.reckon()
+            assert words not in await read("/now/losses?kind=site"), "judged anew"
+
+    play(story, MemoryStore())
+
+
 def test_a_plan_of_another_estate_says_nothing() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await ready(office)

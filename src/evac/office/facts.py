@@ -244,12 +244,14 @@ class EstateFacts:
     """Those for which this is unknown, because a peak or a limit is not stated."""
     before: str = ""
     """The plan for what is lost already: verdicts leave out what a loss makes no worse. Empty: none."""
+    newly_lost: tuple[str, ...] = ()
+    """What has been lost since these facts were computed: the verdicts of other losses are unknown."""
 
     @property
     def stamp(self) -> tuple[object, ...]:
         """The same for the same facts."""
         away = self.services_away, self.services_routed, self.stores_away
-        return self.digest, self.plans, self.before, self.lost, away
+        return self.digest, self.plans, self.before, self.lost, self.newly_lost, away
 
 
 def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> EstateFacts:

@@ -52,6 +52,7 @@ from evac.office import values
 from evac.office.doctor import DoctorDesk, Examiner, Examines
 from evac.office.facts import EstateFacts
 from evac.office.incidents import IncidentDesk
+from evac.office.newly_lost import newly_lost, without_promised, without_promises
 from evac.office.notices.overview import NoticeBoard
 from evac.office.reckoning import CapacityOf, PlanVerdict, Reckoner, Rules, WhatIf, Worker, judged, verdict_of
 from evac.office.runs import Register
@@ -223,7 +224,8 @@ class Office:
 
     async def what_if(self, domains: Sequence[str]) -> WhatIf:
         """What losing these domains at once does, with the last observed roles. Raises InvalidInput."""
-        return await self._reckoner.what_if(self._observation, domains)
+        found = await self._reckoner.what_if(self._observation, domains)
+        return without_promised(found, self.newly_lost)
 
     async def capacity(self, digest: str) -> tuple[CapacityOf, ...]:
         """Site capacity before and after a plan; empty if the plan is not for the current estate. Raises
@@ -338,6 +340,13 @@ class Office:
         data = await library.get_plan(self.store, digest)
         return await asyncio.to_thread(plan_codec.decode, data, digest)
 
+    @property
+    def newly_lost(self) -> tuple[str, ...]:
+        """What is lost according to witnesses or runs, and not in the facts: no verdict counts with it."""
+        if self._estimated is None:
+            return ()
+        return newly_lost(self._estimated, self._ballots.lost(self._marks), self._observation.effects)
+
     def _judge(self) -> None:
         """Facts by the verdicts of plans for the current estate, else by the audit."""
         known = self._estimated
@@ -350,7 +359,7 @@ class Office:
             if len(one.lost) == 1 and one.estate == known.digest and (one.plan, before) in self._verdicts
         }
         plans = {} if self._before_is_made else plans
-        facts = judged(known, plans, before)
+        facts = without_promises(judged(known, plans, before), self.newly_lost)
         if self.facts is None or self.facts.stamp != facts.stamp:
             self.facts = facts
             self._bell.set()
@@ -399,6 +408,7 @@ class Office:
             with contextlib.suppress(Unavailable):
                 await self._ballots.read()
             if self._ballots.judge():
+                self._judge()
                 self._bell.set()
             await asyncio.sleep(self._ballots.period_s)
 

@@ -102,6 +102,8 @@ class WhatIf:
     """By site and resource, if there are any."""
     lead: Lead = field(default_factory=Lead)
     """Time before the first step; included in every recovery time."""
+    newly_lost: tuple[str, ...] = ()
+    """What has been lost since, and is no part of the question: so the result is unknown."""
 
 
 def capacity_of_plan(estate: Estate, plan: Plan) -> Iterator[CapacityOf]:

@@ -274,7 +274,7 @@ class Situation:
     @property
     def lost_sites(self) -> tuple[SiteSeen, ...]:
         """Unusable sites, as the witnesses see them."""
-        return tuple(site for site in self.sites if site.state in ("lost", "isolated"))
+        return tuple(site for site in self.sites if site.state in GONE)
 
     @property
     def lost_since_ms(self) -> int:
@@ -290,6 +290,8 @@ NOBODY = LeaderSeen("", 0)
 
 
 LEAST_S: Final = 0.5
+GONE: Final = ("lost", "isolated")
+"""States of sites that cannot be used."""
 
 
 class Ballots:
@@ -346,6 +348,10 @@ class Ballots:
         self._standings = judge(ballots, names, self._standings, profile, now_ms, self._site)
         self._halls = judge_halls(ballots, names, self._halls, profile, now_ms, self._standings)
         return bool(names)
+
+    def lost(self, marks: Mapping[str, str]) -> tuple[str, ...]:
+        """Lost halls and sites; also sites that nobody reaches."""
+        return (*(one.id for one in self.sites(marks) if one.state in GONE), *self.lost_halls())
 
     def lost_halls(self) -> tuple[str, ...]:
         """Lost halls at sites that are up."""

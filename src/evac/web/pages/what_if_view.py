@@ -207,6 +207,9 @@ def _services(answer: WhatIf) -> str:
     gone = [one.service for one in sorted(answer.services, key=gravity) if one.fate in ("lost", "shed")]
     doubt = sum(1 for one in answer.services if one.fate == "unknown")
     not_proved = sum(1 for one in answer.services if one.fate == "not proved")
+    if answer.newly_lost:
+        more = listed(answer.newly_lost, 3)
+        return f"What losing {lost} does is unknown: judged before the loss of {more}. Select {more} as well."
     if not answer.services:
         return f"Losing {lost} affects no service."
     down, back = loss.down, max(0, loss.down - len(gone) - doubt - not_proved)
@@ -302,6 +305,8 @@ async def _answer(room: WarRoom, wanted: tuple[str, ...]) -> WhatIf:
     EvacError.
     """
     answer = await room.office.what_if(wanted)
+    if answer.newly_lost:
+        return answer
     for ready in room.office.situation.drawer:
         if ready.lost == answer.domains and ready.current and ready.plan and ready.estate == answer.estate:
             with contextlib.suppress(EvacError):
