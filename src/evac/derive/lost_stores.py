@@ -18,6 +18,7 @@ from evac.derive.stores import (
     fence_is_unknown,
     has_majority,
     is_fenced,
+    kept_up_to,
     offered_ways,
     people_times,
     promotion,
@@ -180,14 +181,19 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
     """Ways back by members with data: the survivors of a loss; all within reach once power is back; home in a
     failback.
 
-    Nothing is lost if the old primary still writes (evacuate, failback) or itself comes back.
+    Nothing is lost if the old primary still writes (failback, and an evacuation whose deadline leaves time
+    to fence it and to send the rest) or itself comes back.
     """
     if scenario.kind in _LEAVES:
-        orderly = scenario.kind == "evacuate"
+        gone = _out_of_reach(top, lost, store)
         detached = {member.at for member in store.members if member.detached}
-        for way in surviving_ways(store, _out_of_reach(top, lost, store), people_times(top.estate)):
-            follows = orderly and way.at not in detached
-            yield replace(way, loss_ms=0, confirms=True) if follows else way
+        fenced, dark_ms = is_fenced(store, gone), _goes_dark_ms(top, scenario)
+        for way in surviving_ways(store, gone, people_times(top.estate)):
+            if scenario.kind == "evacuate" and way.at not in detached:
+                backup = store.backup_before_move and not way.by_itself
+                yield kept_up_to(store, way, fenced, backup, dark_ms)
+            else:
+                yield way
         return
     home = scenario.kind == "failback"
     for member, dead in zip(store.members, members_lost(top, lost, store), strict=True):
@@ -195,6 +201,12 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
         wanted = member.at == (store.home or member.at) and dead if home else reached
         if member.mode != "none" and wanted:
             yield promotion(store, member, loses=not home)
+
+
+def _goes_dark_ms(top: Topology, scenario: Scenario) -> int | None:
+    """When an evacuated site goes dark; None if the plan ends before."""
+    deadline_ms = scenario.deadline_ms or 0
+    return None if deadline_ms >= top.estate.horizon_ms else deadline_ms
 
 
 def _others(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[Way]:

@@ -158,6 +158,29 @@ def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
     return Way(Promote.name, member.at, duration, loss_ms, confirms=live, untimed=untimed)
 
 
+def kept_up_to(store: Store, way: Way, fenced: bool, backup: bool, dark_ms: int | None) -> Way:
+    """The way through a copy that follows a primary which writes until it is fenced, at a site that goes
+    dark at a time; None if that is after the plan. What the copy has not received by then is lost. A time
+    that is not stated counts as too long.
+    """
+    if dark_ms is None:
+        return replace(way, loss_ms=0, confirms=True)
+    until_ms = writes_until_ms(store, fenced, backup)
+    if not way.loss_ms or until_ms is None:
+        return way
+    left_ms = max(0, min(way.loss_ms, until_ms + way.loss_ms - dark_ms))
+    return replace(way, loss_ms=left_ms, confirms=left_ms == 0)
+
+
+def writes_until_ms(store: Store, fenced: bool, backup: bool) -> int | None:
+    """When a primary that is moved in an orderly way refuses writes: after a backup, if one comes first, and
+    the fence. None if either takes a time that is not stated.
+    """
+    takes = ((store.fence_ms, fenced), (store.backup_time_ms, backup))
+    known = [ms for ms, counts in takes if counts and ms is not None]
+    return sum(known) if len(known) == fenced + backup else None
+
+
 def offered_ways(left: Left) -> Iterator[Way | Unstated]:
     """Ways that need no surviving member, such as a restore from a backup: what the kinds of steps offer."""
     for kind in PLANNED.values():

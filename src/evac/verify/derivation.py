@@ -3,8 +3,8 @@
 Planner and checker share `derive`: which servers and replicas there are, who is affected, and how long things
 take. A wrong limit or power budget would be invisible if the checker took these from there too. So every
 limit, what each action holds, power budgets, what a boot draws, when a server can boot, the order of feeds,
-and after a loss the capacity of pools and what may be lost or full too are derived here from estate and
-scenario alone, replacing the results of `derive`.
+after a loss the capacity of pools and what may be lost or full too, and what a copy lacks when an evacuated
+site goes dark are derived here from estate and scenario alone, replacing the results of `derive`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from evac.derive.affected import service_graph
 from evac.derive.alternatives import first_of_each
 from evac.derive.domains import Topology, lost_in, topology
 from evac.derive.intervals import bound_instance, good_ends
-from evac.model.estate import Estate
+from evac.model.estate import Estate, Store
 from evac.model.fleet import BMC_NO
-from evac.model.instance import BootKind, Instance, LeftOff, LostStore, PowerBudget
+from evac.model.instance import BootKind, Candidate, Instance, LeftOff, LostStore, PowerBudget
 from evac.model.reason import OffReason
 from evac.model.scenario import Policy, Scenario
 from evac.model.step_id import limit_id
+from evac.steps.registry import kind_of
 from evac.verify.limits import Limits
 from evac.verify.pools import after_a_loss
 from evac.verify.power import Bools, Ints, Power
@@ -108,11 +109,35 @@ def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits)
     one = next(one for one in estate.stores if one.id == store.id)
     goes_on = scenario.kind in ("lose", "evacuate") and (store.has_majority if one.quorum else store.elects)
     candidates = (
-        replace(way, uses=() if way.by_itself else limits.hold(limit_id("promotions", one.engine, way.site)))
+        replace(
+            _evacuated(way, store, one, estate, scenario),
+            uses=() if way.by_itself else limits.hold(limit_id("promotions", one.engine, way.site)),
+        )
         for way in store.candidates
     )
     fence = () if goes_on else limits.hold("fences")
     return replace(store, fence_uses=fence, candidates=tuple(candidates))
+
+
+def _evacuated(
+    way: Candidate, lost: LostStore, store: Store, estate: Estate, scenario: Scenario
+) -> Candidate:
+    """The copy with what it lacks when an evacuated site goes dark before the primary is fenced and the copy
+    has received the rest.
+    """
+    member = next((one for one in store.members if one.at == way.id), None)
+    dark_ms = scenario.deadline_ms or 0
+    if scenario.kind != "evacuate" or dark_ms >= estate.horizon_ms or member is None:
+        return way
+    behind = member.mode == "async" and not member.detached and member.lag_ms != 0
+    if not behind or kind_of(way.kind).restores:
+        return way
+    takes = [store.backup_time_ms] if lost.backup is not None else []
+    takes += [store.fence_ms] if not store.quorum or not lost.has_majority else []
+    loss_ms = member.lag_ms
+    if loss_ms is not None and None not in takes:
+        loss_ms = max(0, min(loss_ms, loss_ms + sum(ms or 0 for ms in takes) - dark_ms))
+    return replace(way, loss_ms=loss_ms)
 
 
 def power_budgets(power: Power) -> tuple[PowerBudget, ...]:

@@ -43,7 +43,7 @@ def test_a_synchronous_copy_goes_before_one_that_is_said_to_lag_by_nothing(tmp_p
 
 def test_while_the_old_primary_writes_both_catch_up_and_the_quicker_one_takes_over(tmp_path: Path) -> None:
     estate = written(tmp_path, COPIES.replace("LAG", "lag: 1 s"))
-    (store,) = plan(estate, Scenario("evacuate", ("a",))).stores
+    (store,) = plan(estate, Scenario("evacuate", ("a",), estate.horizon_ms)).stores
     assert (store.candidate, store.loss_ms) == ("b", 0)
 
 

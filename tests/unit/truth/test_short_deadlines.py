@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from evac.derive import lost_stores
+from evac.derive.stores import kept_up_to
 from evac.estate import load
+from evac.model.estate import Estate, Store
 from evac.model.scenario import Policy, Scenario
 from evac.planning.plan import plan
+from evac.steps.kind import Way
 from evac.verify import check
 from tests.unit.truth.written import written
 
@@ -63,3 +67,69 @@ def test_what_no_tool_can_stop_any_more_has_no_step(tmp_path: Path) -> None:
     made = plan(estate, Scenario("evacuate", ("a",), 5_000))
     assert check(estate, made).violations == ()
     assert [step.target for step in made.steps if step.kind == "stop"] == ["deploy"]
+
+
+COPY = """
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 9 cores, memory: 9 GiB}, pb: {site: b, cpu: 9 cores, memory: 9 GiB}}
+services:
+  app: {tier: 0, people: 1 K, rto: 5 min, start: 10 s, share: 1/2, replicas: {pa: 1, pb: 1},
+        demand: {cpu: 1 core, memory: 1 GiB}, needs: [{store: db}], shed_time: 1 s, traffic: {kind: none}}
+stores:
+  db: {rpo: RPO, fence: 10 s, promote: 20 s, MORE
+       members: [{at: a, mode: primary}, {at: b, mode: async, LAG}]}
+"""
+
+
+def copied(folder: Path, rpo: str = "1 h", lag: str = "lag: 30 min", more: str = "") -> Estate:
+    return written(folder, COPY.replace("RPO", rpo).replace("LAG", lag).replace("MORE", more))
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "loss_s"),
+    [(0, 1_800), (5, 1_800), (10, 1_800), (70, 1_740), (1_809, 1), (1_810, 0), (90_000, 0)],
+)
+def test_what_a_copy_has_not_received_by_the_deadline_is_lost(
+    tmp_path: Path, deadline_s: int, loss_s: int
+) -> None:
+    """The fence takes 10 s, and then the copy is still 30 min behind."""
+    estate = copied(tmp_path)
+    made = plan(estate, Scenario("evacuate", ("a",), deadline_s * 1_000))
+    assert check(estate, made).violations == ()
+    assert [(one.candidate, one.loss_ms) for one in made.stores] == [("b", loss_s * 1_000)]
+
+
+def test_the_backup_before_a_move_counts_until_the_deadline(tmp_path: Path) -> None:
+    estate = copied(tmp_path, more="backup_before_move: true, backup_time: 100 s,")
+    made = plan(estate, Scenario("evacuate", ("a",), 1_810_000))
+    assert check(estate, made).violations == ()
+    assert [one.loss_ms for one in made.stores] == [100_000]
+
+
+@pytest.mark.parametrize("lag", ["lag: 30 min", ""])
+def test_an_evacuation_keeps_the_rpo_like_a_loss(tmp_path: Path, lag: str) -> None:
+    """A copy that lacks more than the RPO by the deadline, or may, takes over only with a waiver."""
+    estate = copied(tmp_path, "0 s", lag)
+    scenario = Scenario("evacuate", ("a",), 5_000)
+    refused = plan(estate, scenario)
+    accepted = plan(estate, scenario, policy=Policy(waivers=("db",)))
+    for made in (refused, accepted):
+        assert check(estate, made).violations == ()
+    assert [one.state for one in refused.outcomes] == ["unplaced"]
+    assert [one.candidate for one in refused.stores] == [""]
+    assert [(one.waiver, one.loss_ms) for one in accepted.stores] == [("db", 1_800_000 if lag else None)]
+
+
+def test_the_checker_finds_a_loss_that_the_planner_hides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planner forgets the deadline; the checker shares that code but derives the loss by its own."""
+
+    def forgotten(store: Store, way: Way, fenced: bool, backup: bool, dark_ms: int | None) -> Way:
+        return kept_up_to(store, way, fenced, backup, None)
+
+    estate = copied(tmp_path, "0 s")
+    monkeypatch.setattr(lost_stores, "kept_up_to", forgotten)
+    made = plan(estate, Scenario("evacuate", ("a",), 5_000))
+    assert [(one.candidate, one.loss_ms) for one in made.stores] == [("b", 0)]
+    assert {"F19"} <= {one.rule for one in check(estate, made).violations}
