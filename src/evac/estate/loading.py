@@ -32,6 +32,7 @@ from evac.estate.format.problems import Problems
 from evac.estate.format.reading import Ends, FactBook, PlaceIndex, Reader
 from evac.estate.format.residency import check_residency
 from evac.estate.format.spec import HEAD, SECTIONS, Section
+from evac.estate.format.store_checks import check_stores
 from evac.estate.format.versions import as_newest
 from evac.model.collector import collector_at_rest
 from evac.model.coverage import Coverage
@@ -224,6 +225,7 @@ def _assemble(
     check_sense(assembly, reader, known)
     check_extremes(assembly, servers.fleet, replicas, reader)
     check_residency(assembly, servers.fleet, replicas, reader)
+    check_stores(assembly, servers.fleet, reader)
     values = assembly.values
     values["services"] = bindings.with_counts(values["services"], replicas, reader)
     bindings.check_room(values["services"], values["pools"], servers, replicas, reader)

@@ -142,6 +142,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("quantity-too-large", services("people: ‹9007199254740993"), "check the unit"),
     ("share-above-one", services("share: ‹120 %"), "at most 100 %"),
     ("share-zero", services("share: ‹0/5"), ""),
+    ("share-by-zero", services("share: ‹1/0"), "3/5"),
+    ("unit-unknown", services("share: ‹3 parts"), "3/5"),
     ("not-a-rate", f"{HEAD}limits: {{starts: ‹600 a minute}}\n", "600 per minute"),
     ("not-a-date", services("shed_rehearsed: ‹2026-02-30"), "2026-11-25"),
     ("not-a-choice", services("traffic: {kind: ‹bgp}"), "dns"),
@@ -190,6 +192,18 @@ YAML_CASES: list[tuple[str, str, str]] = [
         "two-primaries",
         f"{HEAD}stores:\n  s: {{members: [{{at: a, mode: primary}}, ‹{{at: b, mode: primary}}]}}\n",
         "",
+    ),
+    (
+        "quorum-without-votes",
+        f"{HEAD}stores:\n  s: {{quorum: true, members: ‹[{{at: a, mode: primary, votes: 0}}]}}\n",
+        "votes: 1",
+    ),
+    ("store-without-data", f"{HEAD}stores:\n  s: {{members: ‹[{{at: a, mode: none}}]}}\n", "primary"),
+    (
+        "data-at-witness",
+        "evac: 1\nsites: {a: {}, w: {role: witness}}\n"
+        "stores:\n  s: {members: [{at: a, mode: primary}, ‹{at: w, mode: sync}]}\n",
+        "mode: none",
     ),
     (
         "secret-in-clear",
@@ -293,6 +307,16 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("need-twice", services("needs: [y, ‹y]") + "  y: {}\n", "keep one"),
     ("degraded-above-people", services("people: 3, degraded_people: ‹4"), "must not exceed people"),
     ("replicas-at-witness", "evac: 1\nsites: {w: {role: witness}}\nservices: {x: {replicas: {‹w: 1}}}\n", ""),
+    (
+        "replicas-at-witness",
+        "evac: 1\nsites: {w: {role: witness}}\npools: {p: {site: w}}\nservices: {x: {replicas: {‹p: 1}}}\n",
+        "",
+    ),
+    (
+        "store-without-primary",
+        f"{HEAD}stores:\n  s: {{members: ‹[{{at: a, mode: sync}}]}}\n",
+        "mode: primary",
+    ),
     (
         "pool-over-committed",
         f"{HEAD}pools:\n  ‹p: {{site: a, cpu: 4 cores}}\n"

@@ -98,8 +98,13 @@ def estates(draw: Any) -> m.Estate:
     fleet = _fleet(draw, names, racks, classes, pools, boots)
     services = _services(draw, names, classes)
     domains = (*names, *(h.id for h in halls), *(f.id for f in feeds), *(r.id for r in racks))
+    voting = {site.id for site in sites if site.role == "witness"}
+    holding = (
+        *(domain for domain in domains if domain.split("/")[0] not in voting),
+        *(fleet.server_name(k) for k in range(len(fleet)) if names[int(fleet.site[k])] not in voting),
+    )
     stores = tuple(
-        _store(draw, i, (*domains, *(fleet.server_name(k) for k in range(len(fleet)))))
+        _store(draw, i, (*domains, *(fleet.server_name(k) for k in range(len(fleet)))), holding)
         for i in _ids(draw, "d-")
     )
     data_sets = tuple(_data_set(draw, i, domains, services) for i in _ids(draw, "x-"))
@@ -293,8 +298,9 @@ def _reckonable(service: m.Service, weight: int) -> m.Service:
     return replace(service, demand=demand, people=people)
 
 
-def _store(draw: Any, name: str, places: tuple[str, ...]) -> m.Store:
-    spots = draw(st.lists(st.sampled_from(places), max_size=3))
+def _store(draw: Any, name: str, places: tuple[str, ...], holding: tuple[str, ...]) -> m.Store:
+    """places: for its backups; holding: those where it may have a member with data, so no witness sites."""
+    spots = draw(st.lists(st.sampled_from(holding), max_size=3)) if holding else []
     modes = ["primary", "sync", "async", "none"]
     members = tuple(
         m.StoreMember(at, modes[min(k, 3)], draw(AMOUNTS), draw(st.integers(0, 9)))
@@ -313,7 +319,7 @@ def _store(draw: Any, name: str, places: tuple[str, ...]) -> m.Store:
             schedule=draw(SCHEDULES),
             credentials_changed=draw(MAYBE_DAY),
         )
-        for at in spots[:2]
+        for at in draw(st.lists(st.sampled_from(places), max_size=2, unique=True))
     )
     return m.Store(
         name,

@@ -20,6 +20,7 @@ from evac.estate.format.backup_checks import check_backups
 from evac.estate.format.bindings import ReplicaRows, ServerNames, totals
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import Reader, Reference
+from evac.estate.format.store_checks import witness_sites
 from evac.model.diagnostic import Place
 from evac.model.estate import PROVIDER_PREFIX, Endpoint, Service, SharedFate, Store
 from evac.model.fleet import Fleet, np
@@ -308,18 +309,18 @@ def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
     _check_paths(assembly, reader, known)
     _check_shared_names(assembly, reader, known)
     _check_groups(assembly.values["groups"], reader)
-    for store in assembly.values["stores"]:
-        _check_store(store, reader)
     _check_rebuilds(assembly.values["stores"], reader)
     check_backups(assembly, reader)
     check_endpoints(assembly, reader)
     _check_external(assembly, reader)
-    witnesses = {site.id for site in assembly.values["sites"] if site.role == "witness"}
+    witnesses = witness_sites(assembly.values["sites"])
+    at_witness = {site: site for site in witnesses}
+    at_witness |= {pool.id: pool.site for pool in assembly.values["pools"] if pool.site in witnesses}
     for service in assembly.values["services"]:
         _check_service(service, reader)
     for placement in reader.placements:
-        if placement.target in witnesses:
-            message = f"{shown(placement.target)} is a witness site: it only votes and runs nothing"
+        if (site := at_witness.get(placement.target)) is not None:
+            message = f"{shown(site)} is a witness site: it only votes and runs nothing"
             reader.problems.add(
                 "replicas-at-witness",
                 message,
@@ -403,16 +404,6 @@ def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:
             else:
                 path.append(member)
                 rests.append(iter(inside[member]))
-
-
-def _check_store(store: Store, reader: Reader) -> None:
-    primaries = [row for row, member in enumerate(store.members) if member.mode == "primary"]
-    if len(primaries) > 1:
-        message = f"store {shown(store.id)} has {len(primaries)} primaries"
-        place = reader.place(f"stores/{store.id}/members/{primaries[1]}")
-        reader.problems.add(
-            "two-primaries", message, place, "make one member primary and the others sync, async or none"
-        )
 
 
 def _check_rebuilds(stores: tuple[Store, ...], reader: Reader) -> None:

@@ -208,6 +208,8 @@ def _unknown_unit(quantity: Quantity, unit: str) -> QuantityError:
     if near not in quantity.units:
         near = next((known for known in quantity.units if known.lower() == unit.lower()), "")
     hint = f"did you mean '{near}'?" if near else f"units: {', '.join(quantity.units) or 'none'}"
+    if quantity is _PERCENT:
+        hint += f"; use a value like {quantity.example}"
     return QuantityError("unit-unknown", f"unknown unit '{unit[:20]}' for {quantity.name}", hint)
 
 
@@ -252,7 +254,13 @@ def parse_permille(text: str) -> int:
 
 def _share(text: str) -> Fraction:
     fraction = _FRACTION.fullmatch(text)
-    if fraction is not None and int(fraction[2]):
+    if fraction is not None:
+        if not int(fraction[2]):
+            raise QuantityError(
+                "share-by-zero",
+                f"{text} divides by zero",
+                f"use a value like {_PERCENT.example}",
+            )
         value = Fraction(int(fraction[1]), int(fraction[2]))
     else:
         value = _exact(_PERCENT, text)

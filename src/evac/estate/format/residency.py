@@ -51,7 +51,7 @@ def _outside(
         held = [(n, member) for n, member in enumerate(data.members) if member.mode != "none"]
         places = [("has a copy", member.at, f"members/{n}") for n, member in held] + places
     for words, at, path in places:
-        site = _site_of(at, fleet, sites)
+        site = site_of_place(at, fleet, sites)
         if site and site not in allowed:
             yield f"{words} at {at}", path
 
@@ -81,7 +81,7 @@ def _runs_at(values: dict[str, Any], fleet: Fleet, rows: ReplicaRows, service: i
     return found | {sites[s] for s in np.unique(fleet.site[servers]).tolist()}
 
 
-def _site_of(at: str, fleet: Fleet, sites: list[str]) -> str:
+def site_of_place(at: str, fleet: Fleet, sites: list[str]) -> str:
     """The site of a path or server; empty if nothing has that name."""
     first = at.split("/", 1)[0]
     if first in sites:
