@@ -20,6 +20,11 @@ def newly_lost(facts: EstateFacts, seen: Collection[str], effects: Effects | Non
     return tuple(sorted({*seen, *marked} - {one.domain for one in facts.lost}))
 
 
+def unmarked(seen: Collection[str], effects: Effects | None) -> tuple[str, ...]:
+    """What the witnesses see lost and nothing has marked yet, so that no answer takes it as lost; sorted."""
+    return tuple(sorted({*seen} - ({one.domain for one in effects.lost} if effects is not None else set())))
+
+
 def without_promises(facts: EstateFacts, newly: tuple[str, ...]) -> EstateFacts:
     """The facts without what further losses may no longer do as they say. newly: from `newly_lost`."""
     if not newly:
