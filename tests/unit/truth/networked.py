@@ -18,6 +18,11 @@ def networked_document(seed: int, stated: float = 0.8) -> tuple[Document, dict[s
     for name in sites:
         found["sites"][name] = {"role": chance.one_of("full", "full", "full", "full", "edge", "witness")}
     found["sites"][sites[0]]["role"] = "full"
+    for store in found.get("stores", {}).values():
+        for member in store["members"]:  # a witness site holds no data
+            site = found["sites"][member["at"].partition("/")[0].partition("-v")[0]]
+            if site["role"] == "witness" and member.get("mode") != "none":
+                site["role"] = "edge"
     for service in found["services"].values():
         if not service.get("external"):
             if chance.often(stated):

@@ -17,7 +17,7 @@ services:
         needs: [sso, {store: ledger}], share: {value: 50 %, source: measured}}
   sso: {sites: [east, west]}
 stores:
-  ledger: {engine: postgresql, members: [{at: east, mode: async}, {at: west, mode: async}]}
+  ledger: {engine: postgresql, members: [{at: east, mode: primary}, {at: west, mode: async}]}
 limits: {starts: 100 per minute}
 tools: {identity: sso}
 """

@@ -303,7 +303,11 @@ def test_miniature(tmp_path: Path) -> None:
     assert services["shop-http"].traffic.kind == "dns"
     assert services["till"].traffic.kind is None
     assert services["mailer"].sites == ("b",)
-    assert [d.code for d in result.diagnostics] == ["import-dangling", "import-word-unknown"]
+    assert [d.code for d in result.diagnostics] == [
+        "import-dangling",
+        "store-without-primary",
+        "import-word-unknown",
+    ]
     assert families_only_at(estate, "a") == {"kafka-log"}
     assert hidden_behind_stores(estate, "a") == {"shop", "mailer"}
     assert core_sites(estate) == {"a", "b"}
