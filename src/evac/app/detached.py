@@ -74,10 +74,10 @@ def in_background(processes: Path = Path("/proc")) -> tuple[Background, ...]:
     for folder in processes.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             line = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            told = line[2:] if line[1:2] == ["-P"] else line[1:]
-            if "--until-idle" in told and told[:3] == ["-m", "evac", "serve"] and "--store" in told:
-                store = told[told.index("--store") + 1]
-                found.append(Background(int(folder.name), told[3], store))
+            command = line[2:] if line[1:2] == ["-P"] else line[1:]
+            if "--until-idle" in command and command[:3] == ["-m", "evac", "serve"] and "--store" in command:
+                store = command[command.index("--store") + 1]
+                found.append(Background(int(folder.name), command[3], store))
     return tuple(sorted(found, key=lambda one: one.pid))
 
 

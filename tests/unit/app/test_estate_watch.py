@@ -376,7 +376,7 @@ AGENT = """  p: {for: pangyo, at: pangyo, driver: process,
     [
         ("anyang: {}", "ansan: {}", "the site anyang is gone"),
         ("pangyo: {}, ", "", "the site pangyo, where this controller runs, is gone"),
-        ("anyang: {}", "anyang: {role: witness}", "the site anyang is now used for something else"),
+        ("anyang: {}", "anyang: {role: edge}", "the site anyang is now used for something else"),
         ("endpoints:\n", f"endpoints:\n{AGENT}", "the agent of pangyo has a different address or key"),
         ("tier: 0", "tier: 1", ""),
         ("127.0.0.1:9", "127.0.0.1:10", ""),
