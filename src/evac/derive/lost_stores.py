@@ -19,6 +19,7 @@ from evac.derive.stores import (
     has_majority,
     is_fenced,
     kept_up_to,
+    lag_fact,
     offered_ways,
     people_times,
     promotion,
@@ -156,6 +157,8 @@ def _candidates(
             continue
         if way.duration_ms is None:
             unknown.add(kind_of(way.kind).way_fact(store))
+        if way.untimed:
+            unknown.add(lag_fact(store.id))
         ticks = ticks_up(way.duration_ms or 0, tick_ms)
         own = way.from_loss and scenario.kind == "lose"
         candidate = Candidate(

@@ -158,6 +158,11 @@ def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
     return Way(Promote.name, member.at, duration, loss_ms, confirms=live, untimed=untimed)
 
 
+def lag_fact(store: str) -> str:
+    """The fact that a store lacks if it is unknown how far a copy is behind."""
+    return f"stores/{store}/lag"
+
+
 def kept_up_to(store: Store, way: Way, fenced: bool, backup: bool, dark_ms: int | None) -> Way:
     """The way through a copy that follows a primary which writes until it is fenced, at a site that goes
     dark at a time; None if that is after the plan. What the copy has not received by then is lost. A time

@@ -19,7 +19,7 @@ from evac.derive.circles import tool_needs
 from evac.derive.domains import Topology
 from evac.derive.limits import LimitTable
 from evac.derive.rows import RowSet
-from evac.derive.stores import fence_is_unknown, freshest, people_times
+from evac.derive.stores import fence_is_unknown, freshest, lag_fact, people_times
 from evac.model.estate import Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import WHOLE, Instance, Limit, LostStore, Services, ToolNeed
@@ -223,7 +223,7 @@ def _of_store(estate: Estate, store: LostStore) -> str:
     """The missing fact for some way of a store that a plan may use; empty for none."""
     stated = next(one for one in estate.stores if one.id == store.id)
     if any(way.untimed for way in freshest(store.allowed)):
-        return f"stores/{store.id}/lag"
+        return lag_fact(store.id)
     if store.allowed and fence_is_unknown(stated, store.fence_rung):
         return f"stores/{store.id}/fence"
     if store.allowed and store.backup is not None and stated.backup_time_ms is None:

@@ -16,6 +16,7 @@ from evac.model.scenario import Policy, Scenario
 from evac.planning.plan import plan
 from evac.steps.kind import Way
 from evac.verify import check
+from evac.views.moves import writes_words
 from tests.unit.truth.written import written
 
 
@@ -133,3 +134,13 @@ def test_the_checker_finds_a_loss_that_the_planner_hides(
     made = plan(estate, Scenario("evacuate", ("a",), 5_000))
     assert [(one.candidate, one.loss_ms) for one in made.stores] == [("b", 0)]
     assert {"F19"} <= {one.rule for one in check(estate, made).violations}
+
+
+@pytest.mark.parametrize("lag", ["lag: 30 min", ""])
+def test_writes_stop_for_an_unknown_time_if_the_lag_is_not_stated(tmp_path: Path, lag: str) -> None:
+    estate = copied(tmp_path, lag=lag)
+    made = plan(estate, Scenario("evacuate", ("a",), estate.horizon_ms))
+    assert check(estate, made).violations == ()
+    is_unknown = not lag
+    assert ("stores/db/lag" in made.unknown) is is_unknown
+    assert ("for at least" in writes_words(made)) is is_unknown
