@@ -1,8 +1,8 @@
 """Where name servers and proxies are set to send the users of each service, as seen in quiet times.
 
-Counts only where it is clear: all that route users of a service are name servers, or all are proxies, each
-can be asked, and those that answer say the same. Else the last run says it, or the files. It must have been
-the same for a while, because a deployment may take a site out for a moment.
+An answer counts only where it is clear: whatever routes the users of a service is of one kind, name servers
+or proxies, all of it can be asked, and all that answer agree. Otherwise the last run or the files say it. The
+answer must have been the same for a while, because a deployment may take a site out for a moment.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def _is_clear(ends: list[Endpoint]) -> bool:
 async def observe_traffic(
     estate: Estate, drivers: Drivers, now_ms: int, timeout_s: float = LOOK_S
 ) -> tuple[tuple[TrafficSeen, ...], frozenset[tuple[str, str]]]:
-    """Where each service's users are sent, all queried concurrently; and (service, "") of those of which no
-    endpoint answers. Left out is what is not clear, or refused.
+    """Where each service's users are sent, all queried concurrently; and (service, "") of each service
+    none of whose endpoints answers. Services where this is not clear, or that may not be asked, are left out.
     """
     gate, ends = asyncio.Semaphore(AT_ONCE), traffic_endpoints(estate)
 

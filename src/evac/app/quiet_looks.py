@@ -64,9 +64,9 @@ class QuietLooks(Generic[_Seen]):
         ask: Callable[[], Awaitable[tuple[Iterable[_Seen], Collection[_Key]]]],
         now: Now,
     ) -> float:
-        """Asks every driver once, unless it is no quiet time. ask: what was seen, and keys of which nothing
-        was heard; count: how many endpoints it asks. Returns the seconds until the next look. Raises
-        Unavailable.
+        """Asks every driver once, if nothing else is going on. ask: returns what was seen, and the keys for
+        which nothing answered; count: how many endpoints that asks. Returns the seconds until the next look.
+        Raises Unavailable.
         """
         if not 0 < count <= ENDPOINTS_MOST:
             return PERIOD_S

@@ -107,7 +107,7 @@ def _kept_out(top: Topology, lost: Loss, home: Replicas) -> BoolColumn:
     own = np.array([service.id in top.estate.sent_away for service in services], np.bool_)
     rows = np.flatnonzero((home_replicas_in(top, lost, home) > 0) & own[home.service])
     sent = np.zeros((len(services), len(sites) + 1), np.bool_)
-    sent[:, -1] = True  # nobody is kept out of a place that is not known
+    sent[:, -1] = True  # an unknown place keeps no users out
     for row in np.flatnonzero(own).tolist():
         users = top.estate.traffic.get(services[row].id, ())
         sent[row, [top.site_index[site] for site in users if site in top.site_index]] = True

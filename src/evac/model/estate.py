@@ -148,6 +148,14 @@ class Pool:
     quota_permille: int = 1_000
     starts: Rate | None = None
 
+    @property
+    def usable(self) -> Vector:
+        """What evac may use of each stated amount."""
+        cpu, memory, disk, accelerators = (
+            None if one is None else one * self.quota_permille // 1_000 for one in self.capacity
+        )
+        return cpu, memory, disk, accelerators
+
 
 @dataclass(frozen=True, slots=True)
 class Link:

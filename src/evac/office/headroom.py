@@ -40,7 +40,7 @@ class Room:
 
 def rooms_of(report: AuditReport) -> Iterator[Room]:
     """Headroom by site and class of bare servers, then by declared pools; only where more may be placed, and
-    without servers and amounts of pools of which it is unknown what is free.
+    without servers, and amounts of pools, whose free part is unknown.
     """
     impacts = report.impacts
     supply, estate = impacts.capacity.supply, impacts.estate
@@ -60,15 +60,14 @@ def rooms_of(report: AuditReport) -> Iterator[Room]:
         yield Room(site, name, "class", len(mine), amounts)
     for number, pool in enumerate(estate.pools):
         taken = np.where(vague[number], 0, supply.stock.used.pools[number])
-        whole = np.array(whole_of(pool), np.int64)
+        whole = np.array(_stated(pool), np.int64)
         whole[vague[number]] = 0
         amounts = _amounts(whole, taken, np.maximum(whole - taken, 0))
         yield Room(pool.site, pool.id, "pool", int((fleet.pool == number).sum()), amounts)
 
 
-def whole_of(pool: Pool) -> list[int]:
-    """What a pool states of each resource, less its quota; 0 where it states nothing."""
-    return [(amount or 0) * pool.quota_permille // 1_000 for amount in pool.capacity]
+def _stated(pool: Pool) -> list[int]:
+    return [amount or 0 for amount in pool.usable]
 
 
 def _amounts(total: IntColumn, used: IntColumn, free: IntColumn) -> tuple[Amount, ...]:
@@ -91,7 +90,7 @@ def unclear_servers(report: AuditReport) -> BoolColumn:
 
 
 def unclear_pools(report: AuditReport) -> list[Pool]:
-    """Pools with a stated amount of which it is unknown how much is free."""
+    """Pools that state an amount whose free part is unknown."""
     vague = vague_pools(report.impacts.top).tolist()
     return [
         pool
@@ -104,7 +103,7 @@ def unclear_amounts(report: AuditReport) -> list[tuple[int | None, ...]]:
     """By site, how much capacity these have of each resource; None: not known."""
     top, beside = report.impacts.top, unclear_servers(report)
     fleet, vague = top.estate.fleet, vague_pools(top)
-    stated = np.array([whole_of(pool) for pool in top.estate.pools], np.int64).reshape(vague.shape)
+    stated = np.array([_stated(pool) for pool in top.estate.pools], np.int64).reshape(vague.shape)
     found = []
     for number in range(len(top.estate.sites)):
         mine = beside & (fleet.site == number)

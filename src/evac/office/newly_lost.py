@@ -1,4 +1,4 @@
-"""Verdicts from before a loss: they may rely on what has been lost since. Pure."""
+"""Verdicts from before a loss are unknown after it, because they may rely on what was lost. Pure."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ def newly_lost(facts: EstateFacts, seen: Collection[str], effects: Effects | Non
 
 
 def unmarked(seen: Collection[str], effects: Effects | None) -> tuple[str, ...]:
-    """What the witnesses see lost and nothing has marked yet, so that no answer takes it as lost; sorted."""
+    """What witnesses see as lost and nothing has marked yet, so that no answer takes it as lost; sorted."""
     return tuple(sorted({*seen} - ({one.domain for one in effects.lost} if effects is not None else set())))
 
 
-def without_promises(facts: EstateFacts, newly: tuple[str, ...]) -> EstateFacts:
-    """The facts without what further losses may no longer do as they say. newly: from `newly_lost`."""
+def facts_in_doubt(facts: EstateFacts, newly: tuple[str, ...]) -> EstateFacts:
+    """The facts, with the verdicts of further losses unknown. newly: from `newly_lost`."""
     if not newly:
         return facts
     domains = tuple(
-        one if one.id in newly or one.verdict == "loss" else replace(one, verdict="unknown")
+        replace(one, verdict="unknown") if _others(newly, (one.id,)) and one.verdict != "loss" else one
         for one in facts.domains
     )
-    losses = tuple(without_promise(one, (one.domain,), newly) for one in facts.losses)
+    losses = tuple(_loss_in_doubt(one, (one.domain,), newly) for one in facts.losses)
     return replace(facts, losses=losses, domains=domains, newly_lost=newly)
 
 
-def without_promised(answer: WhatIf, newly: tuple[str, ...]) -> WhatIf:
-    """The same for the answer to a question."""
-    loss = without_promise(answer.loss, answer.domains, newly)
-    return replace(answer, loss=loss, newly_lost=without(newly, answer.domains))
+def answer_in_doubt(answer: WhatIf, newly: tuple[str, ...]) -> WhatIf:
+    """The same for the answer to a question. newly: from `unmarked`."""
+    loss = _loss_in_doubt(answer.loss, answer.domains, newly)
+    return replace(answer, loss=loss, newly_lost=_others(newly, answer.domains))
 
 
-def without(newly: tuple[str, ...], domains: Collection[str]) -> tuple[str, ...]:
-    """What of this is not in question anyway."""
+def _others(newly: tuple[str, ...], domains: Collection[str]) -> tuple[str, ...]:
+    """What of this is no part of the question."""
     return tuple(one for one in newly if one not in domains)
 
 
-def without_promise(loss: LossFacts, domains: Collection[str], newly: tuple[str, ...]) -> LossFacts:
-    """The same for the loss of some domains: unknown, unless services are lost in any case, or what is newly
-    lost is part of the question.
+def _loss_in_doubt(loss: LossFacts, domains: Collection[str], newly: tuple[str, ...]) -> LossFacts:
+    """The loss of some domains as unknown, unless services are lost in any case, or the question includes all
+    that is newly lost.
     """
-    missing = without(newly, domains)
+    missing = _others(newly, domains)
     if not missing or loss.verdict == "loss":
         return loss
     what = f"judged before the loss of {listed(missing, NAMED)}, so what comes back is unknown"

@@ -52,7 +52,7 @@ from evac.office import values
 from evac.office.doctor import DoctorDesk, Examiner, Examines
 from evac.office.facts import EstateFacts
 from evac.office.incidents import IncidentDesk
-from evac.office.newly_lost import newly_lost, unmarked, without_promised, without_promises
+from evac.office.newly_lost import answer_in_doubt, facts_in_doubt, newly_lost, unmarked
 from evac.office.notices.overview import NoticeBoard
 from evac.office.reckoning import CapacityOf, PlanVerdict, Reckoner, Rules, WhatIf, Worker, judged, verdict_of
 from evac.office.runs import Register
@@ -225,7 +225,7 @@ class Office:
     async def what_if(self, domains: Sequence[str]) -> WhatIf:
         """What losing these domains at once does, with the last observed roles. Raises InvalidInput."""
         found = await self._reckoner.what_if(self._observation, domains)
-        return without_promised(found, unmarked(self._ballots.lost(self._marks), self._observation.effects))
+        return answer_in_doubt(found, unmarked(self._ballots.lost(self._marks), self._observation.effects))
 
     async def capacity(self, digest: str) -> tuple[CapacityOf, ...]:
         """Site capacity before and after a plan; empty if the plan is not for the current estate. Raises
@@ -359,7 +359,7 @@ class Office:
             if len(one.lost) == 1 and one.estate == known.digest and (one.plan, before) in self._verdicts
         }
         plans = {} if self._before_is_made else plans
-        facts = without_promises(judged(known, plans, before), self.newly_lost)
+        facts = facts_in_doubt(judged(known, plans, before), self.newly_lost)
         if self.facts is None or self.facts.stamp != facts.stamp:
             self.facts = facts
             self._bell.set()

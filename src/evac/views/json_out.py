@@ -220,7 +220,7 @@ def _annotation(alert: Alert) -> str:
 
 
 def _data(words: str) -> str:
-    return without_controls(words).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return without_controls(words).replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(words: str) -> str:

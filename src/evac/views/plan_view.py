@@ -291,7 +291,7 @@ def _amounts(estate: Estate, top: Topology, lost: Loss, plan: Plan) -> tuple[Int
     woken = dark & _booted(estate, plan)
     tables = [_servers(estate, rows) for rows in (own, dark, woken, own & lost.servers)]
     for n, pool in enumerate(estate.pools):
-        usable = [(a or 0) * pool.quota_permille // 1_000 for a in pool.capacity]
+        usable = [amount or 0 for amount in pool.usable]
         tables[0][top.pool_site[n]] += np.array(usable, np.int64)
         tables[3][top.pool_site[n]] += np.array(lost_of_pool(top, lost, n, usable), np.int64)
     whole, off, booted, gone = tables

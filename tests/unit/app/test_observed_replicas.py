@@ -15,7 +15,6 @@ from evac.app.situations import facts_now
 from evac.derive.situation import of
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
-from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.effects import EFFECTS, encode
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
@@ -28,6 +27,7 @@ from evac.model.run_policy import RunPolicy
 from evac.model.situation import Effects, Moved
 from evac.store.port import Delete, Lease, MemoryStore, Put
 from evac.watch.verdict import SiteState
+from tests.unit.app.leading import tell
 
 SITES = ("east", "west")
 SETTINGS = {"agent": "https://agent", "secret": "env:KEY", "unit": "shop"}
@@ -108,13 +108,7 @@ def placed(estate: Estate) -> dict[str, int]:
 
 
 def _play(story: Callable[[World], Awaitable[None]]) -> None:
-    async def play() -> None:
-        world = World()
-        world.lease = await world.store.acquire(LEADER, "c1", 60_000)
-        await world.seen.begin()
-        await story(world)
-
-    asyncio.run(play())
+    tell(World, story)
 
 
 def test_what_runs_is_what_drivers_are_set_to_run() -> None:

@@ -18,7 +18,6 @@ from evac.app.situations import facts_now
 from evac.derive.situation import of
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
-from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.effects import EFFECTS, encode
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
@@ -32,6 +31,7 @@ from evac.model.situation import Effects, Moved
 from evac.store.port import Delete, Lease, MemoryStore, Put
 from evac.views.situation_view import lines_of
 from evac.watch.verdict import SiteState
+from tests.unit.app.leading import tell
 
 SITES = ("east", "west", "edge")
 ESTATE = Estate(
@@ -121,13 +121,7 @@ class World:
 
 
 def _play(story: Callable[[World], Awaitable[None]]) -> None:
-    async def play() -> None:
-        world = World()
-        world.lease = await world.store.acquire(LEADER, "c1", 60_000)
-        await world.seen.begin()
-        await story(world)
-
-    asyncio.run(play())
+    tell(World, story)
 
 
 def test_users_are_where_proxies_send_them_once_that_has_lasted() -> None:

@@ -98,15 +98,9 @@ def estates(draw: Any) -> m.Estate:
     fleet = _fleet(draw, names, racks, classes, pools, boots)
     services = _services(draw, names, classes)
     domains = (*names, *(h.id for h in halls), *(f.id for f in feeds), *(r.id for r in racks))
-    voting = {site.id for site in sites if site.role == "witness"}
-    holding = (
-        *(domain for domain in domains if domain.split("/")[0] not in voting),
-        *(fleet.server_name(k) for k in range(len(fleet)) if names[int(fleet.site[k])] not in voting),
-    )
-    stores = tuple(
-        _store(draw, i, (*domains, *(fleet.server_name(k) for k in range(len(fleet)))), holding)
-        for i in _ids(draw, "d-")
-    )
+    servers = tuple(fleet.server_name(k) for k in range(len(fleet)))
+    holding = _holding(sites, domains, fleet)
+    stores = tuple(_store(draw, i, (*domains, *servers), holding) for i in _ids(draw, "d-"))
     data_sets = tuple(_data_set(draw, i, domains, services) for i in _ids(draw, "x-"))
     service_ids, store_ids = tuple(s.id for s in services), tuple(s.id for s in stores)
     replicas = _replicas(draw, services, fleet, pools, sites)
@@ -144,6 +138,16 @@ def estates(draw: Any) -> m.Estate:
         rehearsals=_rehearsals(draw, domains),
         fleet=fleet,
         replicas=replicas,
+    )
+
+
+def _holding(sites: tuple[m.Site, ...], domains: tuple[str, ...], fleet: Fleet) -> tuple[str, ...]:
+    """Domains and servers where data may be: not at sites that only vote."""
+    voting = {site.id for site in sites if site.role == "witness"}
+    servers = (k for k in range(len(fleet)) if sites[int(fleet.site[k])].id not in voting)
+    return (
+        *(domain for domain in domains if domain.split("/")[0] not in voting),
+        *(fleet.server_name(k) for k in servers),
     )
 
 

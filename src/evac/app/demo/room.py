@@ -187,10 +187,6 @@ class Hands:
             self.company.done.discard(self._what(action, order))
         return NO_EVIDENCE
 
-    async def report_replicas(self, action: Action, timeout_s: float, token: int) -> int | None:
-        """Nothing: what runs is as the files and runs say."""
-        return None
-
     async def report_traffic(self, action: Action, timeout_s: float) -> tuple[str, ...] | None:
         """Nothing: users are sent to where the files and runs say."""
         return None

@@ -31,8 +31,8 @@ TEBIBYTES: Final = 10
 
 
 def share(amount: Amount, unclear: int | None = 0) -> dict[str, Any] | None:
-    """Free of total; None if the site does not have the resource. unclear: capacity of which none may be
-    free, besides; None if that is not known, so there is no share of it.
+    """Free of total; None if the site does not have the resource. unclear: further capacity, all of which may
+    be in use; None if its size is not known, so no share can be given.
     """
     if unclear is None or amount.total + unclear <= 0:
         return None
