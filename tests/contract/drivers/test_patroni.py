@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from evac.drivers.patroni.driver import Dcs, PatroniDriver, misread_name
-from evac.drivers.port import Value
+from evac.drivers.port import Action, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+from evac_lab.servers.etcd import etcd, wait_for_all
 from tests.contract.adapters.patroni import cluster, until_ready
 from tests.contract.capabilities.story import order
+from tests.contract.ports import free_port
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers, pytest.mark.slow]
 
@@ -82,3 +87,42 @@ def test_a_look_that_the_deadline_cuts_after_something_was_written_is_no_failure
         asyncio.run(look(changed=True))
     with pytest.raises(Retryable, match="no etcd member answers"):
         asyncio.run(look(changed=False))
+
+
+def test_a_member_follows_once_patroni_records_that_it_streams(server_folder: Path) -> None:
+    """An old primary runs as a replica seconds before it receives anything: until then it has not rejoined.
+
+    Only etcd runs here: the records are those of Patroni 4, which no one can hold at this moment.
+    """
+    store = etcd(server_folder / "etcd", "127.0.0.1", free_port(), free_port(), "only", frugal=True)
+
+    def record(key: str, value: object) -> None:
+        data = value if isinstance(value, str) else json.dumps(value)
+        pair = {
+            "key": base64.b64encode(f"/service/messages/{key}".encode()).decode(),
+            "value": base64.b64encode(data.encode()).decode(),
+        }
+        request = urllib.request.Request(f"{store.url}/v3/kv/put", json.dumps(pair).encode(), method="POST")
+        urllib.request.urlopen(request, timeout=5).close()
+
+    async def said() -> tuple[str, str, str]:
+        driver, settings = PatroniDriver(), {"scope": "messages", "etcd": store.url, "name": "dc-pangyo"}
+        rejoin = Action("rejoin", "store-messages", "patroni", "anyang", settings, {})
+        verify = Action("verify", "store-messages", "patroni", "anyang", settings, {"expect": "standby"})
+        seen = [(await driver.observe(action, order())).outcome for action in (rejoin, verify)]
+        return seen[0], seen[1], (await driver.report_role(rejoin, 5.0)).role
+
+    store.start()
+    try:
+        wait_for_all([store])
+        record("leader", "dc-anyang")
+        record("config", {"synchronous_mode": True})
+        record("members/dc-anyang", {"role": "primary", "state": "running", "timeline": 2})
+        member = {"role": "replica", "state": "running", "timeline": 2}
+        for more in ({}, {"replication_state": "in archive recovery"}):
+            record("members/dc-pangyo", member | more)
+            assert asyncio.run(said()) == ("absent", "absent", "detached"), more
+        record("members/dc-pangyo", member | {"replication_state": "streaming"})
+        assert asyncio.run(said()) == ("done", "done", "replica")
+    finally:
+        store.kill()

@@ -76,6 +76,10 @@ class PatroniCluster:
     def runs(self, name: str) -> bool:
         return self.members.get(name, {}).get("state") in ("running", "streaming")
 
+    def follows(self, name: str) -> bool:
+        """Whether the member runs and receives its leader's log now; Patroni records that from 3.0.4 on."""
+        return self.runs(name) and self.members[name].get("replication_state") == "streaming"
+
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal. alone_s: approximate time Patroni would need without evac."""
         ttl, loop_wait = _number(self.config.get("ttl"), 30), _number(self.config.get("loop_wait"), 10)
@@ -133,7 +137,7 @@ def member_facts(cluster: PatroniCluster, name: str) -> MemberFacts:
     return MemberFacts(
         role="primary" if leads else "standby",
         writable=leads and cluster.runs(name) and not cluster.standby_of,
-        link_up=cluster.runs(name) and seen.get("replication_state") == "streaming",
+        link_up=cluster.follows(name),
         behind=0 if leads else max(0, ahead - own),
         timeline=_number(seen.get("timeline")),
         standbys=tuple(SyncMember(one) for one in cluster.sync) if leads else (),
@@ -518,10 +522,14 @@ def _is_done(action: Action, order: Order, cluster: PatroniCluster) -> bool:
             wanted = set(many(action.parameters, "synchronous"))
             return cluster.synchronous is bool(wanted) and wanted <= set(cluster.sync)
         case "rejoin":
-            return cluster.runs(name) and cluster.role(name) in ("replica", "sync_standby", "standby_leader")
+            return cluster.follows(name) and cluster.role(name) in (
+                "replica",
+                "sync_standby",
+                "standby_leader",
+            )
         case _:
             if text(action.parameters, "expect", "primary") == "standby":
-                return cluster.runs(name) and name != cluster.leader
+                return cluster.follows(name) and name != cluster.leader
             return cluster.leader == name and cluster.runs(name)
 
 
