@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from evac.drivers.patroni.driver import Dcs
+from evac.drivers.patroni.dcs import Dcs
 from evac.drivers.port import Order
 from evac.model.errors import ActionError, Corrupt, Unavailable
 from evac.net.etcd_gateway import Gateway, Refused, text_key

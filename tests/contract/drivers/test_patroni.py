@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from evac.drivers.patroni.driver import Dcs, PatroniDriver, misread_name
+from evac.drivers.patroni.dcs import Dcs
+from evac.drivers.patroni.driver import PatroniDriver, misread_name
 from evac.drivers.port import Action, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac_lab.servers.etcd import etcd, wait_for_all
