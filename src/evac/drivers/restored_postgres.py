@@ -28,7 +28,7 @@ from evac.drivers.backups import Stopwatch, Tool
 from evac.drivers.places import sync
 from evac.drivers.port import Action, Value
 from evac.drivers.postgres_log import TIMELINE_LETTERS
-from evac.drivers.restored_server import account_of, give, private_folder
+from evac.drivers.restored_server import account_of, give, is_alive, private_folder
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.model.units import moment_words
@@ -55,6 +55,12 @@ PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({".zst": ("zst
 UNPACKED_BYTES: Final = 1 << 30
 """Maximum size of a log segment."""
 SEGMENT_LETTERS: Final = 24
+LOG_TAIL: Final = 600
+ENDS_S: Final = 5.0
+"""How long a server takes to end after one of its processes has."""
+_KILLED: Final = re.compile(
+    r"was terminated by signal (?:9|15)\b|received (?:smart|fast|immediate) shutdown request"
+)
 _LAST_SEGMENT: Final = re.compile(r"REDO WAL file:\s+([0-9A-F]{24})")
 _ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)\w* (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
 _SOURCE: Final = (
@@ -199,6 +205,14 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class _Started:
+    """What was there when a server was started: the size of its log, and what another one had written."""
+
+    log_bytes: int = 0
+    pid_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """PostgreSQL in one data folder."""
 
@@ -224,10 +238,14 @@ class Engine:
                 "shared_preload_libraries": "",
                 "logging_collector": "off",
                 "synchronous_standby_names": "",
+                # Its log says whether it was killed.
+                "log_destination": "stderr",
+                "log_min_messages": "warning",
+                "lc_messages": "C",
             }
             try:
                 await self._start(options, place / "log", watch)
-                reached = await self._recovered(place, watch)
+                reached = await self._recovered(place, place / "log", watch)
                 # One value for each entry of the setting `facts`, for a witness to compare.
                 database = _database_of(self.settings)
                 facts = await _facts_by(self.settings, lambda one: self._ask(place, one, watch, database))
@@ -357,27 +375,57 @@ class Engine:
         words = " ".join(f"-c {shlex.quote(f'{key}={value}')}" for key, value in options.items())
         seconds = max(1, int(watch.left_s))
         argv = ("start", "-w", "-t", str(seconds), "-l", str(log), *(("-o", words) if words else ()))
+        before = _Started(log.stat().st_size if log.is_file() else 0, self._pid_file())
         try:
             await self._control(*argv, watch=watch)
         except Permanent as error:
-            tail = log.read_text(encoding="utf-8", errors="replace")[-600:] if log.is_file() else ""
-            why = f"PostgreSQL does not start from the restored data: {' '.join(tail.split())}"
-            raise Permanent("restore-incomplete", why, "prove the backup, or restore an older one") from error
+            raise self._end_of(log, before, "PostgreSQL does not start from the restored data") from error
+
+    def _end_of(self, log: Path, before: _Started, what: str) -> ActionError:
+        """The error for a server that ended. One that was killed or told to stop says nothing about the
+        data.
+        """
+        said = log.read_bytes()[before.log_bytes :].decode("utf-8", "replace") if log.is_file() else ""
+        if _KILLED.search(said) or self._pid_file() not in ("", before.pid_file):  # it did not remove it
+            words = "PostgreSQL was killed or stopped by something else before its recovery had ended"
+            return Retryable("backup-killed", words, "to find the reason, run: dmesg")
+        why = f"{what}: {' '.join(said[-LOG_TAIL:].split())}"
+        return Permanent("restore-incomplete", why, "prove the backup, or restore an older one")
+
+    def _pid_file(self) -> str:
+        """What a running server writes to its data folder, or one that was killed; else nothing."""
+        with contextlib.suppress(OSError):
+            return (self.data / "postmaster.pid").read_text(encoding="utf-8", errors="replace")
+        return ""
+
+    async def _has_ended(self) -> bool:
+        """Whether its server ends now."""
+        watch = Stopwatch(ENDS_S)
+        while watch.left_s > 0:
+            pid = self._pid_file().partition("\n")[0]
+            if not pid.isdigit() or not is_alive(int(pid)):
+                return True
+            await asyncio.sleep(PAUSE_S)
+        return False
 
     async def _control(self, *argv: str, watch: Stopwatch, allowed: tuple[int, ...] = (0,)) -> None:
         tool = self._tool("pg_ctl")
         await tool.run("-D", str(self.data), *argv, timeout_s=watch.left_s + 1, allowed=allowed)
 
-    async def _recovered(self, place: Path, watch: Stopwatch) -> int | None:
+    async def _recovered(self, place: Path, log: Path, watch: Stopwatch) -> int | None:
         """Wait until recovery has ended; return the time of the newest transaction. An earlier query would
         see an older state of the data, and pass it.
         """
         while watch.left_s > 0:
-            answer = (await self._ask(place, _NOW, watch, "postgres")).split("|")
+            try:
+                answer = (await self._ask(place, _NOW, watch, "postgres")).split("|")
+            except ActionError as error:
+                if not await self._has_ended():
+                    raise
+                why = "PostgreSQL stopped in the middle of its recovery"
+                raise self._end_of(log, _Started(), why) from error
             if answer[0] == "f":
                 return int(answer[1]) if len(answer) > 1 and answer[1].isdigit() else None
-            if not (self.data / "postmaster.pid").exists():
-                raise Permanent("restore-incomplete", "PostgreSQL stopped in the middle of its recovery")
             await asyncio.sleep(PAUSE_S)
         raise Retryable(
             "restore-slow", f"recovery did not finish in {watch.timeout_s:.0f} s", "give it more time"

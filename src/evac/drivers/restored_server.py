@@ -95,6 +95,15 @@ def private_folder(data: Path, account: pwd.struct_passwd | None) -> Path:
     return folder
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+    except OSError:
+        return False
+    return state.split()[0] not in "ZX"
+
+
 @dataclass(frozen=True, slots=True)
 class RestoredServer:
     """A server that works in its data folder."""
@@ -117,9 +126,8 @@ class RestoredServer:
         """Its process id, if it runs."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self.data / PID).read_text(encoding="ascii"))
-            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
             here = Path(f"/proc/{pid}/cwd").readlink()
-            if here == self.data.resolve() and state.split()[0] not in "ZX":
+            if here == self.data.resolve() and is_alive(pid):
                 return pid
         return None
 
