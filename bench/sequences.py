@@ -2,7 +2,8 @@
 
 After each event, what evac knows of the estate must follow from what happened. Nothing lost runs, nothing
 runs again by itself, and what is in doubt stays in doubt until a run moves it. What a plan promised runs
-after its run. The checker finds the same replicas that wait, and accepts the plans for what may be lost next.
+after its run. The checker finds the same replicas that wait, and accepts the plans of runs and those for what
+may be lost next.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ EVENTS = ("loss", "loss", "lose", "lose", "evacuate", "restore", "restore", "fai
 """A loss without a run, and runs; `clear`: a person says that something was never lost."""
 LOSSES_TRIED = 3
 """How many of the next losses are planned after each event."""
+DEADLINES_MS = (None, None, 0, 5_000, 60_000, 600_000, 3_600_000)
+"""Of evacuations; None: none, as if the site kept running for the whole plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class History:
     told: list[str] = field(default_factory=list)
     promised: dict[str, int] = field(default_factory=dict)
     """Service -> replicas that run after the last event, if that was a run that did all of its plan."""
+    refused: list[str] = field(default_factory=list)
+    """What the checker refuses in the plan of the last event."""
 
     @property
     def seen(self) -> Observation:
@@ -83,6 +88,7 @@ class History:
         """A run of a plan: of all of it, without some starts that people skipped, or cut short."""
         before = self.now
         made = plan(before, scenario)
+        self.refused = [f"{one.rule} {one.subject}: {one.message}" for one in check(before, made).violations]
         steps = promised(before, made)
         end = chance.one_of("all", "all", "skipped", "cut")
         if end == "skipped":
@@ -124,7 +130,7 @@ def _asked(now: Estate, question: Question) -> Scenario | None:
 
 def happens(chance: Chance, history: History) -> str:
     """One more event; its kind, or nothing if there is none."""
-    history.at_ms, history.promised = history.at_ms + 10, {}
+    history.at_ms, history.promised, history.refused = history.at_ms + 10, {}, []
     now, top = history.now, topology(history.now)
     every = [one for one in domains(now) if one.kind != "provider"]
     left = [one.id for one in every if can_be_lost(top, one.id)]
@@ -152,7 +158,8 @@ def happens(chance: Chance, history: History) -> str:
         return ""
     domain = chance.one_of(*left)
     if kind == "evacuate":
-        if history.run(chance, Scenario("evacuate", (domain,))).phase in SUCCEEDED:
+        question = Question(evacuate=(domain,), deadline_ms=chance.one_of(*DEADLINES_MS))
+        if history.run(chance, scenario_of(now, question)).phase in SUCCEEDED:
             history.lost[domain] = LostNow(domain, "evacuated", history.at_ms - 5, f"r{len(history.runs)}")
         return kind
     if kind == "lose":
@@ -217,6 +224,8 @@ def _state(now: Estate) -> _State:
 def _of_facts(history: History, before: _State, after: _State, kind: str) -> Iterator[tuple[str, str]]:
     """(rule, what) that is wrong in what evac knows after an event."""
     now = after.now
+    for what in history.refused:
+        yield "run", what
     for wrong in check_waiting(history.files, history.seen, now):
         yield "waiting", f"{wrong.subject}: {wrong.message}"
     for name in _runs_in_lost(now):

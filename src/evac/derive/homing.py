@@ -14,12 +14,19 @@ from evac.model.records import dataclass
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WayHome:
-    """A failback to some domains. missing: (S,) replicas that belong there and are not there; total: (S,)
-    replicas at home; leaving: by service, what stops elsewhere once they serve.
+    """A failback to some domains. missing: (S,) replicas that belong there and are not there; leaving: by
+    service, what stops elsewhere once they serve.
     """
 
     missing: IntColumn
+    home: IntColumn
+    """(S,) replicas at home."""
     total: IntColumn
+    """(S,) the same, without those of sites that are not lost where fewer run, for example as someone scaled
+    them down.
+    """
+    surviving: IntColumn
+    """(S,) what runs and stays; what waits in what is lost does not run."""
     leaves: BoolColumn
     """(S,) whether traffic moves home with the replicas."""
     leaving: tuple[Leaving, ...]
@@ -34,23 +41,27 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     if home is None:
         here = replicas_lost(top, lost)
         missing, total = counts_by_service(now, here, services), counts_by_service(now, now.count, services)
-        return WayHome(missing, total, sites_left(top, here), ())
+        return WayHome(missing, total, total, total - missing, sites_left(top, here), ())
     now = _running(top)
-    belongs = counts_by_service(home, home_replicas_in(top, lost, home), services)
+    inside = home_replicas_in(top, lost, home)
+    belongs = counts_by_service(home, inside, services)
     here = replicas_lost(top, lost, replicas=now)
     there = counts_by_service(now, here, services)
     missing = np.minimum(np.maximum(0, belongs - there), _short_of_home(top, now, home))
     short, elsewhere = _short_of_home(top, now, home, by_site=True), _users_elsewhere(top, home)
     leaves = (missing > 0) | ((belongs > 0) & (short == 0) & elsewhere) | _kept_out(top, lost, home)
-    total = counts_by_service(home, home.count, services)
+    at_home, runs = counts_by_service(home, home.count, services), counts_by_service(now, now.count, services)
     over = np.array([service.id in estate.surplus for service in estate.services], np.bool_)
     gone = counts_by_service(home, home_replicas_in(top, lost_now(top), home), services)
     unsure = np.array([service.id in estate.unsure for service in estate.services], np.bool_)
     known = (gone == 0) & ~elsewhere & ~unsure  # nobody asks about sites that the failback does not name
     stops = leaves | (((belongs > 0) | known) & (short == 0) & over)
-    surplus = counts_by_service(now, now.count, services) + missing - total
     stays = _stay_at_site(top, lost, now, home)
-    return WayHome(missing, total, leaves, _leaving(top, now, home, here > 0, stops, surplus, stays))
+    leaving = _leaving(top, now, home, here > 0, stops, runs + missing - at_home, stays)
+    stays_lost = np.where(inside > 0, 0, home_replicas_in(top, lost_now(top), home))
+    still_lost = counts_by_service(home, stays_lost, services)
+    total, surviving = np.minimum(at_home, runs + missing + still_lost), np.minimum(runs, at_home - missing)
+    return WayHome(missing, at_home, total, surviving, leaves, leaving)
 
 
 def _running(top: Topology) -> Replicas:

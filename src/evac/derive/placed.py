@@ -91,13 +91,16 @@ class PlacedOff:
         mine = np.flatnonzero((fleet.pool == row) & (fleet.state != CONDEMNED))
         return fleet.server_names(mine.astype(np.int32))
 
-    def stay(self, placed: Mapping[str, dict[str, int]], servers: Mapping[str, bool]) -> None:
+    def stay(
+        self, placed: Mapping[str, dict[str, int]], servers: Mapping[str, bool], wanted: Mapping[str, int]
+    ) -> None:
         """Places them there again after the run, as many as are missing, unless their server is on now.
         placed: service -> replicas by place; servers: whether they are on, for those that the run switched.
+        wanted: service -> replicas that it should have, if these may be more than it had.
         """
         for service, now in placed.items():
             before, running = self._counts.of(service), self._counts.running(service)
-            missing = sum(before.values()) - sum(now.values())
+            missing = max(wanted.get(service, 0), sum(before.values())) - sum(now.values())
             for place, count in before.items():
                 is_on = place in running or any(servers.get(one) for one in self._of_place(place))
                 waits = 0 if is_on else min(count, max(missing, 0))

@@ -211,8 +211,8 @@ def _services(
     open_questions: Mapping[int, str],
 ) -> Services:
     same = top.once(
-        ("services", weights, tick_ms, hit.homing, graph.picks, graph.has_alternatives),
-        lambda: _same(top.estate, graph, limits, weights, tick_ms, hit.n, hit.m),
+        ("services", weights, tick_ms, hit.counts, graph.picks, graph.has_alternatives),
+        lambda: _same(top.estate, graph, limits, weights, tick_ms, hit),
     )
     unknown |= same.unknown
     found = replace(
@@ -245,10 +245,9 @@ def _same(
     limits: LimitTable,
     weights: tuple[int, ...],
     tick_ms: int,
-    n: IntColumn,
-    m: IntColumn,
+    hit: _Hits,
 ) -> _Same:
-    unknown: set[str] = set()
+    unknown, n, m = set[str](), hit.n, hit.m
     for service, k in zip(estate.services, n, strict=True):
         _note_unknown(service, int(k), unknown)
     tier, felt, degraded = _people(estate, weights, n, m)
@@ -268,9 +267,9 @@ def _same(
         settle=tick(lambda s: max(s.traffic.settle_ms, s.traffic.ttl_ms or 0)),
         shed=tick(lambda s: s.shed_ms),
         per_server=np.array([s.spread.per_server for s in estate.services], np.int64),
-        rack_cap=_spread_caps(estate, n, "per_rack"),
-        feed_cap=_spread_caps(estate, n, "per_feed"),
-        site_cap=_spread_caps(estate, n, "per_site"),
+        rack_cap=_spread_caps(estate, hit.nominal, "per_rack"),
+        feed_cap=_spread_caps(estate, hit.nominal, "per_feed"),
+        site_cap=_spread_caps(estate, hit.nominal, "per_site"),
         conflict=_conflicts(estate),
         sheddable=np.array([bool(s.sheddable) for s in estate.services], np.bool_),
         movable=nothing,
@@ -305,8 +304,13 @@ class _Hits:
     shift: BoolColumn
     blocked: BoolColumn
     waits: _Waits
-    homing: bool
-    """Whether counts are those of home."""
+    nominal: IntColumn
+    """(S,) the counts that shares are of: those of home in a failback, else `n`."""
+
+    @property
+    def counts(self) -> tuple[bytes, bytes]:
+        """The counts that do not depend on what is lost in an estate where nothing moved."""
+        return self.n.tobytes(), self.nominal.tobytes()
 
 
 def _hits(
@@ -332,10 +336,11 @@ def _hits(
         n = n if scenario.kind == "evacuate" else without_surplus(top, n, surviving, ran)
         shift = traffic_leaves(top, lost, gone, before, off)
     else:
-        n, surviving = homing.total, homing.total - homing.missing
+        n, surviving = homing.total, homing.surviving
         shift = moved_by_step(services, homing.leaves)
-    counted = top.estate.home is not None and n.tobytes()
-    m = top.once(("least", counted, homing is None), lambda: _least(services, n))
+    nominal = n if homing is None else homing.home
+    counted = top.estate.home is not None and nominal.tobytes()
+    m = np.minimum(top.once(("least", counted, homing is None), lambda: _least(services, nominal)), n)
     waits = _store_edges(top.estate, graph, stores, store_rows)
     blocked = waits.blocked | lost.external
     without = np.array([bool(d) for d in waits.serve], np.bool_)
@@ -346,7 +351,7 @@ def _hits(
         soft_hit[row] |= any(not group.hard and base_lost[list(group.members)].all() for group in groups)
     top_lost = base_lost | (surviving < n) | soft_hit
     blocked = hit_by_dependency(graph, blocked)
-    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, waits, homing is not None)
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, waits, nominal)
 
 
 def _hits_of_restorable(

@@ -404,7 +404,7 @@ def moved(
     servers = draft.servers
     if scenario.kind == "restore" and phase in SUCCEEDED:
         servers = _after_restore(estate, lost, scenario, servers)
-    off.stay(draft.placed, servers)
+    off.stay(draft.placed, servers, _at_home(estate) if scenario.kind == "failback" else {})
     if scenario.kind in LEAVES and (scenario.kind == "lose" or phase in SUCCEEDED):
         in_part, waits_at = of_pools_in_part(top, lost), on_lost_servers(top, lost)
         for service, placed in draft.placed.items():
@@ -443,6 +443,15 @@ def moved(
         },
         stayed=tuple(stayed),
     )
+
+
+def _at_home(estate: Estate) -> dict[str, int]:
+    """Service -> replicas at home. What a failback starts there takes the place of what ran elsewhere, not of
+    what waits for another site.
+    """
+    home = estate.replicas if estate.home is None else estate.home
+    counts = np.bincount(home.service, home.count, len(estate.services)).astype(np.int64).tolist()
+    return {service.id: count for service, count in zip(estate.services, counts, strict=True)}
 
 
 def _started_again(
