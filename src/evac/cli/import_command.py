@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +30,7 @@ from evac.estate.importers import (
     Live,
     Options,
     RecipeSource,
+    SourceError,
     import_estate,
     import_live,
     import_recipe,
@@ -111,18 +114,19 @@ def import_(
             )
         if overlay is not None or site is not None or namespaces:
             raise click.UsageError("a recipe sets these itself: --overlay, --site, --namespace")
-        into, found = import_recipe(Path(kind), target, strict=strict, update=update, fetch=fetch_live)
+        with _errors_only(quiet):
+            into, found = import_recipe(Path(kind), target, strict=strict, update=update, fetch=fetch_live)
     else:
         if target is None:
             raise click.UsageError("Missing option '-o' / '--out'.")
         if update:
             raise click.UsageError("--update is for recipes; importing a single source updates automatically")
         into = target
-        if contexts:
-            clusters = _clusters(contexts, kubeconfig, plugins, options)
-            found = import_live(kind, clusters, target, fetch_live, overlay=overlay, strict=strict)
-        else:
-            with TemporaryDirectory() as folder:
+        with _errors_only(quiet), TemporaryDirectory() as folder:
+            if contexts:
+                clusters = _clusters(contexts, kubeconfig, plugins, options)
+                found = import_live(kind, clusters, target, fetch_live, overlay=overlay, strict=strict)
+            else:
                 problems = Problems()
                 path = _source(kind, source or "", Path(folder), token, problems)
                 found = import_estate(
@@ -132,6 +136,17 @@ def import_(
     if any(d.severity == "error" for d in found.diagnostics):
         return console.USAGE
     return console.PARTIAL if found.partial else console.DONE
+
+
+@contextmanager
+def _errors_only(quiet: bool) -> Iterator[None]:
+    """With --quiet, an import that fails shows why, and not what else is odd in its sources."""
+    try:
+        yield
+    except SourceError as error:
+        if quiet:
+            error.diagnostics = tuple(one for one in error.diagnostics if one.severity == "error")
+        raise
 
 
 def _source(kind: str, source: str, folder: Path, token: str | None, problems: Problems) -> Path:

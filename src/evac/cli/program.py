@@ -201,9 +201,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(error: EvacError) -> None:
-    """An error as the user sees it: every diagnostic, the code, and what to do next."""
+    """An error as the user sees it: every diagnostic, those that are errors last, the code, and what to do
+    next.
+    """
     if isinstance(error, EstateError):
-        for row in sorted(error.diagnostics, key=lambda d: d.sort_key):
+        for row in sorted(error.diagnostics, key=lambda d: (d.severity == "error", d.sort_key)):
             click.echo(f"{row.place}: {row.severity}: {one_line(row.message)} [{row.code}]", err=True)
             if row.hint:
                 click.echo(f"    {one_line(row.hint)}", err=True)

@@ -32,6 +32,8 @@ NESTED_MAX: Final = 256
 _DIGITS_MAX: Final = 1_000
 """Longest whole number that becomes a number; a longer one stays text. Python refuses more than 4,300."""
 _NUMBER_GOES_ON: Final = re.compile(r"[-+.0-9eE]*")
+_BRACKET_OR_TEXT: Final = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"|"', re.DOTALL)
+_CLOSED_BY: Final = {"[": "]", "{": "}"}
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
@@ -70,7 +72,10 @@ class NotJson(Exception):
 
 
 class TooDeep(NotJson):
-    """A value has too many levels."""
+    """A value has too many levels. It can be passed over."""
+
+    value: Any = None
+    """The value, if there is memory for its levels."""
 
 
 class KeyTwice(NotJson):
@@ -164,11 +169,36 @@ class JsonStream:
                 if self._ended or _NUMBER_GOES_ON.fullmatch(self._text, end) is None:
                     opened = sum(self._text.count(sign, self._at, end) for sign in "[{")
                     if opened > levels and _is_deeper(value, levels):
-                        raise self.wrong("nested too deeply", kind=TooDeep)
+                        too_deep = TooDeep("nested too deeply", self.place, False, "")
+                        too_deep.value = value
+                        raise too_deep
                     self._advance(end)
                     return value
             self._more(window)
             window *= 2
+
+    def pass_over(self) -> None:
+        """Pass over the list or object that begins here, however deep and long it is. Only its brackets are
+        checked, so that what comes after it can be read.
+        """
+        self.next_sign()
+        open_ones: list[str] = []
+        while True:
+            match = _BRACKET_OR_TEXT.search(self._text, self._at)
+            if match is None or match[0] == '"':
+                # No bracket in the window, or a text that goes on after it.
+                self._advance(len(self._text) if match is None else match.start())
+                if len(self._text) - self._at > OBJECT_CHARACTERS_MAX or not self._more(_WINDOW):
+                    raise self.wrong("a bracket is not closed", len(self._text))
+                continue
+            self._advance(match.end())
+            sign = match[0]
+            if sign in _CLOSED_BY:
+                open_ones.append(_CLOSED_BY[sign])
+            elif sign in ("]", "}") and (not open_ones or open_ones.pop() != sign):
+                raise self.wrong("a bracket is closed by another kind of bracket")
+            if not open_ones:
+                return
 
     def _more(self, size: int) -> bool:
         chunk = "" if self._ended else self._handle.read(size)

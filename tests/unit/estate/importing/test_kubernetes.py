@@ -1,5 +1,6 @@
 """Manifests become services, needs and stores; what they do not say stays unknown."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -402,3 +403,50 @@ sources:
     (store,) = load(tmp_path / "company").stores
     assert {one.at: one.mode for one in store.members} == {"east-n1": "primary", "west-n1": "async"}
     assert store.automatic is None
+
+
+def nested(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+@pytest.mark.parametrize("levels", [300, 50_000])
+@pytest.mark.parametrize("as_list", [True, False])
+def test_an_object_that_is_nested_too_deeply_stops_no_other_one(
+    tmp_path: Path, levels: int, as_list: bool
+) -> None:
+    deep = [
+        f'{{"kind": "Workflow", "metadata": {{"name": "w"}}, "spec": {nested(levels)}}}',
+        f'{{"kind": "Deployment", "metadata": {{"name": "odd"}}, "spec": {nested(levels)}}}',
+    ]
+    good = [
+        f'{{"kind": "Deployment", "metadata": {{"name": "{name}"}}, "spec": {{}}}}' for name in ("a", "b")
+    ]
+    objects = [good[0], *deep, good[1]]
+    text = '{"kind": "List", "items": [\n' + ",\n".join(objects) + "]}" if as_list else "\n".join(objects)
+    estate, result, _ = imported(tmp_path, text)
+    assert {one.id for one in estate.services} == {"a", "b"}
+    assert result.partial
+    skipped = [(one.message, one.place.line) for one in result.diagnostics if one.code == "import-skipped"]
+    assert all("nested more than 256 levels deep" in words for words, _ in skipped)
+    assert max(line for _, line in skipped) == 3 + as_list
+    if levels == 300:
+        assert [words.partition(" is skipped")[0] for words, _ in skipped] == ["Deployment 'odd'"]
+        assert any("1 of kind Workflow" in one.message for one in result.diagnostics)
+
+
+def test_use_of_nodes_is_unknown_if_a_skipped_object_may_be_a_pod(tmp_path: Path) -> None:
+    pod = {"metadata": {"name": "dns", "namespace": "kube-system"}, "spec": {"nodeName": "n"}}
+    labels = {"topology.kubernetes.io/zone": "fra"}
+    node = {
+        "kind": "Node",
+        "metadata": {"name": "n", "labels": labels},
+        "status": {"allocatable": {"cpu": "4"}},
+    }
+    objects = [json.dumps({"kind": "Pod", **pod, "status": {"phase": "Running"}}), json.dumps(node)]
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "deep").mkdir()
+    _, result, _ = imported(tmp_path / "whole", "\n".join(objects))
+    assert "import-use-unknown" not in {one.code for one in result.diagnostics}
+    odd = f'{{"kind": "Pod", "metadata": {{"name": "x"}}, "spec": {nested(300)}}}'
+    _, result, _ = imported(tmp_path / "deep", "\n".join([*objects, odd]))
+    assert "import-use-unknown" in {one.code for one in result.diagnostics}

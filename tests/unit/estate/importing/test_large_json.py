@@ -170,3 +170,29 @@ def test_depth_and_long_numbers_of_kubernetes_are_bounded(
         import_estate("kubernetes", tmp_path / "dump.json", tmp_path / "estate", options=Options())
     assert [one.code for one in caught.value.diagnostics] == ["too-deep"]
     assert words in caught.value.diagnostics[0].message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[" * 5_000 + "]" * 5_000,
+        '{"a":' * 5_000 + "1" + "}" * 5_000,
+        '{"a": "]} \\" [{ \\\\", "b": [{"c": "é"}]}',
+        "[]",
+    ],
+)
+def test_a_value_is_passed_over_in_any_window(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for window in (1, 7, 4_000):
+        monkeypatch.setattr(json_stream, "_WINDOW", window)
+        stream = JsonStream(io.StringIO(f'[{value},\n "after"]'), "a.json")
+        stream.expect("[")
+        stream.pass_over()
+        stream.expect(",")
+        assert (stream.value(), stream.place.line) == ("after", 2)
+
+
+@pytest.mark.parametrize("value", ["[[}", "[", '{"a', '["a\\"', "[{]"])
+def test_brackets_that_do_not_close_are_not_passed_over(value: str) -> None:
+    stream = JsonStream(io.StringIO(value), "a.json")
+    with pytest.raises(NotJson):
+        stream.pass_over()

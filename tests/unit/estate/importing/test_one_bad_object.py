@@ -295,3 +295,30 @@ def test_the_state_of_a_machine_that_evac_does_not_know_is_no_capacity(tmp_path:
         b"b": "condemned",
         b"c": "serving",
     }
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_why_an_import_failed_is_the_last_that_it_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool
+) -> None:
+    (tmp_path / "a.csv").write_text("host,site,cores\nz-1,fra,lots\nz-2,fra,4\n")
+    (tmp_path / "b.json").write_text('{"kind": "List", "items": [')
+    (tmp_path / "c.csv").write_text("host,site,cores\ny-1,fra,lots\ny-2,fra,4\n")
+    (tmp_path / "estate.yaml").write_text("""\
+recipe: 1
+sources:
+  a: {kind: csv, from: a.csv}
+  b: {kind: kubernetes, from: b.json}
+  c: {kind: csv, from: c.csv}
+""")
+    assert run(["import", str(tmp_path / "estate.yaml"), *(["--quiet"] if quiet else [])]) == console.USAGE
+    lines = [line for line in capsys.readouterr().err.splitlines() if line[0] != " "]
+    assert ("warning" in " ".join(lines)) is not quiet
+    assert lines[-3].startswith("b.json:")
+    assert [
+        one for one in ("import-truncated", "import-impossible", "next: ") if one in "".join(lines[-3:])
+    ] == [
+        "import-truncated",
+        "import-impossible",
+        "next: ",
+    ]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TextIO
 
 from evac.estate.format.document import LIST, MAP, NODES_MAX, SCALAR, Node, read_documents
-from evac.estate.format.problems import Problems
-from evac.estate.importers.json_stream import JsonStream, tree_of
+from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.json_stream import NESTED_MAX, JsonStream, TooDeep, tree_of
 from evac.estate.importers.source_files import at, word
 from evac.model.diagnostic import Diagnostic, Place
 
@@ -90,13 +90,18 @@ class Skipped:
 
     def __init__(self) -> None:
         self._found: list[tuple[str, Diagnostic]] = []
+        self.may_be_pods = False
+        """Whether a pod may be among them: then what runs on the nodes is not known."""
 
-    def take(self, what: str, scratch: Problems) -> None:
-        """Records an object as skipped, with its first problem, an error if there is one."""
+    def take(self, what: str, scratch: Problems, kind: str) -> None:
+        """Records an object as skipped, with its first problem, an error if there is one. kind: empty if not
+        known.
+        """
         found = sorted(scratch.all(), key=lambda one: one.severity != "error")
         first = next(iter(found), None)
         if first is not None:
             self._found.append((what, first))
+            self.may_be_pods = self.may_be_pods or kind in ("", "Pod") or kind.endswith("List")
 
     def report(self, problems: Problems, *, as_errors: bool) -> None:
         for what, one in self._found:
@@ -127,7 +132,7 @@ def yaml_objects(
         if scratch.has_errors:
             if "{{" in chunk:
                 scratch = _is_template(chunk, file, first_line)
-            skipped.take(f"one object of kind {kind}" if kind else "one document", scratch)
+            skipped.take(f"one object of kind {kind}" if kind else "one document", scratch, kind)
             roots = None
         weight += sum(root.size for root in roots or ())
         if weight > NODES_MAX:
@@ -213,10 +218,13 @@ def _of_document(document: Node) -> Iterator[Object]:
 
 
 class JsonObjects:
-    """The objects of a JSON text: one object, a List, or several of them one after the other."""
+    """The objects of a JSON text: one object, a List, or several of them one after the other. An object that
+    is nested too deeply is skipped; of one of an unused kind, only kind and place are of use.
+    """
 
-    def __init__(self, handle: TextIO, file: str) -> None:
+    def __init__(self, handle: TextIO, file: str, used: Callable[[str], bool], skipped: Skipped) -> None:
         self._stream = JsonStream(handle, file)
+        self._used, self._skipped = used, skipped
 
     def __iter__(self) -> Iterator[Object]:
         while self._stream.next_sign():
@@ -225,17 +233,37 @@ class JsonObjects:
     def _root(self) -> Iterator[Object]:
         place = self._stream.place
         root: dict[str, Any] = {}
-        had_items = False
+        had_items = is_deep = False
         for key in self._stream.members():
             if key == "items" and self._stream.next_sign() == "[":
                 had_items = True
-                kind = text_in(root, "kind").removesuffix("List")
-                for at_item, item in self._stream.items():
-                    yield from _of_plain(item, at_item, kind, text_in(root, "apiVersion"))
+                kind, version = text_in(root, "kind").removesuffix("List"), text_in(root, "apiVersion")
+                for at_item in self._stream.elements():
+                    try:
+                        yield from _of_plain(self._stream.value(), at_item, kind, version)
+                    except TooDeep as error:
+                        yield from self._deep(error.value, at_item, kind)
+                        self._stream.pass_over()
             else:
-                root[key] = self._stream.value()
+                try:
+                    root[key] = self._stream.value()
+                except TooDeep:
+                    self._stream.pass_over()
+                    is_deep = True
         if not had_items:
-            yield from _of_plain(root, place, "", "")
+            yield from self._deep(root, place, "") if is_deep else _of_plain(root, place, "", "")
+
+    def _deep(self, value: Any, place: Place, kind: str) -> Iterator[Object]:
+        """What is left of an object that is nested too deeply. value: None if it is not known."""
+        kind, name = text_in(value, "kind") or kind, text_in(value, "metadata", "name")
+        if kind and not self._used(kind) and not kind.endswith("List"):
+            yield Object(("", kind, NO_NAMESPACE, ""), place)
+            return
+        scratch = Problems()
+        message = f"nested more than {NESTED_MAX} levels deep"
+        scratch.add("too-deep", message, place, "export the dump again without this object")
+        what = f"{kind} {shown(name)}" if kind and name else f"one object of kind {kind}" if kind else ""
+        self._skipped.take(what or "one object", scratch, kind)
 
 
 def _of_plain(value: Any, place: Place, kind: str, version: str) -> Iterator[Object]:

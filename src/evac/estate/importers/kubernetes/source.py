@@ -18,7 +18,7 @@ from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import source_files
 from evac.estate.importers.imported import Options
-from evac.estate.importers.json_stream import NESTED_MAX, NotJson, TooDeep
+from evac.estate.importers.json_stream import NotJson
 from evac.estate.importers.kubernetes.objects import (
     DUMP_AGAIN,
     RENDER_FIRST,
@@ -245,12 +245,8 @@ def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: P
             is_json = _IS_JSON.match(handle.read(_HEAD_CHARACTERS)) is not None
             if is_json:
                 handle.seek(0)
-                yield from JsonObjects(handle, name)
+                yield from JsonObjects(handle, name, _is_used, skipped)
                 return
-        except TooDeep as error:
-            message = f"{name}: an object is nested more than {NESTED_MAX} levels deep"
-            problems.add("too-deep", message, error.place, "export the dump again without this object")
-            return
         except NotJson as error:
             if error.ended:
                 problems.add(
@@ -388,6 +384,7 @@ class _Sorting:
         ]
         found = self._found
         found.workloads = self._named(self._runs)
+        found.shows_all_pods = found.shows_all_pods and not self._skipped.may_be_pods
         for workload in found.workloads:
             for label, value in workload.labels.items():
                 found.labelled.setdefault((workload.namespace, label, value), []).append(workload)
@@ -431,7 +428,7 @@ class _Sorting:
             if source_files.is_id(name, item.place, scratch) and _is_whole(item, scratch):
                 pod = source_files.at(item.node, *_pod_path(item)) or item.node
                 made.append(Workload(name, item, pod, texts(source_files.at(pod, "metadata", "labels"))))
-            self._skipped.take(f"{item.kind} {shown(item.name)}", scratch)
+            self._skipped.take(f"{item.kind} {shown(item.name)}", scratch, item.kind)
         return sorted(made, key=lambda w: w.id)
 
 
