@@ -25,12 +25,12 @@ from evac.model.run_policy import Approver, RunPolicy
 from evac.office.office import Office
 from evac.run.state import apply, replay
 from evac.run.view import RunView
-from evac.store.port import Delete, Put
+from evac.store.port import Delete, Entry, MemoryStore, Put
 from evac.web.access.people import GLASS_USED, SPENT_READS_MS, People
 from evac.web.pages import run
 from tests.web.burning import RUN, events_of, made, spec_of
 from tests.web.logins import HTML
-from tests.web.rooms import play
+from tests.web.rooms import BASE, play, room_of
 from tests.web.test_incidents import with_fire
 from tests.web.test_run_page import burning
 
@@ -102,6 +102,39 @@ def test_it_asks_one_thing_once_and_everybody_sees_it(
         assert not any(text.rpartition(".")[2] in row.getMessage() for row in caplog.records)
 
     play(story, access=signer.access)
+
+
+class _Interleaving(MemoryStore):
+    """Lets every other request continue before it answers, as a store on the network does."""
+
+    async def get(self, key: str) -> Entry | None:
+        await asyncio.sleep(0)
+        return await super().get(key)
+
+
+@pytest.mark.parametrize("rooms", [1, 2])
+def test_a_request_that_is_sent_twice_at_once_is_one_use(signer: Signer, rooms: int) -> None:
+    """At one war room and at two, whose requests meet in the store; a second key is a second use."""
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        text = by(signer.sign(uses=2))
+        other = People(signer.access.rules, SystemClock(), secure=False)
+        transport = httpx2.ASGITransport(room_of(office, other))
+        async with httpx2.AsyncClient(transport=transport, base_url=BASE) as second:
+            at = (client, client) if rooms == 1 else (client, second)
+            same = text | {"idempotency-key": "k-1"}
+            told = await asyncio.gather(*(room.post(PATH, json=asking(), headers=same) for room in at))
+            assert [one.status_code for one in told] == [202, 202]
+            assert told[0].json()["request"] == told[1].json()["request"]
+            assert [entry.key[-3:] for entry in await office.store.list(GLASS_USED)] == ["001"]
+            assert len(await incidents.notes_of(office.store, "fire-1")) == 1
+            for key, status in (("k-2", 202), ("k-3", 403)):
+                more = await at[1].post(PATH, json=asking(), headers=text | {"idempotency-key": key})
+                assert more.status_code == status, more.text
+        assert sorted(one.glass.number for one in await standing(office) if one.glass) == [1, 2]
+
+    play(story, _Interleaving(), access=signer.access)
 
 
 def test_one_that_is_used_up_reads_for_a_minute_and_then_nothing(signer: Signer) -> None:

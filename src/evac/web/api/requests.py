@@ -6,7 +6,8 @@ A break-glass credential works only for its stated purpose, only as often as it 
     glass/<id>/<number>    one use: who requested what of which run, and when; created once, never changed
 
 A use is recorded before the request, in its own transaction, so that two war rooms on one store never count
-differently; it is spent even if the request then fails. The reason in the journal of the run starts with
+differently; it is spent even if the request then fails. A request that is sent again with its idempotency
+key, even before the first one was answered, is the same use. The reason in the journal of the run starts with
 `BREAK-GLASS`, the leader sends an alert, and the incident gets a note.
 """
 
@@ -110,7 +111,10 @@ async def spend(
     Raises NotAllowed if the credential is used up, and Unavailable.
     """
     store, now_ms = room.office.store, room.office.clock.now_ms()
-    number = await _count(room, grant, asked, run, now_ms)
+    number, is_new = await _count(room, grant, asked, run, now_ms)
+    use = GlassUse(grant.id[:8], number, grant.uses, grant.reason[:SIGNED_FOR_MOST])
+    if not is_new:
+        return replace(asked, glass=use)
     LOG.warning(
         "break-glass %s of %s: use %d of %d, %s of %s, from %s",
         grant.id,
@@ -121,7 +125,6 @@ async def spend(
         run,
         address_of(request),
     )
-    use = GlassUse(grant.id[:8], number, grant.uses, grant.reason[:SIGNED_FOR_MOST])
     asking = f"{grant.who} asked for {grant.verb} of {run} without the identity provider: {asked.reason}"
     text = f"{use.words}: {asking}"
     plain = "".join(letter if letter.isprintable() else " " for letter in text[:TEXT_MOST])
@@ -133,29 +136,32 @@ async def spend(
     return replace(asked, glass=use)
 
 
-async def _count(room: WarRoom, grant: Grant, asked: Asked, run: str, now_ms: int) -> int:
-    """The number of this use, from 1. A use that the run's journal has, or that this process saw, counts even
-    if someone deleted its record in the store.
+async def _count(room: WarRoom, grant: Grant, asked: Asked, run: str, now_ms: int) -> tuple[int, bool]:
+    """The number of this use, from 1, and whether it is a new one. A use that the run's journal has, or that
+    this process saw, counts even if someone deleted its record in the store.
     """
     store, memory = room.office.store, room.access
     assert isinstance(memory, KeepsLogins)  # nothing else reads credentials
     marks = (await room.office.register.view(run)).marks
-    told = orjson.dumps(
-        {"who": grant.who, "verb": grant.verb, "run": run, "at_ms": now_ms, "reason": asked.reason}
-    )
+    told = {"who": grant.who, "verb": grant.verb, "run": run, "at_ms": now_ms, "reason": asked.reason}
+    if asked.key:
+        told["asked"] = body_digest(asked.key, asked.body)
     for number in range(1, grant.uses + 1):
         key = f"{GLASS_USED}{grant.id}/{number:03d}"
-        if GlassUse(grant.id[:8], number, grant.uses).mark in marks or key in memory.used:
+        if GlassUse(grant.id[:8], number, grant.uses).mark in marks:
             continue
-        new = await store.get(key) is None
-        if new:
+        entry = await store.get(key)
+        if entry is None and key not in memory.used:
             try:
-                await store.transact((Compare(key, 0),), (Put(key, told),))
-            except Conflict:
-                new = False
+                await store.transact((Compare(key, 0),), (Put(key, orjson.dumps(told)),))
+            except Conflict:  # another request came first, perhaps this one, sent twice
+                entry = await store.get(key)
+            else:
+                memory.note_use(key, now_ms)
+                return number, True
         memory.note_use(key, now_ms)
-        if new:
-            return number
+        if entry is not None and asked.key and orjson.loads(entry.value).get("asked") == told["asked"]:
+            return number, False
     LOG.warning("break-glass %s of %s refused: used up", grant.id, grant.who)
     raise NotAllowed("glass-spent", f"credential {grant.id[:8]} has been used up", "sign a new one")
 
