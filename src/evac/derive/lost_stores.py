@@ -199,11 +199,12 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
                 yield way
         return
     home = scenario.kind == "failback"
+    writes = home and (not store.home or _lives_elsewhere(top, lost, store, scenario))
     for member, dead in zip(store.members, members_lost(top, lost, store), strict=True):
         reached = dead or not is_lost(top, lost_now(top), member.at)
         wanted = member.at == (store.home or member.at) and dead if home else reached
         if member.mode != "none" and wanted:
-            yield promotion(store, member, loses=not home)
+            yield promotion(store, member, loses=not writes, follows=home)
 
 
 def _goes_dark_ms(top: Topology, scenario: Scenario) -> int | None:

@@ -31,7 +31,7 @@ from evac.derive.placed import PlaceCounts, PlacedOff, known_places, running_of
 from evac.derive.pools import replicas_lost
 from evac.derive.sent_users import LEAVES, Sent, per_site, sent_away, sent_to
 from evac.derive.serving import Serving
-from evac.derive.stores import confirms_by_hand, observed, without_primary
+from evac.derive.stores import confirms_by_hand, lag_in, observed, without_primary
 from evac.derive.waiting import Inside, of_pools_in_part, on_lost_servers, waiting_in_pools, with_waiting
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, ReplicationMode, Store, StoreMember
@@ -293,18 +293,17 @@ def _by_runs(store: Store, moved: Sequence[Moved]) -> Store:
     known = {member.at: member for member in store.members}
     made = {at: StoreMember(at, "primary") for at in roles if at not in known and store.rebuilt_from}
     pairs = ((member, roles.get(at, member.mode)) for at, member in (known | made).items())
-    members = tuple(_with_role(member, role) for member, role in pairs if role != _GONE)
+    members = tuple(_with_role(store, member, role) for member, role in pairs if role != _GONE)
     home = store.home or ("" if store.primary is None else store.primary.at)
     there = any(member.at == home and member.mode == "primary" for member in members)
     return replace(store, members=members, home="" if there else home)
 
 
-def _with_role(member: StoreMember, role: str) -> StoreMember:
+def _with_role(store: Store, member: StoreMember, role: str) -> StoreMember:
     mode = _ROLES.get(role, member.mode)
     if mode == "none":
         return without_primary(member)
-    lag_ms = member.lag_ms if role == member.mode else None if mode == "primary" else 0
-    return replace(member, mode=mode, lag_ms=lag_ms)
+    return replace(member, mode=mode, lag_ms=lag_in(store, member, mode))
 
 
 def _away(

@@ -149,13 +149,37 @@ def surviving_ways(store: Store, gone: tuple[bool, ...], people: PeopleTimes) ->
     return ways
 
 
-def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
-    """The way through a copy. loses: not if the old primary still writes, or itself comes back."""
-    duration = None if store.promote_ms is None else store.promote_ms + member.replay_ms
+def promotion(store: Store, member: StoreMember, loses: bool = True, follows: bool = False) -> Way:
+    """The way through a copy. loses: not if the old primary still writes, or itself comes back. follows:
+    whether an old primary is a copy by then, which may be behind.
+    """
+    copied = follows or member.mode != "primary"
+    lag_ms = behind_ms(store, member) if copied and not member.detached else 0
+    duration = None if store.promote_ms is None else store.promote_ms + (lag_ms or 0)
     live = not loses or member.mode in ("sync", "primary")
-    untimed = member.mode == "async" and member.lag_ms is None and not member.detached
     loss_ms = 0 if live else member.lag_ms
-    return Way(Promote.name, member.at, duration, loss_ms, confirms=live, untimed=untimed)
+    return Way(Promote.name, member.at, duration, loss_ms, confirms=live, untimed=lag_ms is None)
+
+
+def behind_ms(store: Store, member: StoreMember) -> int | None:
+    """How far a copy is behind while it follows; None if that is not stated. An old primary confirms commits
+    if the copies of its store do; otherwise it lags as far as they do at most, unless its own lag is stated.
+    """
+    if member.lag_ms is not None or member.mode == "async":
+        return member.lag_ms
+    if wants_confirming(store):
+        return 0
+    lags = [one.lag_ms for one in store.members if one is not member and one.mode != "none"]
+    return None if None in lags else max((ms for ms in lags if ms is not None), default=None)
+
+
+def lag_in(store: Store, member: StoreMember, role: ReplicationMode) -> int | None:
+    """How far a copy is behind once a run gave it a role; of a primary, once it follows again."""
+    if role == member.mode:
+        return member.lag_ms
+    if role == "primary":
+        return 0 if member.mode == "sync" else member.lag_ms
+    return 0 if role == "sync" else behind_ms(store, member)
 
 
 def lag_fact(store: str) -> str:
@@ -270,7 +294,8 @@ def without_primary(member: StoreMember) -> StoreMember:
 
 def _lag(member: StoreMember, seen: MemberSeen) -> int | None:
     """The lag of a copy. The stated lag counts only in the role that it was stated for."""
-    stated = member.lag_ms if member.mode == seen.role else 0 if seen.role == "sync" else None
+    own = seen.role in (member.mode, "primary") or (member.mode == "primary" and seen.role == "async")
+    stated = member.lag_ms if own else 0 if seen.role == "sync" else None
     if seen.role in ("primary", "none") or seen.lag_ms is None:
         return stated
     return _coarse(max(stated or 0, seen.lag_ms))

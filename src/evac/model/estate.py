@@ -288,11 +288,6 @@ class StoreMember:
     detached: bool = False
     left: bool = False
 
-    @property
-    def replay_ms(self) -> int:
-        """How long a promotion waits for data that was received but not yet applied."""
-        return 0 if self.detached else self.lag_ms or 0
-
 
 @dataclass(frozen=True, slots=True)
 class Backup:

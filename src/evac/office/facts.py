@@ -410,7 +410,10 @@ def _store(report: AuditReport, store: Store) -> StoreFacts:
         primary=primary_site(top, store),
         home=(site_of(top, store.home) or "") if store.home else "",
         rpo_ms=store.rpo_ms,
-        copies=tuple(CopyFacts(site_of(top, m.at) or "", m.at, m.mode, m.lag_ms) for m in store.members),
+        copies=tuple(
+            CopyFacts(site_of(top, m.at) or "", m.at, m.mode, None if m.mode == "primary" else m.lag_ms)
+            for m in store.members
+        ),
         backups=len(store.backups),
         restored=max(verified, default=None),
     )

@@ -3,12 +3,14 @@
 Planner and checker share `derive`: which servers and replicas there are, who is affected, and how long things
 take. A wrong limit or power budget would be invisible if the checker took these from there too. So every
 limit, what each action holds, power budgets, what a boot draws, when a server can boot, the order of feeds,
-after a loss the capacity of pools and what may be lost or full too, and what a copy lacks when an evacuated
-site goes dark are derived here from estate and scenario alone, replacing the results of `derive`.
+after a loss the capacity of pools and what may be lost or full too, what a copy lacks when an evacuated site
+goes dark, and which copies lag by an unknown time are derived here from estate and scenario alone, replacing
+the results of `derive`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +68,7 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
         bring_up=boots.rises,
         left_off=boots.left_off(),
         vague=vague,
+        unknown=tuple(sorted({*shared.unknown, *_unstated_lags(estate, scenario, shared)})),
     )
 
 
@@ -117,6 +120,31 @@ def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits)
     )
     fence = () if goes_on else limits.hold("fences")
     return replace(store, fence_uses=fence, candidates=tuple(candidates))
+
+
+def _unstated_lags(estate: Estate, scenario: Scenario, shared: Instance) -> Iterator[str]:
+    """The fact that each moving store lacks if a copy that may take over applies writes for an unknown time
+    first: also an old primary on its way home, which follows by then.
+    """
+    stores = {store.id: store for store in estate.stores}
+    for lost in shared.stores:
+        store = stores[lost.id]
+        copies = {one.at: one for one in store.members if not one.detached}
+        confirms = store.rpo_ms == 0 or any(one.mode == "sync" for one in store.members)
+        for way in lost.candidates:
+            member = copies.get(way.id)
+            if member is None or member.lag_ms is not None or not _is_promoted(way):
+                continue
+            others = [one.lag_ms for one in store.members if one.mode != "none" and one.at != way.id]
+            returns = member.mode == "primary" and scenario.kind == "failback" and not confirms
+            if member.mode == "async" or (returns and (not others or None in others)):
+                yield f"stores/{store.id}/lag"
+
+
+def _is_promoted(way: Candidate) -> bool:
+    """Whether a copy applies what it received and takes over: not a backup, nor what people force."""
+    kind = kind_of(way.kind)
+    return kind.makes_primary and not (kind.restores or kind.takes_people)
 
 
 def _evacuated(

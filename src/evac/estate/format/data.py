@@ -44,7 +44,7 @@ _MEMBER: Final = Record(
             "how it follows the primary",
             required=True,
         ),
-        Field("lag", "lag_ms", _TAKES, "maximum lag"),
+        Field("lag", "lag_ms", _TAKES, "maximum lag; of a primary: once it follows another"),
         Field("votes", "votes", small_count(0, 1_000), "votes it has in a quorum", default=1),
     ),
     m.StoreMember,
