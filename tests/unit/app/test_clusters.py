@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -318,10 +319,14 @@ def test_a_program_for_credentials_runs_only_if_it_is_named(tmp_path: Path, fra:
     fra.token = TOKEN
     program = tmp_path / "get-token"
     answer = {"kind": "ExecCredential", "status": {"token": TOKEN}}
-    program.write_text(f"#!{sys.executable}\nimport os\nassert os.environ['A'] == 'b'\nprint({answer!r})\n")
+    program.write_text(
+        f"#!{sys.executable}\nimport os\nassert os.environ['AWS_PROFILE'] == 'b'\nprint({answer!r})\n"
+    )
     program.write_text(program.read_text().replace("print(", "import json; print(json.dumps(") + ")")
     program.chmod(0o700)
-    user = {"exec": {"command": "./get-token", "env": [{"name": "A", "value": "b"}], "args": ["--x"]}}
+    user = {
+        "exec": {"command": "./get-token", "env": [{"name": "AWS_PROFILE", "value": "b"}], "args": ["--x"]}
+    }
     path = kubeconfig(tmp_path / "config", {"prod": ({"server": fra.url}, user)})
     flags = ("--site", "fra", "--kubeconfig", path, "-o", tmp_path / "estate")
     refused = invoke("kubernetes", "--context", "prod", *flags)
@@ -395,6 +400,9 @@ def test_a_command_with_a_slash_is_not_the_program_of_that_name(tmp_path: Path, 
         ),
         *("PERL5OPT", "RUBYOPT", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "GCONV_PATH", "OPENSSL_CONF", "HOME"),
         *("AWS_CONFIG_FILE", "BASH_FUNC_echo%%", "A=B", ""),
+        *("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"),
+        *("CLOUDSDK_AUTH_TOKEN_HOST", "CLOUDSDK_PROXY_ADDRESS", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE"),
+        *("AZURE_AUTHORITY_HOST", "AWS_ENDPOINT_URL_STS", "SOMETHING_NEW", "aws_profile"),
     ],
 )
 def test_a_kubeconfig_cannot_make_the_allowed_program_run_another(
@@ -414,6 +422,18 @@ def test_a_kubeconfig_cannot_make_the_allowed_program_run_another(
     assert caught.value.code == "import-plugin-env"
     assert "kubeconfig" in caught.value.hint
     assert not (tmp_path / "mark").exists()
+
+
+def test_a_file_that_a_kubeconfig_names_is_plain_and_bounded(tmp_path: Path) -> None:
+    """A named pipe would be waited for without end, and a token cut off at the limit is none."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"x" * (2**20 + 1))
+    for name, words in (("pipe", "not a regular file"), ("large", "more than 1,048,576 bytes")):
+        for user in ({"tokenFile": name}, {"client-certificate": name}):
+            path = kubeconfig(tmp_path / "config", {"prod": ({"server": "https://a.example"}, user)})
+            with pytest.raises(InvalidInput, match=words) as caught:
+                read_access((path,), "prod")
+            assert caught.value.code == "import-kubeconfig"
 
 
 @pytest.mark.parametrize(

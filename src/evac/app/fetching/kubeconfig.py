@@ -21,7 +21,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
-from evac.estate.format.document import MAP, Node
+from evac.estate.format.document import MAP, Node, read_bytes
 from evac.estate.format.problems import Problems
 from evac.estate.importers.kubernetes.objects import inside, plain_of, text_in
 from evac.estate.importers.source_files import at, items_in, read_values, word
@@ -32,6 +32,7 @@ from evac.net.tls import TlsFiles
 
 PLUGIN_S: Final = 30.0
 FILES_MAX: Final = 32
+_CONTENT_MAX: Final = 2**20
 _REFUSED: Final[Mapping[str, str]] = {
     "username": "the API server no longer accepts passwords; use a token or a certificate",
     "auth-provider": "kubectl no longer has such providers; use an exec plugin, a token or a certificate",
@@ -41,17 +42,18 @@ _REFUSED: Final[Mapping[str, str]] = {
 }
 """User keys that evac does not support, and what to do instead."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
-_RUNS_OTHERS: Final = re.compile(
-    r"PATH|HOME|SHELL|IFS|ENV|BASH_ENV|BASHOPTS|SHELLOPTS|PS4|PROMPT_COMMAND|ZDOTDIR|XDG_\w+"
-    r"|(?:LD|DYLD|PYTHON|PERL|RUBY|NODE|GEM|BUNDLE|LUA|GIT|MALLOC|GLIBC|GCONV|OPENSSL|COR|CORECLR|DOTNET)_?\w*"
-    r"|_?JAVA_\w+|JDK_JAVA_OPTIONS|CLASSPATH|LOCPATH|NLSPATH|EDITOR|VISUAL|PAGER|BROWSER|SSH_ASKPASS"
-    r"|AWS_CONFIG_FILE|AWS_SHARED_CREDENTIALS_FILE|AWS_DATA_PATH|AWS_PAGER"
-    r"|CLOUDSDK_CONFIG|CLOUDSDK_ROOT_DIR|CLOUDSDK_PYTHON\w*|AZURE_CONFIG_DIR|AZURE_EXTENSION_DIR|KUBECONFIG"
-    r"|GOOGLE_APPLICATION_CREDENTIALS|GOOGLE_EXTERNAL_ACCOUNT_\w+",
-    re.IGNORECASE,
+_CHOOSES_ONLY: Final = frozenset(
+    {
+        *("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"),
+        *("AWS_STS_REGIONAL_ENDPOINTS", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME"),
+        *("CLOUDSDK_ACTIVE_CONFIG_NAME", "CLOUDSDK_CORE_ACCOUNT", "CLOUDSDK_CORE_PROJECT"),
+        *("CLOUDSDK_COMPUTE_REGION", "CLOUDSDK_COMPUTE_ZONE", "USE_GKE_GCLOUD_AUTH_PLUGIN"),
+        *("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_SUBSCRIPTION_ID", "AZURE_ENVIRONMENT"),
+        *("AAD_LOGIN_METHOD", "AAD_SERVICE_PRINCIPAL_CLIENT_ID", "OCI_CLI_PROFILE", "OCI_CLI_REGION"),
+    }
 )
-"""Variables that choose the programs, libraries, start files or settings which a program loads and runs: of
-the dynamic linker, shells, interpreters, and the command lines of clouds, whose settings can name programs.
+"""Variables that a kubeconfig may set: they choose among accounts, regions and settings that the user already
+has. Any other could choose a program, library or trusted authority, or the host that gets the credentials.
 """
 
 
@@ -207,12 +209,13 @@ def _pem(node: Node | None, key: str, home: Path, shown: str) -> bytes | None:
 
 
 def _content(path: Path, what: str) -> bytes:
-    try:
-        with path.open("rb") as handle:
-            return handle.read(2**20)
-    except OSError as error:
-        message = f"{what} cannot be read: {error.strerror}, {path}"
-        raise InvalidInput("import-kubeconfig", message, "check the path in the kubeconfig") from None
+    problems = Problems()
+    data = read_bytes(path, path, _CONTENT_MAX, False, problems)
+    if data is None:
+        why = "; ".join(one.message for one in problems.all())
+        message = f"{what} cannot be read: {why}, {path}"
+        raise InvalidInput("import-kubeconfig", message, "check the path in the kubeconfig")
+    return data
 
 
 def _from_plugin(
@@ -276,8 +279,8 @@ def _program(plugin: Node | None, home: Path, shown: str, plugins: Sequence[str]
 
 
 def _variables(plugin: Node | None) -> dict[str, str]:
-    """The variables that the file sets for the program. Raises InvalidInput if one of them could make it run
-    something else.
+    """The variables that the file sets for the program. Raises InvalidInput for any that may do more than
+    choose among what the user has.
     """
     found: dict[str, str] = {}
     for one in items_in(plugin, "env"):
@@ -285,8 +288,11 @@ def _variables(plugin: Node | None) -> dict[str, str]:
         if not _NAME.fullmatch(name) or "\0" in value:
             message = f"{_at(one)}a variable of the credentials command has no valid name or value"
             raise InvalidInput("import-plugin-env", message, "correct it in the kubeconfig")
-        if _RUNS_OTHERS.fullmatch(name):
-            message = f"{_at(one)}{name} could make the credentials command run another program"
+        if name not in _CHOOSES_ONLY:
+            message = (
+                f"{_at(one)}{name} could make the credentials command run another program, or send "
+                "credentials to another host"
+            )
             hint = f"remove {name} from the kubeconfig; if you need it, set it in your own shell"
             raise InvalidInput("import-plugin-env", message, hint)
         found[name] = value
