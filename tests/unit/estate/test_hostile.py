@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -17,6 +18,9 @@ from evac.estate import check
 from evac.estate.format import document as source_files
 from evac.estate.format.document import read_bytes
 from evac.estate.format.problems import Problems
+from evac.estate.importers import SourceError, import_estate
+from evac.estate.importers.discovery import look_around
+from evac.estate.importers.source_files import open_text
 
 SECONDS_MAX = 5.0
 MEMORY_MIB_MAX = 200
@@ -313,3 +317,50 @@ def test_a_link_at_any_part_of_a_path_leads_nowhere_outside(tmp_path: Path, numb
     linked.symlink_to((tmp_path / "elsewhere").joinpath(*parts[: number + 1]))
     assert read_bytes(file, source, 100, True, problems) is None
     assert [one.code for one in problems.all()] == ["file-outside"]
+
+
+def test_a_file_that_is_read_in_pieces_is_the_one_that_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that replaces it between check and reading leads nowhere, since it is opened only once."""
+    source, outside = tmp_path / "source", tmp_path / "outside.json"
+    source.mkdir()
+    (source / "a.json").write_text("inside")
+    outside.write_text("outside")
+    opened, real = [], os.open
+
+    def swapped(path: Any, *more: Any, **named: Any) -> int:
+        handle = real(path, *more, **named)
+        opened.append(path)
+        if path == source / "a.json":
+            (source / "a.json").unlink()
+            (source / "a.json").symlink_to(outside)
+        return handle
+
+    monkeypatch.setattr(os, "open", swapped)
+    problems = Problems()
+    file = open_text(source / "a.json", source, problems)
+    assert file is not None, problems.all()
+    with file:
+        assert file.read() == "inside"
+    assert opened == [source / "a.json"]
+
+
+def test_a_folder_of_sources_reads_no_file_through_a_link_that_leads_outside(tmp_path: Path) -> None:
+    """Neither `import` of a folder nor the search of `init`; a link to another file of the folder is fine."""
+    source, secret = tmp_path / "source", tmp_path / "private.yaml"
+    source.mkdir()
+    text = (
+        "apiVersion: backstage.io/v1alpha1\nkind: Component\nmetadata: {name: NAME}\nspec: {type: service}\n"
+    )
+    secret.write_text(text.replace("NAME", "stolen"))
+    (source / "own.yaml").write_text(text.replace("NAME", "own"))
+    (source / "alias.yml").symlink_to(source / "own.yaml")
+    (source / "catalog-info.yaml").symlink_to(secret)
+    assert read_bytes(source / "alias.yml", source, 1_000, True, Problems())
+    with pytest.raises(SourceError) as caught:
+        import_estate("backstage", source, tmp_path / "estate")
+    assert "file-outside" in [one.code for one in caught.value.diagnostics]
+    around = look_around(source)
+    assert not [one for one in around.sources if "catalog-info" in one.path]
+    assert [hint for hint in around.hints if hint.startswith("catalog-info.yaml is a link")]

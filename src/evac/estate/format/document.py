@@ -115,31 +115,47 @@ def _tables(folder: Path, names: list[str], problems: Problems) -> dict[str, Pat
 
 def read_bytes(path: Path, root: Path, limit: int, lines_checked: bool, problems: Problems) -> bytes | None:
     """The bytes of a regular file inside `root`; otherwise None, with a diagnostic."""
+    handle = open_inside(path, root, problems)
+    if handle is None:
+        return None
+    try:
+        return _read_open(handle, Place(path.name or str(path)), limit, lines_checked, problems)
+    except OSError as error:
+        _unreadable(path, error, problems)
+        return None
+    finally:
+        os.close(handle)
+
+
+def open_inside(path: Path, root: Path, problems: Problems) -> int | None:
+    """A regular file inside `root`, opened for reading; otherwise None, with a diagnostic. What was opened is
+    judged, not its name: no link at any part of the path leads outside, whenever it was made.
+    """
     place = Place(path.name or str(path))
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        message = f"{path.name} cannot be read: {error.strerror}"
-        hint = "check its name" if isinstance(error, FileNotFoundError) else _LET_IN
-        problems.add("file-unreadable", message, place, hint)
+        _unreadable(path, error, problems)
         return None
     try:
-        # Judged by what was opened: no link at any part of the path leads outside, whenever it was made.
         if path != root and not Path(_real(handle, path)).is_relative_to(os.path.realpath(root)):
-            problems.add(
-                "file-outside",
-                f"{path.name} is reached through a link that points outside the folder",
-                place,
-                "copy the file into the folder",
-            )
-            return None
-        return _read_open(handle, place, limit, lines_checked, problems)
+            message = f"{path.name} is reached through a link that points outside the folder"
+            problems.add("file-outside", message, place, "copy the file into the folder")
+        elif not stat.S_ISREG(os.fstat(handle).st_mode):
+            message = f"{place.file} is not a regular file"
+            problems.add("file-special", message, place, "only regular files are read")
+        else:
+            return handle
     except OSError as error:
-        message = f"{path.name} cannot be read: {error.strerror}"
-        problems.add("file-unreadable", message, place, _LET_IN)
-        return None
-    finally:
-        os.close(handle)
+        _unreadable(path, error, problems)
+    os.close(handle)
+    return None
+
+
+def _unreadable(path: Path, error: OSError, problems: Problems) -> None:
+    hint = "check its name" if isinstance(error, FileNotFoundError) else _LET_IN
+    message = f"{path.name} cannot be read: {error.strerror}"
+    problems.add("file-unreadable", message, Place(path.name or str(path)), hint)
 
 
 def _real(handle: int, path: Path) -> str:
@@ -151,12 +167,6 @@ def _real(handle: int, path: Path) -> str:
 def _read_open(
     handle: int, place: Place, limit: int, lines_checked: bool, problems: Problems
 ) -> bytes | None:
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        problems.add(
-            "file-special", f"{place.file} is not a regular file", place, "only regular files are read"
-        )
-        return None
     parts: list[bytes] = []
     size = line = 0
     while chunk := os.read(handle, LINE_BYTES_MAX):

@@ -86,7 +86,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
 def _entities(source: Path, problems: Problems) -> Iterator[Node]:
     """Every entity; unreadable documents are skipped with a note."""
     for path, name in _files(source, problems):
-        text = read_text(path, path, YAML_BYTES_MAX, problems, lines_checked=False)
+        text = read_text(path, source, YAML_BYTES_MAX, problems, lines_checked=False)
         if text is None:
             continue
         scratch = Problems()

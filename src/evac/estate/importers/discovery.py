@@ -70,7 +70,9 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
     for path in _files(folder, unread):
         where = path.relative_to(folder).as_posix()
         known = _kind_of(path)
-        if known is not None:
+        if known is not None and not _is_inside(path, folder):
+            hints.append(f"{where} is a link to a file outside this folder: copy it, if you want it imported")
+        elif known is not None:
             found[where] = known
         elif path.name in _BY_HAND or path.name == "ansible.cfg":
             given = "" if path.name == "ansible.cfg" else f" -i {path.name}"
@@ -104,6 +106,10 @@ def _files(folder: Path, unread: list[OSError]) -> list[Path]:
         if len(found) > FILES_MAX:
             break
     return found[:FILES_MAX]
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _kind_of(path: Path) -> tuple[str, Sign] | None:

@@ -22,6 +22,7 @@ from evac.estate.format.document import (
     YAML_BYTES_MAX,
     Node,
     decode,
+    open_inside,
     read_bytes,
     read_document,
     read_documents,
@@ -359,12 +360,8 @@ _SAME_EVERYWHERE: Final = re.compile(rb"(?<=[A-Za-z])[%b]\xdf?|[%b]\xdf?(?=[A-Za
 
 def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:
     """A regular file inside `root`, opened for reading in pieces; otherwise None, with diagnostics."""
-    if read_bytes(path, root, 0, False, scratch := Problems()) is None:
-        for one in scratch.all():
-            if one.code != "file-too-large":
-                problems.add(one.code, one.message, one.place, one.hint)
-                return None
-    return path.open(encoding="utf-8-sig", errors="strict", newline="")
+    handle = open_inside(path, root, problems)
+    return None if handle is None else os.fdopen(handle, encoding="utf-8-sig", errors="strict", newline="")
 
 
 def explain(found: Problems, text: str, name: str, problems: Problems) -> None:

@@ -117,7 +117,7 @@ def only_parts(folder: Path, paths: Collection[str]) -> dict[str, str]:
 
 def _parts_of(path: Path, root: Path) -> set[str]:
     """The files below `root` that are read with a file: it includes or extends them, or Compose adds them."""
-    tree = read_tree(path, path.parent, Problems(), _TAGS)
+    tree = read_tree(path, root, Problems(), _TAGS)
     names = [word(service, "extends", "file") for _, _, service in entries(tree, "services")]
     for item in items_in(tree, "include"):
         named = [item] if item.kind == SCALAR else [at(item, "path"), *items_in(item, "path")]
