@@ -385,7 +385,7 @@ def _hall_at(top: Topology, at: str) -> str | None:
 def can_be_lost(top: Topology, domain: str) -> bool:
     """Whether a domain is not within what is already lost."""
     gone = lost_now(top)
-    return not gone.domains or not _within(top, gone, domain)
+    return not gone.domains or not is_within(top, gone, domain)
 
 
 def stays_lost(marked: Iterable[str], restored: Iterable[str]) -> tuple[str, ...]:
@@ -413,7 +413,7 @@ def lost_around(top: Topology, returning: Iterable[str], left: tuple[str, ...]) 
 
 def _holds(top: Topology, gone: Loss, domain: str) -> bool:
     """Whether a loss takes a domain, or servers, racks, halls or pools of it."""
-    if _within(top, gone, domain):
+    if is_within(top, gone, domain):
         return True
     mine = loss(top, (domain,))
     pairs = (
@@ -426,11 +426,11 @@ def _holds(top: Topology, gone: Loss, domain: str) -> bool:
     return any(bool((one & other).any()) for one, other in pairs)
 
 
-def _within(top: Topology, gone: Loss, domain: str) -> bool:
-    """A group is lost once all its members are."""
+def is_within(top: Topology, gone: Loss, domain: str) -> bool:
+    """Whether a loss takes all of a domain. A group is lost once all its members are."""
     if resolve(top, domain).kind == "group":
         group = top.estate.groups[top.group_index[domain]]
-        return all(_within(top, gone, member) for member in group.members)
+        return all(is_within(top, gone, member) for member in group.members)
     return is_lost(top, gone, domain)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ from evac.derive.affected import (
     hit_by_dependency,
     stores_lost,
 )
-from evac.derive.domains import loss, topology
+from evac.derive.domains import is_within, loss, topology
 from evac.derive.pools import replicas_lost
 from evac.estate.examples import pangyo
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate
+from tests.unit.truth.written import written
 
 
 @cache
@@ -123,3 +126,27 @@ def test_pairs_lose_what_the_model_says() -> None:
     for number in range(0, len(both), 7):
         gone = replicas_lost(top, loss(top, both.members[number])) > 0
         assert int(found.lost[number].sum()) == int(top.estate.replicas.count[gone].sum())
+
+
+def test_no_pair_takes_only_what_one_of_its_domains_takes_alone(tmp_path: Path) -> None:
+    """A group was paired with its own members, and a site with a group of its halls."""
+    estate = written(
+        tmp_path,
+        """
+sites: {a: {}, b: {}, c: {}}
+halls: {a/x: {}, a/y: {}}
+groups:
+  campus: {members: [a, b]}
+  floor: {members: [a/x, a/y]}
+""",
+    )
+    top = topology(estate)
+    found = [set(members) for members in pairs(top).members]
+    alone = {name: loss(top, (name,)) for name in {*chain.from_iterable(found)}}
+    for a, b in found:
+        assert not is_within(top, alone[a], b)
+        assert not is_within(top, alone[b], a)
+    wanted = ({"a", "b"}, {"campus", "c"}, {"b", "floor"})
+    never = ({"campus", "a"}, {"campus", "floor"}, {"a", "floor"})
+    assert all(pair in found for pair in wanted)
+    assert not any(pair in found for pair in never)

@@ -18,6 +18,7 @@ from evac.derive.domains import (
     Domain,
     Topology,
     domains,
+    is_within,
     loss,
     lost_now,
     lost_with,
@@ -132,12 +133,13 @@ def pairs(top: Topology) -> Losses:
     anything else takes no more than the two losses separately.
     """
     estate = top.estate
-    large = [d for d in domains(estate) if d.kind in ("site", "group", "hall")]
+    large = [d.id for d in domains(estate) if d.kind in ("site", "group", "hall")]
+    alone = {name: loss(top, (name,)) for name in large}
     found = [
-        (a.id, b.id)
+        (a, b)
         for place, a in enumerate(large)
         for b in large[place + 1 :]
-        if not _contains(a, b) and not _contains(b, a)
+        if not is_within(top, alone[a], b) and not is_within(top, alone[b], a)
     ]
     found += sorted({tuple(sorted(r.feeds)) for r in estate.racks if len(r.feeds) == 2})  # type: ignore[misc]
     rows = rows_of_estate(top)
@@ -160,10 +162,6 @@ def _lost_rows_with_servers(top: Topology, rows: Rows, names: tuple[str, ...]) -
     own = [rows.single[server_row(top.estate, n)][0] for n in names if resolve(top, n).kind == "server"]
     taken = np.unique(np.concatenate([found.rows, np.array(own, np.int32)])).astype(np.int32)
     return _LostRows(taken, found.sites, found.halls, found.external)
-
-
-def _contains(outer: Domain, inner: Domain) -> bool:
-    return outer.kind == "site" and inner.kind != "group" and inner.site == outer.id
 
 
 @dataclass(frozen=True, slots=True, eq=False)
