@@ -21,7 +21,9 @@ from joserfc import jwk, jwt
 
 from evac.engine.clock import SystemClock
 from evac.model.access import AccessRules, Person, Provider
+from evac.model.errors import NotAllowed
 from evac.office.office import Office
+from evac.web.access.oidc import person_of
 from evac.web.access.people import People
 from tests.web.identity_provider import CLIENT, SECRET, IdentityProvider
 from tests.web.logins import HTML
@@ -427,3 +429,15 @@ def test_keys_that_cannot_be_read_are_asked_for_once_however_many_want_them(tmp_
         assert provider.asked.count("nowhere") == 1
 
     tell(tmp_path, story)
+
+
+@pytest.mark.parametrize("name", ["\u3164", "ann\u3164", "ann\ufe0f", "a\u034fnn"])
+def test_a_name_from_the_provider_has_no_invisible_characters(name: str) -> None:
+    """A run would refuse every request under such a name, and a page would show it as another."""
+    provider = Provider("https://id.example", "evac", name_claim="name", roles=ROLES)  # type: ignore[arg-type]
+    rules = AccessRules(provider=provider)
+    groups = next(iter(ROLES))
+    assert person_of(rules, {"sub": "1", "name": "ann", "groups": [groups]})[0] == "ann"
+    with pytest.raises(NotAllowed) as caught:
+        person_of(rules, {"sub": "1", "name": name, "groups": [groups]})
+    assert caught.value.code == "oidc-nameless"

@@ -36,6 +36,11 @@ def alike(name: str) -> str:
     return " ".join(seen.translate(_SHAPES).split())
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text is one line in which every character shows, or is a space."""
+    return text.isprintable() and not any(is_invisible(one) for one in text)
+
+
 def is_invisible(character: str) -> bool:
     """Whether a character shows nothing at all, not even a space."""
     code = ord(character)

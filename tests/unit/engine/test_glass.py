@@ -63,6 +63,8 @@ def test_it_says_what_was_signed(signed: tuple[str, dict[str, str]]) -> None:
         ("more", 1, "glass-unreadable"),
         ("id", "../x", "glass-unreadable"),
         ("who", "kim\nlee", "glass-unreadable"),
+        ("who", "kim\u3164", "glass-unreadable"),
+        ("who", "kim\ufe0f", "glass-unreadable"),
     ],
 )
 def test_what_was_changed_is_refused(

@@ -18,7 +18,7 @@ import orjson
 
 from evac.model.access import GlassUse, Proven
 from evac.model.errors import EvacError, NotAllowed, RunError
-from evac.model.names import is_invisible
+from evac.model.names import is_plain
 from evac.model.records import dataclass
 from evac.model.run_policy import Envelope
 from evac.run import envelope
@@ -199,7 +199,7 @@ def _check(request: Request) -> None:
         raise RunError("request-unreadable", "a request may contain only short strings")
     if request.verb not in VERBS:
         raise RunError("request-unknown", f"{request.verb} is not a verb", f"use one of: {', '.join(VERBS)}")
-    if not request.who.isprintable() or any(is_invisible(one) for one in request.who):
+    if not is_plain(request.who):
         raise RunError("request-unreadable", "a name contains invisible characters", "type it again")
     if not request.who.strip() or not request.reason.strip():
         raise RunError("request-unsigned", "a request must say who makes it and why", "add --reason WHY")

@@ -33,6 +33,7 @@ from evac.engine.runs.requests import TEXT_MOST, VERBS
 from evac.model.access import GlassRules, Grant
 from evac.model.digest import canonical_json
 from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.names import is_plain
 from evac.model.records import dataclass
 from evac.model.run_policy import Envelope, RunPolicy
 
@@ -133,6 +134,8 @@ def _wrong(grant: Grant) -> str:
         return "a credential id must have 32 hexadecimal digits"
     if not grant.who.strip() or not grant.reason.strip():
         return "a credential must say who signs it and why"
+    if not is_plain(grant.who):
+        return "a credential names its person with invisible characters"
     if not all(getattr(grant, name).isprintable() for name in _TEXTS):
         return "a credential must be a single line of plain text"
     if grant.verb not in VERBS:

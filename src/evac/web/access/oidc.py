@@ -31,7 +31,7 @@ from evac.engine.clock import Clock
 from evac.estate.codecs.access import is_hidden
 from evac.model.access import ROLES, AccessRules, Provider, Role
 from evac.model.errors import EvacError, NotAllowed, Permanent
-from evac.model.names import alike
+from evac.model.names import alike, is_plain
 from evac.model.records import dataclass
 from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
@@ -526,7 +526,7 @@ def person_of(rules: AccessRules, claims: Mapping[str, Any]) -> tuple[str, Role]
             "the identity provider does not say that this address was verified",
             "an admin must choose a different name_claim, or have the provider verify addresses",
         )
-    if not isinstance(name, str) or not name.strip() or len(name) > NAME_LONGEST or not name.isprintable():
+    if not isinstance(name, str) or not name.strip() or len(name) > NAME_LONGEST or not is_plain(name):
         raise NotAllowed("oidc-nameless", f"no name in {rules.provider.name_claim}", "ask an admin")
     name = name.strip()
     if alike(name) in {alike(one) for one in (*rules.people, *rules.tokens)}:
