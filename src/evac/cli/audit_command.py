@@ -20,6 +20,7 @@ from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read
 from evac.model.backup import NOTHING_SEEN
 from evac.model.diagnostic import SEVERITIES
 from evac.model.digest import estate_digest
+from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.records import dataclass
 from evac.views.audit_view import audit_context, audit_json, audit_text
@@ -92,6 +93,12 @@ def audit(
         told(0.0, "reading the estate")
         situation = situation_of(estates.load(estate, as_of), estate, where, False)
         loaded = situation.estate
+        if not (loaded.services or loaded.stores or loaded.data_sets):
+            raise InvalidInput(
+                "nothing-to-audit",
+                f"{estate} describes no service, store or data set, so no loss can be judged",
+                "add services to it, or import them with evac import, then run evac audit again",
+            )
         with kernels(audit_s(loaded, lose, pairs), reporter(told, quiet)):
             report = audits.audit(
                 loaded,

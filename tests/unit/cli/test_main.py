@@ -454,6 +454,20 @@ def test_audit_in_every_format(
         jsonschema.validate(json.loads(out), AUDIT_SCHEMA)
 
 
+@pytest.mark.parametrize("more", ["", "sites: {a: {}}"])
+@pytest.mark.parametrize("fail_on", ["error", "never"])
+def test_an_estate_in_which_nothing_can_fail_is_not_audited(
+    more: str, fail_on: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty list of findings would look like a clean estate."""
+    (tmp_path / "estate.yaml").write_text(f"evac: 1\n{more}\n", encoding="utf-8")
+    assert run(["audit", str(tmp_path), "--fail-on", fail_on]) != console.DONE
+    told = capsys.readouterr().err
+    assert "describes no service" in told
+    assert "next: " in told
+    assert "Traceback" not in told
+
+
 def test_a_baseline_lets_only_new_findings_fail(planned: tuple[str, str], tmp_path: Path) -> None:
     base = str(tmp_path / "base.json")
     assert run(["audit", planned[0], "--write-baseline", base, "--fail-on", "never", "-q"]) == console.DONE
