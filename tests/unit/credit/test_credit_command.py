@@ -95,6 +95,22 @@ def test_json_and_text_show_the_same_totals(evac: Evac) -> None:
     assert json.loads(evac("show", "case", "--output", "json")[1]) == document
 
 
+@pytest.mark.parametrize("account", ["=cmd|'/C calc'!A0", "@SUM(1)", "+1+cmd|x", "-2+A1", "\uff1d1+A1"])
+def test_a_formula_in_an_account_is_left_out_of_the_table(evac: Evac, account: str) -> None:
+    """An account is never changed, which would credit another one; a number with a sign is no formula."""
+    accounts = Path("accounts.csv").read_text()
+    Path("accounts.csv").write_text(accounts.replace("lee,", f"{account},").replace("park,", "+82-10-1234,"))
+    computed(evac)
+    approved(evac)
+    assert evac("tranche", "case", "paying", "--reason", "go")[0] == 0
+    rows = exported(evac, "paying-1")
+    assert sorted({row["account"] for row in rows}) == ["+82-10-1234", "kim"]
+    (left,) = csv.DictReader(io.StringIO(Path("out/paying-1-csv-left-out.csv").read_text()))
+    assert "formula" in left["reason"]
+    assert left["key"] not in {row["key"] for row in rows}
+    assert evac("export", "case", "paying-1", "--to", "openmeter", "-o", "out")[0] == 0
+
+
 def test_nothing_is_released_before_two_persons_approve(evac: Evac) -> None:
     computed(evac)
     code, _, err = evac("tranche", "case", "paying", "--reason", "go")

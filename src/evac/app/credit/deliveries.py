@@ -287,7 +287,8 @@ def _differences(
 
 def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> dict[str, Any]:
     """Files of one delivery for one system: requests as JSON lines, or CSV; lines that the system cannot take
-    are in a separate file. The same delivery always gives the same bytes.
+    are in a separate file, and so are those that a spreadsheet would run. The same delivery always gives the
+    same bytes.
     """
     made = _known(case, name)
     parts = [_part(case.folder / "deliveries" / name, number) for number in range(made.partitions)]
@@ -303,7 +304,12 @@ def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> 
                 rows = pl.read_parquet(part)
                 if system == "csv":
                     total = (pl.col("amount") + tax_on_top()).alias("total")
-                    rows.with_columns(total).select(order).write_csv(lines, include_header=number == 0)
+                    unsafe = rows.filter(_is_formula(rows))
+                    for key in unsafe.get_column("key"):
+                        left.write(f"{key},{_FORMULA}\n".encode())
+                    left_out += len(unsafe)
+                    rows = rows.filter(~_is_formula(rows)).with_columns(total).select(order)
+                    rows.write_csv(lines, include_header=number == 0)
                     done += len(rows)
                     continue
                 for row in rows.iter_rows(named=True):
@@ -318,6 +324,19 @@ def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> 
             (folder / rest).unlink()
     files = [file] + ([rest] if left_out else [])
     return {"files": files, "lines": done, "left_out": left_out}
+
+
+_FORMULA: Final = "a spreadsheet would run one of its cells as a formula; export it for a billing system"
+
+
+def _is_formula(rows: pl.DataFrame) -> pl.Expr:
+    """Whether a spreadsheet would run a cell of a row as a formula. Cells are not changed to prevent that:
+    then they would name another account. A number with a sign, such as that of a telephone, is no formula.
+    """
+    texts = pl.selectors.string()
+    signed = r"^\s*[+\-\uFF0B\uFF0D].*[^0-9 ().-]"
+    runs = texts.str.contains(r"^\s*[=@\uFF1D\uFF20]") | texts.str.contains(signed)
+    return pl.any_horizontal(runs.fill_null(False))
 
 
 def _request(system: str, rules: RuleSet, row: Mapping[str, Any]) -> Request | LeftOut:
