@@ -102,6 +102,13 @@ _INTERNAL: Final = re.compile(
 """Names that no other company publishes: RFC 6762 (appendix G), RFC 8375, and what clusters use."""
 
 
+PUBLIC: Final = re.compile(
+    r"[a-z]{2}|aero|app|asia|biz|cloud|com|dev|edu|example|global|gov|info|int|mil|mobi|name|net|network|online"
+    r"|org|pro|shop|site|store|systems|tech|test|xyz|zone"
+)
+"""Top-level domains in which companies publish `a.b`. Any other `a.b` is taken for a name in a cluster."""
+
+
 def is_internal(host: str) -> bool:
     """Whether this host is known only inside a network: a bare name, an internal domain, a private
     address.

@@ -7,6 +7,7 @@ come from the service graph of traces.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -16,7 +17,8 @@ from typing import Final
 from evac.estate.format import quantities as q
 from evac.estate.format.document import MAP, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.imported import Imported, Options, Sign, Value
+from evac.estate.importers import containers
+from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.services import Catalogue, Need, service_examples
 from evac.estate.importers.source_files import at, is_id, items_in, read_values, texts_of, word
 from evac.model.diagnostic import Place
@@ -74,6 +76,10 @@ _QUERY_MAX: Final = 4_000
 
 _POD: Final = re.compile(r"(.+?)(?:-[a-z0-9]{6,10}-[a-z0-9]{5}|-\d{1,5}|-[a-z0-9]{5})", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,25}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_PORT: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|([^:]+):\d{1,5}", re.ASCII)
+_IN_CLUSTER: Final = re.compile(r"([a-z0-9-]+)\.[a-z0-9-]+\.svc(?:\.[a-z0-9.-]+)?\.?", re.ASCII)
+_REVERSED: Final = re.compile(r"(?:com|org|net|io|eu|[a-z]{2})\.|.*[A-Z]", re.ASCII)
+"""Names of services with dots, such as `com.example.shop` and `Shop.Api`."""
 _NOBODY: Final = frozenset({"", "user", "unknown"})
 """Clients that the service graph invents for calls from outside."""
 
@@ -93,22 +99,60 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         hint = "give a server: evac import prometheus http://prometheus:9090 -o DIR"
         problems.add("import-shape", f"{source.name} contains no Prometheus responses", tree.place, hint)
         return imported
-    catalogue = Catalogue()
+    catalogue, hosts = Catalogue(), set[str]()
     for key in ("cpu", "memory"):
         for workload, amount, place in _peaks(tree, key, options):
             _take_demand(workload, key, amount, place, catalogue, problems)
-    for sample in items_in(tree, "calls", "data", "result"):
-        labels = texts_of(at(sample, "metric"))
-        client, server = labels.get("client", ""), labels.get("server", "")
+    graph = [
+        (_without_port(labels.get("client", "")), _without_port(labels.get("server", "")), sample)
+        for sample in items_in(tree, "calls", "data", "result")
+        if (labels := texts_of(at(sample, "metric")))
+    ]
+    clients = {client for (client, _), _, _ in graph}
+    for (client, _), (server, has_port), sample in graph:
         if client in _NOBODY or server in _NOBODY or client == server or not _value(sample):
             continue
-        for name in (client, server):
-            if ("services", name) not in catalogue.places:
-                catalogue.take("services", name, sample.place, problems)
+        if _is_ip(client):
+            hosts.add(client)
+            continue
+        if ("services", client) not in catalogue.places:
+            catalogue.take("services", client, sample.place, problems)
+        # Only what has a name of its own sends traces, so a client is a service.
+        is_host = server not in clients and _is_host(server, has_port)
+        if ("services", server) not in catalogue.places and not is_host:
+            catalogue.take("services", server, sample.place, problems)
         catalogue.needs.setdefault(client, []).append(Need(server, sample.place))
     catalogue.add_to(imported, problems)
+    if hosts:
+        words = "calls from hosts, of which no service is known; left out"
+        imported.unknown.append(Unknown(words, len(hosts), tuple(sorted(hosts))))
     imported.examples = service_examples(imported)
     return imported
+
+
+def _without_port(label: str) -> tuple[str, bool]:
+    """A client or server of the service graph, and whether it had a port. A Service of a cluster is named
+    like what it leads to.
+    """
+    match = _PORT.fullmatch(label.strip())
+    name = (match[1] or match[2]) if match is not None else label.strip()
+    inside = _IN_CLUSTER.fullmatch(name)
+    return (name if inside is None else inside[1]), match is not None
+
+
+def _is_ip(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_host(name: str, has_port: bool) -> bool:
+    """Whether a server is a host, which sends no traces and has only an address."""
+    if "." not in name or has_port or containers.is_internal(name):
+        return _is_ip(name) or "." in name
+    return not _REVERSED.match(name) and containers.PUBLIC.fullmatch(name.rpartition(".")[2]) is not None
 
 
 def _peaks(tree: Node, key: str, options: Options) -> Iterator[tuple[str, Fraction, Place]]:

@@ -322,3 +322,47 @@ sources:
         "import-impossible",
         "next: ",
     ]
+
+
+def graph(*calls: tuple[str, str]) -> dict[str, Any]:
+    found = [{"metric": {"client": client, "server": server}, "value": [1, "9"]} for client, server in calls]
+    return {"cpu": {"data": {"result": []}}, "calls": {"data": {"resultType": "vector", "result": found}}}
+
+
+def test_an_address_in_a_service_graph_is_no_service(tmp_path: Path) -> None:
+    calls = (
+        ("shop", "db.corp.internal:5432"),
+        ("shop", "pay.example.com:443"),
+        ("shop", "pay.example.com"),
+        ("shop", "192.168.7.9:6379"),
+        ("shop", "[2001:db8::7]:443"),
+        ("shop", "cache.prod.svc.cluster.local:6379"),
+        ("shop", "search:9200"),
+        ("shop", "com.example.billing"),
+        ("shop", "Stock.Api"),
+        ("10.0.0.9:55555", "shop"),
+        ("shop:8080", "shop"),
+        ("edge.example.com", "shop"),
+        ("shop", "edge.example.com"),
+    )
+    (tmp_path / "answers.json").write_text(json.dumps(graph(*calls)))
+    result = import_estate("prometheus", tmp_path / "answers.json", tmp_path / "estate")
+    estate = load(tmp_path / "estate")
+    (shop,) = [one for one in estate.services if one.id == "shop"]
+    needs = {one.target: one.hard for one in shop.needs}
+    assert needs == {
+        "Stock.Api": True,
+        "cache": True,
+        "com.example.billing": True,
+        "edge.example.com": True,
+        "search": True,
+        "2001:db8::7": False,
+        "192.168.7.9": False,
+        "db.corp.internal": False,
+        "pay.example.com": False,
+    }
+    external = {one.id for one in estate.services if one.external}
+    assert "pay.example.com" in external
+    assert not external & {"db.corp.internal", "192.168.7.9", "cache", "search", "Stock.Api"}
+    assert "10.0.0.9" not in {one.id for one in estate.services}
+    assert any("calls from hosts" in gap.what and gap.names == ("10.0.0.9",) for gap in result.unknown)

@@ -29,11 +29,6 @@ _WITH_PORT: Final = re.compile(r"(?<![\w./-])([A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}
 _VARIABLE: Final = re.compile(r"\$\(([A-Za-z_.-][\w.-]*)\)|\$\{([A-Za-z_]\w*)\}|\$\$")
 _ORDINAL: Final = re.compile(r"([a-z0-9-]+)-\d{1,4}")
 _API_SERVER: Final = re.compile(r"kubernetes(?:\.default(?:\.svc.*)?)?")
-_PUBLIC: Final = re.compile(
-    r"[a-z]{2}|aero|app|asia|biz|cloud|com|dev|edu|example|global|gov|info|int|mil|mobi|name|net|network|online"
-    r"|org|pro|shop|site|store|systems|tech|test|xyz|zone"
-)
-"""Top-level domains in which companies publish `a.b`. Any other `a.b` is taken for a name in a cluster."""
 _TEXT_MAX: Final = 65_536
 _ROUNDS_MAX: Final = 8
 """How deep variables inside values of variables are resolved."""
@@ -296,7 +291,7 @@ def _add_outside(
         host = f"{host}.svc"
     elif ordinal is not None and "." not in rest and rest.startswith(ordinal[1]):
         host = f"{host}.{workload.namespace}.svc"
-    elif rest and "." not in rest and not _PUBLIC.fullmatch(rest):
+    elif rest and "." not in rest and not containers.PUBLIC.fullmatch(rest):
         host = f"{host}.svc"
     if "." not in host or ".svc" in host:
         message = (
