@@ -54,7 +54,10 @@ def sent_to(
                 causes[service] = Cause("run", one.run, one.steps.get(service, ("", 0))[0], one.ended_ms)
                 if service not in one.stayed or (one.scenario == "failback" and service in runs):
                     runs[service] = one.run
-    declared, at = _sites(top, top.estate.replicas.count > 0) if seen.traffic else {}, PlaceCounts(top)
+    declared, at = (
+        sites_by_service(top, top.estate.replicas.count > 0) if seen.traffic else {},
+        PlaceCounts(top),
+    )
     for sent in seen.traffic:
         if sent.service not in names:
             continue
@@ -74,14 +77,14 @@ def sent_away(top: Topology, sent: Sent, moved: Sequence[Moved]) -> tuple[str, .
     """Services whose users a run that left a part of home sent to the rest of it, and none sent back."""
     leaving, found = {one.run for one in moved if one.scenario in LEAVES}, []
     gone = {service for service, run in sent.runs.items() if run in leaving}
-    home = _sites(top, np.ones(len(top.estate.replicas), np.bool_)) if gone else {}
+    home = sites_by_service(top, np.ones(len(top.estate.replicas), np.bool_)) if gone else {}
     for service in sorted(gone):
         users = {*sent.sites[service]}
         found += [service] if users and users < home.get(service, set()) else []
     return tuple(found)
 
 
-def _sites(top: Topology, rows: BoolColumn) -> dict[str, set[str]]:
+def sites_by_service(top: Topology, rows: BoolColumn) -> dict[str, set[str]]:
     """Service -> sites of some rows of the table of replicas, if known."""
     estate, found = top.estate, dict[str, set[str]]()
     table = np.stack([estate.replicas.service, site_of_replicas(top)], axis=1)[rows]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cached_property
 
 from evac.derive.domains import Topology, loss, site_of, site_of_replicas
 from evac.derive.pools import replicas_lost, replicas_off
+from evac.derive.sent_users import sites_by_service
 from evac.derive.stores import primary_site
 from evac.model.fleet import np
 from evac.model.plan import Plan
@@ -78,6 +80,19 @@ class Serving:
             if (service, site) in self.live:
                 counts[site] = counts.get(site, 0) + self.live[service, site]
         return {site: count for site, count in counts.items() if count > 0 and site not in left}
+
+    @cached_property
+    def _before(self) -> Mapping[str, set[str]]:
+        """Service -> sites where it runs before the plan, also those that the plan loses or leaves."""
+        return sites_by_service(self._top, np.ones(len(self._top.estate.replicas), np.bool_))
+
+    def users(self, service: str) -> set[str]:
+        """Sites that its users are sent to before the plan: those that run it if nothing else is known. The
+        digest of an estate does not tell these two apart, so neither may what a plan is bound to: the next
+        leader, which may know only the files, would refuse to take the run over.
+        """
+        sent = self._top.estate.traffic.get(service)
+        return self._before.get(service, set()) if sent is None else set(sent)
 
     def sites(self, service: str) -> tuple[str, ...]:
         """Site of its data first, then most replicas, then by name."""

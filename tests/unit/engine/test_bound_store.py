@@ -1,14 +1,21 @@
-"""A bound run comes back from the store as it was; what is not whole is refused."""
+"""A bound run comes back from the store as it was; what is not whole is refused. The next leader binds it the
+same.
+"""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from evac.engine.runs.binding import PART_BYTES, decode_bound, encode_bound, get_bound, put_bound
+from evac import estate as estates
+from evac.engine.runs.binding import PART_BYTES, bind, decode_bound, encode_bound, get_bound, put_bound
+from evac.model.digest import estate_digest
 from evac.model.errors import Conflict, Corrupt
+from evac.model.scenario import lose
+from evac.planning.plan import plan
 from evac.store.port import Compare, Delete, MemoryStore, Put
-from tests.unit.engine.messenger import bound, estate
+from tests.unit.engine.messenger import DATABASES, ESTATE, LAX, TRAFFIC, bound, estate
 
 
 def test_it_comes_back_the_same(tmp_path: Path) -> None:
@@ -64,3 +71,29 @@ def test_what_lies_there_is_written_over_while_its_compares_hold(tmp_path: Path)
 def test_what_was_not_written_by_evac_is_refused(data: bytes) -> None:
     with pytest.raises(Corrupt):
         decode_bound(data)
+
+
+@pytest.mark.parametrize("lost", ["pangyo", "anyang", "ansan"])
+@pytest.mark.parametrize("runs", ["pangyo-units: 2", "pangyo-units: 2, anyang-units: 1", "ansan-units: 1"])
+def test_estates_with_one_digest_bind_a_plan_to_the_same_actions(
+    tmp_path: Path, runs: str, lost: str
+) -> None:
+    """The next leader binds the plan of an open run again, from its files. After a failback it may not know
+    that users are sent home, and refused to take over the run of the second fire (`bound-differs`).
+    """
+    doors = "".join(
+        f"  door-{site}: "
+        f"{{for: messenger, at: {site}, driver: http, settings: {{url: 'http://127.0.0.{n}/'}}}}\n"
+        for n, site in enumerate(("pangyo", "anyang", "ansan"), 1)
+    )
+    text = (ESTATE + DATABASES + TRAFFIC + doors).replace("pangyo-units: 2, anyang-units: 1", runs)
+    (tmp_path / "estate.yaml").write_text(text)
+    files = estates.load(tmp_path)
+    homes = tuple(site for site in ("anyang", "ansan", "pangyo") if f"{site}-units" in runs)
+    came_home = replace(files, home=files.replicas, traffic={"messenger": tuple(sorted(homes))})
+    assert estate_digest(came_home) == estate_digest(files)
+    made = plan(came_home, lose(lost))
+    first, again = (
+        bind(of, made, LAX, run="r1", incident="i1", digest="sha256:0") for of in (came_home, files)
+    )
+    assert first.actions == again.actions

@@ -439,7 +439,7 @@ def _verify(ground: Ground, step: Step) -> tuple[Action, ...]:
     ends = [_first(ground, step.target, site, Verifies) for site in wanted]
     if not ends or any(endpoint is None for endpoint in ends):
         return ()
-    sent = set(ground.estate.traffic.get(step.target, ())) if ground.plan.scenario.kind == "lose" else set()
+    sent = ground.serving.users(step.target) if ground.plan.scenario.kind == "lose" else set()
     proxies = [
         _act("ready", end, site=end.at)
         for end in (_routers(ground, step.target, wanted) if sent and sent <= ground.lost else ())
