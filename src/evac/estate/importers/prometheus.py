@@ -124,7 +124,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         catalogue.needs.setdefault(client, []).append(Need(server, sample.place))
     catalogue.add_to(imported, problems)
     if hosts:
-        words = "calls from hosts, of which no service is known; left out"
+        words = "calls from IP addresses whose service is not known; left out"
         imported.unknown.append(Unknown(words, len(hosts), tuple(sorted(hosts))))
     imported.examples = service_examples(imported)
     return imported

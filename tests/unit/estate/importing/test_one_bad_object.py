@@ -365,4 +365,4 @@ def test_an_address_in_a_service_graph_is_no_service(tmp_path: Path) -> None:
     assert "pay.example.com" in external
     assert not external & {"db.corp.internal", "192.168.7.9", "cache", "search", "Stock.Api"}
     assert "10.0.0.9" not in {one.id for one in estate.services}
-    assert any("calls from hosts" in gap.what and gap.names == ("10.0.0.9",) for gap in result.unknown)
+    assert any("calls from IP addresses" in gap.what and gap.names == ("10.0.0.9",) for gap in result.unknown)
