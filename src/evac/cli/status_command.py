@@ -73,7 +73,8 @@ def _situation(estate: Path | None, facts: Observation | None, run: str) -> dict
     else:
         found = situation.of(estates.load(estate), facts)
         unobserved = facts.unobserved(found.estate)
-        observed = len(found.estate.stores) - len(unobserved)
+        stores = sum(1 for one in found.estate.stores if one.members) - len(unobserved)
+        observed = stores + len({one.service for one in facts.units})
     words = list(lines_of(found, now_ms))
     next_words = next_of(found, str(estate or "ESTATE"), run)
     return {

@@ -24,9 +24,8 @@ from evac.model.records import dataclass
 from evac.model.units import moment_words
 from evac.steps.registry import PLANNED, kind_of
 from evac.views import svg
-from evac.views.plan_view import GONE
 from evac.views.svg import Bar, Row, Series
-from evac.views.words import duration, number, plural
+from evac.views.words import GONE, duration, is_untimed, number, plural
 
 HALLS_OPEN: Final = 8
 Ints = NDArray[np.int64]
@@ -202,10 +201,16 @@ class Chain:
     """The last ones, at most `CHAIN_ROWS`."""
     earlier: int
     """How many steps precede them."""
+    is_timed: bool = True
+    """False if it is not known when some service of the tier is back: the last one is then not known."""
 
     @property
     def words(self) -> str:
         """`login, last of tier 0 to come back, after 26 min`."""
+        if not self.is_timed:
+            return (
+                f"tier {self.tier} is not back before {seconds(self.back)}; {self.service} is the last known"
+            )
         return f"{self.service}, last of tier {self.tier} to come back, after {seconds(self.back)}"
 
     @property
@@ -354,7 +359,8 @@ def chains(plan: Plan) -> tuple[Chain, ...]:
             last = max(back, key=lambda o: (_back_at(plan, o), o.service))
             known = [steps[name] for name in last.critical if name in steps]
             links = _links(known, lead)[-CHAIN_ROWS:]
-            found.append(Chain(tier, last.service, _back_at(plan, last), links, len(known) - len(links)))
+            earlier, is_timed = len(known) - len(links), not any(map(is_untimed, mine))
+            found.append(Chain(tier, last.service, _back_at(plan, last), links, earlier, is_timed))
     return tuple(found)
 
 

@@ -18,6 +18,7 @@ from evac.views.moves import stops_words, work_ms, work_words, writes_words
 from evac.views.sheet import Page
 from evac.views.words import (
     as_judged,
+    best_possible,
     duration,
     listed,
     number,
@@ -249,17 +250,12 @@ def _objectives(plan: Plan) -> tuple[str, str]:
 
 
 def _gap(plan: Plan) -> str:
-    if plan.objective == 0 and plan.unjudged:
-        return "unknown: the loss cannot be judged"
-    gone = [o for o in plan.outcomes if o.state in plan_view.GONE]
-    if plan.objective == 0 and not all(o.people for o in gone):
-        return "unknown: the estate states no users of the services that are not restored"
+    gap, why = best_possible(plan)
+    if gap is None:
+        return f"unknown: {why}" if plan.objective == 0 else why
     if plan.objective == 0:
-        better = "no plan can be better"
-        return better if gone or plan.unweighted_before else f"nothing is lost; {better}"
-    if plan.gap_permille is None:
-        return "no bound above zero is known for this loss"
-    words = f"at most {percent(plan.gap_permille)} above the best possible{as_judged(plan)}"
+        return why
+    words = f"at most {percent(gap)} above the best possible{as_judged(plan)}"
     if plan.contention_gap_permille is not None:
         words += f" ({percent(plan.contention_gap_permille)} of what contention adds)"
     return words

@@ -26,8 +26,9 @@ from evac.views.congestion_text import congestion_words, through_words, too_smal
 from evac.views.moves import stops_words, work_words, writes_words
 from evac.views.svg import Card
 from evac.views.words import (
-    as_judged,
+    GONE,
     assumed_words,
+    best_possible,
     duration,
     listed,
     number,
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from evac.verify import Verdict
 
 Ints = NDArray[np.int64]
-GONE = ("shed", "unplaced", "unknown")
-"""States in which a service does not serve at the end, or it is unknown whether it does."""
 GIVEN_UP_WORDS = (
     ("unplaced", "Not coming back"),
     ("unknown", "Cannot be judged"),
@@ -557,20 +556,13 @@ def _data(plan: Plan) -> Card:
 
 
 def _gap(plan: Plan) -> Card:
-    if plan.objective == 0 and plan.unjudged:
-        return Card("above the best possible", "not known", "the loss cannot be judged", "unknown")
-    gone = [o for o in plan.outcomes if o.state in GONE]
-    if plan.objective == 0 and not all(o.people for o in gone):
-        why = "the estate states no users of the lost services"
-        return Card("above the best possible", "not known", why, "unknown")
-    if plan.objective == 0:
-        words = "no plan can be better" if gone or plan.unweighted_before else "nothing is lost"
-        return Card("above the best possible", "0 %", words)
-    if plan.gap_permille is None:
-        return Card("above the best possible", "not known", "no bound above zero")
-    more = "proved for every plan" if plan.proof == "full" else "proof partial: facts are unknown"
+    gap, why = best_possible(plan)
+    if gap is None:
+        is_open = plan.objective == 0
+        return Card("above the best possible", "not known", why, "unknown" * is_open)
     grave = "unknown" if plan.unjudged else ""
-    return Card("above the best possible, at most", percent(plan.gap_permille), more + as_judged(plan), grave)
+    at_most = ", at most" * bool(plan.objective)
+    return Card(f"above the best possible{at_most}", percent(gap), why, grave)
 
 
 def tier_rows(plan: Plan) -> list[dict[str, Any]]:

@@ -11,9 +11,10 @@ from evac.model.plan import Plan
 from evac.model.reason import fact_words
 from evac.planning.simulation.simulate import PERCENTILES, ServiceForecast, Simulation
 from evac.views.json_out import Alert, counts
-from evac.views.plan_view import GONE, assumed_times, unjudged_words
+from evac.views.plan_view import assumed_times, unjudged_words
 from evac.views.sheet import Page
 from evac.views.words import (
+    GONE,
     as_judged,
     assumed_words,
     duration,

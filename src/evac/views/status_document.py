@@ -231,10 +231,12 @@ def _differences(page: Page, situation: Mapping[str, Any] | None, is_led: bool) 
 
 def _at_home(situation: Mapping[str, Any]) -> str:
     """What was not observed may be anywhere."""
+    if not situation["observed"]:
+        if situation["unobserved"]:
+            return "No run has moved anything, but no store was observed: evac observe ESTATE"
+        return "No run has moved anything, but nothing was observed: this is what the files declare."
     if not situation["unobserved"]:
         return "Everything is where the files declare it."
-    if not situation["observed"]:
-        return "No run has moved anything, but no store was observed: evac observe ESTATE"
     return (
         "Everything that was observed is where the files declare it. "
         f"Not observed: {listed(situation['unobserved'])}."

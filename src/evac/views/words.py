@@ -13,7 +13,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from evac.model.estate import Lead
-from evac.model.plan import Plan, Relocation
+from evac.model.plan import Outcome, Plan, Relocation
 from evac.model.scenario import ScenarioKind
 from evac.model.wall_clock import WallClock, wall_clock
 
@@ -182,6 +182,8 @@ def listed(names: tuple[str, ...] | list[str], most: int = 5) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most:,} more"
 
 
+GONE: Final = ("shed", "unplaced", "unknown")
+"""States in which a service does not serve at the end, or it is unknown whether it does."""
 ZONE: Final = "EVAC_TIME_ZONE"
 """Environment variable with the name of the readers' time zone, like Asia/Seoul."""
 
@@ -191,9 +193,14 @@ def wall_clock_here() -> WallClock:
     return wall_clock(os.environ.get(ZONE, ""))
 
 
+def is_untimed(outcome: Outcome) -> bool:
+    """Whether a service is restored at an unknown time."""
+    return outcome.state in ("restored", "degraded") and outcome.recovery_ms is None
+
+
 def untimed(plan: Plan) -> int:
     """Number of services restored at an unknown time."""
-    return sum(1 for o in plan.outcomes if o.state in ("restored", "degraded") and o.recovery_ms is None)
+    return sum(map(is_untimed, plan.outcomes))
 
 
 def outage_words(plan: Plan) -> tuple[str, str]:
@@ -224,3 +231,26 @@ def outage_doubt(plan: Plan) -> str:
 def as_judged(plan: Plan) -> str:
     """What limits a claim about the whole outage of a plan; empty if everything can be judged."""
     return ", as far as it can be judged" if plan.unjudged else ""
+
+
+def best_possible(plan: Plan) -> tuple[int | None, str]:
+    """How far above the best possible a plan is at most, in permille, and what that rests on; None if it is
+    not known, and why. Every text and page of a plan says this.
+    """
+    gone = [o for o in plan.outcomes if o.state in GONE]
+    if plan.objective == 0 and plan.unjudged:
+        return None, "the loss cannot be judged"
+    if plan.objective == 0 and (late := untimed(plan)):
+        return None, f"no one knows when {plural(late, 'service')} will be back"
+    if plan.objective == 0 and not all(o.people for o in gone):
+        return None, "the estate states no users of the services that are not restored"
+    if plan.objective == 0:
+        better = "no plan can be better"
+        return 0, better if gone or plan.unweighted_before else f"nothing is lost; {better}"
+    if plan.gap_permille is None:
+        return None, "no bound above zero is known for this loss"
+    if plan.proof != "full":
+        return plan.gap_permille, f"proof partial: facts are unknown{as_judged(plan)}"
+    if plan.unjudged or plan.gap_permille:
+        return plan.gap_permille, f"proved for every plan{as_judged(plan)}"
+    return 0, "proven: no plan can do better"

@@ -324,6 +324,7 @@ def test_a_plan_for_what_is_lost_already_does_not_stand_by(mark: str) -> None:
         (2, [], "Everything is where the files declare it."),
         (1, ["orders"], "Everything that was observed is where the files declare it. Not observed: orders."),
         (0, ["mail", "orders"], "no store was observed: evac observe ESTATE"),
+        (0, [], "nothing was observed: this is what the files declare."),
     ],
 )
 def test_what_nobody_observed_is_not_called_at_home(observed: int, unobserved: list[str], words: str) -> None:
@@ -340,7 +341,7 @@ def test_what_nobody_observed_is_not_called_at_home(observed: int, unobserved: l
     }
     text = status_text(document, 200, False, told)
     assert words in text
-    assert ("Everything is where" in text) == (not unobserved)
+    assert ("Everything is where" in text) == (observed > 0 and not unobserved)
 
 
 def test_a_site_that_does_not_answer_is_not_called_active_though_too_few_vote_to_decide() -> None:

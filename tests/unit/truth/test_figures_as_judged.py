@@ -17,6 +17,7 @@ from evac.planning.simulation.simulate import simulate
 from evac.verify import check
 from evac.views.html_report import plan_context
 from evac.views.json_out import PLAN_SCHEMA
+from evac.views.plan_charts import chains
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import Planned, cards
 from evac.views.small_texts import simulate_text, verify_text
@@ -72,7 +73,8 @@ def test_a_figure_of_a_loss_that_cannot_be_judged_is_never_said_of_the_whole(
         assert (words in card.more, card.state == "unknown") == (open_ones, open_ones)
     assert any(OPEN in words for _, words in _facts(made, "x")) == open_ones
     proof = next(card for card in _cards(made, "x") if card.name == "Above the best possible")
-    assert (LIMIT in proof.more, "no plan can do better" in proof.more) == (open_ones, not open_ones)
+    assert (LIMIT in proof.more, "no plan can do better" in proof.more) == (open_ones, False)
+    assert proof.more.startswith("Proof partial: facts are unknown")
 
 
 @pytest.mark.parametrize("start", ["start: 10 s", "sheddable: false"])
@@ -96,3 +98,28 @@ def test_the_document_of_a_plan_says_what_its_amounts_count(tmp_path: Path) -> N
     assert document["proof"] == "partial"
     assert [one["service"] for one in document["services"] if one["state"] == "unknown"] == ["vault"]
     assert "a service with the state unknown may add to them" in PLAN_SCHEMA["description"]
+
+
+def test_a_plan_that_costs_nothing_known_is_not_the_best_while_a_time_is_unknown(tmp_path: Path) -> None:
+    _, whole, text, _ = planned(tmp_path, "b", "sheddable: false")
+    assert whole.plan.objective == 0
+    assert "quality     unknown: no one knows when 1 service will be back" in text
+    proof = next(card for card in _cards(whole.plan, "x") if card.name == "Above the best possible")
+    assert proof.value == "Unknown"
+
+
+@pytest.mark.parametrize("start", ["start: 10 s", "sheddable: false"])
+def test_nothing_is_proven_and_no_tier_is_back_while_a_time_is_unknown(tmp_path: Path, start: str) -> None:
+    """shop and mill are lost with their hall; shop starts elsewhere in 10 s or in an unknown time."""
+    known = start.startswith("start")
+    text = ESTATE.replace("replicas: {PLACE: 1}, ", "").replace("START", start)
+    text += f"  mill: {{tier: 1, people: 5, start: 10 s, {REST}}}\n"
+    tables = {**TABLES, "replicas": "service,target,count\nshop,a1,1\nvault,b1,1\nmill,a1,1\n"}
+    made = plan(written(tmp_path, text, **tables), lose("a/h1"))
+    assert (made.proof == "full") == known
+    proof = next(card for card in _cards(made, "x") if card.name == "Above the best possible")
+    assert (proof.more == "Proven: no plan can do better", proof.value == "0 %") == (known, known)
+    words = [chain.words for chain in chains(made)]
+    assert words
+    assert all("last of tier 1 to come back" in one for one in words) == known
+    assert all("tier 1 is not back before" in one for one in words) != known

@@ -26,6 +26,7 @@ from evac.views import plan_charts, plan_view
 from evac.views.html_report import _replicas, curve_words
 from evac.views.plan_text import _takes
 from evac.views.plan_view import Planned, Tally, answer, cards, tier_rows
+from evac.views.words import GONE
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
@@ -184,7 +185,7 @@ def test_chains_end_where_their_service_is_back(
     for chain in found:
         outcome = next(o for o in made.outcomes if o.service == chain.service)
         peers = [o for o in made.outcomes if o.tier == chain.tier and o.critical and o.base_ms]
-        assert outcome.base_ms == max(o.base_ms or 0 for o in peers if o.state not in plan_view.GONE)
+        assert outcome.base_ms == max(o.base_ms or 0 for o in peers if o.state not in GONE)
         assert chain.back == (outcome.base_ms or 0) / 1000 + lead
         total = sum(link.waited + link.end - link.begin for link in chain.links)
         assert lead + total >= chain.links[-1].end - 1e-9

@@ -26,8 +26,9 @@ from evac.views.moves import work_words
 from evac.views.plan_charts import Chain, seconds, step_words
 from evac.views.plan_view import Planned
 from evac.views.words import (
+    GONE,
     OUTCOME_WORDS,
-    as_judged,
+    best_possible,
     duration,
     listed,
     number,
@@ -279,13 +280,9 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
         ends = svg.Card("Last one back after", "Unknown", f"Not known of {plural(late, 'service')}")
     if plan.scenario.kind != "lose":
         ends = svg.Card("Finished after", work_words(plan), plural(len(plan.steps), "step"))
-    gap = percent(plan.gap_permille) if plan.objective and plan.gap_permille is not None else "-"
-    proof = "Unknown", "The lower bound is zero"
-    if gap != "-":
-        against = "The outage of this plan, compared with a proven lower bound"
-        proof = f"At most {gap}", f"{against}{as_judged(plan)}"
-    if gap == percent(0) and not plan.unjudged:
-        proof = gap, "Proven: no plan can do better"
+    gap, why = best_possible(plan)
+    is_proven = gap == 0 and plan.proof == "full" and not plan.unjudged
+    most = "Unknown" if gap is None else percent(gap) if is_proven else f"At most {percent(gap)}"
     return [
         svg.Card(
             "Restored",
@@ -309,7 +306,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
             listed(losing, 3) if losing else "No database loses writes",
             "error" if ended else "",
         ),
-        svg.Card("Above the best possible", *proof),
+        svg.Card("Above the best possible", most, f"{why[:1].upper()}{why[1:]}"),
     ]
 
 
@@ -489,7 +486,7 @@ def _services(plan: Plan, begin: int) -> dict[str, Any]:
 
     def attention(row: Mapping[str, str]) -> int:
         found = outcomes[row["service"]]
-        is_back = found.state not in views.GONE
+        is_back = found.state not in GONE
         if found.meets_rto is False and is_back:
             return rank["missed"]
         unclear = found.rto_unknown or (is_back and found.recovery_ms is None)

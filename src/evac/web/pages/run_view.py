@@ -14,10 +14,9 @@ from evac.run.view import RunView
 from evac.views import documents, live_charts
 from evac.views.decisions import asked_words, cost_words, decision_of, waiting_words, why_words
 from evac.views.live_charts import Impact
-from evac.views.plan_view import GONE
 from evac.views.run_report import STYLE_OF, limit_words
 from evac.views.wait_words import WaitRow, urgency
-from evac.views.words import duration, listed, moment_ms, number, people, plural, wall_clock_here
+from evac.views.words import GONE, duration, listed, moment_ms, number, people, plural, wall_clock_here
 from evac.web.pages.projection import TOLERANCE_MS, Projection, Shown, charts, curves, impact, words_of
 
 WAITS_MOST: Final = 12
