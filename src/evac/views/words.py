@@ -203,6 +203,14 @@ def untimed(plan: Plan) -> int:
     return sum(map(is_untimed, plan.outcomes))
 
 
+def half_judged(plan: Plan) -> int:
+    """Number of services that serve in part, without it being known whether the rest comes back."""
+    open_ones = (
+        o.why is not None and o.why.kind == "fact-unknown" for o in plan.outcomes if o.state == "degraded"
+    )
+    return sum(open_ones)
+
+
 def outage_words(plan: Plan) -> tuple[str, str]:
     """User-minutes of outage from the loss, as a number, and its parts: what the plan determines, what has
     passed before it begins, and what is not counted.
@@ -223,6 +231,10 @@ def outage_doubt(plan: Plan) -> str:
     parts = []
     if plan.unjudged:
         parts.append(f"{plural(len(plan.unjudged), 'service')} that cannot be judged may add to it")
+    if part := half_judged(plan):
+        parts.append(
+            f"{plural(part, 'degraded service')} whose missing replicas cannot be judged may add to it"
+        )
     if late := untimed(plan):
         parts.append(f"the unknown time of {plural(late, 'service')} counts as zero")
     return "; ".join(parts)
@@ -230,7 +242,7 @@ def outage_doubt(plan: Plan) -> str:
 
 def as_judged(plan: Plan) -> str:
     """What limits a claim about the whole outage of a plan; empty if everything can be judged."""
-    return ", as far as it can be judged" if plan.unjudged else ""
+    return ", as far as it can be judged" if plan.unjudged or half_judged(plan) else ""
 
 
 def best_possible(plan: Plan) -> tuple[int | None, str]:
@@ -238,7 +250,7 @@ def best_possible(plan: Plan) -> tuple[int | None, str]:
     not known, and why. Every text and page of a plan says this.
     """
     gone = [o for o in plan.outcomes if o.state in GONE]
-    if plan.objective == 0 and plan.unjudged:
+    if plan.objective == 0 and (plan.unjudged or half_judged(plan)):
         return None, "the loss cannot be judged"
     if plan.objective == 0 and (late := untimed(plan)):
         return None, f"no one knows when {plural(late, 'service')} will be back"

@@ -123,3 +123,26 @@ def test_nothing_is_proven_and_no_tier_is_back_while_a_time_is_unknown(tmp_path:
     assert words
     assert all("last of tier 1 to come back" in one for one in words) == known
     assert all("tier 1 is not back before" in one for one in words) != known
+
+
+@pytest.mark.parametrize("memory", [", memory: 1 GiB", ""])
+def test_an_outage_says_that_missing_replicas_may_add_to_it(tmp_path: Path, memory: str) -> None:
+    """shop keeps half of its replicas; whether the rest fits elsewhere is unknown without their memory."""
+    text = f"""
+name: j
+sites: {{a: {{}}, b: {{}}}}
+pools: {{pa: {{site: a, cpu: 20 cores, memory: 99 GiB}}, pb: {{site: b, cpu: 20 cores, memory: 99 GiB}}}}
+services:
+  shop: {{tier: 0, people: 1000, rto: 1 h, share: 50 %, replicas: {{pa: 2, pb: 2}}, start: 60 s,
+    demand: {{cpu: 1 core{memory}}}, traffic: {{kind: none}}}}
+"""
+    estate = written(tmp_path, text)
+    made = plan(estate, lose("a"))
+    whole = Planned(made, "x", check(estate, made), None)
+    said = plan_text(made, "x", 400, False)
+    words = "1 degraded service whose missing replicas cannot be judged may add to it"
+    assert (words in said) == (not memory)
+    quality = next(line for line in said.splitlines() if "quality" in line)
+    assert (LIMIT in quality) == (not memory)
+    outage = next(card for card in cards(whole) if card.name == "outage")
+    assert (words in outage.more, outage.state == "unknown") == (not memory, not memory)
