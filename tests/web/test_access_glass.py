@@ -137,6 +137,21 @@ def test_a_request_that_is_sent_twice_at_once_is_one_use(signer: Signer, rooms: 
     play(story, _Interleaving(), access=signer.access)
 
 
+@pytest.mark.parametrize("record", [b"", b"[1]", b"\xff", b'{"asked": 1}'])
+def test_a_record_of_a_use_that_cannot_be_read_is_a_use_of_another_request(
+    signer: Signer, record: bytes
+) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        await office.store.transact((), (Put(f"{GLASS_USED}{'a' * 32}/001", record),))
+        headers = by(signer.sign(uses=2))
+        for key, status in (("k-1", 202), ("k-2", 403)):
+            told = await client.post(PATH, json=asking(), headers=headers | {"idempotency-key": key})
+            assert told.status_code == status, told.text
+
+    play(story, access=signer.access)
+
+
 def test_one_that_is_used_up_reads_for_a_minute_and_then_nothing(signer: Signer) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)

@@ -160,10 +160,21 @@ async def _count(room: WarRoom, grant: Grant, asked: Asked, run: str, now_ms: in
                 memory.note_use(key, now_ms)
                 return number, True
         memory.note_use(key, now_ms)
-        if entry is not None and asked.key and orjson.loads(entry.value).get("asked") == told["asked"]:
+        if entry is not None and asked.key and _asked_in(entry.value) == told["asked"]:
             return number, False
     LOG.warning("break-glass %s of %s refused: used up", grant.id, grant.who)
     raise NotAllowed("glass-spent", f"credential {grant.id[:8]} has been used up", "sign a new one")
+
+
+def _asked_in(record: bytes) -> object:
+    """What a recorded use was asked by; None if the record does not say, or cannot be read: then it is a use
+    of another request.
+    """
+    try:
+        found = orjson.loads(record)
+    except ValueError:
+        return None
+    return found.get("asked") if isinstance(found, dict) else None
 
 
 router = APIRouter(prefix="/v1", tags=["requests"])
