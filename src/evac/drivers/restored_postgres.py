@@ -56,6 +56,7 @@ UNPACKED_BYTES: Final = 1 << 30
 """Maximum size of a log segment."""
 SEGMENT_LETTERS: Final = 24
 LOG_TAIL: Final = 600
+LOG_READ: Final = 1 << 20
 ENDS_S: Final = 5.0
 """How long a server takes to end after one of its processes has."""
 _KILLED: Final = re.compile(
@@ -202,6 +203,15 @@ class Recovered:
     bytes: int
     reached_at: int | None
     facts: Mapping[str, str | int]
+
+
+def _written_since(log: Path, begin: int) -> str:
+    """What a log says from this byte on, of that the last MiB at most; empty if there is no log."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as handle:
+        handle.seek(max(begin, log.stat().st_size - LOG_READ))
+        return handle.read(LOG_READ).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +395,7 @@ class Engine:
         """The error for a server that ended. One that was killed or told to stop says nothing about the
         data.
         """
-        said = log.read_bytes()[before.log_bytes :].decode("utf-8", "replace") if log.is_file() else ""
+        said = _written_since(log, before.log_bytes)
         if _KILLED.search(said) or self._pid_file() not in ("", before.pid_file):  # it did not remove it
             words = "PostgreSQL was killed or stopped by something else before its recovery had ended"
             return Retryable("backup-killed", words, "to find the reason, run: dmesg")

@@ -33,7 +33,7 @@ _DIGITS_MAX: Final = 1_000
 """Longest whole number that becomes a number; a longer one stays text. Python refuses more than 4,300."""
 _NUMBER_GOES_ON: Final = re.compile(r"[-+.0-9eE]*")
 _BRACKET_OR_TEXT: Final = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"|"', re.DOTALL)
-_CLOSED_BY: Final = {"[": "]", "{": "}"}
+_CLOSED_BY: Final = {"[": ord("]"), "{": ord("}")}
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
@@ -182,7 +182,7 @@ class JsonStream:
         checked, so that what comes after it can be read.
         """
         self.next_sign()
-        open_ones: list[str] = []
+        open_ones = bytearray()
         while True:
             match = _BRACKET_OR_TEXT.search(self._text, self._at)
             if match is None or match[0] == '"':
@@ -195,7 +195,9 @@ class JsonStream:
             sign = match[0]
             if sign in _CLOSED_BY:
                 open_ones.append(_CLOSED_BY[sign])
-            elif sign in ("]", "}") and (not open_ones or open_ones.pop() != sign):
+                if len(open_ones) > OBJECT_CHARACTERS_MAX:
+                    raise self.wrong("nested too deeply to be passed over")
+            elif sign in ("]", "}") and (not open_ones or open_ones.pop() != ord(sign)):
                 raise self.wrong("a bracket is closed by another kind of bracket")
             if not open_ones:
                 return

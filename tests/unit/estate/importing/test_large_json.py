@@ -196,3 +196,13 @@ def test_brackets_that_do_not_close_are_not_passed_over(value: str) -> None:
     stream = JsonStream(io.StringIO(value), "a.json")
     with pytest.raises(NotJson):
         stream.pass_over()
+
+
+def test_more_brackets_than_an_object_may_have_characters_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each open bracket takes memory until it is closed."""
+    monkeypatch.setattr(json_stream, "OBJECT_CHARACTERS_MAX", 1_000)
+    stream = JsonStream(io.StringIO("[" * 1_001 + "]" * 1_001), "a.json")
+    with pytest.raises(NotJson, match="nested too deeply"):
+        stream.pass_over()
