@@ -29,6 +29,8 @@ from evac.views.sheet import Page
 from evac.views.words import number, plural
 
 SCHEMA_VERSION: Final = 1
+_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with, also in full width."""
 COLUMNS: Final = (
     "hall",
     "rack",
@@ -177,7 +179,8 @@ def _row(one: Left) -> tuple[str, ...]:
 
 def csv_cell(text: str) -> str:
     """A cell that no spreadsheet interprets as a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    is_formula = text.startswith(("\t", "\r")) or text.lstrip().startswith(_FORMULA)
+    return f"'{text}" if is_formula else text
 
 
 def quarantine_csv(found: Quarantine) -> str:

@@ -13,6 +13,7 @@ from evac.run.state import replay
 from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 from evac.views.quarantine import (
     Quarantine,
+    csv_cell,
     quarantine_csv,
     quarantine_json,
     quarantine_of,
@@ -85,6 +86,12 @@ def test_csv_and_json_say_the_same_and_no_cell_is_a_formula() -> None:
     assert rows[-1]["reason"] == "'=a drive of RAID 1 is gone"
     assert told["degraded"][0]["reason"] == "=a drive of RAID 1 is gone"
     assert (told["schema_version"], told["boots"]) == (1, 12)
+
+
+@pytest.mark.parametrize("text", ["=1", " =1", "+1", "\u3000-1", "@a", "\uff1dA1", " \uff20a", "\ta", "\ra"])
+def test_a_cell_that_a_spreadsheet_would_run_begins_with_an_apostrophe(text: str) -> None:
+    assert csv_cell(text) == f"'{text}"
+    assert csv_cell(f"rack {text}") == f"rack {text}"
 
 
 def test_the_page_has_a_box_for_each_and_nothing_is_markup() -> None:
