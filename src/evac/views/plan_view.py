@@ -27,6 +27,7 @@ from evac.views.moves import stops_words, work_words, writes_words
 from evac.views.svg import Card
 from evac.views.words import (
     GONE,
+    as_judged,
     assumed_words,
     best_possible,
     duration,
@@ -560,7 +561,7 @@ def _gap(plan: Plan) -> Card:
     if gap is None:
         is_open = plan.objective == 0
         return Card("above the best possible", "not known", why, "unknown" * is_open)
-    grave = "unknown" if plan.unjudged else ""
+    grave = "unknown" if as_judged(plan) else ""
     at_most = ", at most" * bool(plan.objective)
     return Card(f"above the best possible{at_most}", percent(gap), why, grave)
 

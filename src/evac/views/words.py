@@ -264,5 +264,5 @@ def best_possible(plan: Plan) -> tuple[int | None, str]:
     if plan.proof != "full":
         return plan.gap_permille, f"proof partial: facts are unknown{as_judged(plan)}"
     if plan.unjudged or plan.gap_permille:
-        return plan.gap_permille, f"proved for every plan{as_judged(plan)}"
+        return plan.gap_permille, f"the bound holds for every possible plan{as_judged(plan)}"
     return 0, "proven: no plan can do better"

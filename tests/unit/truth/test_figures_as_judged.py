@@ -146,3 +146,5 @@ services:
     assert (LIMIT in quality) == (not memory)
     outage = next(card for card in cards(whole) if card.name == "outage")
     assert (words in outage.more, outage.state == "unknown") == (not memory, not memory)
+    gap = next(card for card in cards(whole) if card.name.startswith("above the best possible"))
+    assert (gap.state == "unknown") == (not memory)
