@@ -23,7 +23,10 @@ shared_buffers = '16MB'
 dynamic_shared_memory_type = 'mmap'
 fsync = off
 archive_mode = on
-archive_command = 'cp %p {0}/archive/.%f && mv {0}/archive/.%f {0}/archive/%f'
+archive_command = 'cp %p ../archive/.%f && mv ../archive/.%f ../archive/%f'
+"""
+"""The archive is named relative to its data folder: what is restored from it has the same settings, and must
+not archive into the log of the server that all tests of a process share.
 """
 
 
@@ -47,7 +50,7 @@ class PostgresSource(Source):
         shutil.copytree(empty, data)
         give(self.folder)
         with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.write(SETTINGS.format(self.folder))
+            file.write(SETTINGS)
         self.runs.enter_context(running(data, self.port))
         self.sql("CREATE TABLE messages (id int, at timestamptz DEFAULT clock_timestamp())")
         self.sql("INSERT INTO messages SELECT generate_series(1, 1000)")

@@ -67,7 +67,7 @@ def test_a_limited_backup_takes_as_long_as_its_bytes_need_and_is_whole(
         copy = made.folder / "one" / "store-messages" / taken.copy.id
         assert taken.took_ms >= needed_ms(limited_bytes(copy), kib)
         missing = names_of(made.copies[0]) - names_of(copy)
-        added = sorted(names_of(copy) - names_of(made.copies[0]))  # by a vacuum in between, which takes none
+        added = sorted(names_of(copy) - names_of(made.copies[0]))  # by a vacuum in between
         assert not missing, f"instead of these, the second backup has {added}"
 
         seen = ask(made, "witness", made.action())
