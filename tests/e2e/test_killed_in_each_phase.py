@@ -78,6 +78,7 @@ DONE = {
     "lose": [
         "fence pangyo pangyo",
         "promote db anyang",
+        "ready web anyang",
         "shift web anyang",
         "start web anyang",
         "verify web anyang",
