@@ -285,7 +285,7 @@ def _reporting(
     return (
         Releases(store, clock, tell, people.needed, people.prove).chore,
         effects.ClearedMarks(store, clock, tell).chore,
-        StoreAlarmChore(lambda: seen.observation, clock, tell).chore,
+        StoreAlarmChore(lambda: seen.observation, seen.looked_in, clock, tell).chore,
         StrangeEntryChore(store, clock, tell).chore,
         CertificateChore(agents_of(seen.estate), clock, tell, site).chore,
     )

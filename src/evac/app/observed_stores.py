@@ -95,6 +95,10 @@ class SeenEstate:
         """Whether this process has observed the roles of stores in this term."""
         return self._looked_in == guard.token
 
+    def looked_in(self, guard: Lease) -> Observation | None:
+        """The latest answers of the members themselves, None before the first ones of this term."""
+        return self.looked if self.has_looked(guard) else None
+
     def obeyed(self, store: str) -> int:
         """The highest epoch that a member is known to have obeyed: a store that replaces a lost one starts
         above it.

@@ -42,7 +42,7 @@ from evac.drivers.spec import ProbeKind
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.live_actions import Standing
 from evac.engine.stores.datasets import Epoch
-from evac.model.errors import ActionError, InvalidInput, Permanent
+from evac.model.errors import ActionError, Busy, InvalidInput, Permanent
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.fleet import BMC_NO, BoolColumn, np
 from evac.model.observation import LeavingSite, MemberSeen, Observation, UnitsSeen
@@ -225,8 +225,9 @@ async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
         driver = drivers.able(endpoint.driver, ReportsRole)
         async with asyncio.timeout(timeout_s):
             report = await driver.report_role(action_of(endpoint), timeout_s)
-    except Permanent as error:  # it responds but refuses us, or its settings are wrong
-        return replace(unreachable, error=(error.code, error.message, error.hint))
+    except (Permanent, Busy) as error:  # it responds but refuses us, or its settings are wrong
+        told = (error.code, error.message, error.hint)
+        return replace(unreachable, error=told, busy=isinstance(error, Busy))
     except (ActionError, TimeoutError, OSError):
         return unreachable
     return MemberSeen(

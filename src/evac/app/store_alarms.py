@@ -1,9 +1,9 @@
 """Urgent alarms about a store: two of its members accept writes, or none does.
 
 None does if, for as long as it takes to believe the loss of a site, no member is primary and the previous one
-does not respond, or responds in another role, for example after a restart. A member that responds but refuses
-logins is not silent. Stores whose roles a run is changing are excluded, because the run reports what it waits
-for. Stores of a lost site are part of its loss.
+does not respond, accepts no connections, or responds in another role, for example after a restart. A member
+that responds but refuses logins is not silent. Stores whose roles a run is changing are excluded, because the
+run reports what it waits for. Stores of a lost site are part of its loss.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.model.estate import Estate
 from evac.model.fleet import np
-from evac.model.observation import Observation
-from evac.model.situation import Rivals, Silent
+from evac.model.observation import MemberSeen, Observation
+from evac.model.situation import BUSY, Rivals, Silent
 from evac.store.port import Lease
 from evac.views.situation_view import rivals_hint, rivals_words, silent_hint, silent_words
 from evac.watch.verdict import SiteState
@@ -81,6 +81,10 @@ def commits_wait(estate: Estate, seen: Observation, store: str, sites: Collectio
     return ""
 
 
+def _role(member: MemberSeen) -> str:
+    return BUSY if member.busy else member.role
+
+
 def _primaries(seen: Observation) -> dict[str, tuple[str, ...]]:
     """For each queried store: store -> sites of the members that report to be primary."""
     found: dict[str, list[str]] = {member.store: [] for member in seen.members}
@@ -125,7 +129,7 @@ class StoreAlarms:
         verdicts on sites (a possibly lost one gets twice the time); at_ms: of the observation, by the
         monotonic clock.
         """
-        roles = {(one.store, one.site): one.role for one in now.members if not one.error}
+        roles = {(one.store, one.site): _role(one) for one in now.members if one.busy or not one.error}
         with_primary = {store for store, sites in _primaries(now).items() if sites}
         since = {one.store: one for one in known}
         top, before, self._silent = topology(estate), self._silent, {}
@@ -170,22 +174,42 @@ class StoreAlarms:
             )
 
 
+_CODES: Final = MappingProxyType({"": "primary-silent", BUSY: "primary-busy"})
+
+
+def _code(one: Silent) -> str:
+    return _CODES.get(one.role, "no-primary")
+
+
 def _end_words(code: str, site: str, primaries: Collection[str]) -> str:
-    """Why a store is no longer reported. primaries: sites where one is seen now."""
+    """Why a store is no longer reported. primaries: sites where one answers now."""
     if not primaries:
         return f"still no primary; {site} is lost or evacuated, or a run is moving the store"
-    if code == "primary-silent" and site in primaries:
-        return "its primary answers again"
-    return "it has a primary again"
+    if site not in primaries or code == "no-primary":
+        return "it has a primary again"
+    return (
+        "its primary answers again" if code == "primary-silent" else "its primary accepts connections again"
+    )
 
 
 class StoreAlarmChore:
-    """Reports the start and end of each alarm in the log and the journal."""
+    """Reports the start and end of each alarm in the log and the journal.
 
-    def __init__(self, seen: Callable[[], Observation], clock: Clock, tell: Tell) -> None:
-        self._seen, self._clock, self._tell = seen, clock, tell
+    seen: what is known, in which a silent member keeps its role; looked: the latest answers of the members
+    themselves, None before the first ones of a term.
+    """
+
+    def __init__(
+        self,
+        seen: Callable[[], Observation],
+        looked: Callable[[Lease], Observation | None],
+        clock: Clock,
+        tell: Tell,
+    ) -> None:
+        self._seen, self._looked, self._clock, self._tell = seen, looked, clock, tell
         self._rivals: dict[str, tuple[str, ...]] = {}
-        self._silent: dict[str, tuple[str, bool]] = {}
+        self._silent: dict[str, tuple[str, str]] = {}
+        """Store -> site of the primary, and the code that was reported."""
 
     async def chore(self, guard: Lease) -> None:
         seen = self._seen()
@@ -199,14 +223,16 @@ class StoreAlarmChore:
         self._rivals = {name: one.sites for name, one in rivals.items()}
         silent = {one.store: one for one in seen.silent}
         for name, mute in silent.items():
-            if self._silent.get(name) != (mute.site, bool(mute.role)):
-                code = "no-primary" if mute.role else "primary-silent"
-                self._say(code, name, (mute.site,), f"{silent_words(mute)}; {silent_hint(mute)}")
-        for name in self._silent.keys() - silent.keys():
-            site, answered = self._silent[name]
-            code = "no-primary" if answered else "primary-silent"
-            self._say(code, name, (), f"{name}: {_end_words(code, site, _primaries(seen).get(name, ()))}")
-        self._silent = {name: (mute.site, bool(mute.role)) for name, mute in silent.items()}
+            if self._silent.get(name) != (mute.site, _code(mute)):
+                self._say(_code(mute), name, (mute.site,), f"{silent_words(mute)}; {silent_hint(mute)}")
+        over = {name: one for name, one in self._silent.items() if name not in silent}
+        looked = self._looked(guard)
+        if looked is not None:
+            primaries = _primaries(looked)
+            for name, (site, code) in over.items():
+                self._say(code, name, (), f"{name}: {_end_words(code, site, primaries.get(name, ()))}")
+            over = {}
+        self._silent = over | {name: (mute.site, _code(mute)) for name, mute in silent.items()}
         await asyncio.sleep(AGAIN_S)
 
     def _say(self, code: str, store: str, sites: tuple[str, ...], words: str) -> None:

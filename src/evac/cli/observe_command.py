@@ -34,9 +34,10 @@ def observe(estate: Path, where: Where, power: bool, output: str) -> int:
 
     A member that does not answer is unreachable; one that answers but receives nothing at the moment is
     detached. Exit 17: a store has two writable primaries; the store of runs shows which one is the old one.
-    Exit 16: a member refused evac, its entry in the estate cannot be used, or every member of a store
-    answers and none accepts writes. With --power, exit 16: the power state of some servers is unknown; exit
-    1: no BMC reported any. A refused password is tried only a few times in total, across all BMCs.
+    Exit 16: a member refused evac or has no connection for it, its entry in the estate cannot be used, or
+    every member of a store answers and none accepts writes. With --power, exit 16: the power state of some
+    servers is unknown; exit 1: no BMC reported any. A refused password is tried only a few times in total,
+    across all BMCs.
     """
     from evac.app.store_alarms import rivals_in
     from evac.views.sheet import Page
@@ -66,7 +67,7 @@ def observe(estate: Path, where: Where, power: bool, output: str) -> int:
             (
                 m.store,
                 m.site,
-                m.role if m.error is None else "refused",
+                m.role if m.error is None else "busy" if m.busy else "refused",
                 "-" if m.lag_ms is None else f"{m.lag_ms} ms",
             )
             for m in seen.members

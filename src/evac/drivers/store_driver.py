@@ -27,7 +27,7 @@ from evac.drivers.capabilities import (
 )
 from evac.drivers.parameters import refuse_proof, text, whole
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.errors import ActionError, Busy, Permanent, Retryable
 
 WORDS_MOST = 900
 STAYS = "a store that moved stays moved"
@@ -120,12 +120,14 @@ class DatabaseDriver(
         return (await self.facts(action, timeout_s)).report()
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """A server that refuses our password is alive."""
+        """A server that refuses our password, or has no connection for us, is alive."""
         try:
             await self.facts(action, timeout_s)
         except Permanent as error:
             if error.code != self.refused:
                 raise
+        except Busy:
+            return ProbeReport(True)
         except ActionError:
             return ProbeReport(False, f"{self._subject(action)}: no answer")
         return ProbeReport(True)

@@ -190,6 +190,10 @@ class Retryable(ActionError):
         self.after_ms = after_ms
 
 
+class Busy(Retryable):
+    """It answers, but has no connection for us at the moment: it is alive."""
+
+
 class Permanent(ActionError):
     """Nothing was done, and a retry will not help."""
 

@@ -41,6 +41,8 @@ class MemberSeen:
     """Names of the copies that a primary counts on to confirm its commits."""
     one_of_several: bool = field(default=False, compare=False)
     """Whether one of several copies confirms each commit of a primary, so that `confirms` names none."""
+    busy: bool = field(default=False, compare=False)
+    """Whether an unreachable one answers, but has no connection for evac at the moment; `error` says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
-from typing import Literal
+from typing import Final, Literal
 
 from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.estate import Estate
@@ -58,10 +58,14 @@ class Rivals:
     """Sites of members that took writes when last seen and are silent now: they may still take writes."""
 
 
+BUSY: Final = "busy"
+"""Of a member that answers, but accepts no connections: too many, or it is starting."""
+
+
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """A store that takes no writes although its site is not lost: its primary does not answer, or answers in
-    another role.
+    """A store that takes no writes although its site is not lost: its primary does not answer, accepts no
+    connections, or answers in another role.
     """
 
     store: str
@@ -77,7 +81,7 @@ class Silent:
     unstated: int = 0
     """How many of these services do not state their number of users."""
     role: str = ""
-    """The role in which it answers; empty if it does not answer."""
+    """The role in which it answers, or `BUSY`; empty if it does not answer."""
 
 
 @dataclass(frozen=True, slots=True)

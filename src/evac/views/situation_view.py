@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from evac.model.observation import LeavingSite
 from evac.model.situation import (
+    BUSY,
     Away,
     Cause,
     Counts,
@@ -89,7 +90,9 @@ def silent_words(one: Silent) -> str:
     """`the primary of orders in west does not answer, although west does: 9 services cannot serve, 41 million
     users`.
     """
-    if one.role:
+    if one.role == BUSY:
+        words = f"the primary of {one.store} in {one.site} is alive, but accepts no connections"
+    elif one.role:
         answer = {"detached": "a copy that follows no primary", "none": "a server that is not a member"}
         what = answer.get(one.role, f"{one.role} copy")
         words = f"no member of {one.store} accepts writes: its primary in {one.site} answers as {what}"
@@ -111,8 +114,13 @@ def _users(count: int, unstated: int) -> str:
 NO_PRIMARY_HINT: Final = "if the primary only restarted, make it writable again with the server's own command"
 
 
+BUSY_HINT: Final = "evac observe ESTATE shows why; free connections, or wait until it has started"
+
+
 def silent_hint(one: Silent) -> str:
-    """What to do: repair the primary, or treat its site as lost."""
+    """What to do: repair the primary, or treat its site as lost. One that is alive is never given up."""
+    if one.role == BUSY:
+        return BUSY_HINT
     if one.role:
         return f"{NO_PRIMARY_HINT}; if it can't serve: evac plan ESTATE --lose {one.at}, and apply it"
     where = f"{one.at} is" if one.at != one.site else f"that part of {one.site} is"

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -134,6 +133,19 @@ def test_one_that_answers_and_a_store_with_another_primary_are_not_silent(
         assert not silent(alarms, estate, now, at_ms)
 
 
+def test_a_primary_without_a_free_connection_is_alive(estate: Estate) -> None:
+    """Too many connections, or it is starting: an alarm, but never a reason to give the site up."""
+    (west,) = (one for one in look().members if one.site == "west")
+    busy = replace(west, error=("postgres-busy", "too many clients", ""), busy=True)
+    now, alarms = replace(look(), members=(look().members[0], busy)), StoreAlarms()
+    assert not silent(alarms, estate, now, 0)
+    (found,) = silent(alarms, estate, now, BELIEVED_MS)
+    assert silent_words(found).startswith(
+        "the primary of orders in west is alive, but accepts no connections: 2 services cannot serve"
+    )
+    assert "--lose" not in silent_hint(found)
+
+
 @pytest.mark.parametrize("role", ["none", "detached", "sync"])
 @pytest.mark.parametrize("certain", [True, False])
 def test_a_primary_that_answers_as_something_else_is_told_and_so_is_its_return(
@@ -204,7 +216,7 @@ def test_the_journal_has_its_begin_and_its_end_once(estate: Estate) -> None:
     async def story() -> list[Notice]:
         told: list[Notice] = []
         now = [Observation(1, silent=(Silent("orders", "west", "west", 1, 2, 30, True),))]
-        chore = StoreAlarmChore(lambda: now[0], LoopClock(), told.append)
+        chore = StoreAlarmChore(lambda: now[0], lambda guard: now[0], LoopClock(), told.append)
         guard = Lease("leader", "me", 1, 1_000)
         await chore.chore(guard)
         await chore.chore(guard)
@@ -228,21 +240,30 @@ def test_the_journal_has_its_begin_and_its_end_once(estate: Estate) -> None:
         (("west", "primary"), "no-primary", "orders: it has a primary again"),
         (("west", "unreachable"), "primary-silent", "orders: still no primary; west is lost or evacuated"),
         (("west", "sync"), "no-primary", "orders: still no primary; west is lost or evacuated"),
+        (("west", "primary"), "primary-busy", "orders: its primary accepts connections again"),
+        (("west", "unreachable"), "primary-busy", "orders: still no primary; west is lost or evacuated"),
     ],
 )
 def test_the_end_of_an_alarm_says_what_is_seen_now(now: tuple[str, Role], code: str, words: str) -> None:
-    """An approved run takes over what was reported; that does not make the burnt primary answer."""
+    """An approved run takes over what was reported; that does not make the burnt primary answer. What is
+    known keeps the role of a silent member, so only what the members themselves answer counts.
+    """
 
-    async def story() -> Notice:
+    async def story() -> tuple[int, Notice]:
         told: list[Notice] = []
-        role: Role | Literal[""] = "sync" if code == "no-primary" else ""
+        role = {"no-primary": "sync", "primary-busy": "busy"}.get(code, "")
         seen = [Observation(1, silent=(Silent("orders", "west", "west", 1, 2, 30, True, role=role),))]
-        chore = StoreAlarmChore(lambda: seen[0], LoopClock(), told.append)
+        looked: list[Observation | None] = [None]
+        chore = StoreAlarmChore(lambda: seen[0], lambda guard: looked[0], LoopClock(), told.append)
         await chore.chore(Lease("leader", "me", 1, 1_000))
-        seen[0] = Observation(2, members=(MemberSeen("orders", *now),))
-        await chore.chore(Lease("leader", "me", 1, 1_000))
-        return told[-1]
+        seen[0] = Observation(2, members=(MemberSeen("orders", "west", "primary"),))
+        await chore.chore(Lease("leader", "me", 2, 1_000))
+        before = len(told)
+        looked[0] = Observation(2, members=(MemberSeen("orders", *now),))
+        await chore.chore(Lease("leader", "me", 2, 1_000))
+        return before, told[-1]
 
-    end = run_virtually(story())
+    before, end = run_virtually(story())
+    assert before == 1, "a new leader asks first"
     assert (end.data["code"], end.data["sites"]) == (code, [])
     assert end.words.startswith(words)

@@ -21,7 +21,7 @@ from asyncmy.errors import MySQLError
 from evac.drivers.capabilities import ANY_COPY, MemberRole, RoleReport
 from evac.drivers.parameters import refuse_stale, text, whole
 from evac.drivers.port import Action, Order, Value
-from evac.model.errors import ActionError, InvalidInput, OutcomeUnknown, Permanent, Retryable
+from evac.model.errors import ActionError, Busy, InvalidInput, OutcomeUnknown, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.net.secrets import Secret, resolve, scrub
 from evac.net.tls import TlsFiles, client_context
@@ -83,6 +83,8 @@ CLOSING_S: Final = 1.0
 """After this time, a connection waits for its lock for certain, whatever this version calls that."""
 _TOO_MANY: Final = 1040
 """Error for a server that has no free connection."""
+_BUSY: Final = frozenset({_TOO_MANY, 1203, 1226})
+"""Errors for no free connection: of the server, or of our account."""
 _GONE: Final = 1094
 """Error for a session that ended before it was killed."""
 _REBUILDING: Final = 2
@@ -313,6 +315,9 @@ class MariadbLink:
         message = f"{self.member.address}: {said}"
         if number in RIGHTS:
             return Permanent(REFUSED, message, "check the password and permissions of the endpoint")
+        if number in _BUSY and not self.changed:
+            hint = "end sessions that are not needed, or raise max_connections"
+            return Busy("mariadb-busy", message, hint, after_ms=500)
         if 1_000 <= number < 2_000:
             return Retryable("mariadb-error", message, after_ms=500)
         if self.changed:

@@ -20,7 +20,7 @@ import asyncpg
 
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action, Value
-from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.errors import ActionError, Busy, OutcomeUnknown, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.net.secrets import Secret, resolve, scrub
 
@@ -173,6 +173,10 @@ REFUSED = "postgres-refused"
 """Code of a PostgreSQL that responds, but refuses access."""
 UNREADABLE = "postgres-unreadable"
 """Code of something that responds, but not as PostgreSQL does."""
+STARTING: Final = "postgres-starting"
+"""Code of a PostgreSQL that responds, but is starting, recovering or stopping."""
+_FREE_CONNECTIONS: Final = "end sessions that are not needed, or raise max_connections"
+_STARTED: Final = "wait until it has started; its log shows how far it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,6 +501,10 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
     nonsense = isinstance(error, _NONSENSE) and not isinstance(error, asyncpg.InterfaceError)
     if nonsense:
         message = f"{member.address}: a response cannot be read ({type(error).__name__})"
+    if not changes and isinstance(error, asyncpg.InsufficientResourcesError):
+        return Busy("postgres-busy", message, _FREE_CONNECTIONS, after_ms=200)
+    if not changes and isinstance(error, asyncpg.CannotConnectNowError):
+        return Busy(STARTING, message, _STARTED, after_ms=200)
     if changes:
         # Even a definite error says nothing about earlier changes.
         return OutcomeUnknown("postgres-cut", f"{message}; it may have taken effect")

@@ -49,7 +49,16 @@ from evac.drivers.postgres.facts import (
     timeline_held,
 )
 from evac.drivers.postgres.fence import cut_off, follow, follows, upstream_of
-from evac.drivers.postgres.link import PASSFILE, Link, Member, linked, literal, member_of, passfile_line
+from evac.drivers.postgres.link import (
+    PASSFILE,
+    STARTING,
+    Link,
+    Member,
+    linked,
+    literal,
+    member_of,
+    passfile_line,
+)
 from evac.drivers.postgres.own_files import put_back
 from evac.drivers.postgres_log import history_name, lsn_text
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -62,7 +71,7 @@ OURS = (
     "recovery_target_timeline",
 )
 """Settings of postgresql.auto.conf that a rejoin sets."""
-NO_ANSWER = ("postgres-silent", "postgres-unreachable")
+NO_ANSWER = ("postgres-silent", "postgres-unreachable", STARTING)
 MEMBER_S = 3.0
 """How long to wait for a member that may be dead."""
 

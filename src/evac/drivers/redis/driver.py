@@ -15,7 +15,14 @@ from typing import Any, Final
 import redis.asyncio as client
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError, WatchError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+    WatchError,
+)
 
 from evac.drivers.capabilities import (
     AnswersProbe,
@@ -37,13 +44,15 @@ from evac.drivers.store_driver import (
     only_others,
     takes_connections,
 )
-from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.errors import ActionError, Busy, OutcomeUnknown, Permanent, Retryable
 from evac.model.records import dataclass
 from evac.net.secrets import Secret, resolve, scrub
 
 KEY: Final = "evac:authority"
 CALL_S: Final = 3.0
 SILENT_MS: Final = 500
+_NO_CLIENT: Final = "max number of clients reached"
+"""What Redis answers when it accepts no more clients; it has no code of its own for this."""
 DEMOTED: Final = 1_000_000
 """min-replicas-to-write of a demoted primary: more replicas than will ever exist, so it accepts no writes."""
 POLL_S: Final = 0.01
@@ -185,7 +194,9 @@ class RedisDriver(StoreDriver, ReportsRole, Promotes, Follows, Protects, Answers
         return (await self.facts(action, timeout_s)).report()
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        """PING in the raw protocol. A request for a password or `LOADING` also counts as alive."""
+        """PING in the raw protocol. A request for a password, `LOADING` or too many clients also count as
+        alive.
+        """
         host, port = text(action.settings, "host"), whole(action.settings, "port", 6379, 65_535)
         reader, writer = await asyncio.open_connection(host, port)
         try:
@@ -196,7 +207,8 @@ class RedisDriver(StoreDriver, ReportsRole, Promotes, Follows, Protects, Answers
             line = b""
         finally:
             writer.close()
-        answered = line.startswith((b"+PONG", b"-NOAUTH", b"-LOADING", b"-BUSY", b"-MASTERDOWN"))
+        known = (b"+PONG", b"-NOAUTH", b"-LOADING", b"-BUSY", b"-MASTERDOWN", b"-ERR " + _NO_CLIENT.encode())
+        answered = line.startswith(known)
         return ProbeReport(answered, "" if answered else f"redis {host}:{port}: no PONG")
 
     def _subject(self, action: Action) -> str:
@@ -327,6 +339,10 @@ class _Server:
             return Permanent("redis-refused", message, "check the password and permissions of the endpoint")
         if self._changed and not isinstance(error, ResponseError):
             return OutcomeUnknown("redis-silent", f"{message}; it may have taken effect")
+        if isinstance(error, BusyLoadingError):
+            return Busy("redis-loading", message, "wait until it has loaded its data", after_ms=500)
+        if str(error).endswith(_NO_CLIENT):
+            return Busy("redis-busy", message, "end clients that are not needed, or raise maxclients", 500)
         if not known:
             return Retryable("redis-unreadable", f"{message}: a response cannot be read", after_ms=1_000)
         return Retryable("redis-unreachable", message, after_ms=200)
