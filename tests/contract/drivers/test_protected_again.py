@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ from evac import estate as estates
 from evac.app.commits import Commits
 from evac.app.observing import observe
 from evac.drivers.registry import Drivers
+from evac.engine.runs.binding import bind
 from evac.engine.stores.stalled_commits import bound_of
 from evac.model.errors import Retryable
-from evac.model.estate import Estate
+from evac.model.estate import NO_TIMEOUT_MS, Estate
 from evac.model.run_policy import PROFILES, RunPolicy, StorePolicy
+from evac.model.scenario import lose
+from evac.planning.compiled import interpreted
+from evac.planning.plan import plan
 from tests.contract.adapters import mariadb, postgres
 from tests.contract.capabilities.story import order
 
@@ -131,6 +136,44 @@ def test_one_of_several_copies_of_a_mariadb_confirms_each_commit(server_folder: 
                     if len([one for one in now.members if one.role == "async"]) == 2:
                         commits.note(now)
                         assert commits.unconfirmed() == {}
+            finally:
+                await drivers.close()
+
+        asyncio.run(story())
+
+
+@pytest.mark.parametrize(("driver", "on_sync_loss"), [("postgres", "next"), ("mariadb", "async")])
+def test_an_approved_run_in_mode_advise_releases_the_commits_of_a_primary_that_lost_its_copy(
+    server_folder: Path, driver: str, on_sync_loss: Any
+) -> None:
+    """Nobody has to type SQL: the run that a person approved has a step that the driver executes. The second
+    copy of this MariaDB is not set to confirm commits.
+    """
+    with WORLDS[driver](server_folder, replicas=("dc-anyang", "dc-ansan")) as world:
+        found, drivers = _estate(server_folder, driver, world), Drivers()
+        estate = replace(found, stores=(replace(found.stores[0], sync_timeout_ms=NO_TIMEOUT_MS),))
+        with interpreted():  # these tests run while the kernels are compiled elsewhere
+            planned = plan(estate, lose("anyang"))
+        policy = RunPolicy(stores={"orders": StorePolicy("orders", ("sync",), on_sync_loss=on_sync_loss)})
+        assert policy.mode == "advise"
+        run = bind(estate, planned, policy, run="r", incident="i", digest="sha256:0")
+        assert not [step.id for step in run.spec.steps if step.manual and step.target == "orders"]
+        (action,) = run.actions["protect:orders"]
+
+        async def story() -> None:
+            try:
+                world.anyang.kill()
+                statement = "CREATE SCHEMA after_the_fire"
+                commit = asyncio.create_task(asyncio.to_thread(world.pangyo.sql, statement))
+                await asyncio.sleep(1.0)
+                assert not commit.done(), "it waits for the copy that burnt"
+                async with asyncio.timeout(30.0):
+                    while True:
+                        with contextlib.suppress(Retryable):
+                            await drivers.get(action.driver).execute(action, order())
+                            break
+                        await asyncio.sleep(0.1)
+                    await commit
             finally:
                 await drivers.close()
 

@@ -12,7 +12,8 @@ from evac.derive import situation
 from evac.derive.stores import observed
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.binding import Bound, _digest, bind
-from evac.engine.runs.step_actions import followers, ground_of
+from evac.engine.runs.ground import ground_of
+from evac.engine.runs.step_actions import followers
 from evac.engine.stores.guards import as_allowed
 from evac.estate.examples import pangyo
 from evac.model.errors import StalePlan
@@ -536,7 +537,7 @@ def test_a_loss_of_the_copy_that_confirms_commits_never_ends_as_if_nothing_was_l
     now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
     waits = Left("messages", "unprotected")
     next_one = replace(CAREFUL, stores={"messages": replace(CAREFUL.stores["messages"], on_sync_loss="next")})
-    for policy in (CAREFUL, replace(CAREFUL, mode="act"), next_one):
+    for policy in (replace(CAREFUL, approvals=0), replace(CAREFUL, mode="act")):
         assert waits in bound(now, lose("anyang"), policy).spec.leaves
     by_itself = replace(next_one, mode="act")
     assert waits not in bound(now, lose("anyang"), by_itself).spec.leaves, (
@@ -555,11 +556,13 @@ def test_commits_that_no_run_of_evac_releases_are_asked_of_a_person_and_never_ca
     now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
     now = replace(now, stores=(replace(now.stores[0], sync_timeout_ms=timeout_ms),))
     next_one = replace(CAREFUL, stores={"messages": replace(CAREFUL.stores["messages"], on_sync_loss="next")})
+    asked = replace(CAREFUL, approvals=0)
     for policy, asks in (
-        (next_one, True),
+        (asked, True),
+        (next_one, False),
         (replace(next_one, mode="act"), False),
         (as_allowed(replace(next_one, mode="act"), quorum=True), False),
-        (as_allowed(replace(next_one, mode="hold"), quorum=False), True),
+        (as_allowed(replace(next_one, mode="hold"), quorum=False), False),
     ):
         found = bound(now, lose("anyang"), policy)
         (step,) = (one for one in found.spec.steps if one.kind == "unprotect")
@@ -567,6 +570,35 @@ def test_commits_that_no_run_of_evac_releases_are_asked_of_a_person_and_never_ca
         (action,) = found.actions[step.id]
         assert action.parameters.get("without") == (None if asks else "anyang")
         assert (Left("messages", "unprotected") in found.spec.leaves) is asks
+        protects = [one for one in found.spec.steps if one.kind == "protect"]
+        assert bool(protects) is (not asks and policy.mode == "advise"), "else a run of its own does it"
+
+
+@pytest.mark.parametrize(
+    ("on_sync_loss", "ansan", "confirms"),
+    [
+        ("next", "async", ("dc-ansan",)),
+        ("ask", "async", ("dc-ansan",)),
+        ("async", "async", ()),
+        ("next", "detached", ()),
+    ],
+)
+def test_in_mode_advise_the_approved_run_itself_releases_the_commits(
+    tmp_path: Path, on_sync_loss: Any, ansan: Any, confirms: tuple[str, ...]
+) -> None:
+    """No run of its own does it there, and a person who approved the plan is not sent to the database."""
+    now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan=ansan)
+    now = replace(now, stores=(replace(now.stores[0], sync_timeout_ms=NO_TIMEOUT_MS),))
+    stores = {"messages": replace(CAREFUL.stores["messages"], on_sync_loss=on_sync_loss)}
+    found = bound(now, lose("anyang"), replace(CAREFUL, stores=stores))
+    (step,) = (one for one in found.spec.steps if one.kind == "protect")
+    (action,) = found.actions[step.id]
+    assert (action.verb, action.at, action.parameters["candidate"]) == ("protect", "pangyo", "pangyo")
+    assert action.parameters["synchronous"] == confirms
+    assert (step.manual, step.data_set) == (False, "messages")
+    assert (Left("messages", "unprotected") in found.spec.leaves) is (not confirms)
+    (waits,) = (one for one in found.spec.steps if one.kind == "unprotect")
+    assert not waits.manual
 
 
 @pytest.mark.parametrize("mode", ["advise", "hold", "act"])

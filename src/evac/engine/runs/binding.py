@@ -28,14 +28,13 @@ from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
 from evac.engine.boots.loads import approved_loads
+from evac.engine.runs.ground import Ground, ground_of
 from evac.engine.runs.ordering import in_order
 from evac.engine.runs.protection import protection_after, rejoin_ms
 from evac.engine.runs.step_actions import (
     BEFORE,
-    Ground,
     actions_of,
     follow_actions,
-    ground_of,
     old_of,
     redirects,
     stopped_last,

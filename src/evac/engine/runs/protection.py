@@ -13,7 +13,8 @@ from evac.derive.domains import site_of
 from evac.derive.stores import loses_confirming, primary_site, wants_confirming
 from evac.drivers.port import Action
 from evac.drivers.registry import DRIVERS, spec_of
-from evac.engine.runs.step_actions import Ground, is_protected_by_us, protect_action
+from evac.engine.runs.ground import Ground
+from evac.engine.runs.step_actions import is_protected_by_us, protect_action, release_action
 from evac.model.estate import Store
 from evac.model.records import dataclass
 from evac.model.step_id import StepId
@@ -61,7 +62,12 @@ def protection_after(
         had_copy = bool(confirming)
         primary = ground.candidates.get(name, "") or primary_site(ground.top, store)
         if not (promotes or follows):
-            if _stays_unconfirmed(ground, store, primary) or _is_unconfirmed(ground, store, primary):
+            released = _release(ground, store, steps)
+            if released is not None:
+                found.append(released)
+                if not released[1].parameters["synchronous"]:
+                    missing.append(name)
+            elif _stays_unconfirmed(ground, store, primary) or _is_unconfirmed(ground, store, primary):
                 missing.append(name)
             continue
         if not wants_confirming(store) or not is_protected_by_us(ground, store, primary):
@@ -79,13 +85,24 @@ def protection_after(
             copy = _copy_of(actions[follow.id])
             action = protect_action(ground, store, primary, copy) if copy not in ("", primary) else None
             if action is not None:
-                made = _protect_step(follow, promotes, action), action
+                after = (follow.id, *(step.id for step in promotes))
+                made = _protect_step(action, follow.start_ms + follow.duration_ms, after), action
                 break
         if made is not None:
             found.append(made)
         elif store.rpo_ms == 0 and (promotes or not had_copy):
             missing.append(name)
     return Protection(tuple(found), tuple(missing))
+
+
+def _release(ground: Ground, store: Store, steps: Sequence[RunStep]) -> tuple[RunStep, Action] | None:
+    """The step that releases the commits that a step of the run awaits, if a person would have to."""
+    waits = (s for s in steps if s.target == store.id and kind_of(s.kind).awaits_commits)
+    awaited = next(waits, None)
+    action = None if awaited is None or awaited.manual else release_action(ground, store)
+    if awaited is None or action is None:
+        return None
+    return _protect_step(action, awaited.start_ms, awaited.after), action
 
 
 def _copy_of(actions: Sequence[Action]) -> str:
@@ -113,14 +130,14 @@ def _is_unconfirmed(ground: Ground, store: Store, primary: str) -> bool:
     return lost and hit and bare and is_protected_by_us(ground, store, primary)
 
 
-def _protect_step(follow: RunStep, promotes: Sequence[RunStep], action: Action) -> RunStep:
+def _protect_step(action: Action, start_ms: int, after: Sequence[str]) -> RunStep:
     return RunStep(
         id=StepId(Protect.name, action.target),
         kind=Protect.name,
         target=action.target,
-        start_ms=follow.start_ms + follow.duration_ms,
+        start_ms=start_ms,
         duration_ms=PROTECT_MS,
-        after=tuple(dict.fromkeys((follow.id, *(step.id for step in promotes)))),
+        after=tuple(dict.fromkeys(after)),
         data_set=action.target,
         site=action.at,
         deadline_ms=REJOIN_MS,

@@ -5,13 +5,12 @@ A step without a known endpoint becomes manual work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of, topology
-from evac.derive.serving import Serving
+from evac.derive.domains import Topology, loss, site_of
 from evac.derive.stores import confirms_by_hand, primary_site, wants_confirming
 from evac.drivers import manual
 from evac.drivers.capabilities import (
@@ -31,12 +30,11 @@ from evac.drivers.port import Action, Value, Verb
 from evac.drivers.process.client import agent_of
 from evac.drivers.registry import DRIVERS, can, offers, proves
 from evac.drivers.spec import FENCE
-from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_action, place_words
+from evac.engine.boots.binding import boot_endpoint, circuit_action, place_words
+from evac.engine.runs.ground import Ground, sites_of
 from evac.model.errors import StalePlan
 from evac.model.estate import NO_TIMEOUT_MS, Endpoint, Estate, Store
-from evac.model.plan import Plan, Step
-from evac.model.records import dataclass
-from evac.model.run_policy import RunPolicy
+from evac.model.plan import Step
 from evac.model.step_id import StepId
 from evac.model.units import moment_words
 from evac.run.values import RunStep
@@ -48,82 +46,6 @@ REDIRECT_MS: Final = 1_000
 REDIRECT_DEADLINE_MS: Final = 60_000
 BEFORE: Final = "from_replicas"
 """Parameter: the units before scaling. It does not change what the step does."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ground:
-    """Context for binding every step."""
-
-    estate: Estate
-    plan: Plan
-    policy: RunPolicy
-    top: Topology
-    left: frozenset[str]
-    """Sites that the plan leaves."""
-    lost: frozenset[str]
-    """Those plus all lost before."""
-    dead: frozenset[tuple[str, str]]
-    """(store, site) of lost members, even if their site lives."""
-    healthy: bool
-    """Sites being left still answer."""
-    endpoints: Mapping[tuple[str, str], tuple[Endpoint, ...]]
-    stores: Mapping[str, Store]
-    serving: Serving
-    candidates: Mapping[str, str]
-    """Store -> site of its next primary."""
-    families: Mapping[str, tuple[str, ...]]
-    by_family: Mapping[str, tuple[Store, ...]]
-    boots: Boots | None = None
-
-
-def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
-    top = topology(estate)
-    named = _sites(top, loss(top, plan.scenario.domains))
-    left = named if plan.scenario.kind in ("lose", "evacuate") else frozenset()
-    by_key: dict[tuple[str, str], tuple[Endpoint, ...]] = {}
-    for endpoint in estate.endpoints:
-        key = (endpoint.subject, endpoint.at)
-        by_key[key] = (*by_key.get(key, ()), endpoint)
-    by_family: dict[str, tuple[Store, ...]] = {}
-    for store in estate.stores:
-        by_family[store.family] = (*by_family.get(store.family, ()), store)
-    return Ground(
-        estate=estate,
-        plan=plan,
-        policy=policy,
-        top=top,
-        left=left,
-        lost=left | (_sites(top, lost_now(top)) - named),
-        dead=_dead(top, plan),
-        healthy=plan.scenario.kind != "lose",
-        endpoints=MappingProxyType(by_key),
-        stores=MappingProxyType({store.id: store for store in estate.stores}),
-        serving=Serving(top, plan),
-        candidates=MappingProxyType(
-            {s.store: site_of(top, s.candidate) or "" for s in plan.stores if s.candidate}
-        ),
-        families=MappingProxyType(
-            {s.id: tuple(d.target for d in s.needs if d.kind == "store" and d.hard) for s in estate.services}
-        ),
-        by_family=MappingProxyType(by_family),
-        boots=boots_of(top, plan),
-    )
-
-
-def _dead(top: Topology, plan: Plan) -> frozenset[tuple[str, str]]:
-    asked, before = loss(top, plan.scenario.domains), lost_now(top)
-    lost, found = plan.scenario.kind in ("lose", "evacuate"), set[tuple[str, str]]()
-    for store in top.estate.stores:
-        for member in store.members:
-            named = is_lost(top, asked, member.at)
-            gone = is_lost(top, before, member.at)
-            if (named or gone) if lost else (gone and not named):
-                found.add((store.id, site_of(top, member.at) or ""))
-    return frozenset(found)
-
-
-def _sites(top: Topology, gone: Loss) -> frozenset[str]:
-    return frozenset(site.id for site, dead in zip(top.estate.sites, gone.sites, strict=True) if dead)
 
 
 def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
@@ -140,14 +62,15 @@ def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -
 
 def _asks_a_person(ground: Ground, step: Step) -> bool:
     """Whether a primary holds its commits until a person acts at the database, or evac cannot see when they
-    go on: evac asks in a run of its own only for stores that it protects, and only if it may do more than
-    advise. An unknown timeout may mean that commits wait forever.
+    go on. For a store that evac protects, a run of its own releases them or, in mode advise, a step of this
+    one. An unknown timeout may mean that commits wait forever.
     """
     store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
     if site != primary_site(ground.top, store):
         return False
     if store.sync_timeout_ms in (None, NO_TIMEOUT_MS):
-        return ground.policy.mode == "advise" or not is_protected_by_us(ground, store, site)
+        by_us = is_protected_by_us(ground, store, site)
+        return not by_us or (ground.policy.mode == "advise" and release_action(ground, store) is None)
     return kind_of(step.kind).awaits_commits and _first(ground, store.id, site, ReportsRole) is None
 
 
@@ -343,6 +266,41 @@ def protect_action(ground: Ground, store: Store, primary: str, copy: str) -> Act
     return _act("protect", target, candidate=primary, synchronous=(name,))
 
 
+_ORDER: Final = {"sync": 0, "async": 1, "primary": 2}
+
+
+def next_copy(estate: Estate, top: Topology, store: Store, holder: str, gone: Collection[str]) -> str:
+    """Name of the live copy closest to being synchronous; empty if none. holder: site of the primary; gone:
+    sites whose copies are lost or left.
+    """
+    rows = []
+    for member in store.members:
+        site = site_of(top, member.at) or ""
+        if site in gone or site == holder or member.mode not in _ORDER or member.detached:
+            continue
+        ends = (e for e in estate.endpoints if (e.subject, e.at) == (store.id, site))
+        end = next((e for e in ends if offers(e.driver, e.settings, Promotes)), None)
+        if end is not None and "name" in end.settings:
+            rows.append((_ORDER[member.mode], site, str(end.settings["name"])))
+    return min(rows)[2] if rows else ""
+
+
+def release_action(ground: Ground, store: Store) -> Action | None:
+    """In mode advise: lets a primary that stays continue without the copies that the plan takes from it, the
+    next copy or none confirming its commits, as its policy says. None if evac does not set that, or if the
+    policy asks people and no one approves this run.
+    """
+    holder, policy = primary_site(ground.top, store), ground.policy
+    wanted = policy.store(store.id).on_sync_loss
+    target = _first(ground, store.id, holder, Protects)
+    asks = wanted == "ask" and not policy.approvals
+    if policy.mode != "advise" or asks or target is None or not is_protected_by_us(ground, store, holder):
+        return None
+    gone = {*ground.lost, *(site for name, site in ground.dead if name == store.id)}
+    name = "" if wanted == "async" else next_copy(ground.estate, ground.top, store, holder, gone)
+    return _act("protect", target, candidate=holder, synchronous=(name,) if name else ())
+
+
 def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]:
     """After a promotion: (site, action) that points each other copy to the new primary."""
     store = ground.stores[step.target]
@@ -517,7 +475,7 @@ def _let_in_again(ground: Ground, service: str, now: Sequence[str]) -> tuple[Act
     """Makes proxies send users again to a site that was left, once the service runs there again. A service
     that moves home as a whole is shifted instead; name servers name one place.
     """
-    back = _sites(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
+    back = sites_of(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
     again = sorted(back.intersection(ground.serving.sites(service)[1:]))
     ends = _routers(ground, service, [s.id for s in ground.estate.sites if s.id not in ground.lost])
     proxies = [end for end in ends if not DRIVERS[end.driver].answers_are_cached]
@@ -526,7 +484,7 @@ def _let_in_again(ground: Ground, service: str, now: Sequence[str]) -> tuple[Act
 
 def _redirected(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
     """Makes every proxy and name server of the scenario's sites send traffic to its present place."""
-    back = _sites(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
+    back = sites_of(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
     left = ground.lost if ground.plan.scenario.kind == "evacuate" else set()
     away = ",".join(sorted(left) or [site.id for site in ground.estate.sites if site.id not in now])
     ends = _routers(ground, service, sorted(back)) if now else []

@@ -36,6 +36,7 @@ from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.proposals import Wanted
 from evac.engine.runs.protection import REJOIN_MS
 from evac.engine.runs.reading import incident_key
+from evac.engine.runs.step_actions import next_copy
 from evac.engine.stores.datasets import Epoch
 from evac.engine.stores.guards import Permit, check_mode, read_register
 from evac.engine.stores.refusals import Refusals, Say
@@ -55,7 +56,6 @@ _MARK: Final = b'{"protect":'
 AGAIN: Final = "confirms_again"
 """The label of a run that restores protection while commits go on; its value is the store."""
 DURATION_MS: Final = 1_000
-_ORDER: Final = {"sync": 0, "async": 1, "primary": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ def plans_for(
             continue
         primary = _endpoint(estate, store.id, holder)
         if primary is not None:
-            found[store.id] = _plan(policy, store, primary, _next(estate, top, store, holder, {*lost, *left}))
+            found[store.id] = _plan(
+                policy, store, primary, next_copy(estate, top, store, holder, {*lost, *left})
+            )
     return found
 
 
@@ -169,19 +171,6 @@ def _endpoint(estate: Estate, store: str, site: str) -> Endpoint | None:
         ),
         None,
     )
-
-
-def _next(estate: Estate, top: Topology, store: Store, holder: str, gone: Collection[str]) -> str:
-    """Name of the live copy closest to being synchronous; empty if none."""
-    rows = []
-    for member in store.members:
-        site = site_of(top, member.at) or ""
-        endpoint = _endpoint(estate, store.id, site)
-        if site in gone or site == holder or endpoint is None or member.mode not in _ORDER or member.detached:
-            continue
-        if "name" in endpoint.settings:
-            rows.append((_ORDER[member.mode], site, str(endpoint.settings["name"])))
-    return min(rows)[2] if rows else ""
 
 
 def _plan(policy: RunPolicy, store: Store, primary: Endpoint, following: str) -> bytes:
