@@ -1,10 +1,14 @@
 """An estate of one messenger with a database at three sites, for tests of binding."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evac import estate as estates
+from evac.derive.stores import observed
 from evac.engine.runs.binding import Bound, bind
 from evac.model.estate import Estate
+from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
@@ -71,3 +75,13 @@ def estate(folder: Path, endpoints: str = DATABASES + TRAFFIC) -> Estate:
 def bound(of: Estate, scenario: Scenario | None = None, policy: RunPolicy = LAX) -> Bound:
     made = plan(of, scenario or lose("pangyo"))
     return bind(of, made, policy, run="r1", incident="i1", digest="sha256:0")
+
+
+CAREFUL = RunPolicy(stores={"messages": StorePolicy("messages", ("sync", "attest"), on_sync_loss="ask")})
+
+
+def confirming(tmp_path: Path, **roles: Any) -> Estate:
+    """An estate whose store may lose nothing, with these roles."""
+    found = tuple(MemberSeen("messages", site, role) for site, role in sorted(roles.items()))
+    now = observed(estate(tmp_path), Observation(0, found))
+    return replace(now, stores=(replace(now.stores[0], rpo_ms=0),))

@@ -14,10 +14,9 @@ from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.binding import Bound, _digest, bind
 from evac.engine.runs.ground import ground_of
 from evac.engine.runs.step_actions import followers
-from evac.engine.stores.guards import as_allowed
 from evac.estate.examples import pangyo
 from evac.model.errors import StalePlan
-from evac.model.estate import NO_TIMEOUT_MS, Endpoint, Estate
+from evac.model.estate import Endpoint, Estate
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import Pace, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
@@ -25,7 +24,7 @@ from evac.model.situation import Effects, Moved
 from evac.planning.plan import plan
 from evac.run.values import Left
 from evac.verify import check
-from tests.unit.engine.messenger import DATABASES, ESTATE, LAX, TRAFFIC, bound, estate
+from tests.unit.engine.messenger import CAREFUL, DATABASES, ESTATE, LAX, TRAFFIC, bound, confirming, estate
 
 
 def test_a_sync_replica_is_the_fence_where_policy_says_so(tmp_path: Path) -> None:
@@ -463,19 +462,9 @@ def test_a_copy_that_follows_nobody_just_now_is_led_to_the_new_primary_after_all
     assert [end.at for end in followers(ground, ground.estate.stores[0], "")] == ["ansan", "anyang"]
 
 
-CAREFUL = RunPolicy(stores={"messages": StorePolicy("messages", ("sync", "attest"), on_sync_loss="ask")})
-
-
-def _seen(tmp_path: Path, **roles: Any) -> Estate:
-    """An estate whose store may lose nothing, with these roles."""
-    found = tuple(MemberSeen("messages", site, role) for site, role in sorted(roles.items()))
-    now = observed(estate(tmp_path), Observation(0, found))
-    return replace(now, stores=(replace(now.stores[0], rpo_ms=0),))
-
-
 def test_a_way_home_and_a_return_end_with_a_copy_that_confirms_commits(tmp_path: Path) -> None:
     home = bound(
-        _seen(tmp_path, anyang="primary", ansan="async", pangyo="async"),
+        confirming(tmp_path, anyang="primary", ansan="async", pangyo="async"),
         Scenario("failback", ("pangyo",)),
         CAREFUL,
     )
@@ -486,7 +475,7 @@ def test_a_way_home_and_a_return_end_with_a_copy_that_confirms_commits(tmp_path:
         "until it follows, commits would hang"
     )
     back = bound(
-        _seen(tmp_path, anyang="primary", ansan="none", pangyo="none"),
+        confirming(tmp_path, anyang="primary", ansan="none", pangyo="none"),
         Scenario("restore", ("pangyo",)),
         CAREFUL,
     )
@@ -505,10 +494,10 @@ def test_a_return_makes_a_copy_confirm_that_may_have_stopped_since_it_was_last_s
         steps = [step for step in found.spec.steps if step.kind == "protect"]
         return [(step.after, *found.actions[step.id][0].parameters["synchronous"]) for step in steps]
 
-    silent = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
+    silent = confirming(tmp_path, pangyo="primary", anyang="sync", ansan="async")
     assert protects(silent, "anyang") == [(("reprotect:messages:anyang",), "dc-anyang")]
     assert not protects(silent, "ansan"), "the one that confirms is not changed for another"
-    two = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="sync")
+    two = confirming(tmp_path, pangyo="primary", anyang="sync", ansan="sync")
     assert not protects(two, "anyang"), "one that confirms alone would leave out the other"
 
 
@@ -516,107 +505,21 @@ def test_a_store_that_was_promoted_by_hand_before_its_fire_was_taken_over_is_unp
     tmp_path: Path,
 ) -> None:
     """The rest of the plan moves nothing of it, and yet it ends without a copy that confirms."""
-    now = _seen(tmp_path, anyang="primary", ansan="async", pangyo="none")
+    now = confirming(tmp_path, anyang="primary", ansan="async", pangyo="none")
     assert Left("messages", "unprotected") in bound(now, lose("pangyo"), CAREFUL).spec.leaves
     may_lose = replace(now, stores=(replace(now.stores[0], rpo_ms=1_000),))
-    kept = _seen(tmp_path, anyang="primary", ansan="sync", pangyo="none")
+    kept = confirming(tmp_path, anyang="primary", ansan="sync", pangyo="none")
     for other, what in ((may_lose, "pangyo"), (kept, "pangyo")):
         assert not bound(other, lose(what), CAREFUL).spec.leaves
 
 
 def test_a_store_that_no_copy_is_left_to_protect_is_named(tmp_path: Path) -> None:
-    alone = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="none")
+    alone = confirming(tmp_path, pangyo="primary", anyang="sync", ansan="none")
     found = bound(alone, policy=CAREFUL)
     assert not [step for step in found.spec.steps if step.kind == "protect"]
     assert Left("messages", "unprotected") in found.spec.leaves
     may_lose = replace(alone, stores=(replace(alone.stores[0], rpo_ms=1_000),))
     assert "unprotected" not in {one.state for one in bound(may_lose, policy=CAREFUL).spec.leaves}
-
-
-def test_a_loss_of_the_copy_that_confirms_commits_never_ends_as_if_nothing_was_left(tmp_path: Path) -> None:
-    now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
-    waits = Left("messages", "unprotected")
-    next_one = replace(CAREFUL, stores={"messages": replace(CAREFUL.stores["messages"], on_sync_loss="next")})
-    for policy in (replace(CAREFUL, approvals=0), replace(CAREFUL, mode="act")):
-        assert waits in bound(now, lose("anyang"), policy).spec.leaves
-    by_itself = replace(next_one, mode="act")
-    assert waits not in bound(now, lose("anyang"), by_itself).spec.leaves, (
-        "a run of its own goes on without it"
-    )
-    assert waits not in bound(now, lose("ansan"), CAREFUL).spec.leaves
-
-
-@pytest.mark.parametrize("timeout_ms", [None, NO_TIMEOUT_MS])
-def test_commits_that_no_run_of_evac_releases_are_asked_of_a_person_and_never_called_done(
-    tmp_path: Path, timeout_ms: int | None
-) -> None:
-    """They hang at the primary until somebody acts, as far as is known: a step that does nothing must not
-    succeed.
-    """
-    now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
-    now = replace(now, stores=(replace(now.stores[0], sync_timeout_ms=timeout_ms),))
-    next_one = replace(CAREFUL, stores={"messages": replace(CAREFUL.stores["messages"], on_sync_loss="next")})
-    asked = replace(CAREFUL, approvals=0)
-    for policy, asks in (
-        (asked, True),
-        (next_one, False),
-        (replace(next_one, mode="act"), False),
-        (as_allowed(replace(next_one, mode="act"), quorum=True), False),
-        (as_allowed(replace(next_one, mode="hold"), quorum=False), False),
-    ):
-        found = bound(now, lose("anyang"), policy)
-        (step,) = (one for one in found.spec.steps if one.kind == "unprotect")
-        assert step.manual is asks
-        (action,) = found.actions[step.id]
-        assert action.parameters.get("without") == (None if asks else "anyang")
-        assert (Left("messages", "unprotected") in found.spec.leaves) is asks
-        protects = [one for one in found.spec.steps if one.kind == "protect"]
-        assert bool(protects) is (not asks and policy.mode == "advise"), "else a run of its own does it"
-
-
-@pytest.mark.parametrize(
-    ("on_sync_loss", "ansan", "confirms"),
-    [
-        ("next", "async", ("dc-ansan",)),
-        ("ask", "async", ("dc-ansan",)),
-        ("async", "async", ()),
-        ("next", "detached", ()),
-    ],
-)
-def test_in_mode_advise_the_approved_run_itself_releases_the_commits(
-    tmp_path: Path, on_sync_loss: Any, ansan: Any, confirms: tuple[str, ...]
-) -> None:
-    """No run of its own does it there, and a person who approved the plan is not sent to the database."""
-    now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan=ansan)
-    now = replace(now, stores=(replace(now.stores[0], sync_timeout_ms=NO_TIMEOUT_MS),))
-    stores = {"messages": replace(CAREFUL.stores["messages"], on_sync_loss=on_sync_loss)}
-    found = bound(now, lose("anyang"), replace(CAREFUL, stores=stores))
-    (step,) = (one for one in found.spec.steps if one.kind == "protect")
-    (action,) = found.actions[step.id]
-    assert (action.verb, action.at, action.parameters["candidate"]) == ("protect", "pangyo", "pangyo")
-    assert action.parameters["synchronous"] == confirms
-    assert (step.manual, step.data_set) == (False, "messages")
-    assert (Left("messages", "unprotected") in found.spec.leaves) is (not confirms)
-    (waits,) = (one for one in found.spec.steps if one.kind == "unprotect")
-    assert not waits.manual
-
-
-@pytest.mark.parametrize("mode", ["advise", "hold", "act"])
-@pytest.mark.parametrize(
-    ("endpoints", "sees"),
-    [(DATABASES, True), (TRAFFIC, False), ("".join(DATABASES.splitlines(True)[1:]), False)],
-)
-def test_a_timeout_whose_end_nobody_sees_is_asked_of_a_person(
-    tmp_path: Path, endpoints: str, sees: bool, mode: Any
-) -> None:
-    """Without an endpoint that shows the primary, no look would ever find that its commits go on."""
-    now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
-    found = replace(now, endpoints=estate(tmp_path, endpoints).endpoints)
-    found = replace(found, stores=(replace(now.stores[0], sync_timeout_ms=90_000),))
-    run = bound(found, lose("anyang"), replace(CAREFUL, mode=mode))
-    (step,) = (one for one in run.spec.steps if one.kind == "unprotect")
-    (action,) = run.actions[step.id]
-    assert (step.manual, action.parameters.get("without")) == ((False, "anyang") if sees else (True, None))
 
 
 @pytest.mark.parametrize(("rpo_ms", "kept"), [(0, ("dc-ansan",)), (1_000, ()), (None, ())])
