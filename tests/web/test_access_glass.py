@@ -19,7 +19,7 @@ from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import of_event
 from evac.engine.runs import requests
 from evac.engine.runs.signatures import Approval, issue, new_key, read_key, sign
-from evac.model.access import AccessRules, GlassUse, Grant, Person, Token
+from evac.model.access import AccessRules, Grant, Person, Token
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
 from evac.office.office import Office
@@ -60,6 +60,17 @@ class Signer:
 @pytest.fixture
 def signer(tmp_path: Path) -> Signer:
     return Signer(tmp_path)
+
+
+def use_of(id: str, number: int, who: str = "kim") -> str:
+    """Where the store records a use of a credential."""
+    grant = Grant(id, who, "pause", RUN, "", 1, 2)
+    return f"{GLASS_USED}{grant.credential}/{number:03d}"
+
+
+def mark_of(id: str, number: int, who: str = "kim") -> str:
+    """The same use in the marks of a run."""
+    return Grant(id, who, "pause", RUN, "", 1, 2).use(number).mark
 
 
 def by(text: str) -> dict[str, str]:
@@ -143,7 +154,7 @@ def test_a_record_of_a_use_that_cannot_be_read_is_a_use_of_another_request(
 ) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)
-        await office.store.transact((), (Put(f"{GLASS_USED}{'a' * 32}/001", record),))
+        await office.store.transact((), (Put(use_of("a" * 32, 1), record),))
         headers = by(signer.sign(uses=2))
         for key, status in (("k-1", 202), ("k-2", 403)):
             told = await client.post(PATH, json=asking(), headers=headers | {"idempotency-key": key})
@@ -158,7 +169,7 @@ def test_one_that_is_used_up_reads_for_a_minute_and_then_nothing(signer: Signer)
         text = signer.sign()
         assert (await client.post(PATH, json=asking(), headers=by(text))).status_code == 202
         for since_ms, status in ((SPENT_READS_MS - 5_000, 200), (SPENT_READS_MS, 401)):
-            key = f"{GLASS_USED}{'a' * 32}/001"
+            key = use_of("a" * 32, 1)
             used = {"at_ms": SystemClock().now_ms() - since_ms}
             await office.store.transact((), (Put(key, orjson.dumps(used)),))
             read = await client.get(f"/v1/runs/{RUN}", headers=by(text))
@@ -174,14 +185,14 @@ def test_one_that_is_used_up_stays_so_though_its_record_is_deleted(signer: Signe
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)
-        key, used = f"{GLASS_USED}{'a' * 32}/001", {"at_ms": SystemClock().now_ms() - SPENT_READS_MS}
+        key, used = use_of("a" * 32, 1), {"at_ms": SystemClock().now_ms() - SPENT_READS_MS}
         await office.store.transact((), (Put(key, orjson.dumps(used)),))
         for _ in range(2):
             assert (await client.get(f"/v1/runs/{RUN}", headers=by(text))).status_code == 401
             await office.store.transact((), (Delete(key),))
         fresh = by(signer.sign(id="b" * 32, uses=2))
         assert (await client.post(PATH, json=asking(), headers=fresh)).status_code == 202
-        await office.store.transact((), (Delete(f"{GLASS_USED}{'b' * 32}/001"),))
+        await office.store.transact((), (Delete(use_of("b" * 32, 1)),))
         again = await client.post(PATH, json=asking(), headers=fresh)
         assert again.status_code == 202
         (first, second) = await standing(office)
@@ -189,7 +200,7 @@ def test_one_that_is_used_up_stays_so_though_its_record_is_deleted(signer: Signe
         assert second.glass is not None
         assert {first.glass.number, second.glass.number} == {1, 2}, "the first use still counts"
         view = await office.register.view(RUN)
-        view.marks.add(GlassUse("c" * 8, 1, 1).mark)  # as its journal says
+        view.marks.add(mark_of("c" * 32, 1))  # as its journal says
         told = await client.post(PATH, json=asking(), headers=by(signer.sign(id="c" * 32)))
         assert (told.status_code, told.json()["code"]) == (403, "glass-spent")
 
@@ -199,15 +210,15 @@ def test_one_that_is_used_up_stays_so_though_its_record_is_deleted(signer: Signe
 def test_a_room_that_did_not_see_its_use_reads_of_it_in_the_journal_of_the_run(signer: Signer) -> None:
     """Though its record was deleted, or the store is silent: after a minute it reads nothing."""
     text, access = by(signer.sign(id="d" * 32, uses=2)), signer.access
-    key = f"{GLASS_USED}{'d' * 32}/002"
+    key = use_of("d" * 32, 2)
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)
         view = await office.register.view(RUN)
-        view.marks.add(GlassUse("d" * 8, 1, 2).mark)
+        view.marks.add(mark_of("d" * 32, 1))
         assert (await client.get(f"/v1/runs/{RUN}", headers=text)).status_code == 200
         assert key not in access.used, "one use is left"
-        view.marks.add(GlassUse("d" * 8, 2, 2).mark)
+        view.marks.add(mark_of("d" * 32, 2))
         assert (await client.get(f"/v1/runs/{RUN}", headers=text)).status_code == 200
         access.used[key] -= SPENT_READS_MS
         read = await client.get(f"/v1/runs/{RUN}", headers=text)

@@ -5,11 +5,12 @@ Loaded from an access file at the edge. Secrets appear here only as references, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import field
+from collections.abc import Collection, Mapping
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
+from evac.model.digest import digest
 from evac.model.estate import Rate
 from evac.model.records import dataclass
 
@@ -24,6 +25,8 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 BREAK_GLASS: Final = "BREAK-GLASS"
 """Prefix, in every journal, of the reason of a request made with such a credential."""
+SIGNED_FOR_MOST: Final = 400
+"""Characters of a credential's reason that journals repeat; the reason of the request follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class GlassUse:
     """How often the credential may be used."""
     signed_for: str = ""
     """Why it was signed."""
+    credential: str = ""
+    """`Grant.credential`; empty in journals of earlier versions."""
 
     @property
     def words(self) -> str:
@@ -47,16 +52,20 @@ class GlassUse:
     @property
     def mark(self) -> str:
         """Names this use in the marks of a run (`RunView.marks`), where none counts twice."""
-        return f"{BREAK_GLASS} {self.id}/{self.number}"
+        return f"{BREAK_GLASS} {self.credential or self.id}/{self.number}"
 
     def to_data(self) -> dict[str, str | int]:
-        return {"id": self.id, "number": self.number, "uses": self.uses, "signed_for": self.signed_for}
+        told: dict[str, str | int] = {"id": self.id, "number": self.number, "uses": self.uses}
+        told["signed_for"] = self.signed_for
+        return told | ({"credential": self.credential} if self.credential else {})
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> GlassUse:
         """Raises KeyError, TypeError or ValueError if the data is not a valid use."""
         numbers = int(data["number"]), int(data["uses"])
-        return cls(str(data["id"]), *numbers, str(data.get("signed_for", "")))
+        return cls(
+            str(data["id"]), *numbers, str(data.get("signed_for", "")), str(data.get("credential", ""))
+        )
 
 
 ProofKind = Literal["trust", "token", "password", "oidc", "certificate", "break-glass", "signature"]
@@ -223,6 +232,22 @@ class Grant:
     until_ms: int
     uses: int = 1
     reason: str = ""
+
+    @property
+    def credential(self) -> str:
+        """Names the credential where its uses are counted. The signer chooses the id, so only the id and the
+        signer together are one credential: otherwise, anyone with a key could use up those of others.
+        """
+        return digest({"id": self.id, "who": self.who}).removeprefix("sha256:")
+
+    def use(self, number: int) -> GlassUse:
+        """The use with this number, from 1."""
+        return GlassUse(self.id[:8], number, self.uses, self.reason[:SIGNED_FOR_MOST], self.credential)
+
+    def is_used(self, number: int, marks: Collection[str]) -> bool:
+        """Whether a run with these marks records this use, also if an earlier version recorded it."""
+        use = self.use(number)
+        return use.mark in marks or replace(use, credential="").mark in marks
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ class People:
         """
         if self.keep is None:
             return False
-        key = f"{GLASS_USED}{grant.id}/{grant.uses:03d}"
+        key = f"{GLASS_USED}{grant.credential}/{grant.uses:03d}"
         with contextlib.suppress(EvacError, ValueError, KeyError, TypeError, TimeoutError):
             async with asyncio.timeout(ANSWER_S):
                 last = await self.keep.store.get(key)

@@ -3,7 +3,7 @@ refuses it and says why.
 
 A break-glass credential works only for its stated purpose, only as often as it allows, and never silently:
 
-    glass/<id>/<number>    one use: who requested what of which run, and when; created once, never changed
+    glass/<credential>/<number>    one use: who requested what of which run, and when; never changed
 
 A use is recorded before the request, in its own transaction, so that two war rooms on one store never count
 differently; it is spent even if the request then fails. A request that is sent again with its idempotency
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict, replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -27,7 +27,7 @@ from evac.engine.runs.proving import BY_PEOPLE
 from evac.engine.runs.requests import TEXT_MOST
 from evac.engine.runs.requests import Request as RunRequest
 from evac.incident.records import Note
-from evac.model.access import BREAK_GLASS, GRAVE, GlassUse, Grant, role_for
+from evac.model.access import BREAK_GLASS, GRAVE, Grant, role_for
 from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.model.run_policy import Envelope
 from evac.office.requests import Answer, Asked, Released, RequestTold, SiteCleared, body_digest
@@ -39,9 +39,6 @@ from evac.web.access.port import Actor, KeepsLogins, need, need_to_ask
 from evac.web.api.runs import run_tag
 from evac.web.api.shapes import Ask, Body, Hold, IdempotencyKey, RunName, answers, plain
 from evac.web.room import JSON, WarRoom, check_match, dump, room_of, tagged
-
-SIGNED_FOR_MOST: Final = 400
-"""Characters of a credential's reason that journals repeat; the reason of the request follows it."""
 
 
 def may_ask(actor: Actor, verb: str) -> bool:
@@ -112,7 +109,7 @@ async def spend(
     """
     store, now_ms = room.office.store, room.office.clock.now_ms()
     number, is_new = await _count(room, grant, asked, run, now_ms)
-    use = GlassUse(grant.id[:8], number, grant.uses, grant.reason[:SIGNED_FOR_MOST])
+    use = grant.use(number)
     if not is_new:
         return replace(asked, glass=use)
     LOG.warning(
@@ -147,8 +144,8 @@ async def _count(room: WarRoom, grant: Grant, asked: Asked, run: str, now_ms: in
     if asked.key:
         told["asked"] = body_digest(asked.key, asked.body)
     for number in range(1, grant.uses + 1):
-        key = f"{GLASS_USED}{grant.id}/{number:03d}"
-        if GlassUse(grant.id[:8], number, grant.uses).mark in marks:
+        key = f"{GLASS_USED}{grant.credential}/{number:03d}"
+        if grant.is_used(number, marks):
             continue
         entry = await store.get(key)
         if entry is None and key not in memory.used:
