@@ -309,7 +309,8 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "import-conflict",
         _IMPORTS,
-        "Two sources in a recipe disagree about a fact. The one listed first is used.",
+        "Two sources in a recipe disagree about a fact: the one listed first is used. Or a server of one may "
+        "be a server of the other: they count as two.",
     ),
     ("import-twice", _IMPORTS, "The source describes the same thing twice. The first description is used."),
     (
@@ -322,7 +323,11 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         _IMPORTS,
         "The dump does not show where a store keeps its data, so the effect of a loss on it stays unknown.",
     ),
-    ("import-name-changed", _IMPORTS, "A name in the source was changed so that it can be used as an ID."),
+    (
+        "import-name-changed",
+        _IMPORTS,
+        "A name in the source was changed: to one that can be an ID, or to what another source calls it.",
+    ),
     (
         "import-feed-missing",
         _IMPORTS,

@@ -25,7 +25,7 @@ from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node,
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.csv import bare
-from evac.estate.importers.host_words import NAMES, STATES
+from evac.estate.importers.host_words import NAMES, STATES, is_general_role
 from evac.estate.importers.hosts import Host, Renames, add_hosts, host_examples, id_of_text, unplaced_of
 from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, Parts, is_large, read_in_parts
@@ -425,6 +425,12 @@ def _take_service(group: str, node: Node, hosts: Mapping[str, Host], problems: P
     if group in _EVERYTHING or items_in(node, "children") or _PLACE.fullmatch(group):
         return
     members = [hosts[item.text] for item in items_in(node, "hosts") if item.text in hosts]
+    if members and is_general_role(group):
+        message = (
+            f"the group {shown(group)} does not say what runs on its hosts: it is imported as no service"
+        )
+        problems.add("import-ignored", message, node.place, "if it is a service, describe it in the overlay")
+        return
     sites = {host.facts.get("site", "") for host in members}
     for site in sites if len(sites) == 1 else ():
         part = (

@@ -26,6 +26,7 @@ from evac.estate.importers.imported import (
     value_text,
 )
 from evac.estate.importers.renaming import renamed
+from evac.estate.importers.same_servers import first_label
 from evac.estate.importers.services import combined_examples
 from evac.model.records import dataclass
 
@@ -142,7 +143,7 @@ def _on_servers(parts: list[SourcePart], problems: Problems) -> list[SourcePart]
     by: dict[str, SourcePart] = {}
     for part in parts:
         for row in part.imported.tables.get("servers", []):
-            for name in {row[0].lower(), _label_of(row[0])} - {""}:
+            for name in {row[0].lower(), first_label(row[0])} - {""}:
                 servers.setdefault(name, set()).add(row[0])
             by.setdefault(row[0], part)
     entries = [
@@ -157,7 +158,7 @@ def _on_servers(parts: list[SourcePart], problems: Problems) -> list[SourcePart]
         host, is_own = name.lower(), "external" not in entry.values and ".svc" not in name
         found = servers.get(host, set())
         if not found and is_own and "." in host and is_internal(host):
-            same = servers.get(_label_of(host), set())
+            same = servers.get(first_label(host), set())
             found = same if not any("." in server for server in same) else found
         if entry.described or name in described or len(found) != 1:
             continue
@@ -182,12 +183,6 @@ def _on_servers(parts: list[SourcePart], problems: Problems) -> list[SourcePart]
             )
         found_parts.append(replace(part, imported=whole))
     return found_parts
-
-
-def _label_of(host: str) -> str:
-    """The first label of a host's name; none of an IP address."""
-    label = host.lower().partition(".")[0]
-    return "" if label.isdigit() else label
 
 
 def _in_halls(parts: list[SourcePart]) -> list[SourcePart]:

@@ -21,7 +21,14 @@ from evac.estate.format import quantities as q
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
-from evac.estate.importers.host_words import NAMES, STATE_WORDS, STATES, unit_named, without_unit
+from evac.estate.importers.host_words import (
+    NAMES,
+    STATE_WORDS,
+    STATES,
+    is_general_role,
+    unit_named,
+    without_unit,
+)
 from evac.estate.importers.hosts import Host, add_hosts, host_examples, id_of_text, taken_as
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_table
@@ -168,6 +175,8 @@ class _Reading:
     """Rows that name no host."""
     unread: set[tuple[str, str]] = field(default_factory=set)
     """Host and meaning of every fact that a cell states, but that is not known."""
+    general: set[str] = field(default_factory=set)
+    """Roles that name no service."""
 
     def note(self, code: str, message: str, row: Row, meaning: str, hint: str = "") -> None:
         """Notes a problem of a cell; per code and column the first twenty, then only the number."""
@@ -518,8 +527,13 @@ def _services(row: Row, reading: _Reading) -> list[str]:
     names = [] if text is None else [part for part in _PARTED.split(text) if part]
     found = []
     for name in names:
-        made = _id(name, row, "services", reading)
-        if made is not None:
+        if is_general_role(name):
+            if name.lower() not in reading.general:
+                message = f"{shown(name)} does not say what runs on a server: it is imported as no service"
+                hint = "if it is a service, describe it in the overlay"
+                reading.note("import-ignored", message, row, "services", hint)
+            reading.general.add(name.lower())
+        elif (made := _id(name, row, "services", reading)) is not None:
             found.append(made)
     return sorted(set(found))
 

@@ -78,6 +78,19 @@ STATES: Final[Mapping[str, str]] = MappingProxyType(
     {word: state for state, words in STATE_WORDS.items() for word in words.split()}
 )
 
+_GENERAL_ROLE: Final = frozenset(
+    word
+    for words in (
+        "server servers host hosts node nodes machine machines vm vms virtual virtualmachine",
+        "physical bare metal baremetal rack rackserver blade bladeserver compute linux windows",
+        "generic general purpose standard other misc none unknown default unassigned",
+        "serveur serveurs serwer serwery rechner maschine maschinen knoten 서버 호스트",
+    )
+    for word in words.split()
+)
+"""Words of roles that say what a machine is, not what runs on it."""
+_BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
+
 _UNITS: Final[Mapping[str, str]] = MappingProxyType(
     {
         **{f"{letter}b".lower(): f"{letter}B" for letter in "kMGTP"},
@@ -103,6 +116,12 @@ _TIMES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _ENDING: Final = re.compile(r"(.*?)[\s_.(\[/-]+(?:in\s+)?([^\W\d_]+)[)\]]?\s*")
+
+
+def is_general_role(role: str) -> bool:
+    """Whether a role, such as `server` or `bare-metal`, names no service."""
+    words = [word for word in _BETWEEN_WORDS.split(role.lower()) if word]
+    return bool(words) and _GENERAL_ROLE.issuperset(words)
 
 
 def unit_named(text: str) -> str | None:

@@ -3,7 +3,7 @@
 The source is the JSON of its API: the answer of `/api/dcim/devices/`, or a folder or mapping of several
 (`devices`, `virtual_machines`, `locations`, `power_feeds`, `power_ports`). A location is a hall; those around
 several are groups of halls. Devices that share a name, which NetBox allows at several sites, are renamed by
-site. A role becomes a service unless it concerns the network or hosts of others.
+site. A role becomes a service unless it concerns the network or hosts of others, or is a kind of machine.
 
 A virtual machine is a replica of its role on its device, else in the pool of its cluster, so that no capacity
 counts twice. If the source has neither, the virtual machine is a server itself.
@@ -23,7 +23,7 @@ from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import netbox_power as power
 from evac.estate.importers.csv import amount, bare, understand
-from evac.estate.importers.host_words import STATES
+from evac.estate.importers.host_words import STATES, is_general_role
 from evac.estate.importers.hosts import AMOUNTS, Host, Renames, add_hosts, host_examples, id_of_text
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.json_stream import PARTS_FROM_BYTES, is_large, read_pruned
@@ -112,6 +112,8 @@ class _Dump:
     unitless: set[str] = field(default_factory=set)
     """Custom fields that were reported because they state no unit."""
     renames: Renames = field(default_factory=Renames)
+    general: set[str] = field(default_factory=set)
+    """Servers whose role does not say what runs on them."""
 
 
 def looks_like(name: str, head: str) -> Sign | None:
@@ -170,7 +172,10 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             guests.append((machine, facts, below))
         else:
             _add_host(machine, dump)
-    _keep_apart({below for _, _, below in guests}, {facts.get("pool", "") for _, facts, _ in guests}, hosts)
+    below_guests = _keep_apart(guests, hosts)
+    if general := tuple(sorted(dump.general - below_guests)):
+        what = "servers whose role, such as server, does not say what runs on them"
+        imported.unknown.append(Unknown(what, len(general), general))
     pools = add_hosts(hosts, imported)
     _add_guests(guests, clusters, pools, imported, dump.left_out)
     _add_groups(locations, dump.halls, imported)
@@ -277,9 +282,10 @@ def _add_host(device: Node, dump: _Dump) -> str | None:
     if "site" not in facts:
         message = f"{shown(name)} has no site; it is left out"
         problems.add("import-host-nowhere", message, device.place, "set its site in NetBox")
-    is_service = (
-        role and not _HOSTS_OF_OTHERS.fullmatch(role.lower()) and is_id(role, device.place, Problems())
-    )
+    if is_general_role(role):
+        dump.general.add(made)
+    is_other = is_general_role(role) or _HOSTS_OF_OTHERS.fullmatch(role.lower())
+    is_service = role and not is_other and is_id(role, device.place, Problems())
     dump.hosts[made] = Host(facts, {role} if is_service else set())
     return made
 
@@ -392,11 +398,13 @@ def _add_groups(locations: Mapping[str, _Location], halls: Mapping[str, str], im
             imported.add("groups", name, {"kind": "location", "members": list(members)})
 
 
-def _keep_apart(below: set[str], pools: set[str], hosts: Mapping[str, Host]) -> None:
-    """Removes the role of servers that run virtual machines: it is not a service."""
-    for name, host in hosts.items():
-        if name in below or host.facts.get("pool") in pools:
-            host.services.clear()
+def _keep_apart(guests: list[tuple[Node, dict[str, str], str]], hosts: Mapping[str, Host]) -> set[str]:
+    """Removes the role of servers that run virtual machines: it is not a service. Returns these servers."""
+    below, pools = {one for _, _, one in guests}, {facts.get("pool", "") for _, facts, _ in guests}
+    found = {name for name, host in hosts.items() if name in below or host.facts.get("pool") in pools}
+    for name in found:
+        hosts[name].services.clear()
+    return found
 
 
 def _add_guests(
@@ -416,6 +424,8 @@ def _add_guests(
         role = _role(machine)
         if not role or not is_id(role, machine.place, Problems()):
             left_out["virtual machines without a role; left out"] += 1
+        elif is_general_role(role):
+            left_out["virtual machines whose role, such as server, does not say what they run; left out"] += 1
         elif facts.get("state", "serving") != "serving":
             left_out["virtual machines that are not active; left out"] += 1
         elif not target:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from evac.estate.importers.imported import TABLE_COLUMNS, Imported, Value
+from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Value
 
 
 def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
@@ -35,6 +35,47 @@ def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
     for table, rows in imported.tables.items():
         made.tables[table] = [_row_renamed(table, row, names) for row in rows]
     return made
+
+
+def servers_renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
+    """The same facts with other names of servers; a service of such a name keeps its own."""
+    tables = dict(imported.tables)
+    for table, column in (("servers", 0), ("replicas", 1)):
+        tables[table] = [
+            (*row[:column], names.get(row[column], row[column]), *row[column + 1 :])
+            for row in tables.get(table, [])
+        ]
+    sections = dict(imported.sections)
+    for section in ("services", "stores"):
+        sections[section] = {
+            name: _placed_on(entry, names) for name, entry in sections.get(section, {}).items()
+        }
+    made = replace(imported, tables=tables, sections=sections)
+    made.elsewhere = {(service, names.get(host, host)) for service, host in imported.elsewhere}
+    made.unplaced = {
+        names.get(host, host): replace(one, row=(names.get(host, host), *one.row[1:]))
+        for host, one in imported.unplaced.items()
+    }
+    made.unknown = [
+        fact if fact.undescribed else replace(fact, names=tuple(names.get(name, name) for name in fact.names))
+        for fact in imported.unknown
+    ]
+    return made
+
+
+def _placed_on(entry: Entry, names: Mapping[str, str]) -> Entry:
+    """An entry whose replicas and members are on servers of other names."""
+    values = dict(entry.values)
+    if isinstance(places := values.get("replicas"), dict):
+        values["replicas"] = {names.get(place, place): count for place, count in places.items()}
+    if isinstance(members := values.get("members"), list):
+        values["members"] = [
+            {**one, "at": names.get(at, at)}
+            if isinstance(one, dict) and isinstance(at := one.get("at"), str)
+            else one
+            for one in members
+        ]
+    return replace(entry, values=values)
 
 
 _PATHS: Final[Mapping[str, tuple[int, ...]]] = {

@@ -51,6 +51,7 @@ from evac.estate.importers.imported import (
 from evac.estate.importers.placing import report_nowhere, with_all_replicas, with_places
 from evac.estate.importers.recipe import RecipeSource, read_recipe
 from evac.estate.importers.renaming import renamed
+from evac.estate.importers.same_servers import with_same_servers
 from evac.estate.loading import check
 from evac.model.diagnostic import IMPORTED
 from evac.model.errors import EvacError, InvalidInput
@@ -453,7 +454,7 @@ def import_recipe(
             f"{into.name} contains no import of {path.name} to update",
             f"run it without --update first: evac import {path.name}",
         )
-    imported = combine(with_places(_read_sources(recipe.sources, fetch, problems), problems), problems)
+    imported = _combined(_read_sources(recipe.sources, fetch, problems), problems)
     usual = path.resolve().parent.name if path.stem in ("estate", "recipe") else path.stem
     name = name or usual or "estate"
     return into, _write(RECIPE_KIND, imported, problems, into, name, None, strict, stated)
@@ -473,9 +474,13 @@ def import_live(
     """
     problems = Problems()
     parts = _read_sources(sources, fetch, problems)
-    imported = parts[0].imported if len(parts) == 1 else combine(with_places(parts, problems), problems)
+    imported = parts[0].imported if len(parts) == 1 else _combined(parts, problems)
     name = sources[0].name if len(sources) == 1 else target.resolve().name
     return _write(kind, imported, problems, target, name, overlay, strict)
+
+
+def _combined(parts: list[SourcePart], problems: Problems) -> Imported:
+    return combine(with_places(with_same_servers(parts, problems), problems), problems)
 
 
 def _read_sources(

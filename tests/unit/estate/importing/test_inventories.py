@@ -473,3 +473,20 @@ def test_a_source_of_another_kind_is_refused_with_the_way_to_make_one(
     (problem,) = caught.value.diagnostics
     assert words in f"{problem.message} {problem.hint}"
     assert not (tmp_path / "estate").exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "ansible"])
+def test_a_kind_of_machine_is_no_service_in_lists_and_inventories(tmp_path: Path, kind: str) -> None:
+    if kind == "csv":
+        source: Any = "host;site;role\na;fra;Server\nb;fra;SERVER, shop\nc;fra;bare-metal\n"
+    else:
+        hosts = {name: {"site": "fra"} for name in "abc"}
+        groups = {"servers": {"hosts": ["a", "b"]}, "linux": {"hosts": ["c"]}, "shop": {"hosts": ["b"]}}
+        source = {"_meta": {"hostvars": hosts}, **groups}
+    (tmp_path / kind).write_text(source if isinstance(source, str) else json.dumps(source))
+    result = import_estate(kind, tmp_path / kind, tmp_path / "estate")
+    estate = load(tmp_path / "estate")
+    assert [one.id for one in estate.services] == ["shop"]
+    assert len(estate.fleet) == 3
+    ignored = [one.message for one in result.diagnostics if one.code == "import-ignored"]
+    assert len(ignored) == 2, "each role is reported once"

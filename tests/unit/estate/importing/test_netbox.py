@@ -254,3 +254,22 @@ def test_a_list_of_something_else_is_no_list_of_devices(tmp_path: Path) -> None:
         import_estate("netbox", source, tmp_path / "estate")
     assert [one.message for one in caught.value.diagnostics] == ["no devices in outages.json"]
     assert not (tmp_path / "estate").exists()
+
+
+def test_a_role_that_is_a_kind_of_machine_is_no_service(tmp_path: Path) -> None:
+    devices = [
+        device("n1", "fra", id=1, role={"slug": "server"}),
+        device("n2", "fra", id=2, role={"slug": "bare-metal"}),
+        device("n3", "fra", id=3, role={"slug": "mail-server"}),
+    ]
+    machines = [
+        {"name": name, "vcpus": 2, "device": {"id": 1}, "role": {"slug": role}, "status": {"value": "active"}}
+        for name, role in (("vm1", "virtual-machine"), ("vm2", "shop"))
+    ]
+    estate, result, _ = imported(tmp_path, "netbox", {"devices": devices, "virtual_machines": machines})
+    assert [one.id for one in estate.services] == ["mail-server", "shop"]
+    unknown = {one.what: one.names or one.count for one in result.unknown if "does not say" in one.what}
+    assert unknown == {
+        "servers whose role, such as server, does not say what runs on them": ("n2",),
+        "virtual machines whose role, such as server, does not say what they run; left out": 1,
+    }
