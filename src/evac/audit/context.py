@@ -17,15 +17,17 @@ import numpy as np
 from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts.all_losses import DEGRADED, LOST, NOT_PROVED, RECOVERS, UNKNOWN, Impacts
 from evac.audit.impacts.dependencies import Pairs
-from evac.audit.impacts.stores import NEVER, Outcome
+from evac.audit.impacts.stores import NEVER, UNKNOWN_MS, Outcome
 from evac.audit.reasons import Chain, Reason, ReasonKind, duration
 from evac.derive.backups import day_ms, verdicts
 from evac.derive.domains import sites_of
+from evac.derive.objectives import Rpo, rpos
 from evac.derive.pools import replicas_off
 from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict, ProofRecord
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import ON_POOL, ON_SERVER, BoolColumn
+from evac.model.objectives import LOSS_CLASSES
 from evac.model.records import dataclass
 
 
@@ -167,6 +169,27 @@ class Context:
     def outcomes(self, store: int) -> list[tuple[int, Outcome]]:
         """(loss, outcome) of the losses that take a store: its primary, its majority or all of it."""
         return [(n, found) for n, found in self.impacts.stores.of(store) if found.lost]
+
+    def rpo_for(self, store: int, number: int) -> Rpo:
+        """How much data a store may lose with a loss."""
+        return rpos(self.impacts.top, LOSS_CLASSES[self.impacts.losses.classes[number]])[store]
+
+    @cached_property
+    def above_rpo(self) -> dict[int, list[tuple[int, Outcome]]]:
+        """Store -> (loss, outcome) of the losses after which its best copy lacks, or may lack, more than its
+        limit. Stores that are rebuilt instead are left out.
+        """
+        found = {}
+        by_class = zip(*(rpos(self.impacts.top, one) for one in LOSS_CLASSES), strict=True)
+        for row, (store, limits) in enumerate(zip(self.estate.stores, by_class, strict=True)):
+            least = min((one.limit_ms for one in limits if one.limit_ms is not None), default=None)
+            outcomes = self.impacts.stores.parts[row].outcomes
+            if store.rebuilt_from is not None or not any(one.exceeds(least) for one in outcomes):
+                continue
+            beyond = [(n, o) for n, o in self.outcomes(row) if o.exceeds(self.rpo_for(row, n).limit_ms)]
+            if beyond:
+                found[row] = beyond
+        return found
 
     def family_gone(self, store: int, number: int) -> bool:
         """Whether a loss leaves no other instance of the store's family."""
@@ -448,10 +471,8 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
             for _ in impacts.families.names:
                 family = _source_gone(context, family, number) or family
             stores = impacts.graph.family_stores[family]
-            outcomes = (impacts.stores.at(store, number) for store in stores)
-            tied = any(o is not None and not o.has_majority and o.data_members_left for o in outcomes)
-            rpo = any(context.estate.stores[store].rpo_ms is not None for store in stores)
-            return Reason("majority-lost" if tied else "no-copy", loss, _stores(context, family), rpo=rpo)
+            outcomes = [impacts.stores.at(store, number) for store in stores]
+            return _no_copy(context, number, family, [one for one in outcomes if one is not None])
     planned = impacts.reasons.get((number, service))
     if planned is None or planned.kind in ("no-capacity", "capacity-not-found"):
         short = impacts.capacity.short.get(number)
@@ -466,6 +487,18 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
     if impacts.chains.tool_ready["start"][number] >= NEVER and "start" not in impacts.times.manual:
         return Reason("tools-lost", loss, services=impacts.starting_gone(number))
     return None if planned is None else Reason("by-plan", loss, planned=planned.words)
+
+
+def _no_copy(context: Context, number: int, family: str, outcomes: Sequence[Outcome]) -> Reason:
+    """Why no store of a family comes back: its votes, or what its copies lack."""
+    loss, stores = context.impacts.losses.ids[number], _stores(context, family)
+    if any(not one.has_majority and one.data_members_left for one in outcomes):
+        return Reason("majority-lost", loss, stores)
+    if any(one.copies for one in outcomes) and all(one.loss_ms in (UNKNOWN_MS, NEVER) for one in outcomes):
+        return Reason("lag-unknown", loss, stores)
+    limits = [context.rpo_for(row, number) for row in context.impacts.graph.family_stores[family]]
+    stated = [one.words for one in limits if one.limit_ms is not None]
+    return Reason("no-copy", loss, stores, rpo=stated[0] if stated else "")
 
 
 def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ ReasonKind = Literal[
     "fewer-replicas",
     "servers-off",
     "no-copy",
+    "lag-unknown",
     "provider",
     "majority-lost",
     "no-headroom",
@@ -72,8 +73,8 @@ class Reason:
     """Of `store-rebuilt`: the family it is rebuilt from."""
     takes_ms: int | None = None
     """Of `store-rebuilt`: how long that takes."""
-    rpo: bool = True
-    """Of `no-copy`: whether a store of the family states an RPO."""
+    rpo: str = ""
+    """Of `no-copy`: whose RPO no copy meets, such as `its RPO`; empty if no one states one."""
 
     @property
     def words(self) -> str:
@@ -122,7 +123,10 @@ class Reason:
                     f"store {stores} is rebuilt from {self.source} in {takes} after the loss of {self.loss}"
                 )
             case "no-copy":
-                return f"store {stores} has no copy{' that meets its RPO' * self.rpo} outside {self.loss}"
+                meets = f" that meets {self.rpo}" if self.rpo else ""
+                return f"store {stores} has no copy{meets} outside {self.loss}"
+            case "lag-unknown":
+                return f"store {stores}: it is unknown how much data its copy outside {self.loss} lacks"
             case "majority-lost":
                 return f"store {stores} loses the majority of its votes with {self.loss}, so writes stop"
             case _:

@@ -12,7 +12,7 @@ from evac.derive.affected import ServiceGraph, reachable
 from evac.derive.affected import lost_members as members_lost
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of, sites_of
 from evac.derive.limits import LimitTable
-from evac.derive.objectives import judged_as, loss_class
+from evac.derive.objectives import Rpo, loss_class, rpos
 from evac.derive.stores import (
     commits_wait,
     fence_is_unknown,
@@ -26,12 +26,11 @@ from evac.derive.stores import (
     rpo_is_open,
     store_is_lost,
     surviving_ways,
-    within_rpo,
 )
 from evac.model.estate import Estate, Store
 from evac.model.fleet import BoolColumn
 from evac.model.instance import Candidate, LostStore, Reprotect, Services
-from evac.model.objectives import rpo_fact
+from evac.model.objectives import accepts, rpo_fact
 from evac.model.scenario import Policy, Scenario
 from evac.model.units import ticks_up
 from evac.steps.kind import Left, Unstated, Way
@@ -55,12 +54,11 @@ def lost_stores_of(
     """
     found: list[LostStore] = []
     rows: dict[int, int] = {}
-    of_class = loss_class(top, scenario.domains)
-    for row, stated in enumerate(top.estate.stores):
-        store = judged_as(stated, of_class)
+    limits_of = rpos(top, loss_class(top, scenario.domains))
+    for row, (store, rpo) in enumerate(zip(top.estate.stores, limits_of, strict=True)):
         if not _moves(top, lost, store, scenario):
             continue
-        candidates = _candidates(top, lost, store, policy, limits, tick_ms, scenario, unknown)
+        candidates = _candidates(top, lost, store, rpo, policy, limits, tick_ms, scenario, unknown)
         if store.rebuilt_from is not None and not any(way.allowed for way in candidates):
             rows[row] = -1
             continue
@@ -75,7 +73,7 @@ def lost_stores_of(
         if first and store.backup_time_ms is None:
             unknown.add(f"stores/{store.id}/backup_time")
         accepted = store.id in policy.waivers or store.id in dict(scenario.moments)
-        rpo_open = not accepted and rpo_is_open(store, tuple(way for way in candidates if way.allowed))
+        rpo_open = not accepted and rpo_is_open(rpo, tuple(way for way in candidates if way.allowed))
         if rpo_open and scenario.kind != "failback":
             unknown.add(rpo_fact(store.id))
         found.append(
@@ -88,6 +86,7 @@ def lost_stores_of(
                 candidates=candidates,
                 backup=ticks_up(store.backup_time_ms or 0, tick_ms) if first else None,
                 rpo_is_open=rpo_open,
+                limited_by=rpo.whose,
             )
         )
     return tuple(found), rows
@@ -129,6 +128,7 @@ def _candidates(
     top: Topology,
     lost: Loss,
     store: Store,
+    rpo: Rpo,
     policy: Policy,
     limits: LimitTable,
     tick_ms: int,
@@ -143,15 +143,15 @@ def _candidates(
     moment_s = dict(scenario.moments).get(store.id)
     named, chosen = store.id in policy.waivers, moment_s is not None
     found: dict[tuple[str, str], Candidate] = {}
-    copies = tuple(_copies(top, lost, store, scenario)) if moment_s is None else ()
+    copies = tuple(_copies(top, lost, store, rpo, scenario)) if moment_s is None else ()
     alone = any(way.by_itself for way in copies) or _lives_elsewhere(top, lost, store, scenario)
     others = () if alone else tuple(_others(top, lost, store, unknown))
     if moment_s is not None:
         loss_ms = max(0, scenario.asked_s - moment_s) * 1_000
         others = tuple(replace(way, loss_ms=loss_ms) for way in others if kind_of(way.kind).restores)
     for way in (*copies, *others):
-        within = within_rpo(store, way.loss_ms) and not way.only_waived
-        accepted = within and not rpo_is_open(store, (way,))
+        within = accepts(rpo.limit_ms, way.loss_ms) and not way.only_waived
+        accepted = within and not rpo_is_open(rpo, (way,))
         site = site_of(top, way.at) or ""
         if store.data_in is not None and site not in sites_of(top.estate, store.data_in):
             continue
@@ -180,7 +180,7 @@ def _candidates(
     return tuple(found[key] for key in sorted(found))
 
 
-def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iterator[Way]:
+def _copies(top: Topology, lost: Loss, store: Store, rpo: Rpo, scenario: Scenario) -> Iterator[Way]:
     """Ways back by members with data: the survivors of a loss; all within reach once power is back; home in a
     failback.
 
@@ -191,7 +191,7 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
         gone = _out_of_reach(top, lost, store)
         detached = {member.at for member in store.members if member.detached}
         fenced, dark_ms = is_fenced(store, gone), _goes_dark_ms(top, scenario)
-        for way in surviving_ways(store, gone, people_times(top.estate)):
+        for way in surviving_ways(store, gone, people_times(top.estate), rpo):
             if scenario.kind == "evacuate" and way.at not in detached:
                 backup = store.backup_before_move and not way.by_itself
                 yield kept_up_to(store, way, fenced, backup, dark_ms)

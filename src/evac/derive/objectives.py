@@ -8,14 +8,14 @@ provider as software, because nothing of ours is lost.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from evac.derive.domains import DomainKind, Topology, loss, resolve_each, topology
-from evac.model.estate import Estate, Store
+from evac.model.estate import Estate, Service
 from evac.model.fleet import IntColumn, np
 from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
+from evac.model.records import dataclass
 from evac.model.scenario import Scenario
 
 OF_KIND: Final[Mapping[DomainKind, LossClass]] = MappingProxyType(
@@ -49,9 +49,55 @@ def rto_of(estate: Estate, scenario: Scenario) -> dict[str, int | None]:
     return {service.id: rto_for(service, of_class) for service in estate.services}
 
 
-def judged_as(store: Store, loss: LossClass) -> Store:
-    """The store with the RPO for a class of loss."""
-    return store if store.objectives is None else replace(store, rpo_ms=rpo_for(store, loss))
+@dataclass(frozen=True, slots=True)
+class Rpo:
+    """How much data a store may lose with a loss of some class."""
+
+    limit_ms: int | None
+    """The strictest that it or a service which hard-needs it states; None if no one states any."""
+    whose: str = ""
+    """The service that states it; empty for the store itself."""
+    is_open: bool = False
+    """Whether the store states none and neither does every service that needs it: a loss within the limit is
+    then still for people to accept. Data that can be rebuilt needs no RPO.
+    """
+
+    @property
+    def words(self) -> str:
+        """Whose it is: `its RPO`, `the RPO of shop`."""
+        return f"the RPO of {self.whose}" if self.whose else "its RPO"
+
+
+def rpos(top: Topology, of_class: LossClass) -> tuple[Rpo, ...]:
+    """(D,) what each store may lose. A service loses what the stores that it hard-needs lose, so its RPO
+    limits theirs; not that of a store which is rebuilt instead. Linear in stores and needs.
+    """
+    return top.once(("rpos", of_class), lambda: _rpos(top.estate, of_class))
+
+
+def _rpos(estate: Estate, of_class: LossClass) -> tuple[Rpo, ...]:
+    users = _store_users(estate)
+    found = []
+    for store in estate.stores:
+        own = rpo_for(store, of_class)
+        if store.rebuilt_from is not None:
+            found.append(Rpo(own))
+            continue
+        needed = [(rpo_for(service, of_class), service.id) for service in users.get(store.family, ())]
+        stated = [(ms, name) for ms, name in needed if ms is not None]
+        is_open = own is None and (not needed or len(stated) < len(needed))
+        limit, whose = min([*stated, *([] if own is None else [(own, "")])], default=(None, ""))
+        found.append(Rpo(limit, whose, is_open))
+    return tuple(found)
+
+
+def _store_users(estate: Estate) -> dict[str, list[Service]]:
+    """Store family -> the services that hard-need it."""
+    found: dict[str, list[Service]] = {}
+    for service in estate.services:
+        for family in {need.target for need in service.needs if need.kind == "store" and need.hard}:
+            found.setdefault(family, []).append(service)
+    return found
 
 
 def audience(estate: Estate) -> IntColumn:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from evac.derive.domains import Topology, site_of, topology
+from evac.derive.objectives import Rpo
 from evac.model.estate import NO_TIMEOUT_MS, Estate, ReplicationMode, Store, StoreMember
 from evac.model.instance import Candidate
 from evac.model.objectives import accepts
@@ -113,22 +114,14 @@ def fence_is_unknown(store: Store, rung: str) -> bool:
     return store.fence_ms is None and rung != "none"
 
 
-def within_rpo(store: Store, loss_ms: int | None) -> bool:
-    """Whether nothing that the store states forbids a loss. What a store without an RPO may lose is for
-    people to say: see `rpo_is_open`.
+def rpo_is_open(rpo: Rpo, allowed: Iterable[Candidate | Way]) -> bool:
+    """Whether the allowed ways that a plan prefers lose data, or may, and the files do not say for everyone
+    who needs the store how much it may lose.
     """
-    return accepts(store.rpo_ms, loss_ms)
+    return rpo.is_open and any(way.loss_ms != 0 for way in freshest(allowed))
 
 
-def rpo_is_open(store: Store, allowed: Iterable[Candidate | Way]) -> bool:
-    """Whether the allowed ways that a plan prefers lose data, or may, and the store does not say how much it
-    may lose. Data that can be rebuilt needs no RPO.
-    """
-    unstated = store.rpo_ms is None and store.rebuilt_from is None
-    return unstated and any(way.loss_ms != 0 for way in freshest(allowed))
-
-
-def surviving_ways(store: Store, gone: tuple[bool, ...], people: PeopleTimes) -> tuple[Way, ...]:
+def surviving_ways(store: Store, gone: tuple[bool, ...], people: PeopleTimes, rpo: Rpo) -> tuple[Way, ...]:
     """Ways through copies that a loss leaves, in the order of the members."""
     if commits_wait(store, gone) and store.primary is not None:
         takes_ms = kind_of(Unprotect.name).way_ms(store, people)
@@ -141,7 +134,7 @@ def surviving_ways(store: Store, gone: tuple[bool, ...], people: PeopleTimes) ->
     ways = tuple(promotion(store, m) for m in left)
     if store.quorum and store.automatic:
         voters = {m.at for m in left if m.votes > 0}
-        within = [w for w in ways if w.at in voters and within_rpo(store, w.loss_ms)]
+        within = [w for w in ways if w.at in voters and accepts(rpo.limit_ms, w.loss_ms)]
         best = min(within, key=lambda w: (-1 if w.loss_ms is None else w.loss_ms, w.at), default=None)
         if best is not None:
             elect_ms = kind_of(Elect.name).way_ms(store, people)

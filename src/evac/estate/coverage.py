@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from evac.derive.domains import topology
+from evac.derive.objectives import rpos
 from evac.derive.stores import commits_wait
 from evac.estate.worth import Missing, Reach, crossed_pairs, worth_of
 from evac.model.coverage import Coverage, MissingFact
@@ -277,8 +279,8 @@ def coverage(estate: Estate) -> Coverage:
     for service, is_bound in zip(estate.services, bound.tolist(), strict=True):
         if not service.external:
             _service(estate, service, is_bound, tally)
-    for store in estate.stores:
-        _store(store, tally)
+    for store, rpo in zip(estate.stores, rpos(topology(estate), "site"), strict=True):
+        _store(store, not rpo.is_open, tally)
     _ground(estate, tally)
     _servers(estate, tally)
     for role in _ROLES:
@@ -313,11 +315,11 @@ def _service(estate: Estate, service: Service, is_bound: bool, tally: _Tally) ->
         tally.note(f"services/*/{key}", is_known, f"services/{service.id}/{key}", importance, service.id)
 
 
-def _store(store: Store, tally: _Tally) -> None:
+def _store(store: Store, states_rpo: bool, tally: _Tally) -> None:
     importance = 3
     facts = {
         "members": bool(store.members),
-        "rpo": rpo_for(store, "site") is not None or store.rebuilt_from is not None,
+        "rpo": states_rpo,
         "automatic": store.automatic is not None,
         "promote": store.promote_ms is not None or all(m.mode == "primary" for m in store.members),
     }

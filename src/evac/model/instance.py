@@ -111,7 +111,7 @@ class PoolInfo:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A way to get a primary for a lost store: promoting a copy or restoring a backup. loss_ms: the data
-    loss (None unknown); allowed: within the rpo, or waived by name.
+    loss (None unknown); allowed: within the rpo of the store and of what needs it, or waived by name.
     """
 
     id: str
@@ -158,6 +158,8 @@ class LostStore:
     """Lost services that a restore of it waits for, by index."""
     rpo_is_open: bool = False
     """Whether it comes back with a loss of data, or maybe one, and the files do not limit it."""
+    limited_by: str = ""
+    """The service whose RPO is the strictest limit; empty if the store's own is, or there is none."""
 
     @property
     def elects(self) -> bool:

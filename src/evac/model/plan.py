@@ -370,7 +370,7 @@ class Plan:
     as_of: date | None = None
     observation_digest: str | None = None
     waivers: tuple[str, ...] = ()
-    """Stores promoted beyond their rpo by name."""
+    """Stores promoted beyond their rpo by name, and those that nothing else could restore."""
     attest: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     """Facts treated as unknown; the proof is partial if there are any."""

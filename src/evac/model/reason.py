@@ -74,7 +74,8 @@ class Reason:
     kind: ReasonKind
     services: tuple[str, ...] = ()
     """For `needs`, `needs-tool` and `place-unknown`: the other service; for `capacity-for`: the first few
-    that get the capacity; for a circle: what the service needs, and itself if that needs it in turn.
+    that get the capacity; for a circle: what the service needs, and itself if that needs it in turn; for
+    `loss-above-rpo`: the service whose RPO is the limit, if it is not the store's own.
     """
     more: int = 0
     """How many more `services` there are."""
@@ -166,7 +167,8 @@ class Reason:
                 )
             case "loss-above-rpo":
                 what = "backup" if self.backup else "copy"
-                return f"{store}: its {what} at {self.site} may lack more than its RPO allows; {anyway}"
+                whose = f"the RPO of {self.services[0]}" if self.services else "its RPO"
+                return f"{store}: its {what} at {self.site} may lack more than {whose} allows; {anyway}"
             case "loss-unknown":
                 return f"{store}: it is unknown how much data its copy lacks; {anyway}"
             case _:

@@ -248,6 +248,8 @@ def plan_instance(
     progress(0.85, "proving")
     proved = prove(objective)
     stores, tick = drafts.store_outcomes(draft), instance.tick_ms
+    needs_waiver = {one.id for one in instance.stores if one.allowed and all(c.waived for c in one.allowed)}
+    needs_waiver -= dict(asked.moments).keys()
     return Plan(
         name=name,
         scenario=asked,
@@ -272,7 +274,7 @@ def plan_instance(
         unweighted_before=people_before(counted or instance, lead.ms if asked.kind == "lose" else 0),
         assumed=lead.assumed,
         as_of=as_of,  # type: ignore[arg-type]
-        waivers=tuple(sorted(s.waiver for s in stores if s.waiver)),
+        waivers=tuple(sorted({s.waiver for s in stores if s.waiver} | needs_waiver)),
         attest=instance.unknown,
         unknown=instance.unknown,
         proof="partial" if instance.unknown else "full",

@@ -22,7 +22,7 @@ from evac.model.digest import estate_digest
 from evac.model.estate import PROVIDER_PREFIX, Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import Instance
-from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
+from evac.model.objectives import LOSS_CLASSES, LossClass, rto_for
 from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.model.records import dataclass
 from evac.model.units import QUANTITY_LIMIT, UNLIMITED
@@ -37,8 +37,8 @@ from evac.verify.outcome import check_counts, check_outcomes, check_reasons, che
 from evac.verify.overload import check_overload
 from evac.verify.places import Where
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
+from evac.verify.rpo import check_unstated_rpos, strictest_rpos
 from evac.verify.unknown_places import check_places
-from evac.verify.unstated_rpo import check_unstated_rpos
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
@@ -314,7 +314,7 @@ def check_objectives(estate: Estate, plan: Plan) -> list[Violation]:
         if outcome.rto_ms != wanted:
             words = f"RTO is {wanted} ms, the plan says {outcome.rto_ms}"
             found.append(Violation("F19", outcome.service, words))
-    rpo_ms = {store.id: rpo_for(store, of_class) for store in estate.stores}
+    rpo_ms = strictest_rpos(estate, of_class)
     for store in plan.stores:
         most = rpo_ms.get(store.store)
         if most is None or most >= UNLIMITED or not store.candidate or store.waiver:

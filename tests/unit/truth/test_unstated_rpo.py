@@ -175,7 +175,7 @@ def test_the_checker_finds_alone_what_may_lose_too_much(
 ) -> None:
     """Whatever planner and checker share says that any loss is accepted."""
     estate = estate_of(tmp_path, members, "")
-    monkeypatch.setattr("evac.derive.lost_stores.rpo_is_open", lambda store, ways: False)
+    monkeypatch.setattr("evac.derive.lost_stores.rpo_is_open", lambda rpo, ways: False)
     with interpreted():
         made = plan(estate, lose("a"))
         assert {one.service: one.state for one in made.outcomes}["desk"] == "restored"

@@ -18,7 +18,7 @@ from evac.derive.affected import ServiceGraph, lost_members
 from evac.derive.domains import Topology, is_lost, lost_now, lost_with, resolve, server_row
 from evac.derive.hidden_power import hidden_power
 from evac.derive.in_doubt import doubt_now, may_be_lost, racks_at
-from evac.derive.objectives import judged_as
+from evac.derive.objectives import Rpo, rpos
 from evac.derive.stores import (
     commits_wait,
     freshest,
@@ -29,11 +29,10 @@ from evac.derive.stores import (
     people_times,
     rpo_is_open,
     surviving_ways,
-    within_rpo,
 )
 from evac.model.estate import Store
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn, IntColumn
-from evac.model.objectives import LOSS_CLASSES
+from evac.model.objectives import LOSS_CLASSES, accepts
 from evac.model.records import dataclass
 from evac.steps.kind import Left, PeopleTimes, Way
 
@@ -85,6 +84,12 @@ class Outcome:
     """Whether its primary is left and only its commits wait."""
     rpo_is_open: bool
     """Whether it comes back with a loss of data, or maybe one, and the files do not limit it."""
+
+    def exceeds(self, limit_ms: int | None) -> bool:
+        """Whether the store is lost, and its best copy lacks more than a limit, or may."""
+        if not self.lost or self.loss_ms == NEVER:
+            return False
+        return not accepts(limit_ms, None if self.loss_ms == UNKNOWN_MS else self.loss_ms)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,7 +247,9 @@ class _Positions:
 def store_hits(top: Topology, losses: Losses) -> StoreHits:
     """Outcomes of every store under every loss; a few patterns for each store, however many losses."""
     positions = _Positions(top, losses)
-    parts = [_part(positions, top, losses, store) for store in top.estate.stores]
+    limits = tuple(zip(*(rpos(top, of_class) for of_class in LOSS_CLASSES), strict=True))
+    stores = zip(top.estate.stores, limits, strict=True)
+    parts = [_part(positions, top, losses, store, by_class) for store, by_class in stores]
     lost, maybe = (np.zeros((len(parts), len(losses)), np.bool_) for _ in range(2))
     for number, part in enumerate(parts):
         lost[number, part.losses] = part.lost
@@ -263,27 +270,32 @@ def store_hits(top: Topology, losses: Losses) -> StoreHits:
     )
 
 
-def _part(positions: _Positions, top: Topology, losses: Losses, store: Store) -> StorePart:
+def _part(
+    positions: _Positions, top: Topology, losses: Losses, store: Store, limits: tuple[Rpo, ...]
+) -> StorePart:
     gone = _gone(positions, [m.at for m in store.members] + [b.at for b in store.backups], len(losses))
     numbers = np.flatnonzero(gone.any(axis=0)).astype(np.int32)
-    inverse, outcomes = _patterns(store, gone[:, numbers], losses.classes[numbers], people_times(top.estate))
+    classes, people = losses.classes[numbers], people_times(top.estate)
+    inverse, outcomes = _patterns(store, limits, gone[:, numbers], classes, people)
     which = inverse.reshape(-1).astype(np.int32)
     lost = np.array([o.lost for o in outcomes], np.bool_)[which]
     return StorePart(store, numbers, which, outcomes, lost, _maybe_lost(positions, store, gone))
 
 
 def _patterns(
-    store: Store, gone: BoolColumn, classes: IndexColumn, people: PeopleTimes
+    store: Store, limits: tuple[Rpo, ...], gone: BoolColumn, classes: IndexColumn, people: PeopleTimes
 ) -> tuple[IntColumn, tuple[Outcome, ...]]:
-    """Which outcome each loss leads to. classes: of each loss, which decide what may be lost."""
-    if store.objectives is None:
+    """Which outcome each loss leads to. limits: what may be lost with a loss of each class; classes: of each
+    loss.
+    """
+    if len(set(limits)) == 1:
         patterns, inverse = np.unique(gone, axis=1, return_inverse=True)
-        return inverse, tuple(outcome_of(store, tuple(column), people) for column in patterns.T.tolist())
+        columns = (tuple(column) for column in patterns.T.tolist())
+        return inverse, tuple(outcome_of(store, column, people, limits[0]) for column in columns)
     patterns, inverse = np.unique(np.vstack([gone, classes[None, :]]), axis=1, return_inverse=True)
     outcomes = []
     for *lost, number in patterns.T.tolist():
-        judged = judged_as(store, LOSS_CLASSES[number])
-        outcomes.append(outcome_of(judged, tuple(bool(one) for one in lost), people))
+        outcomes.append(outcome_of(store, tuple(bool(one) for one in lost), people, limits[number]))
     return inverse, tuple(outcomes)
 
 
@@ -314,16 +326,16 @@ def _maybe_lost(positions: _Positions, store: Store, gone: BoolColumn) -> BoolCo
     return flags[which.reshape(-1)]
 
 
-def outcome_of(store: Store, gone: tuple[bool, ...], people: PeopleTimes) -> Outcome:
+def outcome_of(store: Store, gone: tuple[bool, ...], people: PeopleTimes, rpo: Rpo) -> Outcome:
     """What is left of a store when some of its members, then some of its backups, are gone."""
     members = len(store.members)
     lost = is_down(store, gone[:members])
-    ways = surviving_ways(store, gone[:members], people)
+    ways = surviving_ways(store, gone[:members], people, rpo)
     elects = lost and any(way.by_itself for way in ways)
     left = Left(store, gone[members:], people)
     ways += () if elects else tuple(way for way in offered_ways(left) if isinstance(way, Way))
     copies = tuple(Copy(way.at, way.kind, way.duration_ms or 0, way.loss_ms) for way in ways)
-    usable = [w for w in ways if within_rpo(store, w.loss_ms) and not w.only_waived]
+    usable = [w for w in ways if accepts(rpo.limit_ms, w.loss_ms) and not w.only_waived]
     first = freshest(usable)
     allowed = [way.duration_ms or 0 for way in first]
     fenced = is_fenced(store, gone[:members]) and not elects
@@ -345,7 +357,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...], people: PeopleTimes) -> Out
         votes_gone=sum(m.votes for m, dead in zip(store.members, gone, strict=False) if dead),
         votes=sum(m.votes for m in store.members),
         keeps_primary=commits_wait(store, gone[:members]),
-        rpo_is_open=lost and rpo_is_open(store, usable),
+        rpo_is_open=lost and rpo_is_open(rpo, usable),
     )
 
 

@@ -13,15 +13,19 @@ from evac.model.units import UNLIMITED
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: an RTO below that of a hard dependency, or an RPO below that of a needed store."""
+    """Warning: an RTO below that of a hard dependency, or an RPO below that of a needed store. A store that
+    loses more than it may is reported by EV105 alone.
+    """
     graph, services = context.impacts.graph, context.estate.services
+    reported = {context.estate.stores[row].family for row in context.above_rpo}
     loosest = {of_class: _loosest(context, of_class) for of_class in LOSS_CLASSES}
     for number, service in enumerate(services):
         needs = [services[other] for other in graph.hard[number]]
         clashes: dict[str, None] = {}
         for of_class in LOSS_CLASSES:
             found = _slower(service, needs, of_class)
-            found += _looser(service, graph.families[number], loosest[of_class], of_class)
+            families = [family for family in graph.families[number] if family not in reported]
+            found += _looser(service, families, loosest[of_class], of_class)
             clashes |= dict.fromkeys(found)
         if clashes:
             yield RULE.finding(

@@ -12,10 +12,11 @@ from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import UNKNOWN
 from evac.audit.impacts.free_capacity import pool_capacity
 from evac.audit.impacts.losses import tripping
+from evac.derive.objectives import rpos
 from evac.derive.stores import commits_wait, fence_is_unknown
 from evac.model.diagnostic import Severity
 from evac.model.estate import Store
-from evac.model.objectives import rpo_for, rto_for
+from evac.model.objectives import rto_for
 from evac.model.reason import BUDGET
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 
@@ -124,11 +125,14 @@ def _stores(context: Context) -> Iterator[Finding]:
 
 
 def _objectives(context: Context) -> Iterator[Finding]:
-    """Stores without an RPO; those first that come back with a loss after some loss of a domain."""
+    """Stores for which no one states an RPO; those first that come back with a loss after some loss of a
+    domain.
+    """
     parts, found = context.impacts.stores.parts, dict[bool, list[str]]()
-    for store, part in zip(context.estate.stores, parts, strict=True):
+    limits = rpos(context.impacts.top, "site")
+    for store, part, rpo in zip(context.estate.stores, parts, limits, strict=True):
         loses = any(outcome.rpo_is_open for outcome in part.outcomes)
-        if store.rebuilt_from is None and (loses or rpo_for(store, "site") is None):
+        if store.rebuilt_from is None and (loses or rpo.is_open):
             found.setdefault(loses, []).append(store.id)
     if found:
         severity: Severity = "warning" if True in found else "note"

@@ -25,7 +25,7 @@ from typing import Any, Final
 import orjson
 
 from evac.derive.domains import site_of, topology
-from evac.derive.objectives import judged_as, loss_class
+from evac.derive.objectives import loss_class, rpos
 from evac.derive.stores import primary_site
 from evac.drivers.port import Action
 from evac.model.errors import EvacError, NotAllowed, Retryable
@@ -301,13 +301,14 @@ def losses_of(
     moved = {step.target for step in plan.steps if kind_of(step.kind).makes_primary}
     observed = {(member.store, member.site) for member in members if member.role == "sync"}
     found: dict[str, Loss] = {}
-    moments, of_class = dict(plan.scenario.moments), loss_class(top, plan.scenario.domains)
+    moments, limits = dict(plan.scenario.moments), rpos(top, loss_class(top, plan.scenario.domains))
+    allowed = {store.id: rpo.limit_ms for store, rpo in zip(estate.stores, limits, strict=True)}
     for outcome in plan.stores:
         store = stores.get(outcome.store)
         if store is None or not outcome.candidate or (store.id not in moved and outcome.loss_ms == 0):
             continue
         primary, until_ms = primary_site(top, store), now_ms + fenced.get(store.id, 0)
-        candidate, rpo_ms = site_of(top, outcome.candidate) or "", judged_as(store, of_class).rpo_ms
+        candidate, rpo_ms = site_of(top, outcome.candidate) or "", allowed[store.id]
         if store.id in moments:
             loss = Loss(store.id, primary, candidate, outcome.loss_ms, "moment", until_ms=until_ms)
             found[store.id] = replace(loss, rpo_ms=rpo_ms)

@@ -146,7 +146,7 @@ SERVICE: Final[tuple[Field, ...]] = (
     Field("degraded_people", "degraded_people", _MANY, "how many people notice when it is degraded"),
     Field("paid", "paid", flag(), "whether customers pay for it"),
     Field("rto", "rto_ms", _DURATION, "RTO: maximum acceptable outage"),
-    Field("rpo", "rpo_ms", _DURATION, "RPO: maximum acceptable data loss"),
+    Field("rpo", "rpo_ms", _DURATION, "RPO: maximum data loss of the stores that it hard-needs"),
     Field(
         "objectives",
         "objectives",

@@ -26,6 +26,7 @@ from evac.app.published import KEY as OBSERVED
 from evac.app.published import Published, digest_in
 from evac.app.side_process import Apart
 from evac.backup.evidence import NO_BACKUPS, BackupsReader, BackupsSeen
+from evac.derive.objectives import rpos
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import REPAIR
 from evac.engine.lead.watch_journal import STREAM as WATCH
@@ -131,8 +132,9 @@ def reckoned(report: Any, watches_backups: bool = False) -> AlertFacts:
         )
         for group in estate.tool_groups(estate.tools)
     }
-    rpos = {store.id: store.rpo_ms for store in estate.stores if store.rpo_ms is not None}
-    return AlertFacts(tuple(errors[:ERRORS_MOST]), {k: v for k, v in tools.items() if v}, rpos)
+    limits = zip(estate.stores, rpos(impacts.top, "site"), strict=True)
+    allowed = {store.id: rpo.limit_ms for store, rpo in limits if rpo.limit_ms is not None}
+    return AlertFacts(tuple(errors[:ERRORS_MOST]), {k: v for k, v in tools.items() if v}, allowed)
 
 
 BACK: Final = 2_000

@@ -363,7 +363,9 @@ def _no_data(draft: Draft, times: Times, store: LostStore) -> Reason:
     known = sorted((c.loss_ms, c.site, c.kind) for c in store.candidates if c.loss_ms is not None)
     if known:
         _, site, kind = known[0]
-        return Reason("loss-above-rpo", store=store.id, site=site, backup=kind_of(kind).restores)
+        whose = (store.limited_by,) if store.limited_by else ()
+        restores = kind_of(kind).restores
+        return Reason("loss-above-rpo", whose, store=store.id, site=site, backup=restores)
     return Reason("loss-unknown" if store.candidates else "no-copy", store=store.id)
 
 

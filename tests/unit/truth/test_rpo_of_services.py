@@ -1,0 +1,153 @@
+"""A service loses what the stores that it needs lose, so its `rpo` limits theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evac.audit import AuditReport, audit
+from evac.derive import lost_stores
+from evac.estate.coverage import coverage
+from evac.model.estate import Estate
+from evac.model.scenario import Policy, lose
+from evac.planning.compiled import interpreted
+from evac.planning.plan import plan
+from evac.verify import check
+from tests.unit.truth.written import written
+
+ESTATE = """
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {people: 9, tier: 1, replicas: {pb: 1}, start: 1 s, needs: [NEED], SHOP, REST}
+  desk: {people: 9, tier: 1, replicas: {pb: 1}, start: 1 s, needs: [shop], REST}
+  bill: {people: 9, tier: 1, replicas: {pb: 1}, start: 1 s, needs: [NEED], BILL, REST}
+stores:
+  orders: {engine: x, fence: 1 s, promote: 1 s, sync_timeout: 0 s, members: MEMBERS, ORDERS}
+""".replace("REST", "demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}")
+BEHIND = "[{at: a, mode: primary}, {at: b, mode: async, lag: 10 min}]"
+SILENT = "[{at: a, mode: primary}, {at: b, mode: async}]"
+SYNC = "[{at: a, mode: primary}, {at: b, mode: sync}]"
+HARD, SOFT = "{store: orders}", "{store: orders, hard: false}"
+
+
+def estate_of(
+    folder: Path, shop: str, bill: str, orders: str, members: str = BEHIND, need: str = HARD
+) -> Estate:
+    text = ESTATE.replace("NEED", need).replace("MEMBERS", members)
+    for word, stated in (("SHOP", shop), ("BILL", bill), ("ORDERS", orders)):
+        text = text.replace(f", {word}", f", {stated}" if stated else "")
+    return written(folder, text)
+
+
+def states(estate: Estate, policy: Policy = Policy()) -> set[str]:  # noqa: B008 - frozen
+    """What a checked plan of the loss of a says of the services that need the store."""
+    with interpreted():
+        made = plan(estate, lose("a"), policy=policy)
+        assert check(estate, made).holds
+    return {one.state for one in made.outcomes}
+
+
+def about(report: AuditReport, code: str) -> list[tuple[str, str]]:
+    return [(one.severity, one.message) for one in report.findings if one.code == code]
+
+
+@pytest.mark.parametrize(
+    ("shop", "bill", "orders", "whose"),
+    [
+        ("rpo: 5 s", "", "rpo: 1 h", "the RPO of shop"),
+        ("rpo: 5 s", "rpo: 1 min", "rpo: unlimited", "the RPO of shop"),
+        ("rpo: 5 s", "rpo: 1 s", "", "the RPO of bill"),
+        ("rpo: 5 s", "rpo: 1 h", "rpo: 1 s", "its RPO"),
+        (
+            "rpo: 1 h, objectives: {site: {rpo: 1 s}}",
+            "",
+            "rpo: 1 h",
+            "the RPO of shop for the loss of a site",
+        ),
+    ],
+)
+def test_the_strictest_rpo_decides(tmp_path: Path, shop: str, bill: str, orders: str, whose: str) -> None:
+    estate = estate_of(tmp_path, shop, bill, orders)
+    assert states(estate) == {"unplaced"}
+    assert states(estate, Policy(waivers=("orders",))) == {"restored"}
+    with interpreted():
+        made, report = plan(estate, lose("a")), audit(estate)
+        waived = plan(estate, lose("a"), policy=Policy(waivers=("orders",)))
+    assert [one.waiver for one in waived.stores] == ["orders"]
+    named = whose.removesuffix(" for the loss of a site")
+    reason = f"store orders: its copy at b may lack more than {named} allows; --waive orders accepts this"
+    assert reason in {one.reason for one in made.outcomes}
+    found = about(report, "EV105")
+    assert [severity for severity, _ in found] == ["error"]
+    assert found[0][1].startswith(f"orders loses 10 min of data with a; {whose} allows ")
+    assert not [words for _, words in about(report, "EV120") if "RPO" in words]
+    lost = [words for _, words in about(report, "EV100") if "orders" in words]
+    assert lost
+    assert all(f"no copy that meets {named} outside a" in words for words in lost)
+
+
+@pytest.mark.parametrize(
+    ("shop", "bill", "orders", "members", "need", "state"),
+    [
+        ("rpo: 1 h", "rpo: 1 h", "", BEHIND, HARD, "restored"),
+        ("rpo: 1 h", "", "", BEHIND, HARD, "unknown"),
+        ("rpo: 1 h", "", "rpo: 1 h", BEHIND, HARD, "restored"),
+        ("rpo: 0 s", "", "", SYNC, HARD, "restored"),
+        ("rpo: 0 s", "", "rpo: 1 h", SILENT, HARD, "unplaced"),
+        ("rpo: 0 s", "rpo: 0 s", "", SILENT, HARD, "unplaced"),
+        ("rpo: 1 h, objectives: {region: {rpo: 1 s}}", "", "rpo: 1 h", BEHIND, HARD, "restored"),
+    ],
+)
+def test_an_rpo_that_holds_misses_nothing(
+    tmp_path: Path, shop: str, bill: str, orders: str, members: str, need: str, state: str
+) -> None:
+    estate = estate_of(tmp_path, shop, bill, orders, members, need)
+    assert states(estate) == {state}
+    with interpreted():
+        report = audit(estate)
+    fates = {one.fate for row in report.rows if row.domain == "a" for one in row.fates(report.services)}
+    assert fates == {{"restored": "recovers", "unplaced": "lost"}.get(state, state)}
+
+
+def test_only_stores_that_a_service_cannot_serve_without_are_limited(tmp_path: Path) -> None:
+    estate = estate_of(tmp_path, "rpo: 0 s", "", "rpo: 1 h", need=SOFT)
+    assert states(estate) <= {"restored"}
+    with interpreted():
+        assert about(audit(estate), "EV105") == []
+
+
+def test_an_unknown_lag_is_called_unknown(tmp_path: Path) -> None:
+    with interpreted():
+        report = audit(estate_of(tmp_path, "", "", "rpo: 1 h", SILENT))
+    lost = [words for _, words in about(report, "EV100") if "orders" in words]
+    assert lost
+    assert all(
+        "store orders: it is unknown how much data its copy outside a lacks" in words for words in lost
+    )
+    fixes = {one.fix for one in report.findings if one.code == "EV100"}
+    assert fixes == {"State the `lag` of the copies of orders."}
+
+
+def test_a_store_needs_no_rpo_if_all_that_needs_it_states_one(tmp_path: Path) -> None:
+    for bill, missing in (("rpo: 1 h", False), ("", True)):
+        estate = estate_of(tmp_path / f"{missing}", "rpo: 1 h", bill, "")
+        paths = {one.path for one in coverage(estate).missing}
+        assert bool(paths & {"stores/*/rpo", "stores/orders/rpo"}) == missing
+
+
+def test_the_checker_finds_the_limit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever planner and checker share accepts any loss."""
+    estate = estate_of(tmp_path, "rpo: 5 s", "", "rpo: 1 h")
+    limits = lost_stores.rpos
+    monkeypatch.setattr(
+        lost_stores,
+        "rpos",
+        lambda top, of_class: tuple(replace(one, limit_ms=None, whose="") for one in limits(top, of_class)),
+    )
+    with interpreted():
+        made = plan(estate, lose("a"))
+        assert {one.state for one in made.outcomes} == {"restored"}
+        assert ("F2", "orders") in {(one.rule, one.subject) for one in check(estate, made).violations}
