@@ -76,7 +76,8 @@ class ResticSimulated(SimulatedDriver, TakesBackups, RestoresData):
     def repository(self, action: Action) -> Repository:
         found = self.world.repositories.get((action.target, self.site(action)))
         if found is None:
-            raise Permanent("backup-no-repository", f"{self.site(action)} has no copies of {action.target}")
+            words = f"{self.site(action)} has no copies of {action.target}"
+            raise Permanent("backup-no-repository", words, "take one")
         return found
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
@@ -113,7 +114,7 @@ class ResticSimulated(SimulatedDriver, TakesBackups, RestoresData):
             return await self._look(action, question(timeout_s), serve)
         except ActionError as error:
             known = (level, "could-not-run", 0, 0, 10, self.site(action), self.name, "0")
-            return Proof("", *known, error.code, error.message)  # type: ignore[arg-type]
+            return Proof("", *known, error.code, error.words)  # type: ignore[arg-type]
 
     async def copy_on(self, action: Action, timeout_s: float, to: Action, begins: Begins) -> Taken:
         (*_, last) = (await self.list_copies(action, timeout_s)).copies

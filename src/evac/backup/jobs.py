@@ -596,5 +596,4 @@ def _ms(seconds: int | None) -> int | None:
 
 def _words(error: Exception) -> str:
     """What went wrong, and what to do."""
-    parts = (error.message, error.hint) if isinstance(error, ActionError) else (str(error),)
-    return "; ".join(part for part in parts if part)[:600]
+    return (error.words if isinstance(error, ActionError) else str(error))[:600]

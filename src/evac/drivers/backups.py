@@ -308,7 +308,7 @@ class BackupDriver(ABC):
     def _unproven(self, action: Action, watch: Stopwatch, level: int, error: ActionError) -> Proof:
         """Result of a check that ended in an error: damage only if the error says so."""
         outcome: ProofOutcome = "damaged" if error.code == "backup-corrupt" else "could-not-run"
-        return self._proof(action, watch, level, outcome, code=error.code, detail=error.message)
+        return self._proof(action, watch, level, outcome, code=error.code, detail=error.words)
 
     async def restore(
         self, action: Action, timeout_s: float, copy: str, place: str, until: int | None

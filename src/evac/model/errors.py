@@ -181,6 +181,11 @@ class ActionError(EvacError):
         vars(other).update(vars(self), code=code, message=message)
         return other
 
+    @property
+    def words(self) -> str:
+        """What went wrong, and what to do."""
+        return f"{self.message.removesuffix('.')}; {self.hint}" if self.hint else self.message
+
 
 class Retryable(ActionError):
     """Nothing was done; a retry may help, after `after_ms` at the earliest."""

@@ -126,12 +126,12 @@ def _from_file(path: Path) -> str:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise Permanent("secret-missing", f"{path} cannot be read: {error.strerror}") from error
+        raise _unread(path, error) from error
     try:
         _refuse_unsafe(path, os.fstat(handle))
         data = _read_all(handle)
     except OSError as error:
-        raise Permanent("secret-missing", f"{path} cannot be read: {error.strerror}") from error
+        raise _unread(path, error) from error
     finally:
         os.close(handle)
     if len(data) > MAX_SECRET_BYTES:
@@ -142,8 +142,13 @@ def _from_file(path: Path) -> str:
         # The cause would carry bytes of the secret.
         raise Permanent("secret-unreadable", f"{path} is not UTF-8 text") from None
     if not text:
-        raise Permanent("secret-missing", f"{path} is empty")
+        raise Permanent("secret-missing", f"{path} is empty", "write the secret to it")
     return text
+
+
+def _unread(path: Path, error: OSError) -> Permanent:
+    hint = "create it, and let only evac's account read it; or correct its reference"
+    return Permanent("secret-missing", f"{path} cannot be read: {error.strerror}", hint)
 
 
 def is_open(path: Path) -> bool:

@@ -21,6 +21,8 @@ from tests.contract.capabilities.story import Case, assert_keeps_contract, order
 from tests.contract.capabilities.suites import AskedBackups, AskedRequest, AskedRestore, acting, asking
 
 LONG_S = 60.0
+OTHERS = frozenset({"backup_command", "backup_reader"})
+"""These drivers run programs of others, which name their own troubles."""
 
 
 @asking(TakesBackups)
@@ -58,6 +60,13 @@ def test_copies(asked: AskedBackups) -> None:
             error = await ask(asked, "list_copies", LONG_S, action=action)
             assert isinstance(error, ActionError), f"{code}: {error}"
             assert error.code == code, error
+            assert error.hint, f"{error} does not say what to do"
+            unproven = await ask(asked, "prove", LONG_S, READ, 1, 1, action=action)
+            if isinstance(unproven, ActionError):
+                assert unproven.hint, f"{unproven} does not say what to do"
+            elif asked.action.driver not in OTHERS:  # these judge the program of others
+                assert (unproven.outcome, unproven.code) == ("could-not-run", code), unproven
+                assert unproven.detail.endswith(f"; {error.hint}"), unproven.detail
         await refuses_hostile_answers(asked, "list_copies")
         async with silently(asked) as within_s:
             for question in ("list_copies", "take") if asked.takes else ("list_copies",):

@@ -38,11 +38,10 @@ from evac.model.estate import Endpoint
 from evac.store.port import MemoryStore, host_monotonic_ms
 from tests.contract.capabilities.asked import ask
 from tests.contract.capabilities.suites import AskedBackups, AskedRestore, asking
+from tests.contract.capabilities.test_backups import OTHERS
 
 LONG_S = 60.0
 LOCKS = frozenset({"locks", ".lock", "lock.exclusive", "lock.roster"})
-OTHERS = frozenset({"backup_command", "backup_reader"})
-"""These drivers run programs of others, which name their own troubles."""
 CATALOGUE = re.compile(r"(archive|backup)\.info(\.copy)?|(index|hints|integrity)\.\d+|nonce")
 """Files that every backup writes again."""
 
@@ -86,8 +85,10 @@ def test_what_another_program_holds_is_waited_for(asked: AskedBackups) -> None:
             error = await ask(asked, "take", LONG_S)
             assert isinstance(error, Retryable), error
             assert error.code == "backup-locked"
+            assert error.hint.startswith("wait for it to finish"), error.hint
             proof = await ask(asked, "prove", LONG_S, READ, 1, 1)
             assert (proof.outcome, proof.code) in (("could-not-run", "backup-locked"), ("passed", "")), proof
+            assert proof.detail.endswith(error.hint if proof.code else ""), proof.detail
         after = await ask(asked, "list_copies", LONG_S)
         assert [one.id for one in after.copies] == [one.id for one in before.copies]
         assert (await ask(asked, "take", LONG_S)).missing == ()

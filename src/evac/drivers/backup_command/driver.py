@@ -81,7 +81,7 @@ class BackupCommandDriver(backups.BackupDriver, capabilities.TakesBackups, capab
             outcome, read, share = found.get("outcome"), *(_number(found, key) for key in _READ)
             code, detail, id_ = (_word(found, key) for key in ("code", "detail", "repository"))
         except ActionError as error:
-            return said("could-not-run", 0, 0, error.code, error.message)
+            return said("could-not-run", 0, 0, error.code, error.words)
         if outcome not in get_args(capabilities.ProofOutcome) or share > capabilities.PARTS_PER_MILLION:
             return said("could-not-run", 0, 0, "backup-output", "prove_argv did not report a known outcome")
         if outcome == "passed" and level >= capabilities.READ and not read:

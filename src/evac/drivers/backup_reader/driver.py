@@ -81,7 +81,7 @@ class BackupReaderDriver(TakesBackups):
                 return said(*await _checked(action, tool, watch))
             report = await _report(action, watch)
         except ActionError as error:
-            return said("could-not-run", error.code, error.message)
+            return said("could-not-run", error.code, error.words)
         if not report.checks:
             more = "; set the program that checks: check_argv" if tool in _CHECKED_BY_PROGRAM else ""
             return said("could-not-run", "nothing-read", f"{PROVES_NOTHING[tool]}{more}")
@@ -110,7 +110,7 @@ class BackupReaderDriver(TakesBackups):
 def _format(action: Action) -> str:
     tool = text(action.settings, "format")
     if tool not in READERS:
-        raise Permanent("setting-wrong", f"format must be one of: {', '.join(READERS)}")
+        raise Permanent("setting-wrong", f"format must be one of: {', '.join(READERS)}", "correct `format`")
     return tool
 
 

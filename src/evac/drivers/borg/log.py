@@ -31,7 +31,12 @@ _EVERY_CODE: Final = tuple(range(256))
 _UNEXPECTED: Final = "Exception"
 _PASSWORD: Final = Permanent("backup-password", "wrong passphrase", "check `passphrase`")
 _NO_REPOSITORY: Final = Permanent("backup-no-repository", "the repository does not exist", "create it")
-_LOCKED: Final = Retryable("backup-locked", "another program is using the repository", "", 60_000)
+_LOCKED: Final = Retryable(
+    "backup-locked",
+    "another program is using the repository",
+    "wait for it to finish; if it ran on another machine and is gone, run: borg break-lock",
+    60_000,
+)
 _SILENT: Final = Retryable(
     "backup-silent", "the repository does not answer", "start its server, and check `BORG_RSH`"
 )

@@ -93,7 +93,10 @@ _REASONS: Final = (
         Retryable("source-silent", "PostgreSQL does not answer as a primary", "start it; check pg1-path"),
     ),
     ("clock skew", Permanent("backup-clock", "the clock is behind the newest backup", "correct the clock")),
-    ("unable to acquire lock", Retryable("backup-locked", "another backup is running", "", 60_000)),
+    (
+        "unable to acquire lock",
+        Retryable("backup-locked", "another backup is running", "wait for it to finish", 60_000),
+    ),
     ("no space left", Permanent("backup-full", "the repository has no space left", "free some space in it")),
     (
         "because it contains files",

@@ -107,7 +107,15 @@ _REASONS: Final = (
         Permanent("backup-no-repository", "the repository does not exist", "create it"),
     ),
     *((words, _FULL) for words in _FULL_WORDS),
-    ("already locked", Retryable("backup-locked", "another program is using the repository", "", 60_000)),
+    (
+        "already locked",
+        Retryable(
+            "backup-locked",
+            "another program is using the repository",
+            "wait for it to finish; to see its lock, run: restic list locks, restic cat lock ID",
+            60_000,
+        ),
+    ),
     ("connection refused", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("connection reset", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("i/o timeout", Retryable("backup-silent", "the repository does not answer", "start its server")),
