@@ -166,6 +166,11 @@ def scheduler_of(
     return Scheduler(timetable, worker, evidence, clock, nothing_stands_against, say, at_once(estate()))
 
 
+def scheduled(estate: Estate) -> list[str]:
+    """Data sets of which the timetable takes backups, or checks them."""
+    return list(dict.fromkeys(entry.data_set for entry in entries_of(estate) if entry.cron))
+
+
 def at_once(estate: Estate) -> int:
     """Maximum number of concurrent jobs."""
     return estate.limits.backups_at_once or AT_ONCE

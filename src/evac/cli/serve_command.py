@@ -243,7 +243,9 @@ def status_options(command: Command) -> Command:
 @click.argument("estate", type=options.ESTATE, required=False)
 @click.option("--site", help="The site of this controller.  [required]")
 @click.option("--policy", type=options.FILE, help="Policy file. [default: policy.yaml next to the estate]")
-@click.option("--no-watch", is_flag=True, help="Only execute requests: no probes, no verdicts.")
+@click.option(
+    "--no-watch", is_flag=True, help="Only execute requests: no probes, verdicts or scheduled backups."
+)
 @click.option(
     "--until-idle", type=options.Length(), default=0, help="Exit after this long without a run. 0: never."
 )
@@ -510,6 +512,7 @@ async def _serve(
     the estate.
     """
     from evac.app import controlling, side_process
+    from evac.app.backups import scheduled
 
     supervisor = Supervisor()
     controllers: list[Controller] = []
@@ -517,6 +520,9 @@ async def _serve(
     def ready(made: Composed) -> None:
         controllers.append(made.controller)
         _log(f"controller of {setting.site} is running; store: {made.store.name}")
+        if not setting.watch and (names := scheduled(made.seen.files)):
+            words = "it only executes requests, so it takes and checks no scheduled backups of"
+            _log(f"{words} {listed(names)}; next: run another controller, without --no-watch")
         if copies is not None:
             beside.append(_watch_files(copies, made, setting))
         supervisor.ready()
