@@ -87,3 +87,27 @@ def test_what_never_returns_is_down_for_that_although_it_makes_way(
     told = {one.service: (one.state, one.why) for one in made.outcomes}
     assert told["front"] == ("restored", None)
     assert told["down"] == ("unplaced", why)
+
+
+HALVED = """
+name: halved
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {tier: 0, people: 900, replicas: {pa: 1, pb: 1}, share: 50 %, rto: 5 min, start: 60 s,
+         sheddable: false, demand: {cpu: 4 cores, memory: 1 GiB}, traffic: {kind: none}}
+  wiki: {tier: 2, people: 9, replicas: {pb: 1}, rto: 1 h, start: 60 s, sheddable: true,
+         demand: {cpu: 4 cores, memory: 1 GiB}, traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize("work", [0, 400])
+def test_what_makes_way_for_missing_replicas_is_in_the_row_of_the_loss(tmp_path: Path, work: int) -> None:
+    """Without a search, nothing was shed for a service that stays up: audits left out what plans shed."""
+    estate = written(tmp_path, HALVED)
+    made = plan(estate, lose("a"), work=work)
+    assert check(estate, made).holds
+    assert {one.service: one.state for one in made.outcomes} == {"shop": "restored", "wiki": "shed"}
+    row = next(row for row in audit(estate).rows if row.domain == "a")
+    fates = {estate.services[s].id: FATES[int(f)] for s, f in zip(row.service, row.fate, strict=True)}
+    assert (fates["wiki"], row.shed) == ("shed", 1)

@@ -43,7 +43,7 @@ def _allows(context: Context, store: Store, limit: Rpo, number: int) -> str:
     owner = context.estate.services[context.impacts.graph.index[limit.whose]] if limit.whose else store
     of_class = LOSS_CLASSES[context.impacts.losses.classes[number]]
     which = "" if limit.limit_ms == owner.rpo_ms else f" for the loss of a {of_class}"
-    return f"{limit.words}{which} allows {duration(limit.limit_ms or 0)}"
+    return f"{limit.words}{which} allows {duration(limit.limit_ms) if limit.limit_ms else 'no loss'}"
 
 
 def _path(store: Store, limit: Rpo) -> str:

@@ -77,6 +77,8 @@ order.
 """
 LEAST_SHARE = 10
 """Minimum cost of one sweep, in generations."""
+EAGER_TOPS = 2
+"""Not only bases shed rather than wait for boots, but also what services are missing above them."""
 WINDOWS = (32, 96, 24, 200)
 """Items per window, sweep by sweep."""
 
@@ -93,11 +95,11 @@ class Found:
 
 
 def default_options(board: Board, eager: int) -> Ints:
-    """Prefers rows that are on, and no pool. eager 1: bases shed rather than wait for boots."""
+    """Prefers rows that are on, no pool. eager 1: bases shed rather than wait for boots; EAGER_TOPS: all."""
     items = 2 * board.components + len(board.service) + len(board.store)
     options = np.zeros((items, 4), np.int64)
     options[:, TASTE], options[:, FAVOUR] = ON_FIRST, -1
-    options[: board.components, EAGER] = eager
+    options[: items if eager == EAGER_TOPS else board.components, EAGER] = eager > 0
     return options
 
 
@@ -111,7 +113,8 @@ def first_plan(board: Board, items: Items) -> Found:
     """Closure order with eager sheds; then, if that breaks the tier rules, more and more careful ones.
 
     If tools are lost that people can do without, also tries restoring them first: what precedes a tool is
-    done by hand, and a long manual chain can take far longer.
+    done by hand, and a long manual chain can take far longer. If a service would stay degraded, also tries
+    shedding for what it is missing.
     """
     closure = closure_order(items)
     found = _begin(board, items, closure, 1)
@@ -127,11 +130,35 @@ def first_plan(board: Board, items: Items) -> Found:
             board.service["spared"], board.service["written_off"] = marks["spared"], marks["written_off"]
             board.present["kept"] = kept
             generate(board, found.order, found.options, NEVER)
+    if _stays_degraded(board):
+        found = _topped(board, found)
     for order, eager in ((closure, 0), (tier_order(board, items), 0)):
         if found.legal:
             break
         found = max(found, _begin(board, items, order, eager), key=lambda f: (f.legal, -f.value))
     return found
+
+
+def _topped(board: Board, found: Found) -> Found:
+    """The same order with sheds for missing replicas if that is better and legal, else `found`."""
+    options = default_options(board, EAGER_TOPS)
+    value = generate(board, found.order, options, NEVER)
+    if value < found.value and not breaks_rules(board):
+        return Found(found.order, options, value, False, True)
+    generate(board, found.order, found.options, NEVER)
+    return found
+
+
+def _stays_degraded(board: Board) -> bool:
+    """Whether a service comes back, or stays up, without all of its replicas."""
+    services = board.service
+    degraded = (
+        (services["top_lost"] > 0)
+        & (services["top_at"] >= board.horizon)
+        & (services["top_weight"] > 0)
+        & (services["base_at"] < board.horizon)
+    )
+    return bool(degraded.any())
 
 
 def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
