@@ -14,10 +14,11 @@ import pwd
 import signal
 import socket
 import stat
+import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import field
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
@@ -33,13 +34,19 @@ from evac.model.records import dataclass
 PID: Final = "evac.pid"
 LOG: Final = "evac-start.log"
 PAUSE_S: Final = 0.05
-BEGIN_S: Final = 10.0
-"""Time limit until its pid is written."""
+ENDS_S: Final = 1.0
+"""How long a server takes to end once it no longer answers."""
 STOP_S: Final = 20.0
 LOG_TAIL: Final = 400
 _PRIVATE: Final = "evac-"
 _NAME_LETTERS: Final = 16
 _BEGIN: Final = 'echo $$ >"$0" && exec "$@"'
+_STOPPED: Final = frozenset({0, -signal.SIGHUP, -signal.SIGINT, -signal.SIGKILL, -signal.SIGTERM})
+"""Exit statuses of a server that did not end for a reason of its own."""
+_OWN: Final = frozenset({"backup-killed", "restore-incomplete", "restore-slow"})
+"""Errors that already say how it ended, or that it did not."""
+_children: Final[list[subprocess.Popen[bytes]]] = []
+"""Servers that this process started, so that the ended ones are reaped."""
 
 
 def account_of(settings: Mapping[str, Value], owner: str) -> pwd.struct_passwd | None:
@@ -104,13 +111,15 @@ def is_alive(pid: int) -> bool:
     return state.split()[0] not in "ZX"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RestoredServer:
     """A server that works in its data folder."""
 
     data: Path
     account: pwd.struct_passwd | None = None
     env: Mapping[str, str] | None = None
+    _begun: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    """The process that this object started."""
 
     def own(self) -> None:
         """Make its account the owner of its folder. Raises `Permanent` if that account may not enter it."""
@@ -135,70 +144,101 @@ class RestoredServer:
         self, *argv: str, answers: Callable[[], Awaitable[bool]], watch: Stopwatch, log: Path | None = None
     ) -> None:
         """Start it unless it runs, and wait until it responds: one that was too busy to answer is not started
-        again. Raises `Permanent` if it exits, `Retryable` if it is slow.
+        again. Raises `Permanent` if it exits, `Retryable` if it is killed or slow.
         """
         log = log or self.data / LOG
         if self.pid() is None:
-            await self._begin(argv, log)
-        begun_s = time.monotonic()
+            self._begin(argv, log)
         while watch.left_s > 0:
             if await answers():
                 return
-            gone = (self.data / PID).exists() or begun_s + BEGIN_S < time.monotonic()
-            if self.pid() is None and gone:
-                tail = ""
-                if log.is_file():
-                    tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
-                why = f"{Path(argv[0]).name} does not start from the restored data: {' '.join(tail.split())}"
-                raise Permanent("restore-incomplete", why, "prove the backup, or restore an older one")
+            if self._has_ended():
+                raise self._end(f"{Path(argv[0]).name} does not start from the restored data", log)
             await asyncio.sleep(PAUSE_S)
         name = Path(argv[0]).name
         raise Retryable(
             "restore-slow", f"{name} did not answer within {watch.timeout_s:.0f} s", "allow more time"
         )
 
-    async def _begin(self, argv: tuple[str, ...], log: Path) -> None:
+    def _begin(self, argv: tuple[str, ...], log: Path) -> None:
+        """Start it as a child, whose end we can see, in a session of its own. Raises OSError."""
         (self.data / PID).unlink(missing_ok=True)
         whom: dict[str, Any] = {}
         if self.account is not None:
             whom = {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": ()}
         with log.open("ab") as words:
             give(self.account, log)
-            begun = await asyncio.create_subprocess_exec(
-                *("setsid", "--fork", "sh", "-c", _BEGIN, str(self.data / PID), *argv),
-                stdin=asyncio.subprocess.DEVNULL,
+            self._begun = subprocess.Popen(
+                ("sh", "-c", _BEGIN, str(self.data / PID), *argv),
+                stdin=subprocess.DEVNULL,
                 stdout=words,
                 stderr=words,
                 cwd=self.data,
                 env=environment(self.env or {}),
+                start_new_session=True,
                 **whom,
             )
-        await begun.wait()
+        _children[:] = [one for one in _children if one.poll() is None]
+        _children.append(self._begun)
+
+    def _has_ended(self) -> bool:
+        return self.pid() is None if self._begun is None else self._begun.poll() is not None
+
+    def _end(self, what: str, log: Path) -> ActionError:
+        """The error for a server that ended. One that was killed or told to stop says nothing about the data;
+        nor does one that another process started.
+        """
+        code = None if self._begun is None else self._begun.poll()
+        if code is None or code in _STOPPED:
+            words = f"{what}: it was killed or stopped by something else"
+            return Retryable("backup-killed", words, "to find the reason, run: dmesg")
+        tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if log.is_file() else ""
+        why = f"{what}: {' '.join(tail.split())}"
+        return Permanent("restore-incomplete", why, "prove the backup, or restore an older one")
 
     async def stop(self) -> None:
         """Stop it, if it runs: cleanly, or by force after a while."""
         for number, seconds in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
             watch = Stopwatch(seconds)
-            pid = self.pid()
+            pid = self._running()
             if pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-            while self.pid() is not None and watch.left_s > 0:
+            while self._running() is not None and watch.left_s > 0:
                 await asyncio.sleep(PAUSE_S / 2)
         (self.data / PID).unlink(missing_ok=True)
 
+    def _running(self) -> int | None:
+        """Its process id, also before it is written."""
+        pid = self.pid()
+        if pid is None and self._begun is not None and self._begun.poll() is None:
+            return self._begun.pid
+        return pid
+
     @asynccontextmanager
     async def private(self) -> AsyncIterator[Path]:
-        """A folder that only its account may enter, for a socket and a log; the server is stopped at its
-        end.
+        """A folder that only its account may enter, for a socket and a log, named `log`; the server is
+        stopped at its end. If it ends before, that is the error, and not that a query of it failed.
         """
         folder = private_folder(self.data, self.account)
         try:
             give(self.account, folder)
             yield folder
+        except ActionError as error:
+            if self._begun is None or error.code in _OWN or not await self._ends():
+                raise
+            what = "the server of the restored data ended while its content was read"
+            raise self._end(what, folder / "log") from error
         finally:
             await self.stop()
             rmtree(folder, ignore_errors=True)
+
+    async def _ends(self) -> bool:
+        """Whether it has ended, or does now."""
+        watch = Stopwatch(ENDS_S)
+        while not self._has_ended() and watch.left_s > 0:
+            await asyncio.sleep(PAUSE_S)
+        return self._has_ended()
 
 
 async def answered(tool: Tool, *argv: str, expects: str = "") -> bool:

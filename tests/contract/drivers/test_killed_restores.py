@@ -18,17 +18,23 @@ from typing import Any
 import pytest
 
 from evac.drivers.borg.driver import BorgDriver
+from evac.drivers.etcd_snapshot.driver import EtcdSnapshotDriver
+from evac.drivers.mariabackup.driver import MariabackupDriver
 from evac.drivers.pg_basebackup.driver import PgBasebackupDriver
 from evac.drivers.pgbackrest.driver import PgbackrestDriver
 from evac.drivers.places import place_at
 from evac.drivers.port import Action, Order
+from evac.drivers.redis_rdb.driver import RedisRdbDriver
 from evac.drivers.restic.driver import ResticDriver
-from evac.drivers.restored_server import is_alive
+from evac.drivers.restored_server import PID, is_alive
 from evac.model.errors import ActionError
 from tests.contract.adapters.borg import archives
 from tests.contract.adapters.copy_folder import world
+from tests.contract.adapters.etcd_snapshot import EtcdSource
+from tests.contract.adapters.mariabackup import MariadbSource
 from tests.contract.adapters.pg_basebackup import PostgresSource
 from tests.contract.adapters.pgbackrest import store
+from tests.contract.adapters.redis_rdb import RedisSource
 from tests.contract.adapters.restic import copies, places_below
 from tests.contract.capabilities.story import order
 
@@ -180,8 +186,63 @@ def _base_backup_with_log(folder: Path) -> Iterator[Copy]:
         )
 
 
-KINDS = {"restic": _restic, "borg": _borg, "pgbackrest": _pgbackrest, "pg_basebackup": _base_backup}
-FILLED_BY_EVAC = frozenset({"pg_basebackup"})
+@contextmanager
+def _mariabackup(folder: Path) -> Iterator[Copy]:
+    with world(folder, MariadbSource) as made:
+        yield Copy(
+            MariabackupDriver(),
+            made.action(),
+            made.place,
+            lacks_of(made.copies[0] / "content"),
+            lambda place: asyncio.run(made.holds(place)),
+            {"download_kib": 16 * 1_024},
+        )
+
+
+@contextmanager
+def _redis_rdb(folder: Path) -> Iterator[Copy]:
+    with world(folder, RedisSource) as made:
+        port = made.source.server.port
+        for number in range(8):
+            made.source.say(port, "SETRANGE", f"large:{number}", str(MIB), "end")
+        made.source.say(port, "CONFIG", "SET", "rdbcompression", "no")
+        try:
+            asyncio.run(RedisRdbDriver().take(made.action(), LONG_S))
+        finally:
+            made.source.say(port, "DEL", *(f"large:{number}" for number in range(8)))
+        newest = made.copies[-1] / "content" / "dump.rdb"
+        yield Copy(
+            RedisRdbDriver(),
+            made.action(),
+            made.place,
+            lacks_of(newest.parent),
+            lambda place: (place / "dump.rdb").read_bytes() == newest.read_bytes(),
+            {"download_kib": 4 * 1_024},
+        )
+
+
+@contextmanager
+def _etcd_snapshot(folder: Path) -> Iterator[Copy]:
+    with world(folder, EtcdSource) as made:
+        yield Copy(
+            EtcdSnapshotDriver(),
+            made.action(),
+            made.place,
+            lambda place: not [*place.glob("member/wal/*.wal")],  # it is written last
+            lambda place: asyncio.run(made.holds(place)),
+        )
+
+
+KINDS = {
+    "restic": _restic,
+    "borg": _borg,
+    "pgbackrest": _pgbackrest,
+    "pg_basebackup": _base_backup,
+    "mariabackup": _mariabackup,
+    "redis_rdb": _redis_rdb,
+    "etcd_snapshot": _etcd_snapshot,
+}
+FILLED_BY_EVAC = frozenset({"pg_basebackup", "mariabackup", "redis_rdb"})
 """evac itself copies the files."""
 
 
@@ -202,6 +263,21 @@ def children(parent: int) -> list[int]:
     return found
 
 
+def has_stopped(process: int) -> bool:
+    """Whether all of its threads have, or it has ended."""
+    with suppress(OSError):
+        states = [one.read_text() for one in Path(f"/proc/{process}/task").glob("*/stat")]
+        return all(one.rpartition(")")[2].split()[0] in "TtZX" for one in states)
+    return True
+
+
+def words_of(process: int) -> str:
+    """Its arguments; none of one that has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
 @contextmanager
 def stopped(evac: subprocess.Popen[str], half: Callable[[], bool]) -> Iterator[list[int]]:
     """Stops a process of evac and its programs as soon as something is true, and yields the programs. None of
@@ -216,6 +292,8 @@ def stopped(evac: subprocess.Popen[str], half: Callable[[], bool]) -> Iterator[l
         programs += children(evac.pid)
         for program in programs:
             os.killpg(program, signal.SIGSTOP)
+        while not all(map(has_stopped, programs)):  # a thread first ends what it asked of the kernel
+            assert time.monotonic() < deadline
         assert half(), "it was no longer half way when it stopped"
         yield programs
     finally:
@@ -363,3 +441,75 @@ def test_postgresql_is_killed_while_the_log_is_replayed(kind: str, victim: str, 
         assert [*copy.place.parent.iterdir()] == []
         assert copy.ended("by hand") == "restored"
         assert copy.holds(copy.place)
+
+
+STARTED = {"mariabackup": _mariabackup, "redis_rdb": _redis_rdb, "etcd_snapshot": _etcd_snapshot}
+"""evac starts the server itself, and asks it for its content."""
+
+
+def started(folder: Path) -> list[int]:
+    """The process of a server that evac started in a folder."""
+    with suppress(OSError, ValueError):
+        server = int((folder / PID).read_text())
+        if is_alive(server) and Path(f"/proc/{server}/exe").resolve().name not in ("sh", "dash"):
+            return [server]
+    return []
+
+
+@pytest.mark.parametrize("kind", sorted(STARTED))
+def test_evac_is_killed_while_the_server_starts(kind: str, server_folder: Path) -> None:
+    """The server that it leaves behind is ended before the place is filled again."""
+    with STARTED[kind](server_folder) as copy:
+        with copy.begin("1") as evac, stopped(evac, lambda: bool(started(copy.partial))):
+            (server,) = started(copy.partial)
+            evac.kill()
+            evac.wait()
+            os.kill(server, signal.SIGCONT)
+            assert not copy.place.exists()
+            assert copy.observed(2) == "absent"
+            assert copy.ended("2") == "restored"
+            assert not is_alive(server)
+        assert place_at(str(copy.place)).read().facts["started_over"] == 1
+        assert not copy.partial.exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+@pytest.mark.parametrize("kind", sorted(STARTED))
+def test_the_server_is_killed_while_it_starts(kind: str, how: int, server_folder: Path) -> None:
+    """As when memory runs out: that says nothing about the backup, and leaves nothing of it."""
+    with STARTED[kind](server_folder) as copy:
+        with (
+            copy.begin("by hand") as evac,
+            stopped(evac, lambda: bool(started(copy.partial))) as programs,
+        ):
+            (server,) = started(copy.partial)
+            os.kill(server, how)
+            for process in (server, *programs, evac.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+            assert evac.communicate(timeout=LONG_S)[0].strip() == "backup-killed"
+        assert [*copy.place.parent.iterdir()] == []
+        assert copy.ended("by hand") == "restored"
+        assert copy.holds(copy.place)
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGKILL, "backup-killed"), (signal.SIGABRT, "restore-incomplete")]
+)
+def test_mariadb_ends_while_its_rows_are_read(how: int, code: str, server_folder: Path) -> None:
+    """It ends itself at a page that it cannot read, which is damage; being killed is not."""
+    with _mariabackup(server_folder) as copy:
+        asked = replace(copy.action, settings={**copy.action.settings, "facts": ("slow=SELECT SLEEP(60)",)})
+        copy.action, action = asked, copy.action
+        with copy.begin("by hand") as evac:
+            deadline = time.monotonic() + LONG_S
+            while not any("SLEEP" in words_of(one) for one in children(evac.pid)):
+                assert evac.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            (server,) = started(copy.partial)
+            os.kill(server, how)
+            assert evac.communicate(timeout=LONG_S)[0].strip() == code
+        assert [*copy.place.parent.iterdir()] == []
+        copy.action = action
+        assert copy.ended("by hand") == "restored"
