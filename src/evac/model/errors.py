@@ -184,7 +184,7 @@ class ActionError(EvacError):
     @property
     def words(self) -> str:
         """What went wrong, and what to do."""
-        return f"{self.message.removesuffix('.')}; {self.hint}" if self.hint else self.message
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 class Retryable(ActionError):

@@ -113,6 +113,8 @@ from pathlib import Path
 import orjson
 
 from evac.audit.impacts.stores import outcome_of
+from evac.derive.domains import topology
+from evac.derive.objectives import rpos
 from evac.derive.planning_instance import derive
 from evac.derive.stores import people_times
 from evac.engine.runs.binding import bind
@@ -141,7 +143,8 @@ run = bind(estate, made, RunPolicy(), run="r", incident="i", digest=DIGEST)
 (bound,) = (one for one in run.spec.steps if one.id == step.id)
 other = made.steps.index(step)
 late = (*made.steps[:other], replace(step, end_ms=step.start_ms + 20_000), *made.steps[other + 1 :])
-db = outcome_of(estate.stores[0], (True, False), people_times(estate))
+(limit,) = rpos(topology(estate), "site")
+db = outcome_of(estate.stores[0], (True, False), people_times(estate), limit)
 print(orjson.dumps({
     "step": [step.id, step.kind, step.candidate, step.end_ms - step.start_ms, list(step.after)],
     "words": step_words(step),
