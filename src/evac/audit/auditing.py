@@ -30,6 +30,7 @@ from evac.audit.impacts.all_losses import (
     impacts,
 )
 from evac.audit.impacts.crowding import Crowding
+from evac.audit.impacts.dependencies import pairs_of
 from evac.audit.impacts.losses import LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
 from evac.audit.impacts.planned import as_planned, plain_where_small
@@ -188,7 +189,7 @@ class LossRow:
     method: Method
     verdict: Verdict
     down: int
-    """Services that are down right after it."""
+    """Services that are down right after it, or that its plan stops."""
     down_most: int
     """The same, including those whose state is unknown."""
     down_before: int
@@ -205,6 +206,8 @@ class LossRow:
     """
     late: int
     """Services that come back after their RTO."""
+    rto_missed: int
+    """Services that miss the RTO that they state: those that are late, lost or shed."""
     untimed: int
     """Services that come back at an unknown time because a duration on the way is unknown."""
     rto_unknown: int
@@ -281,18 +284,18 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     losses, count = impacts.losses, len(impacts.losses)
     found = _touched(impacts)
     number, fate, ready = found.loss, found.fate, found.ready
-    reduced = (fate == DEGRADED) & impacts.down[number, found.service]
+    reduced = (fate == DEGRADED) & impacts.away[number, found.service]
     back = (fate == RECOVERS) | reduced
     counts = _per_loss(count, number * len(FATES) + fate, len(FATES)).T.tolist()
     rto = impacts.rto_at(number, found.service)
     late = back & (ready < NEVER) & (ready > rto)
+    missed = _per_loss(count, number[late | (np.isin(fate, (LOST, SHED)) & (rto < NEVER))]).tolist()
     vague = found.vague | _may_be_crowded(impacts, found)
-    rto_unknown = _per_loss(
-        count, number[(back | (fate == DEGRADED)) & vague & ~late & (rto < NEVER)]
-    ).tolist()
+    in_doubt = (back | (fate == DEGRADED)) & vague & ~late | (fate == NOT_PROVED)
+    rto_unknown = _per_loss(count, number[in_doubt & (rto < NEVER)]).tolist()
     late = _per_loss(count, number[late]).tolist()
     untimed = _per_loss(count, number[back & found.vague]).tolist()
-    unsure = _per_loss(count, number[(fate == UNKNOWN) & ~impacts.down[number, found.service]]).tolist()
+    unsure = _per_loss(count, number[(fate == UNKNOWN) & ~impacts.away[number, found.service]]).tolist()
     less_than_all = _per_loss(count, number[reduced]).tolist()
     worst = np.zeros(count, np.int64)
     timed = back & ~found.vague
@@ -304,8 +307,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     named = found.service.astype(np.int32)
     ready = np.where(found.vague, 0, ready)
     less = [degraded + shed for degraded, shed in zip(counts[DEGRADED], counts[SHED], strict=True)]
-    doubts = zip(counts[UNKNOWN], counts[NOT_PROVED], (one[3] for one in stores), strict=True)
-    doubt = [sum(some) for some in doubts]
+    doubt = list(map(sum, zip(counts[UNKNOWN], counts[NOT_PROVED], (one[3] for one in stores), strict=True)))
     for n in range(count):
         part = slice(edges[n], edges[n + 1])
         data_loss, stores_lost, stores_gone, stores_open = stores[n]
@@ -325,6 +327,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             unknown=counts[UNKNOWN][n],
             not_proved=counts[NOT_PROVED][n],
             late=late[n],
+            rto_missed=missed[n],
             untimed=untimed[n],
             rto_unknown=rto_unknown[n],
             congested=bool(impacts.crowding.at(n)),
@@ -375,7 +378,7 @@ def _down(impacts: Impacts) -> tuple[list[int], list[int], list[int]]:
     """Services down in each loss, the users affected, and the number of services without a stated number of
     users.
     """
-    pairs, count, services = impacts.damage.pairs, len(impacts.losses), impacts.estate.services
+    pairs, count, services = pairs_of(impacts.away), len(impacts.losses), impacts.estate.services
     people = np.array([s.people or 0 for s in services], np.float64)
     silent = np.array([s.people is None and not s.external for s in services], np.bool_)
     down = np.bincount(pairs.loss, minlength=count)

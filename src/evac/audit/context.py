@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 
 from evac.audit.findings import DOMAIN_CLASSES, Finding
-from evac.audit.impacts.all_losses import DEGRADED, LOST, NOT_PROVED, RECOVERS, UNKNOWN, Impacts
-from evac.audit.impacts.dependencies import Pairs
+from evac.audit.impacts.all_losses import DEGRADED, LOST, NOT_PROVED, RECOVERS, SHED, UNKNOWN, Impacts
+from evac.audit.impacts.dependencies import Pairs, pairs_of
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS, Outcome
 from evac.audit.reasons import Chain, Reason, ReasonKind, duration
 from evac.derive.backups import day_ms, verdicts
@@ -96,11 +96,12 @@ class Context:
 
     @cached_property
     def late(self) -> Pairs:
-        """Services that are back after their objective, or not before it if at all."""
-        impacts, down = self.impacts, self.impacts.damage.pairs
-        ready, fate = down.of(impacts.ready_ms), down.of(impacts.fate)
+        """Services that are back after their objective, or not before it if at all, or that a plan sheds."""
+        impacts, away = self.impacts, pairs_of(self.impacts.away)
+        ready, fate = away.of(impacts.ready_ms), away.of(impacts.fate)
         timed = np.isin(fate, (RECOVERS, DEGRADED)) & (ready < NEVER)
-        return down.only((timed | (fate == NOT_PROVED)) & (ready > impacts.rto_at(down.loss, down.service)))
+        counts = timed | np.isin(fate, (SHED, NOT_PROVED))
+        return away.only(counts & (ready > impacts.rto_at(away.loss, away.service)))
 
     @cached_property
     def grave(self) -> BoolColumn:

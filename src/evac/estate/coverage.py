@@ -57,6 +57,12 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         "services/*/people": _group(
             6, "how many people notice that a service is down", "outages are weighted by people"
         ),
+        "services/*/degraded_people": _group(
+            2,
+            "how many people notice that a service is degraded",
+            "it decides whether its missing replicas or lower tiers get scarce capacity",
+            "users",
+        ),
         "services/*/rto": _group(
             5, "the longest acceptable outage", "recovery times are measured against it", "users"
         ),
@@ -276,9 +282,10 @@ def coverage(estate: Estate) -> Coverage:
     """The weighted share of facts that are known, and the ten groups on which most verdicts depend."""
     tally = _Tally()
     bound = np.bincount(estate.replicas.service, minlength=len(estate.services)) > 0
+    lowest = max((service.tier or 0 for service in estate.services), default=0)
     for service, is_bound in zip(estate.services, bound.tolist(), strict=True):
         if not service.external:
-            _service(estate, service, is_bound, tally)
+            _service(estate, service, is_bound, lowest, tally)
     for store, rpo in zip(estate.stores, rpos(topology(estate), "site"), strict=True):
         _store(store, not rpo.is_open, tally)
     _ground(estate, tally)
@@ -293,7 +300,8 @@ def coverage(estate: Estate) -> Coverage:
     return tally.result(estate)
 
 
-def _service(estate: Estate, service: Service, is_bound: bool, tally: _Tally) -> None:
+def _service(estate: Estate, service: Service, is_bound: bool, lowest: int, tally: _Tally) -> None:
+    """lowest: the last tier that any service states, which competes for capacity with those above it."""
     tier = service.tier
     importance = _UNTIERED if tier is None else _TIER_WEIGHT[min(tier, len(_TIER_WEIGHT) - 1)]
     facts = {
@@ -309,6 +317,8 @@ def _service(estate: Estate, service: Service, is_bound: bool, tally: _Tally) ->
     }
     if service.replicas is None or service.replicas > 1:
         facts["share"] = service.share != 1 or f"services/{service.id}/share" in estate.places
+        if service.share != 1 and service.people and tier is not None and tier < lowest:
+            facts["degraded_people"] = service.degraded_people is not None
     if any(need.kind == "store" for need in service.needs):
         facts["rpo"] = rpo_for(service, "site") is not None
     for key, is_known in facts.items():

@@ -25,6 +25,7 @@ ReasonKind = Literal[
     "late",
     "no-capacity",
     "capacity-not-found",
+    "capacity-taken",
     "text",
 ]
 NAMED_MOST: Final = 3
@@ -37,7 +38,7 @@ BUDGET: Final = "power_budget"
 SERVERS: Final = "servers"
 """The last part of the path of where the servers of a site are, and of what powers them."""
 _NAMES_SERVICES: Final = frozenset(
-    {"capacity-for", "place-unknown", "start-cycle", "tool-cycle", "needs", "needs-tool"}
+    {"capacity-for", "capacity-taken", "place-unknown", "start-cycle", "tool-cycle", "needs", "needs-tool"}
 )
 
 
@@ -74,8 +75,9 @@ class Reason:
     kind: ReasonKind
     services: tuple[str, ...] = ()
     """For `needs`, `needs-tool` and `place-unknown`: the other service; for `capacity-for`: the first few
-    that get the capacity; for a circle: what the service needs, and itself if that needs it in turn; for
-    `loss-above-rpo`: the service whose RPO is the limit, if it is not the store's own.
+    that get the capacity; for `capacity-taken`: the first few whose missing replicas get it; for a circle:
+    what the service needs, and itself if that needs it in turn; for `loss-above-rpo`: the service whose RPO
+    is the limit, if it is not the store's own.
     """
     more: int = 0
     """How many more `services` there are."""
@@ -107,8 +109,8 @@ class Reason:
     def words(self) -> str:
         """One sentence without its full stop: what keeps the service down, and how people can change that."""
         match self.kind:
-            case "capacity-for":
-                return f"frees capacity for {', '.join(self.services)}{' and others' if self.more else ''}"
+            case "capacity-for" | "capacity-taken" | "capacity-not-found" | "no-capacity":
+                return self._capacity_words
             case "place-unknown":
                 return f"cannot be judged: {fact_words(f'services/{self.services[0]}/{PLACEMENT}')}"
             case "members-unknown":
@@ -133,8 +135,19 @@ class Reason:
                 return f"only its provider {self.provider} can restore it, and the time is unknown"
             case "late":
                 return "it would not be back before the horizon"
-            case "no-capacity":
-                return "there is no capacity left for it"
+            case "text":
+                return self.text
+            case _:
+                return self._store_words
+
+    @property
+    def _capacity_words(self) -> str:
+        names = f"{', '.join(self.services)}{' and others' if self.more else ''}"
+        match self.kind:
+            case "capacity-for":
+                return f"frees capacity for {names}"
+            case "capacity-taken":
+                return f"missing replicas of {names} take the capacity that it needs"
             case "capacity-not-found" if self.resource:
                 much = amount(self.resource, self.missing)
                 return (
@@ -143,10 +156,8 @@ class Reason:
                 )
             case "capacity-not-found":
                 return "no capacity was found for it within the search budget"
-            case "text":
-                return self.text
             case _:
-                return self._store_words
+                return "there is no capacity left for it"
 
     @property
     def _circle(self) -> str:

@@ -137,7 +137,7 @@ def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:
     context = Context(impacts.estate, impacts, report.as_of, report.digest)
     number = impacts.losses.index[row.domain]
     names = [service.id for service in impacts.estate.services]
-    down = impacts.down[number].tolist()
+    down = impacts.away[number].tolist()
     gone = {f for f, n in impacts.families.index.items() if number in impacts.families.losses[n]}
     why = {"lost": why_lost, "recovers": why_down, "degraded": why_degraded}
     for one in row.fates(report.services):
@@ -401,6 +401,8 @@ class PlanVerdict:
     """Services with reduced capacity until the horizon."""
     late: int
     """Services restored later than their `rto`."""
+    missed: int
+    """Services that miss their `rto`: those restored later, and those not restored."""
     unplaced: tuple[str, ...]
     shed: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -515,6 +517,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         sum(1 for one in back if one.goes_down),
         sum(1 for one in back if one.state == "degraded" and one.goes_down),
         sum(1 for one in back if one.meets_rto is False),
+        sum(1 for one in ordered if one.meets_rto is False),
         tuple(one.service for one in ordered if one.state == "unplaced"),
         tuple(one.service for one in ordered if one.state == "shed"),
         tuple(one.service for one in ordered if one.state == "unknown"),

@@ -77,16 +77,16 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
             row.verdict,
             row.domain,
             _down(row),
-            number(row.lost),
+            _from_to(row.lost + row.shed, row.not_proved),
             number(row.degraded),
             people(row.people_down, row.people_unstated),
             _last_back(row),
-            _late(row),
+            _from_to(row.rto_missed, row.rto_unknown),
         )
         for row in shown
     ]
-    heads = ("verdict", "when this is lost", "down", "never back", "degraded", "people", "last back")
-    page.table((*heads, "too late"), rows, right=range(2, 8), optional=(7, 4))
+    heads = ("verdict", "when this is lost", "down", "not back", "degraded", "people", "last back")
+    page.table((*heads, "miss RTO"), rows, right=range(2, 8), optional=(7, 4))
     worst = next((row for row in shown if row.verdict == "loss"), None)
     if worst is not None:
         page.line()
@@ -103,8 +103,9 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
 
 def _down(row: LossRow) -> str:
     """`3`, or `3 to 5` if the state of two of them is unknown; `3 (1 before)` if one is down already."""
-    most = f" to {number(row.down_most)}" if row.down_most > row.down else ""
-    return f"{number(row.down)}{most}" + (f" ({number(row.down_before)} before)" if row.down_before else "")
+    return _from_to(row.down, row.down_most - row.down) + (
+        f" ({number(row.down_before)} before)" if row.down_before else ""
+    )
 
 
 def _last_back(row: LossRow) -> str:
@@ -114,9 +115,9 @@ def _last_back(row: LossRow) -> str:
     return "unknown" if row.untimed else duration(row.worst_ready_ms)
 
 
-def _late(row: LossRow) -> str:
-    """`3`, or `3 to 5` if it is not known of two more whether they are back in time."""
-    return number(row.late) + (f" to {number(row.late + row.rto_unknown)}" if row.rto_unknown else "")
+def _from_to(least: int, in_doubt: int) -> str:
+    """`3`, or `3 to 5` if two more are in doubt."""
+    return number(least) + (f" to {number(least + in_doubt)}" if in_doubt else "")
 
 
 def important(rows: Sequence[LossRow], most: int | None) -> list[LossRow]:
@@ -350,7 +351,8 @@ def audit_answer(report: AuditReport) -> tuple[str, str]:
         judged = f"{number(unknown)} cannot be judged"
         return f"No loss is known to take down a service for good, but {judged}.", "unknown"
     late, in_doubt = _late_losses(report)
-    words, of = "Every service recovers from every loss that was tried", number(len(report.rows))
+    which = " that is not shed" if any(row.shed for row in report.rows) else ""
+    words, of = f"Every service{which} recovers from every loss that was tried", number(len(report.rows))
     if late:
         more = f" After {number(in_doubt)} others it is not known whether all are." if in_doubt else ""
         return f"{words}, but after {number(late)} of {of} some are back too late.{more}", "warning"
@@ -462,9 +464,9 @@ def _row(report: AuditReport, row: LossRow, explained: bool) -> dict[str, str]:
         "kind": row.kind,
         "verdict": row.verdict,
         "down": _down(row),
-        "lost": number(row.lost),
+        "gone": _from_to(row.lost + row.shed, row.not_proved),
         "degraded": number(row.degraded),
-        "late": _late(row),
+        "missed": _from_to(row.rto_missed, row.rto_unknown),
         "people": people(row.people_down, row.people_unstated),
         "back": _last_back(row),
         "words": words,
@@ -570,6 +572,7 @@ _AS_THEY_ARE: Final = (
     "unknown",
     "not_proved",
     "late",
+    "rto_missed",
     "untimed",
     "rto_unknown",
     "congested",

@@ -28,7 +28,8 @@ def test_each_loss_takes_down_as_many_in_the_audit_the_plan_and_the_page(seed: i
             continue
         assert (told.verdict, told.down, told.degraded + told.kept) == (row.verdict, row.down, row.degraded)
         assert (told.untimed, len(told.unknown)) == (row.untimed, row.unknown)
-        assert (told.late, told.rto_unknown) == (row.late, row.rto_unknown), (seed, row.domain)
+        late = (row.late, row.rto_missed, row.rto_unknown)
+        assert (told.late, told.missed, told.rto_unknown) == late, (seed, row.domain)
         assert found.down + len(told.unknown) == found.known - found.stay + found.unknown
         answer = what_if_of(report, row.members)
         planned = by_plan(answer, "", made, None)

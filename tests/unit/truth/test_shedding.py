@@ -10,8 +10,10 @@ from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES
 from evac.model.reason import Reason
 from evac.model.scenario import lose
+from evac.office.reckoning import verdict_of
 from evac.planning.plan import plan
 from evac.verify import check
+from evac.views.plan_view import tally
 from tests.unit.truth.written import written
 
 ESTATE = """
@@ -111,3 +113,31 @@ def test_what_makes_way_for_missing_replicas_is_in_the_row_of_the_loss(tmp_path:
     row = next(row for row in audit(estate).rows if row.domain == "a")
     fates = {estate.services[s].id: FATES[int(f)] for s, f in zip(row.service, row.fate, strict=True)}
     assert (fates["wiki"], row.shed) == ("shed", 1)
+    found, told = tally(made), verdict_of("", made)
+    assert (row.down, row.people_down, row.rto_missed) == (found.down, 9, 1) == (told.down, 9, told.missed)
+
+
+def test_what_a_plan_sheds_misses_its_objective_in_a_finding(tmp_path: Path) -> None:
+    found = [one for one in audit(written(tmp_path, HALVED)).findings if one.code == "EV113"]
+    assert [(one.subject, one.severity, one.domains) for one in found] == [("wiki", "warning", ("a", "b"))]
+    assert found[0].message == "wiki is shed to free capacity (plan); its RTO is 1 h (loss of a, b)"
+    assert found[0].chain == ("wiki", "frees capacity for shop")
+
+
+def test_what_stays_down_for_missing_replicas_says_whose(tmp_path: Path) -> None:
+    """No longer search finds capacity for wiki unless the plan leaves shop degraded."""
+    estate = written(tmp_path, HALVED)
+    made = plan(estate, lose("b"))
+    assert check(estate, made).holds
+    told = {one.service: (one.state, one.why) for one in made.outcomes}
+    assert told["wiki"] == ("unplaced", Reason("capacity-taken", ("shop",)))
+    row = next(row for row in audit(estate).rows if row.domain == "b")
+    assert (row.down, row.not_proved, row.rto_unknown) == (1, 1, 1)
+
+
+def test_what_no_missing_replica_would_make_room_for_names_none(tmp_path: Path) -> None:
+    estate = written(tmp_path, HALVED.replace("replicas: {pb: 1}, rto", "replicas: {pb: 3}, rto"))
+    made = plan(estate, lose("b"))
+    why = next(one.why for one in made.outcomes if one.service == "wiki")
+    assert why is not None
+    assert why.kind != "capacity-taken"

@@ -79,7 +79,8 @@ def test_rows_say_what_the_audit_found(flawed: AuditReport) -> None:
     for shown in (*context["loss_rows"], *context["loss_rest"]):
         row = by_domain[shown["domain"]]
         fates = Counter(f.fate for f in row.fates(flawed.services))
-        assert shown["lost"] == f"{fates['lost']:,}"
+        least, in_doubt = fates["lost"] + fates["shed"], fates["not proved"]
+        assert shown["gone"] == f"{least:,}" + (f" to {least + in_doubt:,}" if in_doubt else "")
         assert shown["degraded"] == f"{fates['degraded']:,}"
         assert shown["verdict"] == row.verdict
 
@@ -91,7 +92,7 @@ def test_the_verdict_sentence_follows_the_verdicts(flawed: AuditReport, report: 
     assert words.startswith(f"{losing} of {len(sites)} sites cannot be lost")
     assert state == "error"
     calm: dict[str, Any] = {"verdict": "degraded", "lost": 0, "stores_gone": 0, "late": 0, "untimed": 0}
-    calm |= {"rto_unknown": 0, "congested": False}
+    calm |= {"rto_unknown": 0, "congested": False, "shed": 0}
     fine = replace(report, rows=tuple(replace(r, **calm) for r in report.rows))
     assert audit_view.audit_answer(fine) == ("Every service recovers from every loss that was tried.", "ok")
     slow = replace(fine, rows=(replace(fine.rows[0], late=3), *fine.rows[1:]))

@@ -54,6 +54,8 @@ class Impacts:
     chains: Recovery
     down: BoolColumn
     """(L, S) less than base serves right after the loss."""
+    away: BoolColumn
+    """(L, S) without service for a while or for good: down right after the loss, or stopped by its plan."""
     open: BoolColumn
     """(L, S) whether it is down is unknown."""
     fate: CodeColumn
@@ -205,6 +207,7 @@ def judged(ground: Ground, wiring: Wiring) -> Impacts:
         damage=damage,
         chains=chains,
         down=down,
+        away=down,
         open=open_question,
         fate=fate,
         ready_ms=_by_loss(hit.down, chains.ready, size),

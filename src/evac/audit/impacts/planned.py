@@ -112,6 +112,7 @@ def as_planned(found: Impacts, told: Callable[[float], None] = lambda share: Non
 def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], None]) -> Impacts:
     estate, losses, large = found.estate, found.losses, planned_kinds(found.estate) is not None
     fate, ready, untimed = found.fate.copy(), found.ready_ms.copy(), found.untimed.copy()
+    away = found.away.copy()
     methods, reasons = list(found.methods), dict[tuple[int, int], Reason]()
     facts: dict[int, tuple[str, ...]] = {}
     for done, number in enumerate(numbers):
@@ -127,9 +128,9 @@ def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], 
             if large and fate[number, row] == UNKNOWN and found.fate[number, row] == LOST:
                 fate[number, row] = LOST  # a plan may try capacity of unknown size, which proves nothing
             back = None if outcome is None else outcome.recovery_ms
-            away = down or (outcome is not None and outcome.base_outage_ms > 0)
+            away[number, row] = down or (outcome is not None and outcome.goes_down)
             if outcome is None or outcome.state != "shed" or not foreseen.vague:
-                ready[number, row] = 0 if not away else NEVER if back is None else back
+                ready[number, row] = 0 if not away[number, row] else NEVER if back is None else back
             untimed[number, row] = down and fate[number, row] in (RECOVERS, DEGRADED) and back is None
             if outcome is not None and outcome.why is not None:
                 reasons[number, row] = outcome.why
@@ -138,6 +139,7 @@ def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], 
             facts[number] = tuple(sorted(missing))
     return replace(
         found,
+        away=away,
         fate=fate,
         ready_ms=ready,
         untimed=untimed,
@@ -172,4 +174,4 @@ def _is_open(outcome: Outcome, foreseen: Foreseen) -> bool:
     """Whether a longer search may restore or keep what a plan does not."""
     if outcome.state == "shed":
         return foreseen.vague
-    return outcome.why is not None and outcome.why.kind == "capacity-not-found"
+    return outcome.why is not None and outcome.why.kind in ("capacity-not-found", "capacity-taken")

@@ -12,7 +12,9 @@ import numpy as np
 
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance
+from evac.model.step_id import MILES
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
+from evac.planning.evacuation.board import STARTS, Board
 
 
 def has_no_capacity(instance: Instance, service: int) -> bool:
@@ -26,14 +28,39 @@ def has_no_capacity(instance: Instance, service: int) -> bool:
     held = np.zeros_like(rows.used)
     kept = stays[present.service]
     np.add.at(held, present.row[kept], s.demand[present.service[kept]] * present.count[kept, None])
-    free = np.maximum(rows.capacity - held, 0)
+    usable = ~rows.dark | (rows.boot_kind >= 0)
+    return _most_on(instance, service, np.maximum(rows.capacity - held, 0), usable) < missing
+
+
+def taken_by(instance: Instance, board: Board, service: int) -> tuple[str, ...]:
+    """Services of which the plan starts missing replicas, those above the smallest count that serves, on
+    capacity that the base of a service lacks and that would be enough for it: by tier, then id.
+    """
+    s, lines = instance.services, board.started[: board.size[STARTS]]
+    tops = lines[(lines["mile"] == MILES.index("top")) & (lines["service"] != service)]
+    tops = tops[instance.eligible[service, instance.rows.pool[tops["row"]]]]
+    missing, is_on = s.base_starts(service), board.row["on_at"] >= 0
+    free = np.maximum(board.row["free"][:, : s.demand.shape[1]].astype(np.int64), 0)
+    if not len(tops) or _most_on(instance, service, free, is_on) >= missing:
+        return ()
+    np.add.at(free, tops["row"], s.demand[tops["service"]])
+    if _most_on(instance, service, free, is_on) < missing:
+        return ()
+    takers = np.unique(tops["service"]).tolist()
+    return tuple(s.id[one] for one in sorted(takers, key=lambda one: (s.tier[one], s.id[one])))
+
+
+def _most_on(instance: Instance, service: int, free: IntColumn, usable: BoolColumn) -> int:
+    """An upper bound on the replicas that a service still misses to serve and that fit. free: (V, R); usable:
+    (V,) rows that may be used, if the service is eligible there.
+    """
+    s, rows, missing = instance.services, instance.rows, instance.services.base_starts(service)
     fits = np.where(rows.is_pool, UNBOUNDED, s.per_server[service]) - _here(instance, service) * ~rows.is_pool
     for resource, amount in enumerate(s.demand[service].tolist()):
         if amount:
             fits = np.minimum(fits, free[:, resource] // amount)
-    usable = instance.eligible[service, rows.pool] & (~rows.dark | (rows.boot_kind >= 0))
-    fits = np.where(usable, np.clip(fits, 0, missing), 0)
-    return _within_spread(instance, service, fits) < missing
+    usable = usable & instance.eligible[service, rows.pool]
+    return _within_spread(instance, service, np.where(usable, np.clip(fits, 0, missing), 0))
 
 
 def short_of(instance: Instance, service: int, placed: BoolColumn) -> tuple[str, int]:

@@ -21,7 +21,7 @@ from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutco
 from evac.model.reason import NAMED_MOST, PLACEMENT, Reason
 from evac.model.records import dataclass
 from evac.model.step_id import MILES, MOVED
-from evac.planning.assembly.capacity import has_no_capacity, short_of
+from evac.planning.assembly.capacity import has_no_capacity, short_of, taken_by
 from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, STARTS, Board
 from evac.planning.evacuation.legality import lack_time
 from evac.steps.registry import PLANNED, kind_of
@@ -307,6 +307,9 @@ def _reason(
     if has_no_capacity(draft.instance, service):
         return Reason("no-capacity")
     resource, missing = short_of(draft.instance, service, times.base_at < draft.instance.horizon)
+    takers = () if resource else taken_by(draft.instance, draft.board, service)
+    if takers:
+        return Reason("capacity-taken", takers[:NAMED_MOST], max(0, len(takers) - NAMED_MOST))
     return Reason("capacity-not-found", resource=resource, missing=missing)
 
 
