@@ -19,6 +19,7 @@ from evac.planning.compiled import kernel
 from evac.planning.evacuation.asked import EAGER, FAVOUR, TASTE
 from evac.planning.evacuation.board import (
     AHEAD_WAIT,
+    BARS,
     HARD_USER,
     LEVELLED,
     NEED_STORE,
@@ -130,7 +131,7 @@ def first_plan(board: Board, items: Items) -> Found:
             board.service["spared"], board.service["written_off"] = marks["spared"], marks["written_off"]
             board.present["kept"] = kept
             generate(board, found.order, found.options, NEVER)
-    if _stays_degraded(board):
+    if _sheds_may_fill(board):
         found = _topped(board, found)
     for order, eager in ((closure, 0), (tier_order(board, items), 0)):
         if found.legal:
@@ -142,23 +143,22 @@ def first_plan(board: Board, items: Items) -> Found:
 def _topped(board: Board, found: Found) -> Found:
     """The same order with sheds for missing replicas if that is better and legal, else `found`."""
     options = default_options(board, EAGER_TOPS)
-    value = generate(board, found.order, options, NEVER)
+    value = generate(board, found.order, options, found.value)
     if value < found.value and not breaks_rules(board):
         return Found(found.order, options, value, False, True)
     generate(board, found.order, found.options, NEVER)
     return found
 
 
-def _stays_degraded(board: Board) -> bool:
-    """Whether a service comes back, or stays up, without all of its replicas."""
-    services = board.service
-    degraded = (
-        (services["top_lost"] > 0)
-        & (services["top_at"] >= board.horizon)
-        & (services["top_weight"] > 0)
-        & (services["base_at"] < board.horizon)
-    )
-    return bool(degraded.any())
+def _sheds_may_fill(board: Board) -> bool:
+    """Whether a service that serves lacks replicas for which a shed was an option. If it only waits for what
+    it needs softly, no shed helps.
+    """
+    services, top_own = board.service, board.service["top_own"]
+    lacks = (services["top_starts"] > 0) & (services["top_weight"] > 0)
+    lacks &= (services["base_at"] < board.horizon) & ((top_own < 0) | (top_own >= NEVER))
+    asked = board.item["asked"][board.components + np.arange(len(services))]
+    return bool((lacks & (asked >> (BARS + EAGER) & 1 > 0)).any())
 
 
 def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
