@@ -103,9 +103,8 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
 
 def _down(row: LossRow) -> str:
     """`3`, or `3 to 5` if the state of two of them is unknown; `3 (1 before)` if one is down already."""
-    return _from_to(row.down, row.down_most - row.down) + (
-        f" ({number(row.down_before)} before)" if row.down_before else ""
-    )
+    down = _from_to(row.down, row.down_most - row.down)
+    return f"{down} ({number(row.down_before)} before)" if row.down_before else down
 
 
 def _last_back(row: LossRow) -> str:
