@@ -21,7 +21,7 @@ from evac import estate as estates
 from evac.app.agent_health import clocks_of, healths
 from evac.app.anchoring import agents_of
 from evac.app.controlling import hands_of, read_policy
-from evac.app.observing import AT_ONCE, action_of, standing_facts
+from evac.app.observing import AT_ONCE, action_of, standing_facts, why_unproven
 from evac.derive import situation
 from evac.derive.domains import Topology, may_run_at, site_of, topology
 from evac.drivers.capabilities import (
@@ -215,10 +215,13 @@ async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: i
 
     answers = await asyncio.gather(*(one(endpoint) for endpoint in estate.endpoints))
     facts = await standing_facts(estate, policy, drivers, lambda: now_ms, {}, ASK_S)
+    proven = frozenset(fact.store for fact in facts)
+    others = {store.id for store in estate.stores if "sync" in policy.store(store.id).proofs} - proven
     known = _Asked(
         topology(estate),
         {end.id: found for end, found in zip(estate.endpoints, answers, strict=True)},
-        frozenset(fact.store for fact in facts),
+        proven,
+        await why_unproven(estate, others, drivers, ASK_S),
     )
     abilities = [
         *(a for store in estate.stores for a in _of_store(store, policy, known)),
@@ -244,6 +247,8 @@ class _Asked:
     """Endpoint id -> its answers."""
     proven: frozenset[str]
     """Stores whose synchronous copy is the fence now."""
+    unproven: Mapping[str, tuple[str, ...]]
+    """Why others have none, as their primaries show."""
 
     def ends(self, subject: str, capability: type) -> dict[str, Endpoint]:
         """Site -> the endpoint that plans use there."""
@@ -342,7 +347,8 @@ def _fence(store: Store, home: str, policy: RunPolicy, known: _Asked) -> Ability
                 store.id, "store", what, "automatic", why="every commit needs its synchronous replica"
             )
         if proof == "sync" and known.ends(store.id, ProvesSync):
-            broken = broken or "no replica is currently proven to hold every commit"
+            why = "; ".join(known.unproven.get(store.id, ()))
+            broken = "no replica is currently proven to hold every commit" + (f" ({why})" if why else "")
         closers = [
             end
             for end in known.top.estate.endpoints

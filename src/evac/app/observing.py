@@ -22,6 +22,7 @@ import orjson
 
 from evac.derive.domains import Topology, halls_of_endpoints, site_of, site_of_replicas, topology
 from evac.derive.situation import services_at
+from evac.derive.stores import wants_confirming
 from evac.drivers.capabilities import (
     AnswersProbe,
     BootsServers,
@@ -34,7 +35,7 @@ from evac.drivers.capabilities import (
     RunsUnits,
 )
 from evac.drivers.credentials import sweep
-from evac.drivers.port import Action
+from evac.drivers.port import Action, Checked
 from evac.drivers.process.client import agent_endpoints, agent_of
 from evac.drivers.process.driver import ProcessDriver
 from evac.drivers.registry import Drivers, can, offers, spec_of
@@ -344,24 +345,85 @@ async def _standing(
     epoch: Epoch,
     timeout_s: float,
 ) -> Standing | None:
-    ends = {e.at: e for e in store_endpoints(estate) if e.subject == store.id and can(e.driver, ProvesSync)}
-    top = topology(estate)
-    sites = {m.mode: site_of(top, m.at) or "" for m in store.members if m.mode in ("primary", "sync")}
-    primary, candidate = ends.get(sites.get("primary", "")), ends.get(sites.get("sync", ""))
-    if primary is None or candidate is None:
+    asked, at_ms = _SyncAsked.of(estate, store), now_ms()
+    if asked is None or not asked.is_sync:
         return None
-    names = {str(e.settings["name"]): e.at for e in ends.values() if "name" in e.settings}
-    member = str(candidate.settings.get("name", ""))
-    at_ms = now_ms()
-    driver = drivers.able(primary.driver, ProvesSync)
-    try:
-        async with asyncio.timeout(timeout_s):
-            checked = await driver.precheck_sync(action_of(primary), timeout_s, member, names, primary.at)
-    except (ActionError, TimeoutError, OSError):
+    checked = await asked.check(drivers, timeout_s)
+    if checked is None or not checked.ready:
         return None
-    if not checked.ready:
-        return None
-    return Standing(store.id, member, candidate.at, primary.at, at_ms, epoch.changes)
+    primary, candidate = asked.primary.at, asked.candidate
+    return Standing(store.id, asked.member, candidate.at, primary, at_ms, epoch.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _SyncAsked:
+    """Whether every commit of a store's primary needs one copy, as asked at the primary."""
+
+    primary: Endpoint
+    candidate: Endpoint
+    is_sync: bool
+    """Whether that copy is known to confirm commits."""
+    names: Mapping[str, str]
+
+    @classmethod
+    def of(cls, estate: Estate, store: Store) -> _SyncAsked | None:
+        """About its synchronous copy, or else about its first other one; None if evac cannot ask."""
+        found = [e for e in store_endpoints(estate) if e.subject == store.id and can(e.driver, ProvesSync)]
+        ends, top = {e.at: e for e in found}, topology(estate)
+        sites = {m.mode: site_of(top, m.at) or "" for m in store.members if m.mode in ("primary", "sync")}
+        primary, candidate = ends.get(sites.get("primary", "")), ends.get(sites.get("sync", ""))
+        other = next((end for end in found if end is not primary), None)
+        if primary is None or (candidate or other) is None:
+            return None
+        names = {str(e.settings["name"]): e.at for e in found if "name" in e.settings}
+        asked = candidate or other
+        assert asked is not None
+        return cls(primary, asked, candidate is not None, names)
+
+    @property
+    def member(self) -> str:
+        return str(self.candidate.settings.get("name", ""))
+
+    async def check(self, drivers: Drivers, timeout_s: float) -> Checked | None:
+        """None if the primary does not answer."""
+        driver, at = drivers.able(self.primary.driver, ProvesSync), self.primary.at
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await driver.precheck_sync(
+                    action_of(self.primary), timeout_s, self.member, self.names, at
+                )
+        except (ActionError, TimeoutError, OSError):
+            return None
+
+
+async def why_unproven(
+    estate: Estate, stores: Collection[str], drivers: Drivers, timeout_s: float = LOOK_S
+) -> dict[str, tuple[str, ...]]:
+    """Of these stores, why no commit of the primary needs a copy: store -> what the primary shows, as its
+    driver says it. Empty for one whose primary cannot be asked.
+    """
+
+    async def why(store: Store) -> tuple[str, ...]:
+        asked = _SyncAsked.of(estate, store)
+        checked = None if asked is None else await asked.check(drivers, timeout_s)
+        return () if checked is None else checked.problems
+
+    wanted = [store for store in estate.stores if store.id in stores]
+    found = await asyncio.gather(*(why(store) for store in wanted))
+    return {store.id: problems for store, problems in zip(wanted, found, strict=True)}
+
+
+def unconfirmed_in(files: Estate, seen: Observation) -> tuple[str, ...]:
+    """Stores whose commits a copy should confirm, and whose primary answers that none does."""
+    wanted = {store.id for store in files.stores if wants_confirming(store) and not store.quorum}
+    primaries = [one for one in seen.members if one.role == "primary" and one.store in wanted]
+    bare = (one for one in primaries if not (one.confirms or one.one_of_several or one.waits_for))
+    return tuple(sorted({one.store for one in bare}))
+
+
+def waited_for_in(seen: Observation) -> dict[str, tuple[str, ...]]:
+    """Store -> names of the copies without which its primary acknowledges no commit now."""
+    return {one.store: one.waits_for for one in seen.members if one.role == "primary" and one.waits_for}
 
 
 def probes_of(estate: Estate, drivers: Drivers, timeout_s: float) -> Mapping[str, tuple[Probe, ...]]:

@@ -18,6 +18,8 @@ from evac.cli.target import Where, has_default_store, where_options
 from evac.model.errors import EvacError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from evac.app.observing import PowerFacts
     from evac.model.observation import MemberSeen, Observation
     from evac.model.situation import Situation
@@ -33,17 +35,20 @@ def observe(estate: Path, where: Where, power: bool, output: str) -> int:
     """Ask every member of every store for its current state: primary, synchronous, how far behind.
 
     A member that does not answer is unreachable; one that answers but receives nothing at the moment is
-    detached. Exit 17: a store has two writable primaries; the store of runs shows which one is the old one.
-    Exit 16: a member refused evac or has no connection for it, its entry in the estate cannot be used, or
-    every member of a store answers and none accepts writes. With --power, exit 16: the power state of some
-    servers is unknown; exit 1: no BMC reported any. A refused password is tried only a few times in total,
-    across all BMCs.
+    detached. If no replica confirms a store's commits although one should, or commits wait for one, the
+    reason follows. Exit 17: a store has two writable primaries; the store of runs shows which one is the
+    old one. Exit 16: a member refused evac or has no connection for it, its entry in the estate cannot be
+    used, or every member of a store answers and none accepts writes. With --power, exit 16: the power
+    state of some servers is unknown; exit 1: no BMC reported any. A refused password is tried only a few
+    times in total, across all BMCs.
     """
+    from evac.app.observing import waited_for_in
     from evac.app.store_alarms import rivals_in
     from evac.views.sheet import Page
     from evac.views.words import moment
 
-    seen, none, facts = asyncio.run(_look(estate, power))
+    seen, none, facts, unproven = asyncio.run(_look(estate, power))
+    waited_for = waited_for_in(seen)
     if output == "json":
         rows = [
             {"store": m.store, "site": m.site, "role": m.role, "lag_ms": m.lag_ms, "error": _error(m)}
@@ -55,6 +60,11 @@ def observe(estate: Path, where: Where, power: bool, output: str) -> int:
             "members": rows,
             "two_primaries": [{"store": one.store, "sites": list(one.sites)} for one in rivals_in(seen)],
             "no_primary": list(none),
+            "unconfirmed": {name: list(why) for name, why in unproven.items() if name not in waited_for},
+            "waiting": {
+                name: {"for": list(copies), "why": list(unproven.get(name, ()))}
+                for name, copies in waited_for.items()
+            },
         }
         if facts is not None:
             document["power"] = {"observed_at": moment(facts.at_ms), "sites": _power_rows(facts)}
@@ -77,6 +87,10 @@ def observe(estate: Path, where: Where, power: bool, output: str) -> int:
         page.line("the estate has no store endpoints; add some under endpoints:")
     if facts is not None:
         _power_page(page, facts)
+    for name, why in unproven.items():
+        copies = ", ".join(waited_for.get(name, ()))
+        what = f"commits wait for {copies}" if copies else "no replica confirms its commits"
+        page.line(f"{name}: {what}{': ' if why else ''}{'; '.join(why)}")
     emit(page.text(), None)
     return max(_asked(estate, where, seen, none), _known(facts))
 
@@ -157,19 +171,28 @@ def _why(code: str) -> str:
     return BOOT_CODES[code].words if code in BOOT_CODES else code
 
 
-async def _look(estate: Path, power: bool) -> tuple[Observation, tuple[str, ...], PowerFacts | None]:
-    """Observations, stores that no one can write to, and the power state if requested."""
+async def _look(
+    estate: Path, power: bool
+) -> tuple[Observation, tuple[str, ...], PowerFacts | None, Mapping[str, tuple[str, ...]]]:
+    """Observations, stores that no one can write to, the power state if requested, and stores whose commits
+    wait for a copy, or that no copy confirms although one should, with what their primaries show.
+    """
     from evac import estate as estates
     from evac.app.observing import observe as look
-    from evac.app.observing import observe_power
+    from evac.app.observing import observe_power, unconfirmed_in, waited_for_in, why_unproven
     from evac.app.store_alarms import without_primary
+    from evac.derive.stores import observed
     from evac.drivers.registry import Drivers
 
     drivers, loaded = Drivers(), estates.load(estate)
     try:
         seen = await look(loaded, drivers, now_ms())
         none = without_primary(loaded, seen)
-        return seen, none, await observe_power(loaded, drivers, now_ms()) if power else None
+        now = observed(loaded, seen)
+        asked = {*unconfirmed_in(loaded, seen), *waited_for_in(seen)}
+        unproven = await why_unproven(now, asked, drivers)
+        facts = await observe_power(loaded, drivers, now_ms()) if power else None
+        return seen, none, facts, unproven
     finally:
         await drivers.close()
 

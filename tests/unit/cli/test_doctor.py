@@ -290,7 +290,7 @@ def test_a_backup_that_no_program_restores_is_work_for_people(
 
 def test_what_was_not_asked_is_not_known_to_work() -> None:
     end = Endpoint("e", "o", "fra", "noop", {})
-    nothing_said = _Asked(topology(Estate("acme")), {"e": ()}, frozenset())
+    nothing_said = _Asked(topology(Estate("acme")), {"e": ()}, frozenset(), {})
     assert nothing_said.answer(end, ReportsRole).code == "not-asked"
 
 
