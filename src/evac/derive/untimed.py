@@ -21,8 +21,10 @@ from evac.derive.limits import LimitTable
 from evac.derive.rows import RowSet
 from evac.derive.stores import fence_is_unknown, freshest, lag_fact, people_times
 from evac.model.estate import Estate
-from evac.model.fleet import IntColumn
+from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import WHOLE, Instance, Limit, LostStore, Services, ToolNeed
+from evac.model.plan import Outcome
+from evac.model.records import dataclass
 from evac.model.units import UNBOUNDED
 from evac.steps.registry import kind_of
 
@@ -100,10 +102,10 @@ def from_loss(
     return found
 
 
-def people_before(instance: Instance, lead_ms: int) -> int:
+def people_before(instance: Instance, lead_ms: int, worst: Open | None = None) -> int:
     """User-milliseconds without service from a loss until a plan begins, excluding tiers without weight. A
     service that comes back by itself may do so sooner, completely if nothing that it lacks waits for the
-    plan.
+    plan. worst: services that count as if they did not.
     """
     s, alone = instance.services, from_loss(instance)
     base, top = np.where(s.base_lost, lead_ms, 0), np.where(s.top_lost, lead_ms, 0)
@@ -113,8 +115,37 @@ def people_before(instance: Instance, lead_ms: int) -> int:
         if not s.top_starts(row) and alone.keys() >= set(soft):
             latest = max(int(alone[other]) for other in (row, *soft))
             top[row] = min(lead_ms, latest * instance.tick_ms)
+    if worst is not None:
+        base[worst.base], top[worst.base | worst.top] = lead_ms, lead_ms
     tier = np.maximum(1, np.array(instance.tier_weights, np.int64))[s.tier].astype(object)
     return int((s.base_weight // tier * base + s.top_weight // tier * top).sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Open:
+    """(S,) each: services whose whole outage is unknown, and those of which only the rest is."""
+
+    base: BoolColumn
+    top: BoolColumn
+
+    def __bool__(self) -> bool:
+        return bool(self.base.any() or self.top.any())
+
+    def at_most(self, base: IntColumn, top: IntColumn, most: int) -> tuple[IntColumn, IntColumn]:
+        """(S,) ticks without base and without top, where what is unknown turns out worst: `most` ticks."""
+        worst_base = np.where(self.base, np.maximum(base, most), base)
+        return worst_base, np.where(self.base | self.top, np.maximum(top, most), top)
+
+
+def open_outages(services: Services, outcomes: Iterable[Outcome]) -> Open:
+    """The services whose outage depends on something unknown, by their outcomes."""
+    rows = {name: row for row, name in enumerate(services.id)}
+    found = Open(np.zeros(len(services), np.bool_), np.zeros(len(services), np.bool_))
+    for one in outcomes:
+        if one.service in rows:
+            found.base[rows[one.service]] = one.state == "unknown" or one.is_untimed
+            found.top[rows[one.service]] = one.is_half_judged
+    return found
 
 
 def returns_alone(services: Services, stores: Sequence[LostStore], acted_on: Iterable[int]) -> frozenset[int]:

@@ -183,6 +183,16 @@ class Outcome:
         return self.why.services[0] if self.why is not None and waits else ""
 
     @property
+    def is_untimed(self) -> bool:
+        """Whether it is restored at an unknown time."""
+        return self.state in ("restored", "degraded") and self.recovery_ms is None
+
+    @property
+    def is_half_judged(self) -> bool:
+        """Whether it serves in part, without it being known whether the rest comes back."""
+        return self.state == "degraded" and self.why is not None and self.why.kind == "fact-unknown"
+
+    @property
     def goes_down(self) -> bool:
         """Whether it is without service, temporarily or permanently; also if only before a plan begins,
         because it recovers by itself.
@@ -335,6 +345,20 @@ class Wave:
 
 
 @dataclass(frozen=True, slots=True)
+class Worst:
+    """The outage of a plan if all that is unknown about it turns out worst, in user-milliseconds: what cannot
+    be judged is down, what comes back at an unknown time never does, and replicas that may not fit stay away.
+    """
+
+    objective: int
+    """From the beginning of the plan, tier-weighted."""
+    unweighted: int
+    """The same with weight 1."""
+    unweighted_before: int
+    """From the loss until the plan begins."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A computed plan."""
 
@@ -367,6 +391,8 @@ class Plan:
     """Which of the two the estate does not state."""
     unweighted_before: int | None = None
     """User-milliseconds without service from the loss until the plan begins; None in older files."""
+    worst: Worst | None = None
+    """None if its outage depends on nothing unknown, and in older files."""
     as_of: date | None = None
     observation_digest: str | None = None
     waivers: tuple[str, ...] = ()

@@ -239,15 +239,15 @@ def plan_instance(
 
     asked, prove = scenario or lose("instance"), _proving(better or instance, work, beside)
     board = _solved(instance, work, seed, progress)
-    times = drafts.times_of(instance, board)
-    base, top = drafts.outages(instance, times)
-    objective = drafts.price(instance, base, top)
-    draft = draft_steps(instance, board)
+    base, top = drafts.outages(instance, times := drafts.times_of(instance, board))
+    objective, draft = drafts.price(instance, base, top), draft_steps(instance, board)
     add_stops(draft, times)
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)
     stores, tick = drafts.store_outcomes(draft), instance.tick_ms
+    outcomes = drafts.outcomes_of(draft, times, rto_ms or {}, lead.ms)
+    counted, before_ms = counted or instance, lead.ms if asked.kind == "lose" else 0
     needs_waiver = {one.id for one in instance.stores if one.allowed and all(c.waived for c in one.allowed)}
     needs_waiver -= dict(asked.moments).keys()
     return Plan(
@@ -262,16 +262,17 @@ def plan_instance(
         grace_ms=instance.grace * tick,
         tier_weights=instance.tier_weights,
         steps=steps,
-        outcomes=drafts.outcomes_of(draft, times, rto_ms or {}, lead.ms),
+        outcomes=outcomes,
         stores=stores,
         objective=objective,
-        unweighted=drafts.price(counted or instance, base, top, weighted=False),
+        unweighted=drafts.price(counted, base, top, weighted=False),
         heads=proved.heads,
         bound=proved.bound,
         certificate=proved.certificate,
         detection_ms=lead.detection_ms,
         approval_ms=lead.approval_ms,
-        unweighted_before=people_before(counted or instance, lead.ms if asked.kind == "lose" else 0),
+        unweighted_before=people_before(counted, before_ms),
+        worst=drafts.worst_of(instance, counted, outcomes, base, top, before_ms),
         assumed=lead.assumed,
         as_of=as_of,  # type: ignore[arg-type]
         waivers=tuple(sorted({s.waiver for s in stores if s.waiver} | needs_waiver)),

@@ -16,14 +16,14 @@ import numpy as np
 from evac.derive.domains import topology
 from evac.derive.intervals import interval_paths
 from evac.derive.planning_instance import derive
-from evac.derive.untimed import from_loss, people_before
+from evac.derive.untimed import from_loss, open_outages, people_before
 from evac.model.collector import collector_at_rest
 from evac.model.digest import estate_digest
 from evac.model.estate import PROVIDER_PREFIX, Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import Instance
 from evac.model.objectives import LOSS_CLASSES, LossClass, rto_for
-from evac.model.plan import Outcome, Plan, StoreOutcome
+from evac.model.plan import Outcome, Plan, StoreOutcome, Worst
 from evac.model.records import dataclass
 from evac.model.units import QUANTITY_LIMIT, UNLIMITED
 from evac.steps.registry import kind_of
@@ -36,7 +36,7 @@ from evac.verify.needs import check_needs, with_members
 from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
 from evac.verify.overload import check_overload
 from evac.verify.places import Where
-from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
+from evac.verify.reading import Ints, Milestones, Reading, Violation, milestones, outages, read, way_of
 from evac.verify.rpo import check_unstated_rpos, strictest_rpos
 from evac.verify.unknown_places import check_places
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
@@ -143,24 +143,45 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
 
 
 def _check_people(reading: Reading, times: Milestones) -> None:
-    """F19: people without service, each tier alike; unknown here for a tier of weight zero."""
+    """F19: people without service, each tier alike, and the most of it; unknown here for a tier of weight
+    zero.
+    """
     instance, s = reading.instance, reading.instance.services
     weights = np.array(instance.tier_weights, np.int64)
     if not len(s) or (weights < 1).any():
         return
     base, top = outages(reading, times)
-    of = weights[s.tier]
-    whole = int(
-        ((s.base_weight // of).astype(object) * base + (s.top_weight // of).astype(object) * top).sum()
-    )
+    even = weights[s.tier]
+    whole = _counted(reading, base, top, even)
     if whole != reading.plan.unweighted:
         words = f"unweighted user outage is {whole}, the plan says {reading.plan.unweighted}"
         reading.complain("F19", reading.plan.name, words)
     said = reading.plan.unweighted_before
-    before = people_before(instance, reading.plan.lead.ms if reading.plan.scenario.kind == "lose" else 0)
+    lead_ms = reading.plan.lead.ms if reading.plan.scenario.kind == "lose" else 0
+    before = people_before(instance, lead_ms)
     if said not in (None, before):
         words = f"outage of people before the plan begins is {before}, the plan says {said}"
         reading.complain("F19", reading.plan.name, words)
+    worst, open_ones, tick = reading.plan.worst, open_outages(s, reading.plan.outcomes), instance.tick_ms
+    if worst is None:
+        return  # a plan of an earlier version; views say that its outage is larger
+    most = open_ones.at_most(base, top, instance.horizon - instance.grace)
+    own = Worst(
+        _counted(reading, *most, np.ones_like(even)) * tick,
+        _counted(reading, *most, even) * tick,
+        people_before(instance, lead_ms, open_ones),
+    )
+    if worst != own or not open_ones:
+        words = f"the outage at worst is {own}, the plan says {worst}"
+        reading.complain("F19", reading.plan.name, words)
+
+
+def _counted(reading: Reading, base: Ints, top: Ints, of: Ints) -> int:
+    """Person-ticks of outages, in which each service's weight is divided by `of`."""
+    s = reading.instance.services
+    return int(
+        ((s.base_weight // of).astype(object) * base + (s.top_weight // of).astype(object) * top).sum()
+    )
 
 
 @dataclass(frozen=True, slots=True)

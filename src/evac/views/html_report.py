@@ -31,6 +31,7 @@ from evac.views.words import (
     since,
     time_back,
     user_minutes,
+    weighted_words,
 )
 
 MATRIX_OPEN: Final = 25
@@ -343,7 +344,7 @@ def _matrix(estate: Estate, where: plan_view.Standing, rows: Sequence[MatrixRow]
 def _facts(planned: Planned) -> Facts:
     plan = planned.plan
     weights = ", ".join(map(str, plan.tier_weights))
-    whole = f"{user_minutes(plan.objective, plan.tick_ms)} (tier weights {weights})"
+    whole = f"{weighted_words(plan)} (tier weights {weights})"
     facts = [
         ("plan", planned.digest),
         ("estate", plan.estate_digest or "not said"),

@@ -314,7 +314,7 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
     **_object(
         "A plan. Amounts of outage are integers in tier-weighted user-milliseconds, written in full. If "
         "proof is partial, they count what is unknown with its most favourable value: a service with "
-        "the state unknown may add to them.",
+        "the state unknown may add to them. `worst` says what they are with the least favourable one.",
         {
             "kind": {"const": "evac-plan"},
             "schema_version": {"const": 1},
@@ -334,6 +334,11 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
             "certificate": {"type": "object"},
             "proof": {"enum": ["full", "partial"]},
         },
+        worst=_object(
+            "The outage if all that is unknown turns out worst, in user-milliseconds; left out if it depends "
+            "on nothing unknown.",
+            {"objective": _COUNT, "unweighted": _COUNT, "unweighted_before": _COUNT},
+        ),
         congestion=_rows(
             _object(
                 "A link or ingress that carries too little for what a loss brings, or may.",

@@ -25,7 +25,7 @@ from evac.model.units import moment_words
 from evac.steps.registry import PLANNED, kind_of
 from evac.views import svg
 from evac.views.svg import Bar, Row, Series
-from evac.views.words import GONE, duration, is_untimed, number, plural
+from evac.views.words import GONE, duration, number, plural
 
 HALLS_OPEN: Final = 8
 Ints = NDArray[np.int64]
@@ -359,7 +359,7 @@ def chains(plan: Plan) -> tuple[Chain, ...]:
             last = max(back, key=lambda o: (_back_at(plan, o), o.service))
             known = [steps[name] for name in last.critical if name in steps]
             links = _links(known, lead)[-CHAIN_ROWS:]
-            earlier, is_timed = len(known) - len(links), not any(map(is_untimed, mine))
+            earlier, is_timed = len(known) - len(links), not any(one.is_untimed for one in mine)
             found.append(Chain(tier, last.service, _back_at(plan, last), links, earlier, is_timed))
     return tuple(found)
 

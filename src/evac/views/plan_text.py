@@ -31,6 +31,7 @@ from evac.views.words import (
     since,
     untimed,
     user_minutes,
+    weighted_words,
     why_words,
 )
 
@@ -380,9 +381,7 @@ def _sensitivity(page: Page, plan: Plan) -> None:
         for s in plan.sensitivity
     ]
     page.line()
-    page.line(
-        f"Weighted outage, {user_minutes(plan.objective, plan.tick_ms)}, if the assumptions are off", "bold"
-    )
+    page.line(f"Weighted outage, {weighted_words(plan)}, if the assumptions are off", "bold")
     page.table(("", "with this plan", "replanned"), rows, right=(1, 2))
 
 

@@ -18,6 +18,7 @@ from evac.views.words import (
     as_judged,
     assumed_words,
     duration,
+    half_judged,
     listed,
     number,
     people,
@@ -27,6 +28,7 @@ from evac.views.words import (
     since,
     time_back,
     user_minutes,
+    weighted_words,
 )
 
 if TYPE_CHECKING:  # the checker takes a third of a second to load
@@ -188,7 +190,7 @@ def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: b
     gap = -(-(verdict.objective - verdict.bound) * 1000 // proved) if proved > 0 else 0
     page.facts(
         [
-            ("objective", f"{user_minutes(verdict.objective, plan.tick_ms)}, tier-weighted, recomputed", ""),
+            ("objective", f"{weighted_words(plan, verdict.objective)}, tier-weighted, recomputed", ""),
             (
                 "bound",
                 f"{user_minutes(verdict.bound, plan.tick_ms)}, recomputed from the certificate in integers",
@@ -253,10 +255,11 @@ def untimed_words(plan: Plan, found: Simulation) -> str:
     """
     unjudged = set(plan.unjudged)
     parts = [_restored_untimed([s for s in found.services if s.untimed and s.service not in unjudged])]
+    adds = "; they may add to the weighted outage"
     if unjudged:
-        parts.append(
-            f"{plural(len(unjudged), 'service')} {unjudged_words(plan)}; they may add to the weighted outage"
-        )
+        parts.append(f"{plural(len(unjudged), 'service')} {unjudged_words(plan)}{adds}")
+    if part := half_judged(plan):
+        parts.append(f"the missing replicas of {plural(part, 'degraded service')} cannot be judged{adds}")
     return "; ".join(part for part in parts if part)
 
 

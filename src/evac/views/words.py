@@ -13,7 +13,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from evac.model.estate import Lead
-from evac.model.plan import Outcome, Plan, Relocation
+from evac.model.plan import Plan, Relocation
 from evac.model.scenario import ScenarioKind
 from evac.model.wall_clock import WallClock, wall_clock
 
@@ -193,50 +193,65 @@ def wall_clock_here() -> WallClock:
     return wall_clock(os.environ.get(ZONE, ""))
 
 
-def is_untimed(outcome: Outcome) -> bool:
-    """Whether a service is restored at an unknown time."""
-    return outcome.state in ("restored", "degraded") and outcome.recovery_ms is None
-
-
 def untimed(plan: Plan) -> int:
     """Number of services restored at an unknown time."""
-    return sum(map(is_untimed, plan.outcomes))
+    return sum(one.is_untimed for one in plan.outcomes)
 
 
 def half_judged(plan: Plan) -> int:
     """Number of services that serve in part, without it being known whether the rest comes back."""
-    open_ones = (
-        o.why is not None and o.why.kind == "fact-unknown" for o in plan.outcomes if o.state == "degraded"
-    )
-    return sum(open_ones)
+    return sum(one.is_half_judged for one in plan.outcomes)
 
 
 def outage_words(plan: Plan) -> tuple[str, str]:
-    """User-minutes of outage from the loss, as a number, and its parts: what the plan determines, what has
-    passed before it begins, and what is not counted.
+    """User-minutes of outage from the loss, as a number or a range, and its parts: what has passed before the
+    plan begins, what the plan determines, and what the upper end of the range counts.
     """
     before, whole, doubt = plan.unweighted_before or 0, duration(plan.horizon_ms), outage_doubt(plan)
-    rest = f"; {doubt}" if doubt else ""
+    least, worst = plan.unweighted * plan.tick_ms + before, plan.worst
+    most = None if worst is None else worst.unweighted + worst.unweighted_before
+    number_of, rest = _between(least, most, doubt), f"; {doubt}" if doubt else ""
     if not before:
-        return user_minutes_number(plan.unweighted, plan.tick_ms), f"user-minutes in {whole}{rest}"
-    both = user_minutes_number(plan.unweighted * plan.tick_ms + before, 1)
+        return number_of, f"user-minutes in {whole}{rest}"
     parts = user_minutes_number(before, 1), user_minutes_number(plan.unweighted, plan.tick_ms)
-    return both, f"user-minutes: {parts[0]} until the plan begins, then {parts[1]} in {whole}{rest}"
+    at_best = "at best " if doubt else ""
+    return (
+        number_of,
+        f"user-minutes: {at_best}{parts[0]} until the plan begins, then {parts[1]} in {whole}{rest}",
+    )
+
+
+def weighted_words(plan: Plan, objective: int | None = None) -> str:
+    """The weighted outage of a plan, in user-minutes: a range if it depends on something unknown. objective:
+    what the checker finds that it is, in person-ticks.
+    """
+    least = (plan.objective if objective is None else objective) * plan.tick_ms
+    most = None if plan.worst is None else plan.worst.objective
+    return f"{_between(least, most, outage_doubt(plan))} user-minutes"
+
+
+def _between(least: int, most: int | None, doubt: str) -> str:
+    """An outage in user-milliseconds as user-minutes. Plans of earlier versions do not say the most."""
+    shown = user_minutes_number(least, 1)
+    if not doubt:
+        return shown
+    if most is None:
+        return f"{shown} or more"
+    high = user_minutes_number(most, 1)
+    return shown if high == shown else f"{shown} to {high}"
 
 
 def outage_doubt(plan: Plan) -> str:
-    """What the outage of a plan does not count: services that cannot be judged count as if they were back as
-    soon as possible, and unknown times as zero. Empty if it counts everything.
+    """What only the upper end of a plan's outage counts: services that cannot be judged, as down all the
+    time; those that come back at an unknown time, as never back. Empty if it depends on nothing unknown.
     """
     parts = []
     if plan.unjudged:
-        parts.append(f"{plural(len(plan.unjudged), 'service')} that cannot be judged may add to it")
+        parts.append(f"{plural(len(plan.unjudged), 'service')} cannot be judged")
     if part := half_judged(plan):
-        parts.append(
-            f"{plural(part, 'degraded service')} whose missing replicas cannot be judged may add to it"
-        )
+        parts.append(f"the missing replicas of {plural(part, 'degraded service')} cannot be judged")
     if late := untimed(plan):
-        parts.append(f"the unknown time of {plural(late, 'service')} counts as zero")
+        parts.append(f"no one knows when {plural(late, 'service')} will be back")
     return "; ".join(parts)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from evac.audit import audit
 from evac.derive.planning_instance import derive
 from evac.estate.codecs.plan import encode
 from evac.model.estate import Estate
@@ -39,8 +41,8 @@ TABLES: Final = {
     "servers": servers("a1,a,a/h1/r,c,serving,", "a2,a,a/h2/r,c,serving,", "b1,b,b/h/r,c,serving,"),
     "replicas": "service,target,count\nshop,a1,1\n",
 }
-OPEN: Final = "1 service that cannot be judged may add to it"
-UNTIMED: Final = "the unknown time of 1 service counts as zero"
+OPEN: Final = "1 service cannot be judged"
+UNTIMED: Final = "no one knows when 1 service will be back"
 LIMIT: Final = "as far as it can be judged"
 
 
@@ -82,7 +84,7 @@ def test_an_outage_says_that_an_unknown_time_counts_as_zero(tmp_path: Path, star
     known = start.startswith("start")
     _, whole, text, _ = planned(tmp_path, "b", start)
     made = whole.plan
-    assert (UNTIMED in text) != known
+    assert (UNTIMED in next(line for line in text.splitlines() if "outage" in line)) != known
     assert any(UNTIMED in words for _, words in _facts(made, "x")) != known
     assert any(UNTIMED in card.more for card in cards(whole)) != known
 
@@ -95,6 +97,9 @@ def test_the_page_of_a_plan_says_it_among_its_facts(tmp_path: Path) -> None:
 def test_the_document_of_a_plan_says_what_its_amounts_count(tmp_path: Path) -> None:
     _, whole, _, _ = planned(tmp_path, "a", "start: 10 s")
     document = json.loads(encode(whole.plan))
+    day_ms, weights = document["horizon_ms"], document["tier_weights"]
+    assert document["worst"]["unweighted"] == document["unweighted"] + 10 * day_ms
+    assert document["worst"]["objective"] == document["objective"] + 10 * day_ms * weights[0]
     assert document["proof"] == "partial"
     assert [one["service"] for one in document["services"] if one["state"] == "unknown"] == ["vault"]
     assert "a service with the state unknown may add to them" in PLAN_SCHEMA["description"]
@@ -140,7 +145,7 @@ services:
     made = plan(estate, lose("a"))
     whole = Planned(made, "x", check(estate, made), None)
     said = plan_text(made, "x", 400, False)
-    words = "1 degraded service whose missing replicas cannot be judged may add to it"
+    words = "the missing replicas of 1 degraded service cannot be judged"
     assert (words in said) == (not memory)
     quality = next(line for line in said.splitlines() if "quality" in line)
     assert (LIMIT in quality) == (not memory)
@@ -148,3 +153,56 @@ services:
     assert (words in outage.more, outage.state == "unknown") == (not memory, not memory)
     gap = next(card for card in cards(whole) if card.name.startswith("above the best possible"))
     assert (gap.state == "unknown") == (not memory)
+
+
+HALF: Final = """
+name: j
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 20 cores, memory: 99 GiB}, pb: {site: b, cpu: 20 cores, memory: 99 GiB}}
+services:
+  shop: {tier: TIER, people: 1000, share: 50 %, replicas: {pa: 2, pb: 2}, start: 60 s,
+    demand: {cpu: 1 core MEMORY}, traffic: {kind: none}, NEEDS}
+  base: {tier: 1, people: 70, replicas: {pa: LOST, pb: 1}, demand: {cpu: 1 core MEMORY},
+    traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize(("tier", "lost"), [(0, 1), (2, 1), (0, 0)])
+@pytest.mark.parametrize("needs", ["needs: []", "needs: [base]", "needs: [{service: base, hard: false}]"])
+@pytest.mark.parametrize("shape", ["", "start: 10 s"])
+def test_the_range_of_an_outage_holds_whatever_the_unknown_fact_is(
+    tmp_path: Path, tier: int, lost: int, needs: str, shape: str
+) -> None:
+    """The upper end is reached: with a demand that fits nowhere, nothing that is missing comes back."""
+    text = HALF.replace("TIER", str(tier)).replace("LOST", str(lost)).replace("NEEDS", needs)
+    text = text.replace("base: {tier: 1,", f"base: {{tier: 1, {shape + ',' if shape else ''}")
+    unknown_start = not shape and lost > 0
+
+    def whole(memory: str) -> tuple[int, int]:
+        folder = tmp_path / f"of-{memory[-6:].strip()}"
+        estate = written(folder, text.replace("MEMORY", memory), lead="detection: 1 min\napproval: 5 min\n")
+        made = plan(estate, lose("a"))
+        assert check(estate, made).holds
+        assert made.unweighted_before is not None
+        least = made.unweighted * made.tick_ms + made.unweighted_before
+        if made.worst is None:
+            return least, least
+        assert not check(estate, replace(made, worst=replace(made.worst, unweighted=0))).holds
+        return least, made.worst.unweighted + made.worst.unweighted_before
+
+    least, most = whole("")
+    seen = [whole(f", memory: {size} GiB") for size in (1, 45, 200)]
+    assert all(least <= low <= high <= most for low, high in seen)
+    assert least < most
+    assert (seen[-1] == (most, most)) or unknown_start
+
+
+@pytest.mark.parametrize("memory", [", memory: 1 GiB", ""])
+def test_the_audit_names_the_demand_without_which_missing_replicas_cannot_be_judged(
+    tmp_path: Path, memory: str
+) -> None:
+    text = HALF.replace("TIER", "0").replace("LOST", "0").replace("NEEDS", "needs: []")
+    found = audit(written(tmp_path, text.replace("MEMORY", memory)))
+    demands = [one for one in found.findings if one.subject == "services/*/demand"]
+    assert bool(demands) != bool(memory)
+    assert all("2 services" in one.message and "shop" in one.message for one in demands)

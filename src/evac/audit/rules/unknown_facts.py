@@ -63,11 +63,12 @@ def _missing(context: Context) -> dict[str, list[str]]:
     """Kind of fact -> services for which it is unknown."""
     impacts, services = context.impacts, context.estate.services
     down = impacts.damage.pairs
-    started = np.zeros(len(services), np.bool_)
+    started, thinned = np.zeros((2, len(services)), np.bool_)
     started[down.service[down.of(impacts.lost) > 0]] = True
+    thinned[impacts.ground.taken.pairs.service] = True
     found: dict[str, list[str]] = {name: [] for name, _, _ in _KINDS}
-    for service, starts, counted_ones in zip(
-        services, started.tolist(), impacts.presence.counted.tolist(), strict=True
+    for service, starts, loses, counted_ones in zip(
+        services, started.tolist(), thinned.tolist(), impacts.presence.counted.tolist(), strict=True
     ):
         if service.external:
             continue
@@ -79,7 +80,7 @@ def _missing(context: Context) -> dict[str, list[str]]:
             found["people"].append(service.id)
         if service.tier is None:
             found["tier"].append(service.id)
-        if starts and None in service.demand[:2]:
+        if loses and None in service.demand[:2]:
             found["demand"].append(service.id)
         if starts and service.start_ms is None:
             found["start"].append(service.id)

@@ -51,7 +51,7 @@ def document_of(plan: Plan) -> dict[str, Any]:
     tick = plan.tick_ms
     body = {f.name: _plain(getattr(plan, f.name)) for f in fields(plan) if f.name not in _SPELLED_OUT}
     body["left_off"] = [_left_off(entry) for entry in plan.left_off]
-    for name in ("assumed", "congestion", "intervals", "left_off", "passed_over", "wave"):
+    for name in ("assumed", "congestion", "intervals", "left_off", "passed_over", "wave", "worst"):
         if not body[name]:
             del body[name]
     if plan.unweighted_before is None:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency
 from evac.derive.circles import doubted_with, tools_of_base, unjudged_tool
-from evac.derive.untimed import from_loss
+from evac.derive.untimed import from_loss, open_outages, people_before
 from evac.model.fleet import IntColumn
 from evac.model.instance import Instance, LostStore
-from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
+from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome, Worst
 from evac.model.reason import NAMED_MOST, PLACEMENT, Reason
 from evac.model.records import dataclass
 from evac.model.step_id import MILES, MOVED
@@ -110,6 +110,23 @@ def price(instance: Instance, base: Ints, top: Ints, weighted: bool = True) -> i
         tier = np.maximum(1, np.array(instance.tier_weights, np.int64))[s.tier]
         base_weight, top_weight = base_weight // tier, top_weight // tier
     return int((base_weight * base + top_weight * top).sum())
+
+
+def worst_of(
+    instance: Instance, counted: Instance, outcomes: tuple[Outcome, ...], base: Ints, top: Ints, lead_ms: int
+) -> Worst | None:
+    """The outage if all that is unknown turns out worst. counted: see `price`; lead_ms: until the plan
+    begins.
+    """
+    open_ones, tick = open_outages(instance.services, outcomes), instance.tick_ms
+    if not open_ones:
+        return None
+    most = open_ones.at_most(base, top, instance.horizon - instance.grace)
+    return Worst(
+        objective=price(instance, *most) * tick,
+        unweighted=price(counted, *most, weighted=False) * tick,
+        unweighted_before=people_before(counted, lead_ms, open_ones),
+    )
 
 
 CASES: Final = (

@@ -39,6 +39,7 @@ from evac.views.words import (
     plural,
     untimed,
     user_minutes,
+    weighted_words,
 )
 from evac.web.api.runs import plan_of
 from evac.web.api.shapes import Digest
@@ -537,7 +538,7 @@ def _page(rows: Sequence[Any], begin: int, most: int) -> dict[str, Any]:
 
 def _facts(plan: Plan, digest: str) -> list[tuple[str, str]]:
     """The proof: the plan's outage, what no plan can get below, and what the plan was made from."""
-    made = f"{user_minutes(plan.objective, plan.tick_ms)} lost in {duration(plan.horizon_ms)}, weighted"
+    made = f"{weighted_words(plan)} lost in {duration(plan.horizon_ms)}, weighted"
     facts = [
         ("This plan", "; ".join(filter(None, (made, outage_doubt(plan))))),
         ("Lower bound", f"{user_minutes(plan.bound, plan.tick_ms)}, {plan.proof} proof"),
