@@ -204,6 +204,13 @@ def test_sensitivity_prices_the_fixed_plan_and_a_new_one(mended: Estate) -> None
     assert cases["demand is 30 % lower"].fixed == found.objective
 
 
+@pytest.mark.parametrize("seed", [0, 5, 7, 12])
+def test_replanning_is_never_worse_than_keeping_the_plan(seed: int) -> None:
+    found = plan_instance(random_variant(seed), work=200, seed=seed, sensitivity=True)
+    assert len(found.sensitivity) == 4
+    assert all(one.replanned <= one.fixed for one in found.sensitivity)
+
+
 def test_a_tool_that_needs_itself_is_unplaced_and_the_rest_is_planned() -> None:
     flawed = pangyo(servers=1_000)
     flawed = replace(flawed, limits=replace(flawed.limits, manual_ms={}))

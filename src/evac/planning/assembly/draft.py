@@ -141,8 +141,9 @@ def sensitivities(
     instance: Instance, steps: tuple[Step, ...], base: Ints, top: Ints
 ) -> tuple[Sensitivity, ...]:
     """The objective if demand or weights are off by 30 per cent: of the fixed plan, whose outages are `base`
-    and `top` in ticks, and of a new constructive plan. With more demand, starts of the fixed plan that no
-    longer fit do not happen, nor does anything that needs them.
+    and `top` in ticks, and of a new constructive plan, unless the fixed one is better: no one has to replan.
+    With more demand, starts of the fixed plan that no longer fit do not happen, nor does anything that needs
+    them.
     """
     from evac.planning.evacuation.solve import solve
 
@@ -154,7 +155,8 @@ def sensitivities(
         fixed_base, fixed_top = (
             (base, top) if demand <= 100 else _with_less_capacity(changed, steps, base, top)
         )
-        found.append(Sensitivity(words, price(changed, fixed_base, fixed_top), again))
+        fixed = price(changed, fixed_base, fixed_top)
+        found.append(Sensitivity(words, fixed, min(again, fixed)))
     return tuple(found)
 
 
