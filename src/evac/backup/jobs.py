@@ -25,14 +25,26 @@ from evac.backup.known import (
     after_listing,
     begun_copy,
     judged,
+    sudden_changes,
     with_incomplete,
 )
-from evac.backup.listed import chosen_of, differing, is_mine, judged_by, newest_id, one_of, seen_of, source_of
+from evac.backup.listed import (
+    chosen_of,
+    date_problem,
+    differing,
+    goes_beyond,
+    is_mine,
+    judged_by,
+    newest_id,
+    older_than,
+    one_of,
+    seen_of,
+    source_of,
+)
 from evac.drivers.capabilities import (
     AsksRestored,
     CopyReport,
     Listing,
-    Restored,
     RestoresData,
     Taken,
     TakesBackups,
@@ -103,7 +115,7 @@ class Task:
     until_s: int | None = None
     """For a restore to keep: the restore point, in seconds since 1970."""
     not_made: NotMade | None = None
-    """For a copy: what should have been made before it, to be copied, and was not."""
+    """For a copy: what should have been made before it and was not."""
     request: Endpoint | None = None
     """For a restore test: where a request of the application is put to the restored data."""
 
@@ -123,8 +135,8 @@ class Worker:
 
     async def events_of(self, task: Task) -> list[BackupEvent]:
         """Run a job; return the event that ends it, and then what else a person must see: a listing after it
-        that failed. They are already stored. Raises LockHeld while another process works on the same copy,
-        LeaseLost when it may no longer run, Unavailable, Corrupt.
+        that failed, or shows a sudden change. They are already stored. Raises LockHeld while another process
+        works on the same copy, LeaseLost when it may no longer run, Unavailable, Corrupt.
         """
         await self._evidence.recall_incomplete()
         async with self._alone(task):
@@ -138,7 +150,7 @@ class Worker:
                 return [await self._keep(await self._restore_to_keep(task))]
             made = await self._make(task)
             listed = await self._list(task)
-            return [made] if listed.outcome == "done" else [made, listed]
+            return [made, listed] if listed.outcome != "done" or listed.detail else [made]
 
     @asynccontextmanager
     async def _alone(self, task: Task) -> AsyncIterator[None]:
@@ -211,9 +223,9 @@ class Worker:
         await self._evidence.note_strays(task.endpoint.id, strays)
         seen = seen_of(task.data_set, task.copy, listing, mine, now_ms)
         ids = {copy.id: copy.original for copy in listing.copies}
-        event = self._event(
-            listed, tool=listing.tool, version=listing.version, seen=seen, snapshot=newest_id(mine)
-        )
+        facts = {"tool": listing.tool, "version": listing.version, "snapshot": newest_id(mine)}
+        sudden = "; ".join(words for _, words in sudden_changes(known.seen(task.copy), seen))
+        event = self._event(listed, seen=seen, detail=sudden, **facts)
         await self._evidence.add(
             event, lambda known: with_incomplete(after_listing(known, task.copy, ids), *wrong)
         )
@@ -248,7 +260,9 @@ class Worker:
                 facts = {name: value for name, value in before.items() if after.get(name) == value}
         except ActionError as error:
             return await self._keep(self._failed(task, error))
-        event = self._made(task, taken, facts, unseen)
+        known = await self._evidence.known(task.data_set)
+        misdated = date_problem(task.job, taken.copy, known.seen(task.copy), self._clock.now_ms() // 1_000)
+        event = self._made(task, taken, facts, unseen, misdated)
         wrong = [Incomplete(task.copy, one.id, one.taken_at) for one in taken.wrong]
         await self._evidence.add(event, lambda known: with_incomplete(known, *wrong))
         return event
@@ -269,7 +283,7 @@ class Worker:
         return replace(taken, missing=(*taken.missing, f"what {lacks[0]} lacks")) if lacks else taken
 
     def _made(
-        self, task: Task, taken: Taken, facts: Mapping[str, str | int], unseen: str = ""
+        self, task: Task, taken: Taken, facts: Mapping[str, str | int], unseen: str, misdated: str
     ) -> BackupEvent:
         bad = taken.copy.failed or bool(taken.missing)
         code = "backup-incomplete" if taken.missing else "backup-failed" if bad else ""
@@ -278,8 +292,10 @@ class Worker:
             detail = f"not in the backup: {', '.join(taken.missing[:10])}"
         elif bad:
             detail = "the tool reports that it failed, whatever its exit status"
-        elif older := _older(task, taken.copy):
+        elif older := older_than(task.not_made, taken.copy):
             code, detail = "copied-older", older
+        elif misdated:
+            code, detail = "backup-clock", misdated
         if taken.wrong:
             ids = ", ".join(one.id for one in taken.wrong[:3])
             wrong = f"does not count, because its content is not that of the original: {ids}"
@@ -433,7 +449,7 @@ class Worker:
         copy = one_of(listing, restored.copy)
         witnessed = await self._witnessed(task, restored.copy, copy)
         level, outcome, detail = judged(witnessed, restored.facts)
-        if outcome == "damaged" and not _goes_beyond(copy, restored):
+        if outcome == "damaged" and not goes_beyond(copy, restored):
             return self._proven(
                 task,
                 level,
@@ -519,7 +535,7 @@ class Worker:
         copy = one_of(listing, restored.copy)
         witnessed = await self._witnessed(task, restored.copy, copy)
         level, outcome, detail = judged(witnessed, restored.facts)
-        if outcome == "damaged" and copy is not None and _goes_beyond(copy, restored):
+        if outcome == "damaged" and copy is not None and goes_beyond(copy, restored):
             level, outcome, detail = await self._as_witnessed(task, driver, copy, place, witnessed)
         taken_ms = None if copy is None else copy.taken_at * 1_000
         newest_ms = max(
@@ -562,27 +578,6 @@ async def _witness(driver: TakesBackups, task: Task, action: Action) -> tuple[Ma
         return await driver.witness(action, task.timeout_s), ""
     except ActionError as error:
         return {}, _words(error)
-
-
-def _older(task: Task, copy: CopyReport) -> str:
-    """What was copied instead of the backup that was not made; empty if that one, or a newer one, was."""
-    not_made = task.not_made
-    if not_made is None or copy.taken_at * 1_000 >= not_made.at_ms:
-        return ""
-    copied = f"this is a copy of the backup of {moment_words(copy.taken_at)}"
-    then = moment_words(not_made.at_ms // 1_000)
-    if not_made.busy:
-        return f"{copied}: another process was working on the one at {not_made.copy} at {then}"
-    return f"{copied}: the one at {not_made.copy} failed at {then}"
-
-
-def _goes_beyond(copy: CopyReport | None, restored: Restored) -> bool:
-    """Whether the log was replayed past the moment that the witness saw. Times are whole seconds, so the last
-    second of a backup is not compared.
-    """
-    if copy is None or copy.consistent_at is None or restored.reached_at is None:
-        return False
-    return restored.reached_at >= copy.consistent_at - 1
 
 
 def action_of(endpoint: Endpoint) -> Action:

@@ -78,6 +78,7 @@ def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple
             f"{name} is {facts[name]}, but was {witnessed.facts[name]} when the backup was taken"
             for name in wrong[:5]
         )
+        words += "; use another backup until you know why"
         return COMPARED, "damaged", words
     if missing:
         return RESTORED, "passed", f"not compared: {', '.join(missing[:5])}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from evac.backup.known import Known, with_incomplete
-from evac.drivers.backups import newest, refuse_ahead, without
-from evac.drivers.capabilities import CopyReport, Listing
+from evac.backup.known import Job, Known, NotMade, with_incomplete
+from evac.drivers.backups import AHEAD_S, newest, refuse_ahead, without
+from evac.drivers.capabilities import CopyReport, Listing, Restored
 from evac.model.backup import WHOLE, CopySeen, Incomplete
 from evac.model.estate import Endpoint
+from evac.model.units import moment_words
 
 USUAL: Final = 30
 """Number of earlier backups that define what is usual."""
@@ -45,8 +46,49 @@ def chosen_of(listing: Listing | None, snapshot: str, until_s: int | None) -> st
     return found.id
 
 
+def older_than(not_made: NotMade | None, copy: CopyReport) -> str:
+    """What was copied instead of the backup that was not made; empty if that one, or a newer one, was."""
+    if not_made is None or copy.taken_at * 1_000 >= not_made.at_ms:
+        return ""
+    copied = f"this is a copy of the backup of {moment_words(copy.taken_at)}"
+    then = moment_words(not_made.at_ms // 1_000)
+    if not_made.busy:
+        return f"{copied}: another process was working on the one at {not_made.copy} at {then}"
+    return f"{copied}: the one at {not_made.copy} failed at {then}"
+
+
+def date_problem(job: Job, taken: CopyReport, before: CopySeen | None, now_s: int) -> str:
+    """Why a backup that was just taken is not what a restore uses unless it is named: a clock is wrong. Empty
+    if its date is plausible, and for a copy, which has the date of its original. before: the listing before.
+    """
+    if job != "take":
+        return ""
+    ahead_s = taken.taken_at - now_s
+    if ahead_s > AHEAD_S:
+        words = f"it is dated {ahead_s:,} s ahead of this clock, so it is restored only if you name it"
+        return f"{words}; correct the clock, and take another one"
+    if before is None or before.taken_at_ms is None:
+        return ""
+    behind_s = before.taken_at_ms // 1_000 - taken.taken_at
+    if behind_s <= 0:
+        return ""
+    words = (
+        f"it is dated {behind_s:,} s before the newest backup there, which restores use unless you name this"
+    )
+    return f"{words}; correct the clock, and take another one once it has passed that date"
+
+
 def one_of(listing: Listing | None, copy: str) -> CopyReport | None:
     return None if listing is None else next((one for one in listing.copies if one.id == copy), None)
+
+
+def goes_beyond(copy: CopyReport | None, restored: Restored) -> bool:
+    """Whether the log was replayed past the moment that the witness saw. Times are whole seconds, so the last
+    second of a backup is not compared.
+    """
+    if copy is None or copy.consistent_at is None or restored.reached_at is None:
+        return False
+    return restored.reached_at >= copy.consistent_at - 1
 
 
 def is_mine(copy: CopyReport, endpoint: Endpoint) -> bool:

@@ -240,7 +240,10 @@ def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
         words = f"the repository contains {what} of it"
         if not copy and listing.copies:
             words += f": all {len(listing.copies):,} are incomplete or failed"
-        raise Permanent("copy-unknown", words, "evac backup status ESTATE")
+        hint = "see which there are: evac backup status ESTATE"
+        if not copy:
+            hint = "check the setting `repository`; if it is right, take one: evac backup run ESTATE DATA_SET"
+        raise Permanent("copy-unknown", words, hint)
     found = [one for one in whole if until is None or _reaches_back_to(one) <= until]
     if not found:
         first = moment_words(min(map(_reaches_back_to, whole)))

@@ -94,17 +94,20 @@ class RestorePlace:
     def refuse(self) -> None:
         """Raise `Permanent` if it cannot be filled."""
         code, problem = "place-wrong", ""
+        hint = "choose a folder that is empty or does not exist yet; evac overwrites nothing"
         try:
             if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
                 problem = f"{self.path} is not a folder"
             elif self.is_filled:
                 code, problem = "place-not-empty", f"{self.path} is not empty"
             elif not self.path.parent.is_dir():
-                problem = f"{self.path.parent} does not exist"
+                problem, hint = (
+                    f"{self.path.parent} does not exist",
+                    f"create it: mkdir -p {self.path.parent}",
+                )
         except OSError as error:
             problem = f"{self.path} cannot be read: {error.strerror}"
         if problem:
-            hint = "choose a folder that is empty or does not exist yet; evac overwrites nothing"
             raise Permanent(code, problem, hint)
 
     @contextlib.contextmanager

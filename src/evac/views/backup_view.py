@@ -471,7 +471,7 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
     facts = [
         ("place", copy.at),
         ("system", copy.system or "not known"),
-        ("newest", f"{duration(copy.age_ms)} old" if copy.age_ms is not None else "not known"),
+        ("newest", _newest_words(copy)),
         ("backups", kept_words(copy)),
         ("size", size(copy.bytes)),
         ("outside the domain", known[copy.outside]),
@@ -499,6 +499,13 @@ def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
     if copy.restore_ms is not None:
         facts.append(("restore takes", duration(copy.restore_ms)))
     return facts
+
+
+def _newest_words(copy: CopyRow) -> str:
+    if copy.age_ms is not None:
+        return f"{duration(copy.age_ms)} old"
+    # A tool that lists backups dates each of them.
+    return "dated in the future: correct the clocks, and take another one" if copy.count else "not known"
 
 
 def kept_words(copy: CopyRow) -> str:

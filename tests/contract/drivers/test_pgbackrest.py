@@ -476,6 +476,16 @@ def test_a_backup_that_cannot_begin_names_the_reason(server_folder: Path, words:
         assert ask("take", world.action(program=program(world, fails))).code == code
 
 
+def test_a_log_that_is_not_archived_is_named(server_folder: Path) -> None:
+    """As when `archive_command` cannot write to a full repository: pgBackRest only says that it waited."""
+    with store(server_folder, runs=True) as world:
+        for statement in ("ALTER SYSTEM SET archive_command = 'false pgbackrest'", "SELECT pg_reload_conf()"):
+            sql(world.folder, world.port, statement)
+        error = ask("take", world.action(env=("PGBACKREST_ARCHIVE_TIMEOUT=2",)))
+    assert error.code == "archive-late"
+    assert "archive_command" in error.hint
+
+
 def test_every_flipped_byte_of_fifty_is_found(server_folder: Path) -> None:
     """At random places of the backup, and of a segment that was archived after it."""
     chance = random.Random(2022)

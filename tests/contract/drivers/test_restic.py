@@ -252,12 +252,13 @@ def test_a_damaged_index_is_damage_to_every_job_that_needs_it(server_folder: Pat
     with copies(server_folder, "--no-verify-upload") as world:
         asyncio.run(world.corrupt())
         taken = ask("take", world.action())
-        assert (taken.code, taken.message) == ("backup-corrupt", "restic: data is damaged")
+        assert (taken.code, taken.message) == ("backup-corrupt", "restic: the index is damaged")
+        assert "restic repair index" in taken.hint
         place = server_folder / "place"
         restored = ask("restore", world.action(), "", str(place), None)
         assert restored.code == "restore-incomplete"
         assert "0 of 12 files" in restored.message
-        assert restored.message.endswith("were restored (restic: data is damaged)")
+        assert restored.message.endswith("were restored (restic: the index is damaged)")
         assert not place.exists()
 
 

@@ -118,7 +118,7 @@ def test_a_witness_that_disagrees_proves_damage(do: Any) -> None:
     _, known = do(repository, "take", "restore-test")
     proof = known.proofs[-1]
     assert (proof.level, proof.outcome, proof.code) == (COMPARED, "damaged", "witness-disagrees")
-    assert "rows is 6, but was 7 when the backup was taken" in proof.detail
+    assert "rows is 6, but was 7 when the backup was taken; use another backup" in proof.detail
     assert repository.places == set()
 
 
@@ -189,6 +189,53 @@ def test_a_backup_whose_repository_cannot_be_listed_afterwards_is_an_alarm_until
         assert found == ([("listed", "done")], ["backup-size-jumped 2000"]), "late, but it is seen"
 
     run_virtually(story())
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "words"), [(-3_600, "3,599 s before the newest backup"), (3_600, "3,600 s ahead"), (1, "")]
+)
+def test_a_backup_that_is_not_restored_by_default_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ahead_s: int, words: str
+) -> None:
+    """Its tool dates it by a clock that is wrong, and lists it like any other."""
+
+    async def story() -> None:
+        repository = Repository()
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": repository})
+        await asyncio.sleep(86_400)
+        assert (await world.worker.do(task("take"))).code == ""
+        repository.ahead_s = ahead_s
+        event = await world.worker.do(task("take"))
+        assert (event.outcome, event.code) == ("done", "backup-clock" if words else "")
+        assert words in event.detail
+        assert "correct the clock" in event.detail or not words
+
+    run_virtually(story(), 3 * 86_400)
+
+
+def test_a_repository_without_a_backup_says_how_to_take_one(do: Any) -> None:
+    (event,), _ = do(Repository([CopyReport("c0", 1, 5, failed=True)]), "restore-test")
+    assert (event.outcome, event.code) == ("failed", "copy-unknown")
+    assert "evac backup run ESTATE DATA_SET" in event.detail
+
+
+@pytest.mark.parametrize("job", ["list", "take"])
+def test_a_listing_says_what_changed_suddenly(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: str
+) -> None:
+    """Also one that ends a backup: it went to a repository that no one has seen before."""
+
+    async def story() -> None:
+        repository = Repository()
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": repository})
+        assert [one.detail for one in await world.worker.events_of(task("take"))] == [""]
+        await asyncio.sleep(60)
+        repository.id = "theirs"
+        *_, listed = await world.worker.events_of(task(job))
+        assert (listed.kind, listed.outcome) == ("listed", "done")
+        assert "this is a listing of theirs, and the last one was of r1" in listed.detail
+
+    run_virtually(story(), 3_600)
 
 
 @pytest.mark.parametrize("days", [2, -2])

@@ -57,6 +57,9 @@ def test_a_place_that_holds_anything_is_refused(tmp_path: Path) -> None:
         make(tmp_path / name)
         with pytest.raises(Permanent, match="is not a folder"):
             place_at(str(tmp_path / name)).refuse()
+    with pytest.raises(Permanent, match="above does not exist") as raised:
+        place_at(str(tmp_path / "above" / "here")).refuse()
+    assert raised.value.hint == f"create it: mkdir -p {tmp_path / 'above'}"
     (tmp_path / "not empty").mkdir()
     for name in ("no/such", "not empty/no/such"):
         with pytest.raises(Permanent, match="does not exist") as raised:

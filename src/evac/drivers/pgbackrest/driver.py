@@ -99,6 +99,14 @@ _REASONS: Final = (
     ),
     ("no space left", Permanent("backup-full", "the repository has no space left", "free some space in it")),
     (
+        "was not archived before the",
+        Retryable(
+            "archive-late",
+            "PostgreSQL did not archive its log in time",
+            "the log of PostgreSQL says why `archive_command` fails; a repository may be full",
+        ),
+    ),
+    (
         "because it contains files",
         Permanent("place-not-empty", "the target folder contains files", "choose an empty one"),
     ),

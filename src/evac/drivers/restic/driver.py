@@ -95,6 +95,9 @@ _FULL_WORDS: Final = (
     "413 request entity too large",
 )
 """restic would retry for a quarter of an hour."""
+_INDEX: Final = Permanent(
+    "backup-corrupt", "the index is damaged", "run: restic repair index; then prove the backup"
+)
 _REASONS: Final = (
     ("wrong password or no key found", Permanent("backup-password", "wrong password", "check `password`")),
     ("401 unauthorized", Permanent("backup-password", "wrong user name or password", "check `user`")),
@@ -124,8 +127,7 @@ _REASONS: Final = (
         Retryable("backup-silent", "the repository's host name cannot be resolved", "check DNS"),
     ),
     ("403 forbidden", Permanent("backup-forbidden", "the server forbids it", "it may be append-only")),
-    ("load index", Permanent("backup-corrupt", "the index is damaged", "run: restic check")),
-    ("loadindex", Permanent("backup-corrupt", "the index is damaged", "run: restic check")),
+    *((words, _INDEX) for words in ("load index", "loadindex", "(<index/", r"(\u003cindex/")),
     ("ciphertext verification failed", Permanent("backup-corrupt", "data is damaged", "run: restic check")),
     ("invalid data returned", Permanent("backup-corrupt", "data is damaged", "run: restic check")),
 )
