@@ -16,11 +16,10 @@ import pytest
 
 from evac.estate import check
 from evac.estate.format import document as source_files
-from evac.estate.format.document import read_bytes
+from evac.estate.format.document import open_text, read_bytes
 from evac.estate.format.problems import Problems
 from evac.estate.importers import SourceError, import_estate
 from evac.estate.importers.discovery import look_around
-from evac.estate.importers.source_files import open_text
 
 SECONDS_MAX = 5.0
 MEMORY_MIB_MAX = 200

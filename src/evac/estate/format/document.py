@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
 import yaml
 from yaml.cyaml import CParser  # type: ignore[attr-defined]
@@ -150,6 +150,12 @@ def open_inside(path: Path, root: Path, problems: Problems) -> int | None:
         _unreadable(path, error, problems)
     os.close(handle)
     return None
+
+
+def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:
+    """A regular file inside `root`, opened for reading in pieces; otherwise None, with diagnostics."""
+    handle = open_inside(path, root, problems)
+    return None if handle is None else os.fdopen(handle, encoding="utf-8-sig", errors="strict", newline="")
 
 
 def _unreadable(path: Path, error: OSError, problems: Problems) -> None:
@@ -292,15 +298,42 @@ class Tagged(Node):
     tag: str
 
 
+class DeepValues:
+    """Values nested too deeply, which are read as unknown; the rest of their source is read."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = Place("")
+
+    def add(self, place: Place) -> None:
+        self._first = self._first if self._count else place
+        self._count += 1
+
+    def report(self, problems: Problems) -> None:
+        if self._count:
+            one = self._count == 1
+            message = (
+                f"{self._count:,} value{' is' if one else 's are'} nested more than {DEPTH_MAX} levels deep: "
+                f"{'it is' if one else 'they are'} skipped"
+            )
+            hint = "if evac needs what it says, describe that in the overlay"
+            problems.add("import-skipped", message, self._first, hint)
+
+
 class _Refused(Exception):
     """The document is refused as a whole; its diagnostic has been recorded."""
 
 
 def read_document(
-    text: str, file: str, problems: Problems, kept_tags: frozenset[str] = frozenset()
+    text: str,
+    file: str,
+    problems: Problems,
+    kept_tags: frozenset[str] = frozenset(),
+    *,
+    skip_deep: bool = False,
 ) -> Node | None:
     """The root of a YAML text with one document; None, with diagnostics, if refused."""
-    roots = read_documents(text, file, problems, several=False, kept_tags=kept_tags)
+    roots = read_documents(text, file, problems, several=False, kept_tags=kept_tags, skip_deep=skip_deep)
     if roots is None:
         return None
     return roots[0] if roots and not roots[0].is_unknown else Node(MAP, file, 1, 1)
@@ -323,16 +356,24 @@ def read_documents(
     core_tags: bool = False,
     last_wins: bool = False,
     kept_tags: frozenset[str] = frozenset(),
+    skip_deep: bool = False,
 ) -> list[Node] | None:
     """The roots of every document of a YAML stream; None, with diagnostics, if refused.
 
     first_line: line of the file at which the text begins; core_tags: whether to accept tags that only repeat
     a value's type (`!!str`, `!!merge`); last_wins: whether a repeated key is a warning and its last value
-    counts; kept_tags: other accepted tags, whose nodes are `Tagged`.
+    counts; kept_tags: other accepted tags, whose nodes are `Tagged`; skip_deep: whether a value nested too
+    deeply is a warning and unknown, for sources that others wrote.
     """
+    deep = DeepValues() if skip_deep else None
     try:
-        composer = _Composer(text, file, problems, scalar_max, first_line, core_tags, last_wins, kept_tags)
-        return composer.compose_all(several)
+        composer = _Composer(
+            text, file, problems, scalar_max, first_line, core_tags, last_wins, kept_tags, deep
+        )
+        roots = composer.compose_all(several)
+        if deep is not None:
+            deep.report(problems)
+        return roots
     except _Refused:
         return None
     except yaml.MarkedYAMLError as error:
@@ -373,7 +414,9 @@ class _Composer:
         core_tags: bool,
         last_wins: bool,
         kept_tags: frozenset[str],
+        deep: DeepValues | None,
     ) -> None:
+        self._deep = deep
         self._parser = CParser(text)
         self._first_line = first_line
         self._core_tags = core_tags
@@ -433,7 +476,7 @@ class _Composer:
                 )
             return node
         if depth >= DEPTH_MAX:
-            self._refuse("too-deep", _TOO_DEEP, event, _ENOUGH)
+            return self._skip_deep(node, event)
         if kind is yaml.MappingStartEvent:
             node.fields = {}
         else:
@@ -441,6 +484,24 @@ class _Composer:
         self._open.add(id(node))
         (self._fill_map if kind is yaml.MappingStartEvent else self._fill_list)(node, depth + 1)
         self._open.discard(id(node))
+        return node
+
+    def _skip_deep(self, node: Node, event: Any) -> Node:
+        """Passes over a list or mapping that is nested too deeply. Anchors in it are unknown too."""
+        if self._deep is None:
+            self._refuse("too-deep", _TOO_DEEP, event, _ENOUGH)
+        self._deep.add(node.place)
+        node.kind, node.text, node.plain = SCALAR, "null", True
+        is_open = 1
+        while is_open:
+            event = self._parser.get_event()
+            if event.__class__ in (yaml.SequenceEndEvent, yaml.MappingEndEvent):
+                is_open -= 1
+                continue
+            self._count(event)
+            is_open += event.__class__ in (yaml.SequenceStartEvent, yaml.MappingStartEvent)
+            if event.__class__ is not yaml.AliasEvent and event.anchor is not None:
+                self._anchors[event.anchor] = node
         return node
 
     def _fill_list(self, node: Node, depth: int) -> None:

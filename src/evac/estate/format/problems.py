@@ -62,7 +62,11 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
         "More values than evac allows (1,000,000), counting those that aliases expand to; or a source to "
         "import whose variables, groups or `extends` lead to far more than it contains.",
     ),
-    ("too-deep", _YAML, "Values nested more than 32 levels deep, or 256 in a dump of Kubernetes."),
+    (
+        "too-deep",
+        _YAML,
+        "Values nested more than 32 levels deep in a file of evac, or 256 in a dump of Kubernetes.",
+    ),
     ("value-too-long", _YAML, "A value longer than 4,096 characters."),
     ("version-missing", _VALUES, "No file states the version of the format."),
     ("not-upgraded", _VALUES, "A file that `evac estate upgrade` cannot rewrite word by word."),
@@ -304,7 +308,8 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "import-skipped",
         _IMPORTS,
-        "One object in the source cannot be used and is skipped. Everything else is imported.",
+        "One object in the source, or a value nested too deeply in it, cannot be used and is skipped. "
+        "Everything else is imported.",
     ),
     (
         "import-conflict",

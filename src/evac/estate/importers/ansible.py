@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from evac.estate.format import quantities as q
-from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node, read_documents
+from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node, open_text, read_documents
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.csv import bare
@@ -36,7 +36,6 @@ from evac.estate.importers.source_files import (
     entries,
     is_id,
     items_in,
-    open_text,
     read_text,
     read_values,
     word,
@@ -330,7 +329,7 @@ def _tree(
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "its name is not valid"
     if text is not None:
-        roots = read_documents(text, path.name, scratch, several=False, kept_tags=_TAGS)
+        roots = read_documents(text, path.name, scratch, several=False, kept_tags=_TAGS, skip_deep=True)
     if roots is None:
         message = f"{shown(path.name)} cannot be read, so the variables that it sets are unknown"
         problems.add("import-skipped", message, place, next((one.message for one in scratch.all()), why))

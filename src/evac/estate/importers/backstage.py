@@ -90,11 +90,11 @@ def _entities(source: Path, problems: Problems) -> Iterator[Node]:
         if text is None:
             continue
         scratch = Problems()
-        roots = read_documents(without_pairs(text), name, scratch, _TEXT_MAX, core_tags=True)
+        roots = read_documents(without_pairs(text), name, scratch, _TEXT_MAX, core_tags=True, skip_deep=True)
         explained = Problems()
         explain(scratch, text, name, explained)
         for one in explained.all():
-            if source.is_dir():
+            if source.is_dir() and one.severity == "error":
                 message = f"{name} is skipped: {one.message}"
                 problems.add("import-skipped", message, one.place, one.hint)
             else:

@@ -9,9 +9,8 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from evac.estate.format.document import DEPTH_MAX, LIST, MAP, SCALAR, Node
+from evac.estate.format.document import DEPTH_MAX, LIST, MAP, SCALAR, DeepValues, Node, open_text
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.source_files import open_text
 from evac.model.diagnostic import Place
 from evac.model.records import dataclass
 
@@ -94,6 +93,7 @@ class JsonStream:
     def __init__(self, handle: TextIO, file: str, *, keys_once: bool = False) -> None:
         self._handle = handle
         self._file = file
+        self._keys_once = keys_once
         hook = _keys_once if keys_once else None
         self._decoder = json.JSONDecoder(object_pairs_hook=hook, parse_int=_whole)
         self._text = ""
@@ -102,10 +102,12 @@ class JsonStream:
         self._line = 1
         self._column = 1
 
-    def items(self, levels: int = NESTED_MAX) -> Iterator[tuple[Place, Any]]:
-        """The values of a list that begins here, each with its place. levels: most that each may have."""
+    def items(self, levels: int = NESTED_MAX, deep: DeepValues | None = None) -> Iterator[tuple[Place, Any]]:
+        """The values of a list that begins here, each with its place. levels: most that each may have; what
+        is nested deeper raises TooDeep, or goes to `deep` and is None.
+        """
         for place in self.elements():
-            yield place, self.value(levels)
+            yield place, self.value(levels) if deep is None else self.value_within(levels, deep)
 
     def elements(self) -> Iterator[Place]:
         """The places of the values of a list that begins here; the caller reads each before the next."""
@@ -176,6 +178,34 @@ class JsonStream:
                     return value
             self._more(window)
             window *= 2
+
+    def value_within(self, levels: int, deep: DeepValues) -> Any:
+        """The value that begins here; what in it is nested deeper is None, and goes to `deep`."""
+        if levels < 0:
+            levels = 0
+        try:
+            return self.value(levels)
+        except TooDeep as error:
+            if error.value is None:
+                return self._in_pieces(levels, deep)
+            place = error.place
+            self.pass_over()
+            return _cut(error.value, levels, place, deep)
+
+    def _in_pieces(self, levels: int, deep: DeepValues) -> Any:
+        """A list or object that has too many levels to be read at once."""
+        if levels == 0:
+            deep.add(self.place)
+            self.pass_over()
+            return None
+        if self.next_sign() == "[":
+            return [self.value_within(levels - 1, deep) for _ in self.elements()]
+        found: dict[str, Any] = {}
+        for key in self.members():
+            if key in found and self._keys_once:
+                raise self.wrong(key, kind=KeyTwice)
+            found[key] = self.value_within(levels - 1, deep)
+        return found
 
     def pass_over(self) -> None:
         """Pass over the list or object that begins here, however deep and long it is. Only its brackets are
@@ -257,6 +287,18 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return bool(open_ones)
 
 
+def _cut(value: Any, levels: int, place: Place, deep: DeepValues) -> Any:
+    """A value without what in it has more levels of lists and objects; that is None."""
+    if not isinstance(value, dict | list):
+        return value
+    if levels == 0:
+        deep.add(place)
+        return None
+    if isinstance(value, dict):
+        return {key: _cut(inner, levels - 1, place, deep) for key, inner in value.items()}
+    return [_cut(inner, levels - 1, place, deep) for inner in value]
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """How a large value is read in parts, so that only what is needed of it is ever in memory."""
@@ -284,30 +326,32 @@ def is_large(path: Path, from_bytes: int) -> bool:
 
 def read_pruned(path: Path, prune: Callable[[Any], Any], problems: Problems) -> Node | None:
     """The value in a JSON file of any size, with the items of its lists pruned as they are read; None, with
-    diagnostics, if unreadable. Each item is a tree whose every node is where the item begins.
+    diagnostics, if unreadable. Each item is a tree whose every node is where the item begins. What is nested
+    too deeply is unknown.
     """
-    return _read(path, lambda stream: _Pruned(stream, prune).read(), problems)
+    return _read(path, lambda stream, deep: _Pruned(stream, deep, prune).read(), problems)
 
 
 def read_in_parts(path: Path, parts: Parts, problems: Problems) -> Node | None:
-    """The value in a JSON file of any size, read in parts; None, with diagnostics, if unreadable."""
-    return _read(path, lambda stream: _InParts(stream, parts).read(), problems)
+    """The value in a JSON file of any size, read in parts; None, with diagnostics, if unreadable. What is
+    nested too deeply is unknown.
+    """
+    return _read(path, lambda stream, deep: _InParts(stream, deep, parts).read(), problems)
 
 
-def _read(path: Path, read: Callable[[JsonStream], Node], problems: Problems) -> Node | None:
+def _read(path: Path, read: Callable[[JsonStream, DeepValues], Node], problems: Problems) -> Node | None:
     handle = open_text(path, path, problems)
     if handle is None:
         return None
     with handle:
         try:
             stream = JsonStream(handle, path.name, keys_once=True)
-            tree = read(stream)
+            deep = DeepValues()
+            tree = read(stream, deep)
             if stream.next_sign():
                 raise stream.wrong("Extra data")
+            deep.report(problems)
             return tree
-        except TooDeep as error:
-            message = f"nested more than {DEPTH_MAX} levels deep"
-            problems.add("too-deep", message, error.place, "export only what evac reads")
         except KeyTwice as error:
             message = f"{shown(error.words)} appears twice in one object"
             problems.add("key-twice", message, error.place, "keep one of the two")
@@ -331,8 +375,8 @@ def _read(path: Path, read: Callable[[JsonStream], Node], problems: Problems) ->
 class _Kept:
     """Counts what is kept of a text. Raises OverflowError if that is too much."""
 
-    def __init__(self, stream: JsonStream) -> None:
-        self._stream, self._left = stream, VALUES_MAX
+    def __init__(self, stream: JsonStream, deep: DeepValues) -> None:
+        self._stream, self._deep, self._left = stream, deep, VALUES_MAX
 
     def _kept(self, value: Any, place: Place) -> Node:
         self._left -= _count(value)
@@ -344,8 +388,8 @@ class _Kept:
 class _Pruned(_Kept):
     """A text as a tree, pruned."""
 
-    def __init__(self, stream: JsonStream, prune: Callable[[Any], Any]) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: JsonStream, deep: DeepValues, prune: Callable[[Any], Any]) -> None:
+        super().__init__(stream, deep)
         self._prune = prune
 
     def read(self, level: int = 0) -> Node:
@@ -353,7 +397,7 @@ class _Pruned(_Kept):
         sign = stream.next_sign()
         if sign == "[":
             node = Node(LIST, place.file, place.line, place.column)
-            items = stream.items(DEPTH_MAX - level - 1)
+            items = stream.items(DEPTH_MAX - level - 1, self._deep)
             node.items = [self._kept(self._prune(item), at) for at, item in items]
             return node
         if sign == "{" and level < _LEVELS:
@@ -368,33 +412,32 @@ class _Pruned(_Kept):
                 )
             node.fields = fields
             return node
-        return self._kept(stream.value(DEPTH_MAX - level), place)
+        return self._kept(stream.value_within(DEPTH_MAX - level, self._deep), place)
 
 
 class _InParts(_Kept):
     """A text as a tree, read in parts."""
 
-    def __init__(self, stream: JsonStream, parts: Parts) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: JsonStream, deep: DeepValues, parts: Parts) -> None:
+        super().__init__(stream, deep)
         self._parts = parts
 
     def read(self, key: str = "", around: str = "", level: int = 0) -> Node:
         """The value of a key in the object of another key."""
         stream, parts = self._stream, self._parts
         sign, place = stream.next_sign(), stream.place
-        is_inside = level == 0 or key in parts.inside
-        if level > DEPTH_MAX:
-            raise stream.wrong("nested too deeply", kind=TooDeep)
-        if sign == "[":
+        is_inside = (level == 0 or key in parts.inside) and level < DEPTH_MAX
+        if sign == "[" and level < DEPTH_MAX:
             node = Node(LIST, place.file, place.line, place.column)
             if is_inside:
                 node.items = [self.read(key, key, level + 1) for _ in stream.elements()]
             else:
-                items = stream.items(DEPTH_MAX - level - 1)
+                items = stream.items(DEPTH_MAX - level - 1, self._deep)
                 node.items = [self._kept(parts.prune(key, item), at) for at, item in items]
             return node
         if sign != "{" or not is_inside:
-            return self._kept(parts.prune(around, stream.value(DEPTH_MAX - level)), place)
+            value = stream.value_within(DEPTH_MAX - level, self._deep)
+            return self._kept(parts.prune(around, value), place)
         fields: dict[str, tuple[Node, Node]] = {}
         seen: set[str] = set()
         for name in stream.members():
@@ -415,16 +458,17 @@ class _InParts(_Kept):
         """Passes over a value of any size; the items of most lists are read whole, which is much faster."""
         stream = self._stream
         sign = stream.next_sign()
-        if level > DEPTH_MAX:
-            raise stream.wrong("nested too deeply", kind=TooDeep)
-        if sign == "{":
+        if sign and sign in "[{" and level >= DEPTH_MAX:
+            self._deep.add(stream.place)
+            stream.pass_over()
+        elif sign == "{":
             for name in stream.members():
                 self._pass_over(name, level + 1)
         elif sign == "[" and key in self._parts.inside:
             for _ in stream.elements():
                 self._pass_over(key, level + 1)
         elif sign == "[":
-            for _ in stream.items(DEPTH_MAX):
+            for _ in stream.items(DEPTH_MAX - level - 1, self._deep):
                 pass
         else:
             stream.value()

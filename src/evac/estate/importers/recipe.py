@@ -82,7 +82,7 @@ class Recipe:
 
 def read_recipe(path: Path, kinds: tuple[str, ...], problems: Problems) -> Recipe | None:
     """The recipe in a file; None, with every problem, if it cannot be run."""
-    tree = read_tree(path, path.parent, problems)
+    tree = read_tree(path, path.parent, problems, skip_deep=False)
     if tree is None:
         return None
     _check_keys(tree, _TOP, problems)

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 from evac.estate.format.document import (
     LIST,
@@ -22,13 +22,13 @@ from evac.estate.format.document import (
     YAML_BYTES_MAX,
     Node,
     decode,
-    open_inside,
     read_bytes,
     read_document,
     read_documents,
 )
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, more_rows, shown
+from evac.estate.importers.json_stream import read_pruned
 from evac.model.diagnostic import Place, Severity
 from evac.model.records import dataclass
 
@@ -358,12 +358,6 @@ _LETTERS: Final = "ÄÉÓÖÜßäéóöü".encode("cp1252")
 _SAME_EVERYWHERE: Final = re.compile(rb"(?<=[A-Za-z])[%b]\xdf?|[%b]\xdf?(?=[A-Za-z])" % (_LETTERS, _LETTERS))
 
 
-def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:
-    """A regular file inside `root`, opened for reading in pieces; otherwise None, with diagnostics."""
-    handle = open_inside(path, root, problems)
-    return None if handle is None else os.fdopen(handle, encoding="utf-8-sig", errors="strict", newline="")
-
-
 def explain(found: Problems, text: str, name: str, problems: Problems) -> None:
     """Adds the problems found in a text, with their likely cause: a template, or JSON that ends early."""
     lines = text.split("\n") if any(one.code in _BY_TEMPLATES for one in found.all()) else []
@@ -403,12 +397,22 @@ def without_pairs(text: str) -> str:
 
 
 def read_tree(
-    path: Path, root: Path, problems: Problems, kept_tags: frozenset[str] = frozenset()
+    path: Path,
+    root: Path,
+    problems: Problems,
+    kept_tags: frozenset[str] = frozenset(),
+    *,
+    skip_deep: bool = True,
 ) -> Node | None:
-    """The mapping in a YAML file; None, with diagnostics, if there is none."""
+    """The mapping in a YAML file; None, with diagnostics, if there is none. skip_deep: as for
+    `read_documents`.
+    """
     text = read_text(path, root, YAML_BYTES_MAX, problems)
     scratch = Problems()
-    node = None if text is None else read_document(without_pairs(text), path.name, scratch, kept_tags)
+    whole = without_pairs(text or "")
+    node = None
+    if text is not None:
+        node = read_document(whole, path.name, scratch, kept_tags, skip_deep=skip_deep)
     explain(scratch, text or "", path.name, problems)
     if node is not None and node.kind != MAP:
         problems.add(
@@ -420,14 +424,18 @@ def read_tree(
 
 def read_values(path: Path, problems: Problems) -> Node | None:
     """The value in a JSON or YAML file written by a program, including long texts; None, with diagnostics, if
-    unreadable.
+    unreadable. What is nested too deeply is unknown.
     """
     text = read_text(path, path, YAML_BYTES_MAX, problems, lines_checked=False)
     if text is None:
         return None
     scratch = Problems()
     whole = without_pairs(text)
-    roots = read_documents(whole, path.name, scratch, _TEXT_MAX, several=False, core_tags=True)
+    roots = read_documents(
+        whole, path.name, scratch, _TEXT_MAX, several=False, core_tags=True, skip_deep=True
+    )
+    if _JSON.match(text) and any(one.code == "too-deep" for one in scratch.all()):
+        return read_pruned(path, lambda item: item, problems)
     explain(scratch, text, path.name, problems)
     if roots is None or scratch.has_errors:
         return None

@@ -84,7 +84,8 @@ def test_values_that_evac_does_not_read_do_not_make_a_source_too_large(
         (json.dumps(body(3))[:-300], "import-truncated", None),
         ('{"devices": [{"id": 1} {"id": 2}]}', "import-shape", 24),
         ('{"devices": [{"id": 1}], "x" 2}', "import-shape", 30),
-        ('{"devices": [' + "[" * 100_000, "too-deep", 14),
+        ('{"devices": [' + "[" * 100_000, "import-truncated", 100_014),
+        ('{"devices": [' + "[" * 100_000 + "}", "import-shape", 100_015),
         ('{"devices": ["\x01"]}', "import-shape", None),
     ],
 )
@@ -145,7 +146,7 @@ def test_a_text_that_is_padded_over_the_limit_gives_the_same_code(
         except SourceError as error:
             found.append(" ".join(one.code for one in error.diagnostics))
     assert found[0] == found[1]
-    assert ("srv-2" in found[0]) == (change in ("nothing", "the most levels", "a number of 5,000 digits"))
+    assert ("srv-2" in found[0]) == (change == "nothing" or "level" in change or "digits" in change)
 
 
 @pytest.mark.parametrize(

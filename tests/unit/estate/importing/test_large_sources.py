@@ -178,14 +178,11 @@ def test_a_source_larger_than_a_file_of_evac_is_read_within_the_bounds_of_what_i
     assert [one.code for one in caught.value.diagnostics] == ["too-many-values"]
 
 
-DEEP = '{"a":' * 200 + "1" + "}" * 200
 BROKEN: dict[str, Callable[[str], str]] = {
     "the end is missing": lambda text: text[:-300],
     "signs after the end": lambda text: text + "}}} oops",
     "a second value": lambda text: text + "\n" + text,
     "a key twice at the root": lambda text: text[:-1] + f", {text[1 : text.index(':')]}: 1}}",
-    "a level too many": lambda text: text.replace(": 100", f": {DEEP}", 1).replace('["x"', f"[{DEEP}", 1),
-    "too deep where nothing is read": lambda text: text.replace('"m": {', f'"n": {DEEP}, "m": {{', 1),
 }
 
 
@@ -203,8 +200,7 @@ def test_a_broken_source_gives_the_same_code_in_parts(
         except SourceError as error:
             found.append(" ".join(one.code for one in error.diagnostics))
     assert found[0] == found[1]
-    if "read" not in change:
-        assert "srv-" not in found[0]
+    assert "srv-" not in found[0]
 
 
 def test_a_variable_in_a_template_of_several_lines_is_kept_of_a_large_inventory(

@@ -14,7 +14,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
-from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node
+from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node, open_text
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers import source_files
 from evac.estate.importers.imported import Options
@@ -237,7 +237,7 @@ def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: P
     if not os.path.lexists(path):
         source_files.read_text(path, root, YAML_BYTES_MAX, problems)
         return
-    handle = source_files.open_text(path, root, problems)
+    handle = open_text(path, root, problems)
     if handle is None:
         return
     with handle:
