@@ -475,7 +475,8 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
             outcomes = [impacts.stores.at(store, number) for store in stores]
             return _no_copy(context, number, family, [one for one in outcomes if one is not None])
     planned = impacts.reasons.get((number, service))
-    if planned is None or planned.kind in ("no-capacity", "capacity-not-found"):
+    vague = planned is None or planned.kind in ("no-capacity", "capacity-not-found")
+    if planned is None or (vague and not (planned.supply or planned.fact)):
         short = impacts.capacity.short.get(number)
         if short is not None and short.for_good[service] > 0:
             return Reason("no-headroom", loss, replicas=int(short.for_good[service]))

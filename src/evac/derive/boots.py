@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
-from evac.derive.domains import Loss, Topology
+from evac.derive.domains import Loss, Topology, loss, may_run_at
 from evac.derive.energising import Energy
 from evac.derive.limits import LimitTable
-from evac.model.estate import Estate
-from evac.model.fleet import BMC_NO, BoolColumn, IndexColumn
+from evac.model.estate import Estate, Service
+from evac.model.fleet import BMC_NO, DARK, BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import BootKind, LeftOff
 from evac.model.reason import OffReason
+from evac.model.records import dataclass
+from evac.model.scenario import Scenario
 from evac.model.step_id import limit_id
 from evac.model.units import ticks_up
+
+MANUAL_BOOT: Final = "limits/manual/boot"
+"""Path of how long people take to boot a server."""
 
 
 def that_occur(kind: IndexColumn, kinds: tuple[BootKind, ...]) -> tuple[IndexColumn, tuple[BootKind, ...]]:
@@ -44,6 +51,57 @@ def left_off(top: Topology, rises: BoolColumn, known: BoolColumn, energy: Energy
         names = tuple(fleet.server_name(v) for v in rows)
         found.append(LeftOff(estate.sites[site].id, OffReason("no-boot-time"), names))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptOff:
+    """Servers that no plan for a loss uses until a fact is stated: dark, and only people can boot them, or
+    their boot time is unknown.
+    """
+
+    top: Topology
+    servers: IntColumn
+    """Rows of the fleet."""
+
+    def path_for(self, service: Service) -> str:
+        """Path of that fact for the first of them with capacity for a replica of a service; empty if there is
+        none.
+        """
+        estate, fleet, rows = self.top.estate, self.top.estate.fleet, self.servers
+        names = may_run_at(estate, service)
+        sites = [one.role == "full" and (names is None or one.id in names) for one in estate.sites]
+        fit = np.array(sites, np.bool_)[fleet.site[rows]]
+        if service.eligible_classes is not None:
+            allowed = [n for n, one in enumerate(estate.classes) if one.id in service.eligible_classes]
+            fit &= np.isin(fleet.server_class[rows], allowed)
+        for resource, amount in enumerate(service.demand):
+            fit &= fleet.capacity_known[rows, resource] | (amount is None)
+            fit &= fleet.capacity[rows, resource] >= (amount or 0)
+        if not fit.any():
+            return ""
+        row = int(rows[fit][0])
+        number = int(fleet.server_class[row])
+        if number < 0:
+            return f"servers/{fleet.server_name(row)}/class"
+        return (
+            MANUAL_BOOT
+            if estate.classes[number].boot_ms is not None
+            else f"classes/{estate.classes[number].id}/boot"
+        )
+
+
+def kept_off(top: Topology, scenario: Scenario) -> KeptOff:
+    """The servers that a loss leaves and that stay off for a missing fact."""
+    fleet, none = top.estate.fleet, KeptOff(top, np.zeros(0, np.int64))
+    if scenario.kind in ("restore", "failback") or not len(fleet):
+        return none
+    off = np.array([*(one.boot_ms is None for one in top.estate.classes), True], np.bool_)[fleet.server_class]
+    if "boot" not in top.estate.limits.manual_ms:
+        off |= fleet.bmc == BMC_NO
+    off &= (fleet.state == DARK) & (fleet.pool < 0)
+    if not off.any():
+        return none
+    return KeptOff(top, np.flatnonzero(off & ~loss(top, (*scenario.domains, *top.estate.lost)).servers))
 
 
 def feed_groups(top: Topology) -> IndexColumn:
@@ -114,7 +172,7 @@ def _ticks_by_hand(estate: Estate, tick_ms: int, unknown: set[str]) -> int:
     """Minimum time a person takes to boot a server; zero if unknown."""
     stated = estate.limits.manual_ms.get("boot")
     if stated is None:
-        unknown.add("limits/manual/boot")
+        unknown.add(MANUAL_BOOT)
     return ticks_up(stated or 0, tick_ms)
 
 

@@ -56,6 +56,8 @@ def fact_words(path: str) -> str:
             if section == "stores"
             else f"where the replicas of {name} run"
         )
+    if section == "limits" and name == "manual":
+        return f"how long {what} takes by hand (limits: manual: {what})"
     if section == "limits":
         return f"how long {what} takes (limits: {name}:)"
     if section == "sites" and what == SERVERS:
@@ -65,7 +67,7 @@ def fact_words(path: str) -> str:
     if section == "services":
         parts = what.split("/")
         return f"{' '.join(parts if parts[0] == 'traffic' else reversed(parts))} of {name}"
-    return f"{what} of {section.removesuffix('s')} {name}"
+    return f"{what} of {'class' if section == 'classes' else section.removesuffix('s')} {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,11 @@ class Reason:
     provider: str = ""
     """For `provider`: who provides the service."""
     fact: str = ""
-    """For `fact-unknown`: the path of the unknown amount."""
+    """For `fact-unknown`: the path of the unknown amount; for `no-capacity`: of the fact without which
+    servers that have some stay off.
+    """
+    supply: str = ""
+    """For `no-capacity`: the feed, hall, rack or site whose power keeps off servers that have some."""
     resource: str = ""
     """For `capacity-not-found`: the one of `RESOURCE_WORDS` that is short for this service and everything
     restored of its tier and above; empty if that is not proved.
@@ -156,6 +162,11 @@ class Reason:
                 )
             case "capacity-not-found":
                 return "no capacity was found for it within the search budget"
+            case _ if self.supply:
+                return f"the power of {self.supply} is not enough for the servers that it needs"
+            case _ if self.fact:
+                off = "servers that could take it stay off because a fact is not stated"
+                return f"there is no capacity left for it; {off}: {fact_words(self.fact)}"
             case _:
                 return "there is no capacity left for it"
 

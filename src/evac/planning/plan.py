@@ -12,6 +12,7 @@ import numpy as np
 from evac import __version__
 from evac.derive.affected import service_graph
 from evac.derive.alternatives import first_of_each
+from evac.derive.boots import kept_off
 from evac.derive.congestion import congested_by, maybe_congested_after
 from evac.derive.domains import Topology, loss, topology
 from evac.derive.intervals import bound_instance, interval_paths
@@ -108,7 +109,7 @@ def plan(
     return replace(
         made,
         intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})),
-        outcomes=_with_congestion(congestion, _with_providers(estate, scenario, made.outcomes)),
+        outcomes=_with_congestion(congestion, _with_reasons(estate, scenario, made.outcomes)),
         passed_over=policy.passed_over,
         congestion=congestion,
     )
@@ -151,7 +152,7 @@ def foresee(
         return foresee(estate, scenario, top, replace(policy, passed_over=over))
     movable = {instance.services.id[row] for row in np.flatnonzero(instance.services.movable).tolist()}
     moved = movable.intersection(one.service for one in outcomes)
-    found = _with_providers(estate, scenario, outcomes)
+    found = _with_reasons(estate, scenario, outcomes)
     congestion = maybe_congested_after(top or topology(estate), scenario)
     return Foreseen(_with_congestion(congestion, found), frozenset(moved), bool(instance.vague))
 
@@ -173,6 +174,20 @@ def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) 
         if 0 < len(gone.intersection(group)) < len(group):
             found |= gone.intersection(group)
     return tuple(sorted(found))
+
+
+def _with_reasons(estate: Estate, scenario: Scenario, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    """The outcomes, with the reasons that instances do not have: lost providers, and servers that stay off
+    for a missing fact.
+    """
+    found, bare = _with_providers(estate, scenario, outcomes), Reason("no-capacity")
+    if not any(one.why == bare for one in found):
+        return found
+    off, services = kept_off(topology(estate), scenario), {one.id: one for one in estate.services}
+    facts = {one.service: off.path_for(services[one.service]) for one in found if one.why == bare}
+    return tuple(
+        replace(one, why=replace(bare, fact=facts[one.service])) if one.why == bare else one for one in found
+    )
 
 
 def _with_providers(estate: Estate, scenario: Scenario, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:

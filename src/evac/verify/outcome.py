@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
-from evac.model.reason import Reason
 from evac.model.records import dataclass
 from evac.model.step_id import MOVED
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
@@ -228,7 +227,7 @@ def check_reasons(reading: Reading, times: Milestones) -> None:
         service, why = rows.get(outcome.service), outcome.why
         if service is None or why is None:
             continue
-        if why == Reason("no-capacity") and _may_fit(reading.instance, service):
+        if why.kind == "no-capacity" and _may_fit(reading.instance, service, bool(why.supply)):
             reading.complain("F1", outcome.service, "may have capacity, but the plan says none is left")
         if (why.resource or why.missing) and _missing(reading, times, service, why.resource) != why.missing:
             reading.complain(
@@ -268,9 +267,30 @@ def _missing(reading: Reading, times: Milestones, service: int, resource: str) -
     return wanted - sum(there)
 
 
-def _may_fit(instance: Instance, service: int) -> bool:
+def _without_power(instance: Instance, most: dict[int, int]) -> set[int]:
+    """Dark rows that the supply with the least left of each cannot carry next to rows with more capacity.
+    most: replicas of a service by row.
+    """
+    rows, left = instance.rows, [max(0, supply.watts - supply.on_watts) for supply in instance.power]
+    by_supply: dict[int, list[int]] = {}
+    for row in most:
+        mine = [supply for supply in rows.power[row].tolist() if supply >= 0]
+        if rows.dark[row] and rows.watts[row] > 0 and mine:
+            by_supply.setdefault(min(mine, key=left.__getitem__), []).append(row)
+    off = set[int]()
+    for supply, there in by_supply.items():
+        ordered = sorted(
+            (row for row in there if rows.watts[row] <= left[supply]), key=lambda row: -most[row]
+        )
+        count = left[supply] // min(int(rows.watts[row]) for row in there)
+        off |= set(there).difference(ordered[:count])
+    return off
+
+
+def _may_fit(instance: Instance, service: int, by_power: bool) -> bool:
     """Whether the missing replicas may fit once everything is shed that a plan placing the service may shed,
-    within the caps of racks and sites, and of feed groups and sites.
+    within the caps of racks and sites, and of feed groups and sites. by_power: on servers that there is
+    power for.
     """
     s, rows, present = instance.services, instance.rows, instance.present
     chain = {service}
@@ -284,7 +304,8 @@ def _may_fit(instance: Instance, service: int) -> bool:
         tight = s.sheddable[victim] and victim in chain and s.surviving[victim] <= s.m[victim]
         if tight or not s.loose[victim]:
             capacity[row] -= count * s.demand[victim]
-    fits: dict[tuple[int, int, int], int] = {}  # (site, rack, group of feeds) of rows; a pool has neither
+    missing = int(s.m[service] - s.surviving[service])
+    each: dict[int, int] = {}
     for row in range(len(rows)):
         if (rows.dark[row] and rows.boot_kind[row] < 0) or not instance.eligible[service, rows.pool[row]]:
             continue
@@ -292,12 +313,13 @@ def _may_fit(instance: Instance, service: int) -> bool:
         most = UNBOUNDED if pool else max(0, int(s.per_server[service] - own[row]))
         for amount, free in zip(s.demand[service].tolist(), capacity[row].tolist(), strict=True):
             most = min(most, max(0, free) // amount) if amount else most
-        place = (
-            int(rows.site[row]),
-            *((-1, -1) if pool else (int(rows.rack[row]), int(rows.feed_group[row]))),
-        )
-        fits[place] = fits.get(place, 0) + most
-    missing = int(s.m[service] - s.surviving[service])
+        each[row] = min(most, missing)
+    fits: dict[tuple[int, int, int], int] = {}  # (site, rack, group of feeds) of rows; a pool has neither
+    off = _without_power(instance, {row: most for row, most in each.items() if most}) if by_power else set()
+    for row in each.keys() - off:
+        inside = (-1, -1) if rows.is_pool[row] else (int(rows.rack[row]), int(rows.feed_group[row]))
+        place = (int(rows.site[row]), *inside)
+        fits[place] = fits.get(place, 0) + each[row]
     for level, column, cap in ((1, rows.rack, s.rack_cap), (2, rows.feed_group, s.feed_cap)):
         cells: dict[tuple[int, int], int] = {}
         for place, most in fits.items():

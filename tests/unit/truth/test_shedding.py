@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,20 @@ def test_what_stays_down_for_missing_replicas_says_whose(tmp_path: Path) -> None
     assert told["wiki"] == ("unplaced", Reason("capacity-taken", ("shop",)))
     row = next(row for row in audit(estate).rows if row.domain == "b")
     assert (row.down, row.not_proved, row.rto_unknown) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("more", [{}, {"supply": "b"}, {"fact": "limits/manual/boot"}])
+def test_a_plan_that_says_no_capacity_is_left_is_caught_if_there_is(
+    tmp_path: Path, more: dict[str, str]
+) -> None:
+    estate = written(tmp_path, HALVED)
+    made = plan(estate, lose("b"))
+    lied = tuple(
+        replace(one, why=Reason("no-capacity", **more)) if one.service == "wiki" else one
+        for one in made.outcomes
+    )
+    found = check(estate, replace(made, outcomes=lied)).violations
+    assert [(one.rule, one.subject) for one in found] == [("F1", "wiki")]
 
 
 def test_what_no_missing_replica_would_make_room_for_names_none(tmp_path: Path) -> None:

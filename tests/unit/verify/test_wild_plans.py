@@ -14,7 +14,7 @@ import pytest
 from bench.wild_instances import wild_draft, wild_instance
 from evac.model.instance import Instance
 from evac.model.reason import Reason
-from evac.planning.assembly.capacity import has_no_capacity
+from evac.planning.assembly.capacity import why_no_capacity
 from evac.planning.plan import plan_instance
 from evac.verify import check_instance
 from tests.unit.planning.instances import build
@@ -77,7 +77,7 @@ def test_no_capacity_is_said_only_where_no_way_to_place_the_service_exists() -> 
             if instance.services.hard[service]:  # what it needs itself may have to stay
                 continue
             name, fits = instance.services.id[service], _fits_somewhere(instance, service)
-            if has_no_capacity(instance, service):
+            if why_no_capacity(instance, service) is not None:
                 said[fits] += 1
             lie = tuple(
                 replace(o, why=Reason("no-capacity")) if o.service == name else o for o in plan.outcomes

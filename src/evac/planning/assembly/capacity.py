@@ -12,24 +12,32 @@ import numpy as np
 
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance
+from evac.model.reason import Reason
 from evac.model.step_id import MILES
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 from evac.planning.evacuation.board import STARTS, Board
 
 
-def has_no_capacity(instance: Instance, service: int) -> bool:
-    """Whether the base of a service provably finds no capacity in any plan."""
+def why_no_capacity(instance: Instance, service: int) -> Reason | None:
+    """Why the base of a service provably finds no capacity in any plan; None if it may. Names the supply
+    whose power keeps off the most servers, if the capacity would be there with more power.
+    """
     s, rows = instance.services, instance.rows
     missing = s.base_starts(service)
     if not missing:
-        return False
+        return None
     present = instance.present
     stays = _stays(instance, service)
     held = np.zeros_like(rows.used)
     kept = stays[present.service]
     np.add.at(held, present.row[kept], s.demand[present.service[kept]] * present.count[kept, None])
-    usable = ~rows.dark | (rows.boot_kind >= 0)
-    return _most_on(instance, service, np.maximum(rows.capacity - held, 0), usable) < missing
+    fits = _fits(instance, service, np.maximum(rows.capacity - held, 0), ~rows.dark | (rows.boot_kind >= 0))
+    if _within_spread(instance, service, fits) < missing:
+        return Reason("no-capacity")
+    fits, supply = _within_power(instance, fits)
+    if _within_spread(instance, service, fits) < missing:
+        return Reason("no-capacity", supply=supply)
+    return None
 
 
 def taken_by(instance: Instance, board: Board, service: int) -> tuple[str, ...]:
@@ -41,18 +49,18 @@ def taken_by(instance: Instance, board: Board, service: int) -> tuple[str, ...]:
     tops = tops[instance.eligible[service, instance.rows.pool[tops["row"]]]]
     missing, is_on = s.base_starts(service), board.row["on_at"] >= 0
     free = np.maximum(board.row["free"][:, : s.demand.shape[1]].astype(np.int64), 0)
-    if not len(tops) or _most_on(instance, service, free, is_on) >= missing:
+    if not len(tops) or _within_spread(instance, service, _fits(instance, service, free, is_on)) >= missing:
         return ()
     np.add.at(free, tops["row"], s.demand[tops["service"]])
-    if _most_on(instance, service, free, is_on) < missing:
+    if _within_spread(instance, service, _fits(instance, service, free, is_on)) < missing:
         return ()
     takers = np.unique(tops["service"]).tolist()
     return tuple(s.id[one] for one in sorted(takers, key=lambda one: (s.tier[one], s.id[one])))
 
 
-def _most_on(instance: Instance, service: int, free: IntColumn, usable: BoolColumn) -> int:
-    """An upper bound on the replicas that a service still misses to serve and that fit. free: (V, R); usable:
-    (V,) rows that may be used, if the service is eligible there.
+def _fits(instance: Instance, service: int, free: IntColumn, usable: BoolColumn) -> IntColumn:
+    """(V,) how many of the replicas that a service misses to serve fit on each row by itself. free: (V, R);
+    usable: (V,) rows that may be used, if the service is eligible there.
     """
     s, rows, missing = instance.services, instance.rows, instance.services.base_starts(service)
     fits = np.where(rows.is_pool, UNBOUNDED, s.per_server[service]) - _here(instance, service) * ~rows.is_pool
@@ -60,7 +68,33 @@ def _most_on(instance: Instance, service: int, free: IntColumn, usable: BoolColu
         if amount:
             fits = np.minimum(fits, free[:, resource] // amount)
     usable = usable & instance.eligible[service, rows.pool]
-    return _within_spread(instance, service, np.where(usable, np.clip(fits, 0, missing), 0))
+    return np.where(usable, np.clip(fits, 0, missing), 0)
+
+
+def _within_power(instance: Instance, fits: IntColumn) -> tuple[IntColumn, str]:
+    """The same without servers that no power is left for, and the supply that keeps off the most of them.
+    Each dark server counts at the supply with the least left, which can carry at most what is left divided
+    by the least that one of them draws: those with the most capacity.
+    """
+    rows, supplies = instance.rows, instance.power
+    if not supplies or not rows.power.shape[1]:
+        return fits, ""
+    left = np.array([*(max(0, one.watts - one.on_watts) for one in supplies), UNBOUNDED], np.int64)
+    tightest = rows.power[np.arange(len(rows)), left[rows.power].argmin(axis=1)]
+    dark = np.flatnonzero(rows.dark & (fits > 0) & (tightest >= 0) & (rows.watts > 0))
+    supply, watts = tightest[dark], rows.watts[dark]
+    least = np.full(len(supplies), UNBOUNDED, np.int64)
+    np.minimum.at(least, supply, watts)
+    order = np.lexsort((-fits[dark], watts > left[supply], supply))
+    ordered = supply[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    off = (rank >= left[ordered] // least[ordered]) | (watts[order] > left[ordered])
+    if not off.any():
+        return fits, ""
+    found, gone = fits.copy(), dark[order[off]]
+    found[gone] = 0
+    kept_off = np.bincount(ordered[off], fits[gone], len(supplies))
+    return found, supplies[int(kept_off.argmax())].id
 
 
 def short_of(instance: Instance, service: int, placed: BoolColumn) -> tuple[str, int]:

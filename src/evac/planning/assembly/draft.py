@@ -21,7 +21,7 @@ from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutco
 from evac.model.reason import NAMED_MOST, PLACEMENT, Reason
 from evac.model.records import dataclass
 from evac.model.step_id import MILES, MOVED
-from evac.planning.assembly.capacity import has_no_capacity, short_of, taken_by
+from evac.planning.assembly.capacity import short_of, taken_by, why_no_capacity
 from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, STARTS, Board
 from evac.planning.evacuation.legality import lack_time
 from evac.steps.registry import PLANNED, kind_of
@@ -323,8 +323,9 @@ def _reason(
     held = _waits_in_vain(draft, times, service)
     if held is not None or service in late:
         return held or Reason("late")
-    if has_no_capacity(draft.instance, service):
-        return Reason("no-capacity")
+    none = why_no_capacity(draft.instance, service)
+    if none is not None:
+        return none
     resource, missing = short_of(draft.instance, service, times.base_at < draft.instance.horizon)
     takers = () if resource else taken_by(draft.instance, draft.board, service)
     if takers:
