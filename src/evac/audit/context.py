@@ -25,7 +25,7 @@ from evac.derive.objectives import Rpo, rpos
 from evac.derive.pools import replicas_off
 from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict, ProofRecord
 from evac.model.diagnostic import Severity
-from evac.model.estate import Estate
+from evac.model.estate import DataSet, Estate, Store
 from evac.model.fleet import ON_POOL, ON_SERVER, BoolColumn
 from evac.model.objectives import LOSS_CLASSES
 from evac.model.records import dataclass
@@ -128,15 +128,17 @@ class Context:
         return np.asarray(self.impacts.losses.sites[:, full].all(axis=1), np.bool_)
 
     def keep_a_copy(self, store: str, number: int, what: str) -> tuple[str, tuple[str, ...]]:
-        """What to change so that a store has a copy outside a loss, in words and as fact paths. what: a copy
-        that would do.
+        """What to change so that a store or data set has a copy outside a loss, in words and as fact paths.
+        what: a copy that would do.
         """
-        found = next(one for one in self.estate.stores if one.id == store)
+        every: tuple[Store | DataSet, ...] = (*self.estate.stores, *self.estate.data_sets)
+        found = next(one for one in every if one.id == store)
+        section, part = ("stores", "members") if isinstance(found, Store) else ("data_sets", "backups")
         allowed = None if found.data_in is None else sites_of(self.estate, found.data_in)
         if allowed is not None and self.takes_all(allowed)[number]:
             where = f"Allow the data of {store} at a site that fails independently (`data_in`)"
-            return f"{where}, and keep {what} there.", (f"stores/{store}/data_in", f"stores/{store}")
-        return f"Keep {what} at another site.", (f"stores/{store}/members", f"stores/{store}")
+            return f"{where}, and keep {what} there.", (f"{section}/{store}/data_in", f"{section}/{store}")
+        return f"Keep {what} at another site.", (f"{section}/{store}/{part}", f"{section}/{store}")
 
     @cached_property
     def runs_at(self) -> BoolColumn:

@@ -98,7 +98,13 @@ def covered() -> Estate:
     return with_backups(sound(), (TAPE, DISK), BackupPolicy(rpo_ms=DAY, keys_at=("south",)))
 
 
+def volume_alone(estate: Estate) -> Estate:
+    return replace(estate, data_sets=(DataSet("wiki", "volume", "north", ("shop",)),))
+
+
 FLAWS = (
+    Flaw("a volume without any backup", volume_alone, "no-copy-outside", "wiki", "error"),
+    Flaw("a volume whose only backup is beside it", volume_inside, "no-copy-outside", "wiki", "error"),
     Flaw("no proven backup outside", unproven_outside, "no-verified-copy-outside", "orders", "warning"),
     Flaw("a volume backed up in place", volume_inside, "no-verified-copy-outside", "wiki", "error"),
     Flaw("a backup that is too old", old_backup, "backup-rpo-missed", "orders", "warning"),
@@ -125,6 +131,20 @@ def test_a_flaw_of_backups_is_found(flaw: Flaw) -> None:
     hits = [f for f in found(audit(flaw.add(covered())), flaw.rule) if f.subject == flaw.subject]
     assert [hit.severity for hit in hits] == [flaw.severity]
     assert hits[0].fix
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DataSet("wiki", "volume", "north", ("shop",), 5, (replace(TAPE, at="south"),)),
+        DataSet("wiki", "volume", "north", ("shop",), 5, (replace(TAPE, at="south", age_ms=None),)),
+        DataSet("wiki", "volume", "north", ("shop",), backup_policy=BackupPolicy(waived="a cache")),
+        DataSet("wiki", "volume", None, ("shop",)),
+    ],
+)
+def test_a_volume_with_a_copy_elsewhere_or_that_needs_none_is_not_lost(data: DataSet) -> None:
+    found = audit(replace(sound(), data_sets=(data,))).findings
+    assert "no-copy-outside" not in {one.rule for one in found}
 
 
 def test_a_policy_that_waives_backups_is_left_alone() -> None:
