@@ -196,7 +196,7 @@ def test_the_audit_says_how_many_may_be_too_late(tmp_path: Path, start: str) -> 
     (row,) = [one for one in audit_context(report, report.findings)["loss_rows"] if one["domain"] == "a"]
     ends = {"start: 5 s,": ("5 s", "0"), "start: 2 min,": ("2 min", "1"), "": ("unknown", "0 to 1")}
     assert tuple(re.split(" {2,}", line)[-2:]) == ends[start]
-    assert (row["back"], row["late"]) == ends[start]
+    assert (row["back"], row["missed"]) == ends[start]
 
 
 NARROW = (

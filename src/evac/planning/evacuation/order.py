@@ -253,6 +253,18 @@ def tier_order(board: Board, items: Items) -> Ints:
     return np.asarray(joined[np.sort(first)], np.int64)
 
 
+def large_first(board: Board, items: Items, order: Ints) -> Ints:
+    """An order with all bases before all tops, both by tier, and in a tier those first whose replicas are the
+    largest part of a typical row: small ones fit into what those leave.
+    """
+    typical = np.maximum(board.row["capacity"].mean(axis=0), 1) if len(board.row) else 1
+    own = (board.service["demand"] / typical).max(axis=1)
+    size = np.concatenate([np.zeros(board.components), own])
+    np.maximum.at(size, board.service["component"], own * (board.service["base_lost"] > 0))
+    place = np.arange(len(order))
+    return order[np.lexsort((place, -size[order], items.tier[order], order >= board.components))]
+
+
 def lost_tools(board: Board, items: Items) -> Ints:
     """Bases of lost tools that people can do without, ascending."""
     tools: set[int] = set()

@@ -36,6 +36,7 @@ from evac.planning.evacuation.order import (
     closure_order,
     entries,
     items_of,
+    large_first,
     level_order,
     lost_tools,
     tier_order,
@@ -80,6 +81,10 @@ LEAST_SHARE = 10
 """Minimum cost of one sweep, in generations."""
 EAGER_TOPS = 2
 """Not only bases shed rather than wait for boots, but also what services are missing above them."""
+TINY, LITTLE_WORK = 100, 3_600
+"""Up to this many rows and starts, an instance in which something does not fit is searched even where no
+search is asked for: that many generations times rows and starts, which is all that the smallest ones need.
+"""
 WINDOWS = (32, 96, 24, 200)
 """Items per window, sweep by sweep."""
 
@@ -114,23 +119,18 @@ def first_plan(board: Board, items: Items) -> Found:
     """Closure order with eager sheds; then, if that breaks the tier rules, more and more careful ones.
 
     If tools are lost that people can do without, also tries restoring them first: what precedes a tool is
-    done by hand, and a long manual chain can take far longer. If a service would stay degraded, also tries
-    shedding for what it is missing.
+    done by hand, and a long manual chain can take far longer. If something does not fit, tiny instances also
+    try what takes the most of a server first. If a service would stay degraded, also tries shedding for what
+    it is missing.
     """
     closure = closure_order(items)
     found = _begin(board, items, closure, 1)
     tools = lost_tools(board, items)
     if len(tools):
-        marks = board.service[["spared", "written_off"]].copy()
-        kept = board.present["kept"].copy()
         first = closure_order(items, tools)
-        other = _begin(board, items, np.concatenate([first, closure[~np.isin(closure, first)]]), 1)
-        if (other.legal, -other.value) > (found.legal, -found.value):
-            found = other
-        else:
-            board.service["spared"], board.service["written_off"] = marks["spared"], marks["written_off"]
-            board.present["kept"] = kept
-            generate(board, found.order, found.options, NEVER)
+        found = _better(board, items, found, np.concatenate([first, closure[~np.isin(closure, first)]]))
+    if len(board.row) + len(board.started) <= TINY and _is_crowded(board):
+        found = _better(board, items, found, large_first(board, items, closure))
     if _sheds_may_fill(board):
         found = _topped(board, found)
     for order, eager in ((closure, 0), (tier_order(board, items), 0)):
@@ -138,6 +138,28 @@ def first_plan(board: Board, items: Items) -> Found:
             break
         found = max(found, _begin(board, items, order, eager), key=lambda f: (f.legal, -f.value))
     return found
+
+
+def _better(board: Board, items: Items, found: Found, order: Ints) -> Found:
+    """The repaired result of another order if it is better, else `found`; the better one is on the board."""
+    marks = board.service[["spared", "written_off"]].copy()
+    kept = board.present["kept"].copy()
+    other = _begin(board, items, order, 1)
+    if (other.legal, -other.value) > (found.legal, -found.value):
+        return other
+    board.service["spared"], board.service["written_off"] = marks["spared"], marks["written_off"]
+    board.present["kept"] = kept
+    generate(board, found.order, found.options, NEVER)
+    return found
+
+
+def _is_crowded(board: Board) -> bool:
+    """Whether something is shed, finds no capacity, or may have used capacity of unknown size."""
+    services = board.service
+    down = (services["base_lost"] > 0) & (services["blocked"] == 0) & (services["base_at"] >= board.horizon)
+    lacks = (services["top_starts"] > 0) & (services["top_own"] >= NEVER)
+    shed = services["left"] < services["surviving"]
+    return bool(board.vague or (down | lacks | shed).any())
 
 
 def _topped(board: Board, found: Found) -> Found:
@@ -287,8 +309,11 @@ def solve(
     """
     board, items = prepare(instance)
     found = first_plan(board, items)
-    small = len(board.row) + len(board.started) <= SMALL
+    size = len(board.row) + len(board.started)
+    small = size <= SMALL
     random = np.array([seed * 2_654_435_761 + 1], np.uint64)
+    if work <= 0 and size <= TINY and found.legal and len(items.active) and _is_crowded(board):
+        work, floor = LITTLE_WORK // size, None
     if found.legal and (work <= 0 or not len(items.active)):
         # A legal first plan is the last one generated: it still lies on the board.
         return board
