@@ -26,7 +26,8 @@ from evac.office.office import Office
 from evac.run.state import apply, replay
 from evac.run.view import RunView
 from evac.store.port import Delete, Entry, MemoryStore, Put
-from evac.web.access.people import GLASS_USED, SPENT_READS_MS, People
+from evac.web.access.glass import GLASS_USED
+from evac.web.access.people import SPENT_READS_MS, People
 from evac.web.pages import run
 from tests.web.burning import RUN, events_of, made, spec_of
 from tests.web.logins import HTML

@@ -54,6 +54,10 @@ class GlassUse:
         """Names this use in the marks of a run (`RunView.marks`), where none counts twice."""
         return f"{BREAK_GLASS} {self.credential or self.id}/{self.number}"
 
+    def is_in(self, marks: Collection[str]) -> bool:
+        """Whether a run with these marks records this use, also if an earlier version recorded it."""
+        return self.mark in marks or replace(self, credential="").mark in marks
+
     def to_data(self) -> dict[str, str | int]:
         told: dict[str, str | int] = {"id": self.id, "number": self.number, "uses": self.uses}
         told["signed_for"] = self.signed_for
@@ -245,9 +249,8 @@ class Grant:
         return GlassUse(self.id[:8], number, self.uses, self.reason[:SIGNED_FOR_MOST], self.credential)
 
     def is_used(self, number: int, marks: Collection[str]) -> bool:
-        """Whether a run with these marks records this use, also if an earlier version recorded it."""
-        use = self.use(number)
-        return use.mark in marks or replace(use, credential="").mark in marks
+        """Whether a run with these marks records the use with this number."""
+        return self.use(number).is_in(marks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,7 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
         raise NotAllowed(
             "request-repeated", "this request was already answered and has been resubmitted", "ask again"
         )
-    if request.glass is not None and request.glass.mark in asked.marks:
+    if request.glass is not None and request.glass.is_in(asked.marks):
         raise NotAllowed(
             "glass-spent",
             f"the journal of {asked.run} already records {request.glass.words}, "

@@ -30,7 +30,7 @@ from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.names import alike
 from evac.net.secrets import secret_of
 from evac.store.port import Store
-from evac.web.access import keeping
+from evac.web.access import glass, keeping
 from evac.web.access.guarding import is_open
 from evac.web.access.passwords import (
     HASH_BEGINS,
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger("evac.access")
 """Who signed in, who was refused, and why; never the credentials."""
 
-GLASS_USED: Final = "glass/"
 SPENT_READS_MS: Final = 60_000
 """How long a used-up credential can still read."""
 USES_MOST: Final = 10_000
@@ -140,12 +139,12 @@ class People:
         """
         if self.keep is None:
             return False
-        key = f"{GLASS_USED}{grant.credential}/{grant.uses:03d}"
+        key = glass.key_of(grant, grant.uses)
         with contextlib.suppress(EvacError, ValueError, KeyError, TypeError, TimeoutError):
             async with asyncio.timeout(ANSWER_S):
-                last = await self.keep.store.get(key)
+                last = await glass.recorded(self.keep.store, grant, grant.uses)
             if last is not None:
-                self.note_use(key, int(orjson.loads(last.value)["at_ms"]))
+                self.note_use(key, int(glass.read(last)["at_ms"]))
         if key not in self.used and self.spent is not None and await self.spent(grant):
             self.note_use(key, self.clock.now_ms())
         return key in self.used and self.clock.now_ms() - self.used[key] >= SPENT_READS_MS

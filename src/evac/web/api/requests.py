@@ -1,10 +1,7 @@
 """Requests to runs, and the hold on all runs. The war room records a request; the leader executes it, or
 refuses it and says why.
 
-A break-glass credential works only for its stated purpose, only as often as it allows, and never silently:
-
-    glass/<credential>/<number>    one use: who requested what of which run, and when; never changed
-
+A break-glass credential works only for its stated purpose, only as often as it allows, and never silently.
 A use is recorded before the request, in its own transaction, so that two war rooms on one store never count
 differently; it is spent even if the request then fails. A request that is sent again with its idempotency
 key, even before the first one was answered, is the same use. The reason in the journal of the run starts with
@@ -34,7 +31,8 @@ from evac.office.requests import Answer, Asked, Released, RequestTold, SiteClear
 from evac.office.values import HoldSeen
 from evac.store.port import Compare, Put
 from evac.views.status_document import HoldLine
-from evac.web.access.people import GLASS_USED, LOG, address_of, record_in
+from evac.web.access import glass
+from evac.web.access.people import LOG, address_of, record_in
 from evac.web.access.port import Actor, KeepsLogins, need, need_to_ask
 from evac.web.api.runs import run_tag
 from evac.web.api.shapes import Ask, Body, Hold, IdempotencyKey, RunName, answers, plain
@@ -144,34 +142,25 @@ async def _count(room: WarRoom, grant: Grant, asked: Asked, run: str, now_ms: in
     if asked.key:
         told["asked"] = body_digest(asked.key, asked.body)
     for number in range(1, grant.uses + 1):
-        key = f"{GLASS_USED}{grant.credential}/{number:03d}"
+        key = glass.key_of(grant, number)
         if grant.is_used(number, marks):
             continue
-        entry = await store.get(key)
+        entry = await glass.recorded(store, grant, number)
         if entry is None and key not in memory.used:
             try:
                 await store.transact((Compare(key, 0),), (Put(key, orjson.dumps(told)),))
             except Conflict:  # another request came first, perhaps this one, sent twice
-                entry = await store.get(key)
+                entry = await glass.recorded(store, grant, number)
             else:
                 memory.note_use(key, now_ms)
                 return number, True
+        elif entry is None:  # deleted, or recorded by another request while this one was reading
+            entry = await glass.recorded(store, grant, number)
         memory.note_use(key, now_ms)
-        if entry is not None and asked.key and _asked_in(entry.value) == told["asked"]:
+        if entry is not None and asked.key and glass.read(entry).get("asked") == told["asked"]:
             return number, False
     LOG.warning("break-glass %s of %s refused: used up", grant.id, grant.who)
     raise NotAllowed("glass-spent", f"credential {grant.id[:8]} has been used up", "sign a new one")
-
-
-def _asked_in(record: bytes) -> object:
-    """What a recorded use was asked by; None if the record does not say, or cannot be read: then it is a use
-    of another request.
-    """
-    try:
-        found = orjson.loads(record)
-    except ValueError:
-        return None
-    return found.get("asked") if isinstance(found, dict) else None
 
 
 router = APIRouter(prefix="/v1", tags=["requests"])
