@@ -16,19 +16,23 @@ import pytest
 
 from evac import estate as estates
 from evac.app import runs
+from evac.app.backups import blocked
 from evac.app.binding import must_reach_own
 from evac.drivers.port import Action, Value
 from evac.engine.clock import SystemClock
 from evac.engine.plans.library import put_plan
+from evac.engine.runs import requests
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.proposals import proposing
 from evac.engine.runs.proving import OF_PROPOSAL, Act, RoomKey, sign_act
+from evac.engine.runs.reading import reload
 from evac.engine.runs.requests import Request
 from evac.engine.runs.signatures import new_key, read_key
 from evac.engine.stores.guards import ensure_register
 from evac.model.access import Proven
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Endpoint
+from evac.model.run_policy import RunPolicy
 from evac.net.secrets import Secret
 from evac.run.values import RunSpec
 from evac.store import opening
@@ -38,6 +42,7 @@ from evac.store.opening import Seal, SealedStore, open_store, seal_of
 from evac.store.port import Delete, MemoryStore, Put
 from tests.unit.app.test_store_writer import PATIENCE_S, House
 from tests.unit.engine.small_world import World, play, policy_of
+from tests.unit.engine.worlds import Ground, chain
 
 SEAL = "env:EVAC_RED_SEAL"
 
@@ -292,3 +297,36 @@ def test_a_flood_of_entries_ends_no_controller(prefix: str, monkeypatch: pytest.
         await world.until(lambda: "shift" in world.systems.verbs_done(), 60)
 
     play(story, world)
+
+
+HOLDS = [b"", b"{", b"5", b"null", b"[1]", b"[[1,2,3]]", b'"x"', b'{"who":{},"reason":[]}', b'{"who":""}']
+HOLDS += [b'{"who":"kim","proof":%s}' % proof for proof in (b"5", b'{"kind":[]}', b'{"at_ms":1e300}')]
+HOLDS += [b'{"who":"' + b"k" * 100_000 + b'","reason":"' + b"x" * 100_000 + b'"}']
+
+
+@pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "not sealed"])
+@pytest.mark.parametrize("value", HOLDS, ids=[f"{n}" for n, _ in enumerate(HOLDS)])
+def test_a_hold_that_they_plant_holds_runs_and_spoils_none(
+    store: MemoryStore, value: bytes, is_sealed: bool
+) -> None:
+    """It holds as any other and ends with its entry; the run answers requests, and can be replayed."""
+
+    async def story() -> None:
+        ground = Ground(chain("a"), store=SealedStore(store, seal_of(SEAL)) if is_sealed else store)
+        run = await ground.begin(await ground.lead())
+        await store.transact((), (Put("hold", value), Put("hold/released", value)))
+        asked = Request("1", "pause", "kim", "what is this?")
+        await ground.store.transact((), (Put(requests.key_of("run-1", "1"), requests.encode(asked)),))
+        for _ in range(2):
+            await run._read_outside()
+        assert run.view.held
+        assert await ground.store.get(requests.key_of("run-1", "1")) is None, "requests are answered"
+        assert (await blocked(ground.store, RunPolicy(), frozenset({"x"}), 0))[0] == "hold"
+        await store.transact((), (Delete("hold"),))
+        await run._read_outside()
+        assert not run.view.held
+        kinds = [event.kind for event in await runs.events_of(ground.store, "run-1")]
+        assert kinds.count("held") == kinds.count("released") == 1, "each is recorded once"
+        assert (await reload(ground.store, run.view)).phase == run.view.phase, "any leader can continue it"
+
+    asyncio.run(story())

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-import orjson
-
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import PLACE, Worker
 from evac.backup.known import Job, Known, NotMade
@@ -25,7 +23,7 @@ from evac.derive.domains import topology
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.runs.dry_run import Kept, read_kept
-from evac.engine.stores.guards import HOLD_KEY
+from evac.engine.stores.guards import read_hold
 from evac.model.backup import BackupEvent, BackupFacts, CredentialsChange, DataVerdict
 from evac.model.errors import InvalidInput, LockHeld, NotAllowed, Permanent
 from evac.model.estate import Backup, DataSet, Estate
@@ -126,11 +124,9 @@ async def blocked(store: Store, policy: RunPolicy, sites: frozenset[str], now_ms
     """Why no backup may start at these sites now: a hold, an open run, maintenance. Raises Unavailable."""
     from evac.engine.runs.open_runs import OPEN  # imported late: read-only commands do not need the engine
 
-    entry = await store.get(HOLD_KEY)
-    if entry is not None:
-        told = orjson.loads(entry.value)
-        who = told.get("who", "someone") if isinstance(told, dict) else "someone"
-        return "hold", f"{who} put everything on hold"
+    hold = await read_hold(store)
+    if hold is not None:
+        return "hold", f"{hold['who']} put everything on hold"
     runs = await store.list(OPEN, limit=1)
     if runs:
         return "incident", f"run {runs[0].key.removeprefix(OPEN)} is open"

@@ -118,7 +118,10 @@ class Proven:
         if kind not in get_args(ProofKind) or not all(type(text) is str for text in texts):
             raise ValueError("no proof")
         acr, room, mark, key = texts
-        return cls(kind, acr, int(data.get("at_ms", 0)), data.get("program") is True, room, mark, key)
+        at_ms = int(data.get("at_ms", 0))
+        if at_ms.bit_length() > 63:  # no journal can record it
+            raise ValueError("no proof")
+        return cls(kind, acr, at_ms, data.get("program") is True, room, mark, key)
 
 
 GRAVE: Final = frozenset({"approve", "attest", "undo", "cancel"})

@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from evac.engine.boots.binding import PowerGate, sent_before
 from evac.engine.clock import Clock, RunClock
 from evac.engine.pool import Pool
@@ -24,7 +22,7 @@ from evac.engine.runs.admitting import Admission, FreeAdmission, carry_out
 from evac.engine.runs.performing import LATE_AGAIN_MS, Outcome, Performer, Terms, Try
 from evac.engine.runs.reading import NOTHING, Leading, Recorder, reload
 from evac.engine.stores.datasets import HELD
-from evac.engine.stores.guards import HOLD_ENDED, HOLD_KEY, Permit
+from evac.engine.stores.guards import HOLD_ENDED, HOLD_KEY, SOMEBODY, Permit, read_hold
 from evac.model.collector import collect_seldom, collector_at_rest
 from evac.model.errors import Conflict, EvacError, LeaseLost, Retryable, RunError, StalePlan, Unavailable
 from evac.model.records import dataclass
@@ -469,7 +467,7 @@ class RunExecution:
         """Reads the hold and people's requests. A store that does not answer is asked again soon."""
         self._look_outside = False
         try:
-            await self._read_hold(await self._store.get(HOLD_KEY))
+            await self._read_hold(await read_hold(self._store))
             for entry in await self._store.list(requests.prefix_of(self.view.spec.run), limit=BATCH):
                 if self.view.phase not in ENDED:
                     await self._ingest(entry)
@@ -480,22 +478,13 @@ class RunExecution:
         self._look_outside = True
         self._wake.set()
 
-    async def _read_hold(self, entry: Entry | None) -> None:
-        if (entry is not None) == bool(self.view.held) or self.view.phase in ENDED:
+    async def _read_hold(self, told: dict[str, Any] | None) -> None:
+        if (told is not None) == bool(self.view.held) or self.view.phase in ENDED:
             return
-        kind = "held" if entry is not None else "released"
-        if entry is None:
-            entry = await self._store.get(HOLD_ENDED)
-        told: dict[str, Any] = {}
-        with contextlib.suppress(orjson.JSONDecodeError, ValueError):
-            told = {} if entry is None else dict(orjson.loads(entry.value))
-        data: dict[str, Any] = {
-            "who": str(told.get("who", "somebody")),
-            "reason": str(told.get("reason", "")),
-        }
-        if isinstance(told.get("proof"), dict):
-            data["proof"] = {key: value for key, value in told["proof"].items() if key != "mark"}
-        await self._put(Event(kind, self._clock.now_ms(), data=data), NOTHING)
+        kind = "held" if told is not None else "released"
+        if told is None:
+            told = await read_hold(self._store, HOLD_ENDED) or {"who": SOMEBODY, "reason": ""}
+        await self._put(Event(kind, self._clock.now_ms(), data=told), NOTHING)
 
     async def _ingest(self, entry: Entry) -> None:
         """Turns a request into an event and deletes it, in one transaction."""

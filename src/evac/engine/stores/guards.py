@@ -20,7 +20,8 @@ import orjson
 
 from evac.drivers.port import Action
 from evac.engine.clock import Clock
-from evac.model.errors import NotAllowed, Retryable
+from evac.model.access import Proven
+from evac.model.errors import Corrupt, NotAllowed, Retryable
 from evac.model.records import dataclass
 from evac.model.run_policy import Mode, RunPolicy, Window
 from evac.store.port import Change, Compare, Delete, Put, Store
@@ -30,6 +31,9 @@ POOLED_KEY: Final = "pooled"
 HOLD_KEY: Final = "hold"
 HOLD_ENDED: Final = "hold/released"
 """Who ended the last hold, why, and how that person was proven."""
+SOMEBODY: Final = "somebody"
+NAME_MOST: Final = 512
+REASON_MOST: Final = 2_000
 LEAST_SITES: Final = 3
 WHOLE: Final = 1_000
 """The share of a shift, in permille, that leaves nothing behind."""
@@ -126,6 +130,30 @@ class Draft:
             value = self._values[key]
             changes.append(Delete(key) if value is None else Put(key, orjson.dumps(value)))
         return Permit(compares, tuple(changes))
+
+
+async def read_hold(store: Store, key: str = HOLD_KEY) -> dict[str, Any] | None:
+    """Who placed the hold, and why, as journals record it; None if there is none. One that evac did not write
+    or that cannot be read holds everything as well. key: or `HOLD_ENDED`. Raises Unavailable.
+    """
+    try:
+        entry = await store.get(key)
+    except Corrupt as error:
+        return {"who": "someone else", "reason": error.message}
+    if entry is None:
+        return None
+    try:
+        told = orjson.loads(entry.value)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        return {"who": SOMEBODY, "reason": "it cannot be read"}
+    data: dict[str, Any] = {"who": str(told.get("who", ""))[:NAME_MOST] or SOMEBODY}
+    data["reason"] = str(told.get("reason", ""))[:REASON_MOST]
+    with contextlib.suppress(ValueError, TypeError, AttributeError):  # no run can replay a false one
+        if proof := told.get("proof"):
+            data["proof"] = replace(Proven.from_data(proof), mark="").to_data()
+    return data
 
 
 class Guards:
