@@ -27,8 +27,12 @@ class Place:
     column: int = 0
 
     def __str__(self) -> str:
-        file = one_line(self.file)
-        return f"{file}:{self.line}:{self.column}" if self.line else file
+        return f"{self.name}:{self.line}:{self.column}" if self.line else self.name
+
+    @property
+    def name(self) -> str:
+        """The name of the file, on one line and printable."""
+        return one_line(self.file)
 
     @property
     def to_change(self) -> Place:

@@ -10,6 +10,7 @@ _STEERS: Final = dict.fromkeys(
         *range(0x7F, 0xA0),
         *range(0x202A, 0x202F),
         *range(0x2066, 0x206A),
+        *range(0xD800, 0xE000),  # a byte in a file name that is not UTF-8: no output can encode it
     ),
     "\ufffd",
 )

@@ -104,6 +104,13 @@ def name_of(reference: str) -> str:
     return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def is_one_word(text: str) -> bool:
+    """Whether a text can be a token in a header: visible ASCII characters. `http.client` quotes any other
+    text in its error.
+    """
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
+
+
 def scrub(text: str, secrets: Iterable[Secret]) -> str:
     """The text with all secrets masked: for output of other programs."""
     for secret in secrets:

@@ -522,7 +522,7 @@ def _fix(root: Root) -> FixFacts:
         findings=len(root.findings),
         about=top.message if alone else root.about,
         key=top.key,
-        place=f"{top.key_place.file}{line}" if top.key_place.file else "",
+        place=f"{top.key_place.name}{line}" if top.key_place.file else "",
         fix=top.fix,
     )
 

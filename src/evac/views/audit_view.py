@@ -255,7 +255,7 @@ def _roots(page: Page, first: Sequence[Root], every: int) -> None:
     page.line(f"Fix first: {change} {number(resolved)} of {plural(every, 'finding')}", "bold")
     for root in first:
         top = root.top
-        place = f" in {top.key_place.file}" if top.key_place.file else ""
+        place = f" in {top.key_place.name}" if top.key_place.file else ""
         line = f", line {top.key_place.line}" if top.key_place.line else ""
         page.line()
         page.line(f"{root.name}: {plural(len(root.findings), 'finding')}", top.severity)

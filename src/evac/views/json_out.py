@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import date
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape, quoteattr
 from evac import __version__
 from evac.model.coverage import Coverage
 from evac.model.diagnostic import SEVERITIES, Diagnostic, Place, Severity
-from evac.model.foreign_text import without_controls
+from evac.model.foreign_text import one_line, without_controls
 from evac.model.records import dataclass
 from evac.planning.simulation.simulate import PERCENTILES, Simulation
 from evac.views.words import listed, plural
@@ -52,19 +52,16 @@ class Alert:
 
 
 def of_diagnostics(diagnostics: Iterable[Diagnostic]) -> tuple[Alert, ...]:
-    """Problems of an estate's files, in the order of files and lines."""
-    return tuple(
-        Alert(
-            d.code,
-            d.severity,
-            d.place.file,
-            d.message,
-            d.hint,
-            d.place,
-            _name(d.code, d.place.file, d.message),
-        )
-        for d in sorted(diagnostics, key=lambda d: d.sort_key)
-    )
+    """Problems of an estate's files, in the order of files and lines. Names of files can contain anything,
+    also line breaks and what is not UTF-8; here each text is one line that can be printed.
+    """
+    return tuple(_alert_of(d) for d in sorted(diagnostics, key=lambda d: d.sort_key))
+
+
+def _alert_of(d: Diagnostic) -> Alert:
+    place, message = _printable(d.place), one_line(d.message)
+    name = _name(d.code, place.file, message)
+    return Alert(d.code, d.severity, place.file, message, one_line(d.hint), place, name)
 
 
 def of_findings(findings: Iterable[Finding]) -> tuple[Alert, ...]:
@@ -74,7 +71,12 @@ def of_findings(findings: Iterable[Finding]) -> tuple[Alert, ...]:
 
 def alert_of(f: Finding) -> Alert:
     """One finding in the common format of problem lists."""
-    return Alert(f.rule, f.severity, f.subject, f.message, f.fix, f.place, f.fingerprint, f.domains)
+    place = _printable(f.place)
+    return Alert(f.rule, f.severity, f.subject, f.message, f.fix, place, f.fingerprint, f.domains)
+
+
+def _printable(place: Place) -> Place:
+    return replace(place, file=place.name)
 
 
 def _name(*parts: str) -> str:

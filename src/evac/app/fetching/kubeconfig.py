@@ -1,8 +1,9 @@
 """kubectl's kubeconfig: the server of a context, the authorities it trusts, and the user.
 
-Read as kubectl reads it, with three exceptions. A program that prints credentials (`exec`) runs only if the
-user names it, and the file can neither choose where it is found nor make it run something else. Passwords,
-proxies and impersonation are refused, not ignored. Credentials stay in memory.
+Read as kubectl reads it, with four exceptions. A program that prints credentials (`exec`) runs only if the
+user names it, and the file can neither choose where it is found nor make it run something else. A file with a
+token must be in the folder of the kubeconfig. Passwords, proxies and impersonation are refused, not ignored.
+Credentials stay in memory.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from evac.estate.importers.kubernetes.objects import inside, plain_of, text_in
 from evac.estate.importers.source_files import at, items_in, read_values, word
 from evac.model.errors import InvalidInput
 from evac.model.records import dataclass
-from evac.net.secrets import MAX_SECRET_BYTES, Secret, output_of
+from evac.net.secrets import MAX_SECRET_BYTES, Secret, is_one_word, output_of
 from evac.net.tls import TlsFiles
 
 PLUGIN_S: Final = 30.0
@@ -41,6 +42,8 @@ _REFUSED: Final[Mapping[str, str]] = {
     "as-uid": "evac does not impersonate users; use a context whose own user has read access",
 }
 """User keys that evac does not support, and what to do instead."""
+_MOUNTED: Final = (Path("/run/secrets"), Path("/var/run/secrets"))
+"""Where a pod has the token of its service account."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _CHOOSES_ONLY: Final = frozenset(
     {
@@ -189,10 +192,31 @@ def _credentials(
     user: Node | None, home: Path, shown: str
 ) -> tuple[Secret | None, bytes | None, bytes | None]:
     text = word(user, "token")
-    if text is None and (where := word(user, "tokenFile")) is not None:
-        text = _content(home / where, f"the token of {shown}").decode("ascii", "replace")
-    token = Secret(text.strip(), f"the token of {shown}") if text else None
+    if text is None and (named := at(user, "tokenFile")) is not None:
+        path, folder = _token_file(named, home, shown)
+        text = _content(path, f"the token of {shown}", folder).decode("ascii", "replace")
+    token = _token(text, shown) if text else None
     return token, _pem(user, "client-certificate", home, shown), _pem(user, "client-key", home, shown)
+
+
+def _token_file(named: Node, home: Path, shown: str) -> tuple[Path, Path]:
+    """The file of a token, which goes to the server that the kubeconfig names, and the folder that it is in.
+    Raises InvalidInput for any other folder: whoever writes a kubeconfig could have any file sent to them.
+    """
+    path = (home / named.text).resolve() if "\0" not in named.text else Path("/")
+    inside = next((one for one in (home, *_MOUNTED) if path.is_relative_to(one.resolve())), None)
+    if inside is None:
+        message = f"{_at(named)}{shown} takes its token from a file outside the folder of the kubeconfig"
+        hint = f"if that server may get it, copy the file into {home}, and name the copy"
+        raise InvalidInput("import-kubeconfig", message, hint)
+    return path, inside
+
+
+def _token(text: str, shown: str) -> Secret:
+    if not is_one_word(text.strip()):
+        message = f"the token of {shown} is not one line of visible characters"
+        raise InvalidInput("import-kubeconfig", message, "log in again, or correct the kubeconfig")
+    return Secret(text.strip(), f"the token of {shown}")
 
 
 def _pem(node: Node | None, key: str, home: Path, shown: str) -> bytes | None:
@@ -208,9 +232,10 @@ def _pem(node: Node | None, key: str, home: Path, shown: str) -> bytes | None:
     return None if where is None else _content(home / where, f"{key} of {shown}")
 
 
-def _content(path: Path, what: str) -> bytes:
+def _content(path: Path, what: str, inside: Path | None = None) -> bytes:
+    """The content of a file; inside: the folder that no link may lead out of. Raises InvalidInput."""
     problems = Problems()
-    data = read_bytes(path, path, _CONTENT_MAX, False, problems)
+    data = read_bytes(path, path if inside is None else inside, _CONTENT_MAX, False, problems)
     if data is None:
         why = "; ".join(one.message for one in problems.all())
         message = f"{what} cannot be read: {why}, {path}"
@@ -249,7 +274,7 @@ def _from_plugin(
         raise InvalidInput(
             "import-plugin", message, "run it by hand, and check that kubectl works with this context"
         )
-    secret = Secret(token, f"the token of {shown}") if token else None
+    secret = _token(token, shown) if token else None
     return secret, certificate.encode() or None, key.encode() or None
 
 

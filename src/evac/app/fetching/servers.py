@@ -26,9 +26,9 @@ from evac.estate.importers.netbox import (
 )
 from evac.estate.importers.prometheus import QUERIES, recorded
 from evac.model.diagnostic import Place
-from evac.model.errors import InvalidInput
+from evac.model.errors import InvalidInput, Permanent
 from evac.net.http_calls import check_url, retry_after_ms
-from evac.net.secrets import resolve
+from evac.net.secrets import is_one_word, resolve
 from evac.net.tls import check_encrypted, is_plain
 
 TIMEOUT_S: Final = 60.0
@@ -74,10 +74,19 @@ def fetch(
     elif is_plain(url) and problems is not None:
         message = f"{url} is not encrypted, so nothing shows that it is the server"
         problems.add("import-unverified", message, Place(kind), "use https://")
-    server = _Server(url.rstrip("/"), "" if token is None else resolve(token).reveal().strip(), sleep)
+    server = _Server(url.rstrip("/"), "" if token is None else _token_of(token), sleep)
     target = into / f"{kind}.json"
     target.write_text(json.dumps(ask(server)), encoding="utf-8")
     return target
+
+
+def _token_of(reference: str) -> str:
+    """The token of a reference. Raises Permanent, never with its text."""
+    text = resolve(reference).reveal().strip()
+    if not is_one_word(text):
+        words = f"what {reference} contains is no token: a token is one line of visible characters"
+        raise Permanent("secret-unreadable", words, "name the file or variable that contains only the token")
+    return text
 
 
 class _Server:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Final
 from evac.estate.importers.imported import Sign
 from evac.estate.importers.running import IMPORTERS, KINDS
 from evac.estate.importers.source_files import western
+from evac.model.foreign_text import one_line
 from evac.model.records import dataclass
 
 FILES_MAX: Final = 500
@@ -72,6 +74,8 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
         known = _kind_of(path)
         if known is not None and not _is_inside(path, folder):
             hints.append(f"{where} is a link to a file outside this folder: copy it, if you want it imported")
+        elif known is not None and not where.isprintable():  # no recipe can name it
+            hints.append(f"{where}: its name has control characters, or is not UTF-8: rename it")
         elif known is not None:
             found[where] = known
         elif path.name in _BY_HAND or path.name == "ansible.cfg":
@@ -90,9 +94,9 @@ def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
                 hints.append(f"{where}: {hint}")
     if folder.exists():
         hints += [f"{one.filename} was not searched: {one.strerror}" for one in unread]
-    hints += [f"kubectl context {one}: evac init --context {one}" for one in contexts]
+    hints += [f"kubectl context {one}: evac init --context {shlex.quote(one)}" for one in contexts]
     sources = _grouped(found)
-    return Surroundings(tuple(sources), tuple(hints))
+    return Surroundings(tuple(sources), tuple(one_line(hint) for hint in hints))
 
 
 def _files(folder: Path, unread: list[OSError]) -> list[Path]:
