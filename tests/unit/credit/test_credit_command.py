@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -480,3 +481,21 @@ def test_other_partitions_pay_nothing_twice(evac: Evac) -> None:
     rows = exported(evac, "paying-2")
     assert [row["amount"] for row in rows if row["account"] == "kim"] == ["201"]
     assert "paying-2 was the last delivery" in evac("tranche", "case", "paying", "--reason", "again")[2]
+
+
+def test_accounts_and_amounts_are_for_their_owner_only(evac: Evac) -> None:
+    """Whatever the mask of the process, and in a folder that everyone can read."""
+    Path("case").mkdir(0o755)
+    mask = os.umask(0)
+    try:
+        computed(evac)
+        approved(evac)
+        assert evac("tranche", "case", "paying", "--reason", "go")[0] == 0
+        exported(evac, "paying-1")
+        assert evac("export", "case", "paying-1", "--to", "stripe", "-o", "out")[0] == 0
+        assert os.umask(0) == 0, "it is put back"
+    finally:
+        os.umask(mask)
+    found = [path for top in ("case", "out") for path in Path(top).rglob("*") if path.is_file()]
+    assert {path.suffix for path in found} >= {".csv", ".json", ".jsonl", ".parquet"}
+    assert [path for path in found if path.stat().st_mode & 0o077] == []

@@ -238,10 +238,12 @@ def write_once(path: Path, data: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise EvacError for a file that cannot be written; files finished before stay.
+    """Raise EvacError for a file that cannot be written; files finished before stay. New files are for their
+    owner only: they have accounts and amounts.
 
-    Polars and DuckDB wrap operating system errors in errors of their own.
+    Polars and DuckDB wrap operating system errors in errors of their own, and know no mode of a file.
     """
+    mask = os.umask(0o077)
     try:
         yield
     except EvacError:
@@ -252,6 +254,8 @@ def writing(path: Path) -> Iterator[None]:
             raise
         hint = "free some space or choose another folder, then run the same command again: it continues"
         raise EvacError("case-unwritable", f"cannot write {path}: {words}", hint) from error
+    finally:
+        os.umask(mask)
 
 
 def _system_words(error: Exception) -> str:

@@ -419,6 +419,7 @@ async def _copied(link: Any, table: str, names: list[str], target: Path) -> int:
         if not count:
             raise InvalidInput("accounts-missing", f"{table} has no rows", "choose another table or view")
         whole = Path(folder) / "whole"
-        pl.scan_parquet(Path(folder) / "*.parquet").sink_parquet(whole, compression="zstd")
-        whole.replace(target)
+        with writing(target):
+            pl.scan_parquet(Path(folder) / "*.parquet").sink_parquet(whole, compression="zstd")
+            whole.replace(target)
     return count
