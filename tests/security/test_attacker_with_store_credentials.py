@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from evac import estate as estates
 from evac.app import runs
 from evac.app.backups import blocked
-from evac.app.binding import must_reach_own
+from evac.app.binding import bind_anew, bind_once, must_reach_own
 from evac.drivers.port import Action, Value
 from evac.engine.clock import SystemClock
 from evac.engine.plans.library import put_plan
@@ -30,6 +32,7 @@ from evac.engine.runs.requests import Request
 from evac.engine.runs.signatures import new_key, read_key
 from evac.engine.stores.guards import ensure_register
 from evac.model.access import Proven
+from evac.model.digest import canonical_json
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Endpoint
 from evac.model.run_policy import RunPolicy
@@ -102,6 +105,42 @@ def test_even_with_the_seal_a_run_reaches_only_what_a_controllers_own_files_name
     with pytest.raises(NotAllowed, match="uses command at a to reach a system that no endpoint") as caught:
         must_reach_own(bound, estate)
     assert caught.value.code == "bound-differs"
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({}, False),
+        ({"settings": {"host": "10.6.6.6", "password": "file:/etc/evac/db"}}, True),
+        ({"settings": {"host": "10.0.0.1", "password": "file:/etc/evac/seal"}}, True),
+        ({"driver": "command", "settings": {"argv": ["/bin/sh", "-c", "id"]}}, True),
+        ({"at": "b"}, True),
+        ({"store": "mail"}, True),
+    ],
+)
+def test_even_with_the_seal_a_plan_that_no_checker_sees_reaches_only_the_own_store(
+    tmp_path: Path, store: MemoryStore, changed: dict[str, object], refused: bool
+) -> None:
+    """A plan that restores the protection of a store is made by leaders alone; so is what looks like one."""
+    (tmp_path / "estate.yaml").write_text("evac: 1\nsites: {a: {}, b: {}}\n")
+    settings: dict[str, Value] = {"host": "10.0.0.1", "password": "file:/etc/evac/db"}
+    ends = (
+        Endpoint("db-a", "db", "a", "postgres", settings),
+        Endpoint("mail-a", "mail", "a", "postgres", {**settings, "host": "10.0.0.9"}),
+    )
+    seen: Any = SimpleNamespace(files=replace(estates.load(tmp_path), endpoints=ends), digest="")
+    told = {"store": "db", "driver": "postgres", "at": "a", "settings": settings, "synchronous": ["b"]}
+    data, policy = canonical_json({"protect": {**told, **changed}}), RunPolicy()
+    for binding in (
+        lambda: bind_anew(store, seen, policy, data, "run-1", "fire", "sha256:x"),
+        lambda: bind_once(store, seen, policy, policy, data, "run-1", "fire", "sha256:x"),
+    ):
+        if not refused:
+            assert asyncio.run(binding()).spec.run == "run-1"
+            continue
+        with pytest.raises(NotAllowed, match="in a way that no endpoint of") as caught:
+            asyncio.run(binding())
+        assert caught.value.code == "bound-differs"
 
 
 FORGERIES: dict[str, tuple[int, ...]] = {

@@ -21,7 +21,7 @@ from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
 from evac.engine.runs.reading import incident_key
 from evac.engine.stores import stalled_commits
 from evac.engine.stores.guards import as_allowed
-from evac.model.digest import estate_digest
+from evac.model.digest import canonical_json, estate_digest
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Estate
 from evac.model.run_policy import RunPolicy
@@ -43,7 +43,7 @@ async def bind_once(
     made from another estate than the current one.
     """
     if stalled_commits.is_protection(data):
-        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
+        return _protecting(seen.files, policy, data, run, incident, digest)
     try:
         bound = await get_bound(store, run, digest)
     except Corrupt:
@@ -114,6 +114,32 @@ def must_reach_own(bound: Bound, estate: Estate) -> None:
                 )
 
 
+def _protecting(
+    estate: Estate, policy: RunPolicy, data: bytes, run: str, incident: str, digest: str
+) -> Bound:
+    """The run of a plan that restores the protection of a store. Such a plan is not checked as others are,
+    and states how the store is reached: our own files must state the same. Raises NotAllowed, Corrupt.
+    """
+    bound = stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
+    for action in (one for actions in bound.actions.values() for one in actions):
+        ends = [end for end in estate.endpoints if (end.subject, end.at) == (action.target, action.at)]
+        own = [_canonical(end.driver, end.settings) for end in ends]
+        if _canonical(action.driver, action.settings) not in own:
+            raise NotAllowed(
+                "bound-differs",
+                f"a plan that protects {action.target} uses {action.driver} at {action.at} in a way that no "
+                f"endpoint of {action.target} in this controller's estate states",
+                "if the endpoint was changed, the leader makes a new plan; if no one changed the estate, "
+                "someone wrote this plan into the store",
+            )
+    return bound
+
+
+def _canonical(driver: str, settings: Mapping[str, Value]) -> bytes:
+    """How an endpoint reaches its system, for comparison with what was stored as JSON."""
+    return canonical_json([driver, dict(_reached(driver, settings))])
+
+
 async def bind_anew(
     store: Store, seen: SeenEstate, policy: RunPolicy, data: bytes, run: str, incident: str, digest: str
 ) -> Bound:
@@ -124,7 +150,7 @@ async def bind_anew(
     that already has a run.
     """
     if stalled_commits.is_protection(data):
-        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
+        return _protecting(seen.files, policy, data, run, incident, digest)
     plan = await asyncio.to_thread(decoded, data)
     must_fit(plan, seen.digest)
     bound = await asyncio.to_thread(
