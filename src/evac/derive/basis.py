@@ -171,7 +171,7 @@ def basis_of(
     _say(core, s.id, *(getattr(s, name) for name in _ALWAYS))
     _say(core, *(getattr(s, name)[play] for name in _IN_PLAY))
     _say(core, _chosen(s.hard, play), _chosen(s.soft, play), _chosen(s.shift_uses, play), s.lost_stores)
-    _say(core, _chosen(s.hard_start, play), s.start_stores)
+    _say(core, _chosen(s.hard_start, play), s.start_stores, sorted(s.down_before), sorted(s.short_before))
     _say(capacity, rows.capacity, *(getattr(s, name) for name in _TAKES))
     _say(sheds, s.sheddable, s.movable, *(getattr(s, name)[s.loose] for name in _STOPPED))
     parts = core.hexdigest(), capacity.hexdigest(), sheds.hexdigest()

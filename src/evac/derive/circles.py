@@ -15,6 +15,7 @@ import numpy as np
 from evac.derive.affected import components, reachable
 from evac.model.fleet import BoolColumn
 from evac.model.instance import Instance, Services, Stuck, ToolNeed
+from evac.model.scenario import Scenario
 from evac.steps.registry import base_kinds
 
 Edges = Sequence[Sequence[int]]
@@ -89,14 +90,21 @@ def start_circles(hard: Edges, start: Edges, starting: Sequence[bool]) -> dict[i
 
 
 def without_circles(
-    services: Services, tools: Mapping[str, ToolNeed], broken_by: int | None = None, grace: int = 0
-) -> tuple[Services, dict[int, Stuck], dict[int, int]]:
-    """(services, those that wait for themselves, those that a person frees): a service that waits for itself
-    is blocked together with all that wait for it.
+    services: Services,
+    tools: Mapping[str, ToolNeed],
+    broken_by: int | None = None,
+    grace: int = 0,
+    scenario: Scenario | None = None,
+    horizon: int = 0,
+) -> tuple[Services, dict[int, Stuck], dict[int, int], dict[int, int]]:
+    """(services, those that wait for themselves, those that a person frees, those that start while all of
+    their cycle still runs elsewhere): a service that waits for itself is blocked together with all that wait
+    for it.
 
     broken_by: ticks in which people break a start cycle, None if they cannot; its members then wait for that,
     and need each other only to serve. grace: ticks in which tools of a site being left still work: what needs
-    them is then not certainly lost, and none of our plans uses that.
+    them is then not certainly lost, and none of our plans uses that. scenario: of an orderly move, in
+    which starts find what they need where it still runs.
     """
     starting = [
         bool(lost) and services.base_starts(s) > 0 for s, lost in enumerate(services.base_lost.tolist())
@@ -105,11 +113,13 @@ def without_circles(
     freed: dict[int, int] = {}
     if circles and broken_by is not None:
         freed = {service: broken_by for service in circles if starting[service]}
-        start = tuple(
-            tuple(other for other in needed if other not in circles.get(service, ()))
-            for service, needed in enumerate(services.hard_start)
-        )
-        services, circles = replace(services, hard_start=start), {}
+        services, circles = _serving_only(services, circles), {}
+    runs = _runs_until(services, scenario, min(grace, horizon), horizon) if circles else []
+    until = {service: min(runs[one] for one in circles[service]) for service in circles}
+    start_by = {service: ticks for service, ticks in until.items() if ticks > 0}
+    if start_by:
+        services = _serving_only(services, {service: circles[service] for service in start_by})
+        circles = {service: members for service, members in circles.items() if service not in start_by}
     names = services.id
     stuck = {
         service: Stuck("start-cycle", tuple(names[other] for other in members))
@@ -124,7 +134,28 @@ def without_circles(
     if for_sure:
         blocked = services.blocked | _waiting_for(services, tools, for_sure)
         services = replace(services, blocked=blocked)
-    return services, stuck, freed
+    return services, stuck, freed, start_by
+
+
+def _runs_until(services: Services, scenario: Scenario | None, grace: int, horizon: int) -> list[int]:
+    """(S,) ticks until which each service runs where it leaves, whatever a plan does; 0 if it does not run,
+    or does not leave in an orderly way.
+    """
+    if scenario is None or scenario.kind not in ("evacuate", "failback"):
+        return [0] * len(services)
+    last = np.maximum(0, grace - services.shed) if scenario.kind == "evacuate" else horizon
+    found = np.where(services.base_lost, last, horizon)
+    found[sorted(services.down_before)] = 0
+    return [int(ticks) for ticks in found]
+
+
+def _serving_only(services: Services, circles: Mapping[int, Sequence[int]]) -> Services:
+    """The same, where members of some cycles need each other only to serve."""
+    start = tuple(
+        tuple(other for other in needed if other not in circles.get(service, ()))
+        for service, needed in enumerate(services.hard_start)
+    )
+    return replace(services, hard_start=start)
 
 
 def _is_strict(

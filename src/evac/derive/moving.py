@@ -48,11 +48,11 @@ def traffic_leaves(
     """(S,) services whose traffic a step must move after a loss. (K,) replicas: gone: all that do not run;
     before: those of them that did not run before it; off: that are off anyway.
     """
-    left_a_site = sites_left(top, gone - before, off) | _sent_there(top, lost, sites_left(top, gone, off))
+    left_a_site = sites_left(top, gone - before, off) | sent_there(top, lost, sites_left(top, gone, off))
     return moved_by_step(top.estate.services, left_a_site)
 
 
-def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:
+def sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:
     """(S,) services whose users are sent to what is lost; if that is unknown, those with nothing left at some
     site.
     """

@@ -25,6 +25,7 @@ from evac.derive.affected import (
     service_graph,
 )
 from evac.derive.alternatives import Standing, chosen, counted_on, in_common, without
+from evac.derive.before import down_before
 from evac.derive.circles import without_circles
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, runs_there, way_home, without_surplus
@@ -97,7 +98,7 @@ def attests_of(estate: Estate, scenario: Scenario, services: Services, tick_ms: 
     """After a restore a person releases what deletes old data by itself, and unseals what starts sealed."""
     if scenario.kind != "restore":
         return {}
-    ticks = _ticks(estate, "attest", tick_ms)
+    ticks = _ticks_or_none(estate, "attest", tick_ms) or 0
     sealed = {name for group in estate.tool_groups(("unseal",)) for name in group}
     return {
         row: ticks
@@ -110,13 +111,10 @@ def attests_of(estate: Estate, scenario: Scenario, services: Services, tick_ms: 
     }
 
 
-def _ticks(estate: Estate, kind: str, tick_ms: int) -> int:
-    """How long it takes a person; at most one tick above the horizon, which means never."""
-    return _ticks_or_none(estate, kind, tick_ms) or 0
-
-
 def _ticks_or_none(estate: Estate, kind: str, tick_ms: int) -> int | None:
-    """The same; None if the estate states no such way."""
+    """How long it takes a person; at most one tick above the horizon, which means never. None if the estate
+    states no such way.
+    """
     most, stated = estate.horizon_ms // tick_ms + 1, estate.limits.manual_ms.get(kind)
     return None if stated is None else min(ticks_up(stated, tick_ms), most)
 
@@ -130,9 +128,8 @@ def derive(
     rows: RowSet | None = None,
     good: bool = False,
 ) -> Instance:
-    """The planning instance of a scenario. Raises UnknownDomain. `top` avoids building the topology again;
-    rows: of this scenario, or `no_rows` if only the rest is needed. good: pool losses are rounded in our
-    favour; of alternatives, only what all of them need is waited for.
+    """The planning instance of a scenario. Raises UnknownDomain. top, rows: if made before; `no_rows` if only
+    the rest is needed. good: pool losses favour us, and only what all alternatives need is waited for.
     """
     top = top or topology(estate)
     plain = top.once("graph", lambda: service_graph(estate))
@@ -154,7 +151,7 @@ def derive(
     tools = _tools(estate, graph, services, limits, tick_ms, scenario, counted, open_questions)
     horizon, by_hand = estate.horizon_ms // tick_ms, _ticks_or_none(estate, START_CYCLE, tick_ms)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
-    services, stuck, broken = without_circles(services, tools, by_hand, grace)
+    services, stuck, broken, start_by = without_circles(services, tools, by_hand, grace, scenario, horizon)
     services = kept_for_restores(services, estate, stores, store_rows)
     instance = Instance(
         tick_ms=tick_ms,
@@ -187,6 +184,7 @@ def derive(
         untimed=untimed(top, services, stores, hit.waits.rebuilds, tools, limits, rows, open_questions),
         estimated=_estimated(top, lost, scenario),
         stuck=stuck,
+        start_by=start_by,
         leaving=() if homing is None else homing.leaving,
         evacuated=runs_there(top, lost) if scenario.kind == "evacuate" else frozenset(),
     )
@@ -227,6 +225,8 @@ def _services(
         lost_stores=hit.waits.serve,
         start_stores=hit.waits.start,
         own_return=frozenset(row for row, store in enumerate(stores) if store.elects),
+        down_before=hit.down[0],
+        short_before=hit.down[1],
     )
     return replace(found, alone=returns_alone(found, stores, (*hit.waits.rebuilds, *open_questions)))
 
@@ -306,6 +306,8 @@ class _Hits:
     waits: _Waits
     nominal: IntColumn
     """(S,) the counts that shares are of: those of home in a failback, else `n`."""
+    down: tuple[frozenset[int], frozenset[int]]
+    """Services whose base, and whose top, does not hold before the scenario either."""
 
     @property
     def counts(self) -> tuple[bytes, bytes]:
@@ -351,7 +353,8 @@ def _hits(
         soft_hit[row] |= any(not group.hard and base_lost[list(group.members)].all() for group in groups)
     top_lost = base_lost | (surviving < n) | soft_hit
     blocked = hit_by_dependency(graph, blocked)
-    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, waits, nominal)
+    down = down_before(top, graph, n, m, good)
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, waits, nominal, down)
 
 
 def _hits_of_restorable(

@@ -131,10 +131,12 @@ class Open:
     def __bool__(self) -> bool:
         return bool(self.base.any() or self.top.any())
 
-    def at_most(self, base: IntColumn, top: IntColumn, most: int) -> tuple[IntColumn, IntColumn]:
-        """(S,) ticks without base and without top, where what is unknown turns out worst: `most` ticks."""
-        worst_base = np.where(self.base, np.maximum(base, most), base)
-        return worst_base, np.where(self.base | self.top, np.maximum(top, most), top)
+    def at_most(
+        self, base: IntColumn, top: IntColumn, most_base: IntColumn, most_top: IntColumn
+    ) -> tuple[IntColumn, IntColumn]:
+        """(S,) ticks without base and without top, where what is unknown turns out worst: `most_*` ticks."""
+        worst_base = np.where(self.base, np.maximum(base, most_base), base)
+        return worst_base, np.where(self.base | self.top, np.maximum(top, most_top), top)
 
 
 def open_outages(services: Services, outcomes: Iterable[Outcome]) -> Open:

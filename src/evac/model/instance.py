@@ -279,6 +279,10 @@ class Services:
     """Lost stores that recover without a fence and a promotion."""
     alone: frozenset[int] = frozenset()
     """Services that recover without any action: see `derive.untimed.returns_alone`."""
+    down_before: frozenset[int] = frozenset()
+    """Services whose base does not hold even before the scenario begins: a grace does not help them."""
+    short_before: frozenset[int] = frozenset()
+    """The same for their top."""
 
     def __len__(self) -> int:
         return len(self.id)
@@ -355,7 +359,8 @@ class Instance:
     """Everything a plan is made from and checked against.
 
     horizon: H in ticks; grace: ticks before an outage begins to count (an evacuation whose site
-    still runs): O = max(0, C - grace). eligible: (S, P) service x pool. site_names by index.
+    still runs): O = max(0, C - grace), and O = C for what is down before. eligible: (S, P) service x
+    pool. site_names by index.
     power_steps: what is energised before the first boot; powered_by: (V,) number of the step that gives a row
     its power, -1 if it has power already or nothing says; bring_up: (V,) rows of a dark domain, which boot
     though no service may need them; left_off: servers of it that are no rows. attests: service -> ticks it
@@ -402,10 +407,29 @@ class Instance:
     """
     stuck: Mapping[int, Stuck] = field(default_factory=lambda: MappingProxyType({}))
     """Services that wait for themselves; services that wait for them are blocked with them."""
+    start_by: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> tick by which its base starts end: what it needs to start waits for it too, but still runs
+    where it is until then.
+    """
     leaving: tuple[Leaving, ...] = ()
     """For a failback: what stops elsewhere, by service."""
     evacuated: frozenset[int] = frozenset()
     """For an evacuation: services with replicas that run in what it leaves. They stop there."""
+
+    @property
+    def base_since(self) -> IntColumn:
+        """(S,) ticks from which the outage of a base counts that is lost."""
+        return self._since(self.services.down_before)
+
+    @property
+    def top_since(self) -> IntColumn:
+        """(S,) the same for a top."""
+        return self._since(self.services.short_before)
+
+    def _since(self, before: frozenset[int]) -> IntColumn:
+        found = np.full(len(self.services), self.grace, np.int64)
+        found[sorted(before)] = 0
+        return found
 
     @property
     def to_boot(self) -> BoolColumn:

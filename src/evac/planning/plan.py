@@ -396,7 +396,7 @@ def against_levels(instance: Instance, plan: Plan) -> tuple[int, int]:
         ours[row] = outcome.base_outage_ms // instance.tick_ms
         ours[count + row] = outcome.top_outage_ms // instance.tick_ms
     both = facts.lost[: 2 * count] & (ours < instance.horizon) & (levels < instance.horizon)
-    head = np.maximum(0, facts.head[: 2 * count] - instance.grace)
+    head = np.maximum(0, (facts.head - facts.since)[: 2 * count])
     weight = np.concatenate([s.base_weight, s.top_weight]).astype(object)[both]
     mine, theirs = (int((weight * (outage - head)[both]).sum()) for outage in (ours, levels))
     return mine, theirs

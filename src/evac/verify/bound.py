@@ -21,6 +21,7 @@ from evac.verify.bound_rows import (
     placement_value,
     supply_value,
 )
+from evac.verify.reading import counted_from
 
 
 def proved(instance: Instance, certificate: Certificate) -> tuple[int, int, list[tuple[str, str]]]:
@@ -40,14 +41,16 @@ def proved(instance: Instance, certificate: Certificate) -> tuple[int, int, list
 
 
 def sum_of_heads(heads: Heads) -> int:
-    """What critical chains alone make unavoidable: sum of W * max(0, r - grace)."""
-    s, grace = heads.instance.services, heads.instance.grace
+    """What critical chains alone make unavoidable: sum of W * max(0, r - grace), without the
+    grace for what is down before.
+    """
+    s, base_since, top_since = heads.instance.services, *counted_from(heads.instance)
     total = 0
     for service in range(len(s)):
         if s.base_lost[service]:
-            total += int(s.base_weight[service]) * max(0, heads.base[service] - grace)
+            total += int(s.base_weight[service]) * max(0, heads.base[service] - base_since[service])
         if s.top_lost[service]:
-            total += int(s.top_weight[service]) * max(0, heads.top[service] - grace)
+            total += int(s.top_weight[service]) * max(0, heads.top[service] - top_since[service])
     return total
 
 
@@ -68,8 +71,10 @@ def _value(heads: Heads, certificate: Certificate) -> int:
     value += _take((added, more, {}), cost, of_u)
     for milestone in names.values():
         value += _box(heads, milestone, cost[milestone], -of_u[milestone])
-    lost = sum(_weight(instance, m) for m in names.values() if is_lost_milestone(heads, m))
-    return value // scale - instance.grace * lost
+    base, top = counted_from(instance)
+    since = {"base": base, "top": top, "primary": [0] * len(instance.stores)}
+    lost = (m for m in names.values() if is_lost_milestone(heads, m))
+    return value // scale - sum(_weight(instance, m) * since[m[0]][m[1]] for m in lost)
 
 
 def _priced(heads: Heads, certificate: Certificate, names: dict[str, Milestone]) -> list[int]:

@@ -36,7 +36,17 @@ from evac.verify.needs import check_needs, with_members
 from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
 from evac.verify.overload import check_overload
 from evac.verify.places import Where
-from evac.verify.reading import Ints, Milestones, Reading, Violation, milestones, outages, read, way_of
+from evac.verify.reading import (
+    Ints,
+    Milestones,
+    Reading,
+    Violation,
+    counted_from,
+    milestones,
+    outages,
+    read,
+    way_of,
+)
 from evac.verify.rpo import check_unstated_rpos, strictest_rpos
 from evac.verify.unknown_places import check_places
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
@@ -104,7 +114,7 @@ def _recovery_ms(
         return None
     if service in alone:
         return int(alone[service]) * instance.tick_ms
-    late = max(0, at - instance.grace) * instance.tick_ms
+    late = max(0, at - int(times.base_since[service])) * instance.tick_ms
     return late if instance.grace else late + plan.lead.ms
 
 
@@ -165,7 +175,8 @@ def _check_people(reading: Reading, times: Milestones) -> None:
     worst, open_ones, tick = reading.plan.worst, open_outages(s, reading.plan.outcomes), instance.tick_ms
     if worst is None:
         return  # a plan of an earlier version; views say that its outage is larger
-    most = open_ones.at_most(base, top, instance.horizon - instance.grace)
+    longest = (instance.horizon - np.array(since, np.int64) for since in counted_from(instance))
+    most = open_ones.at_most(base, top, *longest)
     own = Worst(
         _counted(reading, *most, np.ones_like(even)) * tick,
         _counted(reading, *most, even) * tick,

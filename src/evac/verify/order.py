@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from evac.model.plan import FROM_LOSS_MS
 from evac.model.step_id import FENCE_RUNGS
 from evac.steps.kind import Need
@@ -59,6 +61,8 @@ def check_precedence(reading: Reading, times: Milestones) -> None:
         for timed in steps:
             if timed.start < ready:
                 reading.complain("F12", timed.step.id, f"starts before {why} is available (tick {ready})")
+            if _outlasts_needs(reading, times, timed):
+                reading.complain("F12", timed.step.id, "starts after what it needs to start has stopped")
             _boots_before(reading, timed)
         _verified(reading, service, milestone, steps)
     for (service, _), timed in sorted(reading.verifies.items()):
@@ -69,6 +73,22 @@ def check_precedence(reading: Reading, times: Milestones) -> None:
         base = reading.verifies.get((service, "base"))
         if base is None or timed.start < base.end:
             reading.complain("F4", timed.step.id, "traffic moves before the service is verified")
+
+
+def _outlasts_needs(reading: Reading, times: Milestones, timed: Timed) -> bool:
+    """Whether a start of services that need each other to start ends after the first of them has stopped
+    where it ran, and begins before they serve again.
+    """
+    if timed.service not in reading.instance.start_by:
+        return False
+    until = last_start(reading, times.members, timed.service)
+    return timed.end > until and timed.start < times.base_at[timed.service]
+
+
+def last_start(reading: Reading, members: Mapping[int, tuple[int, ...]], service: int) -> int:
+    """When the first service of a cycle stops where it runs."""
+    group = members[int(reading.instance.services.component[service])]
+    return min(latest_stop(reading, member) for member in group)
 
 
 def dependencies_ready(

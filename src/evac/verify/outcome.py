@@ -14,7 +14,7 @@ from evac.model.step_id import MOVED
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_capacity, holdings
 from evac.verify.doubt import in_doubt
-from evac.verify.order import dependencies_ready
+from evac.verify.order import dependencies_ready, last_start
 from evac.verify.reading import Milestones, Reading, Timed, outages
 
 Ints = NDArray[np.int64]
@@ -547,6 +547,8 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
         if first is None:
             return False
         missing, last = missing - slots.take(first, missing), max(last, first.end)
+    if service in instance.start_by and last > last_start(reading, times.members, service):
+        return False
     freed = _sheds_over(reading, times, ready_rows, ready_rows.sheds(s.demand[service], wanted))
     last = max(last, freed + int(s.start[service]), dependencies_ready(reading, times, service)[0])
     rest: list[tuple[str, tuple[Use, ...], int]] = [("verify", (), int(s.verify[service]))]

@@ -258,7 +258,7 @@ def milestones(reading: Reading) -> Milestones:
             base[lost] = max(int(base[i]) for i in lost)
     away = {service: _away(reading, service) for service in reading.sheds}
     base_gone, base_since = np.full((2, count), horizon, np.int64)
-    base_since[s.base_lost] = instance.grace
+    base_since[s.base_lost] = np.array(counted_from(instance)[0], np.int64)[s.base_lost]
     for service, (one, _) in away.items():
         if not s.base_lost[service]:
             base_since[service], base[service] = one.since, one.until
@@ -269,6 +269,16 @@ def milestones(reading: Reading) -> Milestones:
     top, top_gone, top_since = _top(reading, base, base_gone, base_since, away)
     groups = {k: tuple(v) for k, v in members.items()}
     return Milestones(base, top, base_gone, top_gone, base_since, top_since, primary, groups)
+
+
+def counted_from(instance: Instance) -> tuple[list[int], list[int]]:
+    """For each service, the ticks from which outages of its base and of its top count: after the grace, but
+    from the beginning for what does not hold even before.
+    """
+    s, grace = instance.services, instance.grace
+    base = [0 if service in s.down_before else grace for service in range(len(s))]
+    top = [0 if service in s.short_before else grace for service in range(len(s))]
+    return base, top
 
 
 def _base_end(reading: Reading, service: int) -> int:
@@ -319,7 +329,7 @@ def _top(
 ) -> tuple[Ints, Ints, Ints]:
     s, horizon = reading.instance.services, reading.instance.horizon
     top, gone = base.copy(), base_gone.copy()
-    since = np.where(s.top_lost, reading.instance.grace, horizon)
+    since = np.where(s.top_lost, np.array(counted_from(reading.instance)[1], np.int64), horizon)
     for service, (_, whole) in away.items():
         top[service] = max(int(top[service]), whole.until)
         gone[service] = min(int(gone[service]), whole.gone)

@@ -132,7 +132,7 @@ def build(draft: Draft) -> Instance:
         [[s.sites is None or sites[p.site] in s.sites for p in pools] for s in draft.services], np.bool_
     ).reshape(len(draft.services), len(pools))
     tools = _tools(draft)
-    services, stuck, _ = without_circles(services, tools, grace=draft.grace)
+    services, stuck, *_ = without_circles(services, tools, grace=draft.grace)
     return Instance(
         tick_ms=1_000,
         horizon=draft.horizon,

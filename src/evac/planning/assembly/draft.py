@@ -73,7 +73,7 @@ class Draft:
 @dataclass(frozen=True, slots=True, eq=False)
 class Times:
     """Ticks, S each, H if never: base and top hold from `*_at` until `*_gone`; before that they are gone from
-    `*_since` on, where a loss counts from the end of the grace.
+    `*_since` on, where a loss counts from the end of the grace, if it was not there before.
     """
 
     base_at: Ints
@@ -121,7 +121,8 @@ def worst_of(
     open_ones, tick = open_outages(instance.services, outcomes), instance.tick_ms
     if not open_ones:
         return None
-    most = open_ones.at_most(base, top, instance.horizon - instance.grace)
+    longest = instance.horizon - instance.base_since, instance.horizon - instance.top_since
+    most = open_ones.at_most(base, top, *longest)
     return Worst(
         objective=price(instance, *most) * tick,
         unweighted=price(counted, *most, weighted=False) * tick,
@@ -284,7 +285,7 @@ def _recovery(
         return None
     if service in alone:
         return int(alone[service]) * instance.tick_ms
-    late = max(0, int(times.base_at[service]) - instance.grace) * instance.tick_ms
+    late = max(0, int(times.base_at[service]) - int(instance.base_since[service])) * instance.tick_ms
     return late if instance.grace else late + lead_ms
 
 
@@ -321,6 +322,8 @@ def _reason(
     if state != "unplaced":
         return None
     held = _waits_in_vain(draft, times, service)
+    if held is None and service in late and service in draft.instance.start_by:
+        held = _circle(draft, service)
     if held is not None or service in late:
         return held or Reason("late")
     none = why_no_capacity(draft.instance, service)
@@ -341,6 +344,13 @@ def _unjudged(fact: str) -> Reason:
     return (
         Reason("place-unknown", (name,)) if section == "services" else Reason("members-unknown", store=name)
     )
+
+
+def _circle(draft: Draft, service: int) -> Reason:
+    """Services that need each other to start, and cannot start before their site goes dark."""
+    s = draft.instance.services
+    others = (s.id[other] for other in draft.members[int(s.component[service])] if other != service)
+    return Reason("start-cycle", (*sorted(others)[:1], s.id[service]))
 
 
 def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False) -> Reason | None:

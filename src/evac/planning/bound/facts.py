@@ -90,14 +90,25 @@ class Facts:
     @property
     def sum_of_heads(self) -> int:
         """Weighted ticks that chains alone make unavoidable, net of grace."""
-        over = np.maximum(0, self.head - self.instance.grace)
+        over = np.maximum(0, self.head - self.since)
         return sum(
             w * t for w, t in zip(self.weight[self.lost].tolist(), over[self.lost].tolist(), strict=True)
         )
 
     @property
+    def since(self) -> IntColumn:
+        """(N,) ticks from which an outage counts."""
+        stores = np.full(len(self.instance.stores), self.instance.grace, np.int64)
+        return np.concatenate([self.instance.base_since, self.instance.top_since, stores])
+
+    @property
     def lost_weight(self) -> int:
         return int(self.weight[self.lost].sum())
+
+    @property
+    def uncounted(self) -> int:
+        """Weighted ticks within the grace."""
+        return int((self.weight.astype(object) * self.since)[self.lost].sum())
 
 
 def facts_of(instance: Instance) -> Facts:

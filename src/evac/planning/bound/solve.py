@@ -42,7 +42,7 @@ def evaluate(facts: Facts, certificate: Certificate) -> int:
         total.add_capacity(capacity_row)
     total.add_placement(certificate.placement)
     scaled = total.close()
-    net = scaled // certificate.scale - facts.instance.grace * facts.lost_weight
+    net = scaled // certificate.scale - facts.uncounted
     return max(facts.sum_of_heads, net, 0)
 
 

@@ -113,7 +113,7 @@ SERVICE_TYPE: Final = _record(
     ("verify_manual", *_PAIR),
     *_fields(
         "head left top_shed_at base_shed_at base_at top_at top_own top_done shift_at shift_manual",
-        "leaves breach spared written_off moved again stays base_since top_since",
+        "leaves breach spared written_off moved again stays base_since top_since base_grace top_grace",
         "base_doubt top_doubt move_doubt",
     ),
 )
@@ -150,7 +150,7 @@ LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
 USE_TYPE: Final = _record(*_fields("limit units offset hold"))
 ITEM_TYPE: Final = _record(
     *_fields("release", "done at why stack ran pinned_first pinned_last level seen ahead"),
-    *_fields("asked event", "had_asked had_event"),
+    *_fields("asked event", "had_asked had_event", "start_by"),
 )
 OUTSET_TYPE: Final = _record(*_fields("uses ticks at"))
 HELD_TYPE: Final = _record(*_fields("uses hands ticks count at serial"))
@@ -180,6 +180,8 @@ class Board(NamedTuple):
     NEVER: they could not be); moved: replicas of what runs that were shed and started again elsewhere, which
     serve from `again` on; stays: what is shed of it does not start again; base_since, top_since: from when a
     milestone was gone that holds from base_at or top_at on (the grace where it is lost, NEVER: it was not);
+    base_grace, top_grace: the grace, 0 where a milestone did not hold before; start_by: of a component, when
+    its base starts must have ended (0: whenever);
     need: what a shed must free of each resource up to the last that anything demands; least, least_mover: the
     least of each that any service needs to start, and that any needs which may move;
     eligible: of a pool, whether a service kept at home may use it otherwise; *_begun: as it was when the item

@@ -336,6 +336,12 @@ def _is_out(board: Board, component: int) -> bool:
 
 
 @inner
+def _in_time(board: Board, component: int, end: int) -> bool:
+    """Whether starts that end at a tick end while what they need still runs."""
+    return board.item[component].start_by == 0 or end <= board.item[component].start_by
+
+
+@inner
 def _base(board: Board, component: int, options: Ints) -> None:
     """Generates the base of a component, or undoes all of it; what started ahead cannot be undone."""
     ahead = board.item[component].ahead if board.item[component].ahead < NEVER else UNKNOWN
@@ -355,10 +361,12 @@ def _base(board: Board, component: int, options: Ints) -> None:
     board.item[component].at = AT_WORK
     board.item[component].why = FAILED_ROOM
     if ahead > UNKNOWN or _start_members(board, component, since, options):
-        started = max(ready, ahead, last_end(board, starts))
-        delay_starts(board, starts, started)
-        delay_sheds_of(board, sheds, starts)
-        end = _verify_members(board, component, started, 1)
+        last = max(ahead, last_end(board, starts))
+        started = max(ready, last)
+        if _in_time(board, component, last):
+            delay_starts(board, starts, started if _in_time(board, component, started) else last)
+            delay_sheds_of(board, sheds, starts)
+            end = _verify_members(board, component, started, 1)
         board.item[component].why = FAILED_TIME
     if end >= board.horizon:
         board.item[component].at = NEVER
@@ -413,6 +421,7 @@ def run_ahead(board: Board, component: int, options: Ints) -> None:
     board.item[component].at = AT_WORK
     bar(board, board.size[ASKER], options[ROWS])
     fits = since < NEVER and _start_members(board, component, since, options)
+    fits = fits and _in_time(board, component, last_end(board, starts))
     if fits and board.size[SHEDS] == sheds:
         board.item[component].ahead = last_end(board, starts)
     else:
@@ -431,7 +440,9 @@ def start_late(board: Board, component: int, options: Ints) -> None:
     begin_item(board)
     end = NEVER
     if ready < NEVER and _start_members(board, component, since, options):
-        end = _verify_members(board, component, max(ready, last_end(board, starts)), 0)
+        last = last_end(board, starts)
+        if _in_time(board, component, last):
+            end = _verify_members(board, component, max(ready, last), 0)
     if end > board.horizon or board.size[SHEDS] > sheds:
         undo(board, held, starts, sheds, boots)
         for k in range(
@@ -454,6 +465,8 @@ def _top(board: Board, service: int, options: Ints) -> None:
     if board.service[service].base_lost:
         ready = ready_at(board, board.service[service].component)
         since = _startable_at(board, board.service[service].component)
+        if board.item[board.service[service].component].start_by > 0:
+            since = max(since, board.service[service].base_at)
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)

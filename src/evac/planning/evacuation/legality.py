@@ -345,6 +345,8 @@ def _has_time(board: Board, service: int, wanted: int) -> bool:
     record = board.service[service]
     _find_ready(board, service)
     end = _all_started(board, service, wanted, _needs_met(board, service, START_WAIT, START_STORE))
+    start_by = board.item[record.component].start_by
+    end = NEVER if 0 < start_by < end else end
     if end < NEVER:
         over = sheds_over(board, service, wanted)
         end = max(end, over + record.start, _needs_met(board, service, WAIT, NEED_STORE))

@@ -215,10 +215,14 @@ def _outset(instance: Instance, sets: _UseSets) -> Table:
 
 
 def _releases(instance: Instance, item: Table) -> None:
-    """A component does not start before a person has freed each member that needs it."""
+    """A component does not start before a person has freed each member that needs it, and its starts end
+    while what it needs to start still runs elsewhere.
+    """
     for service, ticks in instance.attests.items():
         own = int(instance.services.component[service])
         item["release"][own] = max(int(item["release"][own]), ticks)
+    for service, ticks in instance.start_by.items():
+        item["start_by"][int(instance.services.component[service])] = ticks
 
 
 def _least(service: Table, counted: NDArray[np.bool_], width: int) -> Ints:
@@ -255,6 +259,7 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
         table[name] = getattr(s, name)
     table["blocked"] = never_planned(instance)
     table["serves"] = s.m
+    table["base_grace"], table["top_grace"] = instance.base_since, instance.top_since
     table["alone"][list(s.alone)] = 1
     table["unsure"][list(instance.vague.demand)] = 1
     table["unjudged"][list(instance.unjudged)] = 1

@@ -134,8 +134,8 @@ def shed_times(board: Board) -> None:
     """
     for service in board.service:
         service.top_shed_at = service.base_shed_at = NEVER
-        service.base_since = board.grace if service.base_lost else NEVER
-        service.top_since = board.grace if service.top_lost else NEVER
+        service.base_since = service.base_grace if service.base_lost else NEVER
+        service.top_since = service.top_grace if service.top_lost else NEVER
         if not service.base_lost:
             service.base_at = 0
     count = board.size[SHEDS]

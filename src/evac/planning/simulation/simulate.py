@@ -201,7 +201,7 @@ def _back(
     deadline of an evacuation; NOT_BACK if it does not.
     """
     lead_ms = 0 if instance.grace else plan.lead.ms
-    late = np.maximum(base - instance.grace, 0) * instance.tick_ms + lead_ms
+    late = np.maximum(base - instance.base_since[services], 0) * instance.tick_ms + lead_ms
     found = np.where(base > instance.horizon, NOT_BACK, late)
     if not arrays.stores:
         return found
@@ -439,16 +439,17 @@ def _objectives(instance: Instance, plan: Plan, services: list[int], base: Ints,
     s, horizon, tick = instance.services, instance.horizon, instance.tick_ms
     column = {service: n for n, service in enumerate(services)}
     index = {name: n for n, name in enumerate(s.id)}
+    since = instance.base_since, instance.top_since
     total = np.zeros(len(base), np.int64)
     for outcome in plan.outcomes:
         service = index[outcome.service]
         lasts = np.full(len(base), outcome.base_outage_ms // tick)
         if service in column:
-            lasts = np.maximum(np.minimum(base[:, column[service]], horizon) - instance.grace, 0)
+            lasts = np.maximum(np.minimum(base[:, column[service]], horizon) - since[0][service], 0)
         total += s.base_weight[service] * lasts
         lasts = np.full(len(base), outcome.top_outage_ms // tick)
         if s.top_lost[service] and outcome.state in ("restored", "degraded"):
-            lasts = np.maximum(np.minimum(top[:, service], horizon) - instance.grace, 0)
+            lasts = np.maximum(np.minimum(top[:, service], horizon) - since[1][service], 0)
         total += s.top_weight[service] * lasts
     return total
 
