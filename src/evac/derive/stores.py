@@ -130,7 +130,9 @@ def surviving_ways(store: Store, gone: tuple[bool, ...], people: PeopleTimes, rp
     left = [m for m, dead in zip(store.members, gone, strict=True) if not dead and m.mode != "none"]
     if store.quorum and not has_majority(store, gone):
         force_ms = kind_of(ForceQuorum.name).way_ms(store, people)
-        return tuple(Way(ForceQuorum.name, m.at, force_ms, m.lag_ms, only_waived=True) for m in left)
+        return tuple(
+            Way(ForceQuorum.name, m.at, force_ms, _forced_loss_ms(store, m), only_waived=True) for m in left
+        )
     ways = tuple(promotion(store, m) for m in left)
     if store.quorum and store.automatic:
         voters = {m.at for m in left if m.votes > 0}
@@ -140,6 +142,15 @@ def surviving_ways(store: Store, gone: tuple[bool, ...], people: PeopleTimes, rp
             elect_ms = kind_of(Elect.name).way_ms(store, people)
             return (Way(Elect.name, best.at, elect_ms, best.loss_ms, by_itself=True, from_loss=True),)
     return ways
+
+
+def _forced_loss_ms(store: Store, member: StoreMember) -> int | None:
+    """What a cluster forced from a member lacks: nothing if it is the primary, or if no majority confirms a
+    write without it. None if that is unknown.
+    """
+    others = sum(one.votes for one in store.members if one is not member)
+    has_all = member.mode == "primary" or 2 * others <= others + member.votes
+    return 0 if has_all else member.lag_ms
 
 
 def promotion(store: Store, member: StoreMember, loses: bool = True, follows: bool = False) -> Way:

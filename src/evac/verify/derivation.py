@@ -27,6 +27,7 @@ from evac.model.instance import BootKind, Candidate, Instance, LeftOff, LostStor
 from evac.model.reason import OffReason
 from evac.model.scenario import Policy, Scenario
 from evac.model.step_id import limit_id
+from evac.steps.force_quorum import ForceQuorum
 from evac.steps.registry import kind_of
 from evac.verify.limits import Limits
 from evac.verify.pools import after_a_loss
@@ -113,7 +114,7 @@ def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits)
     goes_on = scenario.kind in ("lose", "evacuate") and (store.has_majority if one.quorum else store.elects)
     candidates = (
         replace(
-            _evacuated(way, store, one, estate, scenario),
+            _evacuated(_forced(way, one), store, one, estate, scenario),
             uses=() if way.by_itself else limits.hold(limit_id("promotions", one.engine, way.site)),
         )
         for way in store.candidates
@@ -145,6 +146,18 @@ def _is_promoted(way: Candidate) -> bool:
     """Whether a copy applies what it received and takes over: not a backup, nor what people force."""
     kind = kind_of(way.kind)
     return kind.makes_primary and not (kind.restores or kind.takes_people)
+
+
+def _forced(way: Candidate, store: Store) -> Candidate:
+    """The member from which people force a new cluster, with what it may lack of the writes that a majority
+    confirmed: all of them were the primary's, and no majority is without one that has half of the votes.
+    """
+    votes = {one.at: one.votes for one in store.members}
+    if way.kind != ForceQuorum.name or way.id not in votes:
+        return way
+    member = next(one for one in store.members if one.at == way.id)
+    complete = member.mode == "primary" or member.votes >= sum(votes.values()) - member.votes
+    return replace(way, loss_ms=0 if complete else member.lag_ms)
 
 
 def _evacuated(

@@ -8,7 +8,8 @@ import pytest
 
 from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES
-from evac.model.estate import Estate
+from evac.derive import stores
+from evac.model.estate import Estate, Store, StoreMember
 from evac.model.plan import Plan
 from evac.model.scenario import Policy, lose
 from evac.planning.plan import plan
@@ -88,6 +89,42 @@ def test_a_waiver_plans_to_force_a_cluster(tmp_path: Path) -> None:
     assert [o.base_ms for o in made.outcomes] == [40_000 + 20 * 60_000]
     assert [s.kind for s in made.steps] == ["fence", "force-quorum", "verify"]
     assert (made.waivers, made.stores[0].loss_ms) == (("orders",), 3_000)
+
+
+WAIVED_LOSSES = [
+    ("{at: a, mode: primary}, {at: b, mode: sync}", "a", "b", 0),
+    ("{at: b, mode: primary}, {at: a, mode: sync}", "a", "b", 0),
+    ("{at: a, mode: primary, votes: 2}, {at: b, mode: sync, votes: 2}", "a", "b", 0),
+    ("{at: a, mode: primary, votes: 2}, {at: b, mode: sync}", "a", "b", None),
+    ("{at: a, mode: primary}, {at: b, mode: sync}, {at: c, mode: none}", "g", "b", None),
+    ("{at: b, mode: primary}, {at: a, mode: sync}, {at: c, mode: sync}", "g", "b", 0),
+    ("{at: a, mode: primary}, {at: b, mode: async, votes: 0}, {at: c, mode: sync}", "g", "b", None),
+]
+
+
+@pytest.mark.parametrize(("members", "lost", "at", "loss_ms"), WAIVED_LOSSES)
+def test_a_forced_cluster_has_what_every_majority_confirmed(
+    tmp_path: Path, members: str, lost: str, at: str, loss_ms: int | None
+) -> None:
+    """No lag is stated. The primary has all writes; so has a member without which there is no majority."""
+    more = "limits: {manual: {force-quorum: 20 min}}\ngroups: {g: {members: [a, c]}}\n"
+    made = planned(estate_of(tmp_path, members, more=more), lost, "orders")
+    assert "force-quorum" in {step.kind for step in made.steps}
+    assert [(one.candidate, one.loss_ms) for one in made.stores] == [(at, loss_ms)]
+
+
+def test_the_checker_finds_what_a_forced_cluster_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(store: Store, member: StoreMember) -> int:
+        return 0
+
+    more = "limits: {manual: {force-quorum: 20 min}}\n"
+    estate = estate_of(tmp_path, "{at: a, mode: primary, votes: 2}, {at: b, mode: sync}", more=more)
+    monkeypatch.setattr(stores, "_forced_loss_ms", nothing)
+    made = plan(estate, lose("a"), policy=Policy(waivers=("orders",)))
+    assert [one.loss_ms for one in made.stores] == [0]
+    assert {"F19"} <= {one.rule for one in check(estate, made).violations}
 
 
 def test_half_of_the_votes_are_no_majority(tmp_path: Path) -> None:
