@@ -130,7 +130,8 @@ class Commits:
         Covers stores whose drivers report who confirms commits, and whose own cluster does not set it.
         """
         files = self._files()
-        wanted = [store for store in files.stores if store.id in self._bare and wants_confirming(store)]
+        top = topology(files)
+        wanted = [store for store in files.stores if store.id in self._bare and wants_confirming(top, store)]
         ends = {(end.subject, end.at): end for end in files.endpoints if _sets_who_confirms(end)}
         found: dict[str, Unconfirmed] = {}
         for store in wanted:

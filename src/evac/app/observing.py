@@ -415,7 +415,8 @@ async def why_unproven(
 
 def unconfirmed_in(files: Estate, seen: Observation) -> tuple[str, ...]:
     """Stores whose commits a copy should confirm, and whose primary answers that none does."""
-    wanted = {store.id for store in files.stores if wants_confirming(store) and not store.quorum}
+    top = topology(files)
+    wanted = {store.id for store in files.stores if wants_confirming(top, store) and not store.quorum}
     primaries = [one for one in seen.members if one.role == "primary" and one.store in wanted]
     bare = (one for one in primaries if not (one.confirms or one.one_of_several or one.waits_for))
     return tuple(sorted({one.store for one in bare}))

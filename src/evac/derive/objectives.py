@@ -91,6 +91,16 @@ def _rpos(estate: Estate, of_class: LossClass) -> tuple[Rpo, ...]:
     return tuple(found)
 
 
+def may_lose_nothing(top: Topology) -> frozenset[str]:
+    """Stores that may lose no data with a loss of some class, by their own RPO or that of a service."""
+    return top.once("may lose nothing", lambda: _may_lose_nothing(top))
+
+
+def _may_lose_nothing(top: Topology) -> frozenset[str]:
+    limits = (zip(top.estate.stores, rpos(top, of_class), strict=True) for of_class in LOSS_CLASSES)
+    return frozenset(store.id for pairs in limits for store, rpo in pairs if rpo.limit_ms == 0)
+
+
 def _store_users(estate: Estate) -> dict[str, list[Service]]:
     """Store family -> the services that hard-need it."""
     found: dict[str, list[Service]] = {}

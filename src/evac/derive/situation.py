@@ -499,7 +499,7 @@ def _roles(
     """The candidate is the primary; the old primary follows no one while its domain is lost. In a store that
     only people operate, a copy that follows again confirms commits: people are asked to ensure that.
     """
-    follower = "sync" if confirms_by_hand(top.estate, store) else "async"
+    follower = "sync" if confirms_by_hand(top, store) else "async"
     primary = draft.primaries.get(store.id, "")
     follows = draft.following.get(store.id, set())
     found = []

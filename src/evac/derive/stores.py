@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from evac.derive.domains import Topology, site_of, topology
-from evac.derive.objectives import Rpo
+from evac.derive.objectives import Rpo, may_lose_nothing
 from evac.model.estate import NO_TIMEOUT_MS, Estate, ReplicationMode, Store, StoreMember
 from evac.model.instance import Candidate
 from evac.model.objectives import accepts
@@ -65,17 +65,22 @@ def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
     return any(dead for m, dead in zip(store.members, gone, strict=True) if m.mode == "primary")
 
 
-def wants_confirming(store: Store) -> bool:
+def wants_confirming(top: Topology, store: Store) -> bool:
     """Whether a copy should confirm every commit: the store may lose nothing, or has such a copy."""
-    return store.rpo_ms == 0 or any(member.mode == "sync" for member in store.members)
+    return store.id in may_lose_nothing(top) or has_confirming(store)
 
 
-def confirms_by_hand(estate: Estate, store: Store) -> bool:
+def has_confirming(store: Store) -> bool:
+    """Whether a copy confirms every commit."""
+    return any(member.mode == "sync" for member in store.members)
+
+
+def confirms_by_hand(top: Topology, store: Store) -> bool:
     """Whether people ensure that a copy confirms commits: the store may lose nothing or has such a copy, and
     no endpoint in the estate acts on it.
     """
-    wanted = wants_confirming(store)
-    return wanted and not store.quorum and all(one.subject != store.id for one in estate.endpoints)
+    wanted = wants_confirming(top, store)
+    return wanted and not store.quorum and all(one.subject != store.id for one in top.estate.endpoints)
 
 
 def loses_confirming(store: Store, gone: tuple[bool, ...]) -> bool:
@@ -171,7 +176,7 @@ def behind_ms(store: Store, member: StoreMember) -> int | None:
     """
     if member.lag_ms is not None or member.mode == "async":
         return member.lag_ms
-    if wants_confirming(store):
+    if has_confirming(store):
         return 0
     lags = [one.lag_ms for one in store.members if one is not member and one.mode != "none"]
     return None if None in lags else max((ms for ms in lags if ms is not None), default=None)

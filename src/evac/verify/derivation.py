@@ -131,7 +131,7 @@ def _unstated_lags(estate: Estate, scenario: Scenario, shared: Instance) -> Iter
     for lost in shared.stores:
         store = stores[lost.id]
         copies = {one.at: one for one in store.members if not one.detached}
-        confirms = store.rpo_ms == 0 or any(one.mode == "sync" for one in store.members)
+        confirms = any(one.mode == "sync" for one in store.members)
         for way in lost.candidates:
             member = copies.get(way.id)
             if member is None or member.lag_ms is not None or not _is_promoted(way):

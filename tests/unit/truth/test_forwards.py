@@ -96,6 +96,30 @@ def test_the_way_home_counts_what_the_old_primary_lags(
     assert made.outcomes[0].recovery_ms is None or lag_s is not None
 
 
+@pytest.mark.parametrize(
+    ("mode", "lag_s"), [("mode: async, lag: 2 min", 120), ("mode: async", None), ("mode: sync", 0)]
+)
+def test_an_rpo_of_zero_makes_no_copy_confirm(tmp_path: Path, mode: str, lag_s: int | None) -> None:
+    """Only a copy that confirms commits is never behind, whatever the store may lose."""
+    estate = moved(tmp_path, mode, rpo="rpo: 0 s,")
+    made = plan(estate, Scenario("failback", ("a",)))
+    assert check(estate, made).violations == ()
+    assert ("stores/orders/lag" in made.unknown) is (lag_s is None)
+    assert write_outages(made) == [(50_000 + 1_000 * (lag_s or 0), "orders")]
+
+
+@pytest.mark.parametrize(("rpo", "role"), [("rpo: 0 s,", "sync"), ("rpo: 1 s,", "async")])
+def test_people_have_a_copy_confirm_for_a_service_that_may_lose_nothing(
+    tmp_path: Path, rpo: str, role: str
+) -> None:
+    """The store states no RPO of its own."""
+    text = MOVED.replace("rto: 5 min,", f"rto: 5 min, {rpo}").replace("MODE", "mode: async, lag: 1 s")
+    estate = written(tmp_path, text.replace("HOME", "").replace("RPO", ""))
+    for kind in ("evacuate", "restore"):
+        estate = estate_after(estate, plan(estate, Scenario(kind, ("a",), 86_400_000)))
+    assert {member.at: member.mode for member in estate.stores[0].members} == {"a": role, "b": "primary"}
+
+
 def test_after_the_loss_of_a_moved_primary_its_home_lacks_what_it_lags(tmp_path: Path) -> None:
     """The old primary follows the new one, which is lost; it was planned as if it had everything."""
     estate = moved(tmp_path, "mode: async, lag: 2 min")

@@ -70,7 +70,7 @@ def protection_after(
             elif _stays_unconfirmed(ground, store, primary) or _is_unconfirmed(ground, store, primary):
                 missing.append(name)
             continue
-        if not wants_confirming(store) or not is_protected_by_us(ground, store, primary):
+        if not wants_confirming(ground.top, store) or not is_protected_by_us(ground, store, primary):
             continue
         promoting = [action for step in promotes for action in actions[step.id] if action.verb == "promote"]
         if any(action.parameters.get("synchronous") for action in promoting):

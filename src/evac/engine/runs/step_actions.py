@@ -101,7 +101,7 @@ def _by_hand(ground: Ground, step: Step) -> Action:
 def _confirming(ground: Ground, step: Step) -> str:
     """What a person must also do so that a copy confirms the store's commits again."""
     store, kind = ground.stores.get(step.target), kind_of(step.kind)
-    if store is None or not confirms_by_hand(ground.estate, store):
+    if store is None or not confirms_by_hand(ground.top, store):
         return ""
     if kind.follows:
         return ", and have it confirm each commit"
@@ -245,7 +245,7 @@ def synchronous_after(ground: Ground, store: Store, new: str) -> tuple[str, ...]
     synchronous or may lose nothing and policy says `next`; else none. A copy that was not seen confirming
     when the plan was made (one that reconnects does not) does not make the store asynchronous.
     """
-    if not wants_confirming(store) or ground.policy.store(store.id).on_sync_loss != "next":
+    if not wants_confirming(ground.top, store) or ground.policy.store(store.id).on_sync_loss != "next":
         return ()
     names = [str(e.settings["name"]) for e in followers(ground, store, new) if "name" in e.settings]
     return tuple(names[:1])
