@@ -210,7 +210,10 @@ def outage_words(plan: Plan) -> tuple[str, str]:
     before, whole, doubt = plan.unweighted_before or 0, duration(plan.horizon_ms), outage_doubt(plan)
     least, worst = plan.unweighted * plan.tick_ms + before, plan.worst
     most = None if worst is None else worst.unweighted + worst.unweighted_before
-    number_of, rest = _between(least, most, doubt), f"; {doubt}" if doubt else ""
+    number_of, rest = (
+        _between(least, most, doubt),
+        "".join(f"; {one}" for one in (doubt, _after(plan)) if one),
+    )
     if not before:
         return number_of, f"user-minutes in {whole}{rest}"
     parts = user_minutes_number(before, 1), user_minutes_number(plan.unweighted, plan.tick_ms)
@@ -239,6 +242,21 @@ def _between(least: int, most: int | None, doubt: str) -> str:
         return f"{shown} or more"
     high = user_minutes_number(most, 1)
     return shown if high == shown else f"{shown} to {high}"
+
+
+def stops_at_horizon(plan: Plan) -> int:
+    """Number of services without another place that an evacuation stops at the horizon or later, because the
+    site still works until then: their outage begins where the plan ends.
+    """
+    late = plan.scenario.kind == "evacuate" and plan.grace_ms >= plan.horizon_ms
+    return sum(late and one.state == "unplaced" and not one.base_outage_ms for one in plan.outcomes)
+
+
+def _after(plan: Plan) -> str:
+    """What is down once the plan ends; empty if that counts already."""
+    after = stops_at_horizon(plan)
+    be = "is" if after == 1 else "are"
+    return f"{plural(after, 'service')} without another place {be} down after that" if after else ""
 
 
 def outage_doubt(plan: Plan) -> str:
@@ -271,6 +289,8 @@ def best_possible(plan: Plan) -> tuple[int | None, str]:
         return None, f"no one knows when {plural(late, 'service')} will be back"
     if plan.objective == 0 and not all(o.people for o in gone):
         return None, "the estate states no users of the services that are not restored"
+    if plan.objective == 0 and stops_at_horizon(plan):
+        return None, "the outage of what has no other place begins only after the horizon"
     if plan.objective == 0:
         better = "no plan can be better"
         return 0, better if gone or plan.unweighted_before else f"nothing is lost; {better}"

@@ -391,3 +391,14 @@ def test_the_work_of_an_evacuation_ends_before_what_runs_until_its_deadline(
     words = f"wiki stops at the deadline, {after} after the start; it does not come back before the horizon"
     assert stops_words(made) == words
     assert f"wiki stops at the deadline, {after}" in plan_text(made, "x", 200, False)
+
+
+@pytest.mark.parametrize("deadline_ms", [600_000, 86_400_000, 90_000_000])
+def test_no_outage_is_claimed_of_what_stops_only_at_the_horizon(tmp_path: Path, deadline_ms: int) -> None:
+    """Nothing after the horizon counts, so an outage of 0 is no proof that a plan is good."""
+    made = plan(written(tmp_path, STOPS), Scenario("evacuate", ("a",), deadline_ms), work=0)
+    said, is_late = plan_text(made, "x", 200, False), deadline_ms >= 86_400_000
+    assert ("; 1 service without another place is down after that" in said) is is_late
+    assert ("unknown: the outage of what has no other place begins only after the horizon" in said) is is_late
+    assert "no plan can be better" not in said
+    assert (made.objective == 0) is is_late
