@@ -23,11 +23,13 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final, Protocol
 
+from evac.derive.situation import of
 from evac.engine.plans.library import Ready, digest_of
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.stalled_commits import is_protection
 from evac.estate.codecs import plan as plan_codec
 from evac.model.collector import collector_at_rest
+from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, StalePlan, UnsafePlan
 from evac.model.estate import Estate
 from evac.model.observation import Observation
@@ -35,6 +37,7 @@ from evac.model.plan import Plan
 from evac.store.port import Store
 from evac.verify import Verdict, check
 from evac.verify.waiting import check_waiting
+from evac.views.situation_view import differences, stale_words
 
 MadeOf = tuple[Estate, Observation]
 """What an estate as it is now was made of: the declared one, and what was observed."""
@@ -170,15 +173,20 @@ class Forethought:
 
 def _accept(data: bytes, estate: Estate, digest: str, made_of: MadeOf | None) -> None:
     plan = decoded(data)
-    must_fit(plan, digest)
+    must_fit(plan, digest, made_of)
     must_hold(estate, plan, made_of)
 
 
-def must_fit(plan: Plan, estate: str) -> None:
-    """Raise StalePlan unless the plan was made for the estate with this digest."""
-    if plan.estate_digest != estate:
-        raise StalePlan(
-            "plan-stale",
-            "the plan was made from another estate",
-            "make a new plan with evac plan, and apply it",
-        )
+def must_fit(plan: Plan, estate: str, made_of: MadeOf | None = None) -> None:
+    """Raise StalePlan unless the plan was made for the estate with this digest. made_of: to say how the
+    present state differs from the files.
+    """
+    if plan.estate_digest == estate:
+        return
+    if made_of is None:
+        words, again = "the plan was made from another estate", "make a new plan with evac plan, and apply it"
+    else:
+        files, seen = made_of
+        by_files = plan.estate_digest == estate_digest(files)
+        words, again = stale_words(differences(of(files, seen)), by_files)
+    raise StalePlan("plan-stale", words, again)

@@ -152,7 +152,7 @@ async def bind_anew(
     if stalled_commits.is_protection(data):
         return _protecting(seen.files, policy, data, run, incident, digest)
     plan = await asyncio.to_thread(decoded, data)
-    must_fit(plan, seen.digest)
+    must_fit(plan, seen.digest, (seen.files, seen.observation))
     bound = await asyncio.to_thread(
         bind,
         seen.estate,

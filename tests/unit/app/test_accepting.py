@@ -20,6 +20,7 @@ from evac.app.controlling import Composed, Setting, compose
 from evac.app.planner.plans import Made, Question, make_plan, scenario_of
 from evac.control.port import PlanGiven
 from evac.control.store import StoreControl
+from evac.derive.situation import of
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans.library import Ready, digest_of
@@ -30,6 +31,7 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput, PlanError, StalePlan, Unavailable, UnsafePlan
 from evac.model.estate import Estate
+from evac.model.observation import MemberSeen, Observation
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.store.opening import open_store
@@ -220,7 +222,7 @@ def test_no_run_is_made_of_it_even_by_a_leader_that_is_asked_directly(
             await runs.propose(made.store, runs.proposal_of(old, "fire-1", "fire", ("north",)), now_ms)
         assert (stale.value.code, stale.value.hint) == (
             "plan-stale",
-            "make a new plan with evac plan, and apply it",
+            "plan from the current state and apply that: evac plan ESTATE --observe",
         )
         for nothing in ("open/", "incident/", "journal/fire", "bound/"):
             assert await made.store.list(nothing) == []
@@ -442,6 +444,24 @@ def test_the_plan_of_each_site_is_judged_once_it_lies_ready_and_not_at_the_loss(
                 await checker.accept(plans["north"])
 
     asyncio.run(story())
+
+
+def test_a_plan_that_no_longer_fits_is_refused_with_what_has_changed() -> None:
+    estate = load(SMALL)
+    data = make_plan(estate, scenario_of(estate, QUESTIONS["lose"]), budget_ms=0).data
+    seen = Observation(
+        1, (MemberSeen("carts", "north", "replica", 0), MemberSeen("carts", "south", "primary", 0))
+    )
+    now = of(estate, seen).estate
+    checker = Checker(lambda: (now, estate_digest(now)), lambda: (estate, seen))
+    with pytest.raises(StalePlan) as stale:
+        asyncio.run(checker.accept(data))
+    assert (
+        stale.value.message
+        == "this plan was made from the files only, and now carts has its primary in south, "
+        "as observed since 00:00 UTC"
+    )
+    assert stale.value.hint.endswith("evac plan ESTATE --observe")
 
 
 def test_a_plan_that_is_refused_ahead_is_not_judged_all_the_time_and_refused_at_the_loss(
