@@ -406,7 +406,7 @@ def _hopeless(
 
 def _is_too_much(load: Load) -> bool:
     """Whether it is above the limit, or may be."""
-    return bool(load.unknown.any()) or load.exact > (0 if load.limit is None else load.limit)
+    return bool(load.unknown.any()) or load.is_above(0 if load.limit is None else load.limit)
 
 
 def _too_much(

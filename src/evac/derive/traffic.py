@@ -145,6 +145,27 @@ class Load:
         """The same, as a float."""
         return float(((self.peaks * self.counts).astype(np.float64) / self.shares).sum())
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The exact sum is in between, ends included. Most comparisons need no more, and this is several
+        times faster. Each term is rounded three times and added up once, all by at most 2**-53 of it.
+        """
+        amounts = self.peaks * self.counts
+        some = amounts != 0
+        about = float((amounts[some].astype(np.float64) / self.shares[some]).sum())
+        error = about * (len(amounts) + 8) * 2.0**-52
+        return about - error, about + error
+
+    def is_above(self, limit: int) -> bool:
+        """Whether more than that comes, exactly."""
+        low, high = self.bounds
+        return low > limit or (high > limit and self.exact > limit)
+
+    def is_more_than(self, other: Load) -> bool:
+        """Whether more comes than there, exactly."""
+        (low, high), (least, most) = self.bounds, other.bounds
+        return low > most or (high > least and self.exact > other.exact)
+
     def of(self, services: BoolColumn) -> Load:
         """What comes of these services, as callers or as those that are called. services: (S,)"""
         rows = services[self.services] | services[self.called]
@@ -180,7 +201,7 @@ def brings_more(today: Load, then: Load, changed: BoolColumn) -> bool:
     today, then = today.of(changed), then.of(changed)
     counts, shares = today.parts_as_in(then, len(changed))
     rises = then.counts.astype(object) * shares > counts * then.shares.astype(object)
-    return bool(rises[then.unknown].any()) or then.exact > today.exact
+    return bool(rises[then.unknown].any()) or then.is_more_than(today)
 
 
 Key = tuple[tuple[str, ...], Measure]
