@@ -116,6 +116,8 @@ def test_even_with_the_seal_a_run_reaches_only_what_a_controllers_own_files_name
         ({"driver": "command", "settings": {"argv": ["/bin/sh", "-c", "id"]}}, True),
         ({"at": "b"}, True),
         ({"store": "mail"}, True),
+        ({"synchronous": ["b", "no-such-copy"]}, True),
+        ({"synchronous": []}, False),
     ],
 )
 def test_even_with_the_seal_a_plan_that_no_checker_sees_reaches_only_the_own_store(
@@ -126,6 +128,7 @@ def test_even_with_the_seal_a_plan_that_no_checker_sees_reaches_only_the_own_sto
     settings: dict[str, Value] = {"host": "10.0.0.1", "password": "file:/etc/evac/db"}
     ends = (
         Endpoint("db-a", "db", "a", "postgres", settings),
+        Endpoint("db-b", "db", "b", "postgres", {"host": "10.0.0.2", "name": "b"}),
         Endpoint("mail-a", "mail", "a", "postgres", {**settings, "host": "10.0.0.9"}),
     )
     seen: Any = SimpleNamespace(files=replace(estates.load(tmp_path), endpoints=ends), digest="")
@@ -138,7 +141,7 @@ def test_even_with_the_seal_a_plan_that_no_checker_sees_reaches_only_the_own_sto
         if not refused:
             assert asyncio.run(binding()).spec.run == "run-1"
             continue
-        with pytest.raises(NotAllowed, match="in a way that no endpoint of") as caught:
+        with pytest.raises(NotAllowed, match=r"no endpoint of (db|mail) in this controller") as caught:
             asyncio.run(binding())
         assert caught.value.code == "bound-differs"
 

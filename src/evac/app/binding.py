@@ -132,6 +132,16 @@ def _protecting(
                 "if the endpoint was changed, the leader makes a new plan; if no one changed the estate, "
                 "someone wrote this plan into the store",
             )
+        names = action.parameters["synchronous"]
+        ends = [end for end in estate.endpoints if end.subject == action.target]
+        assert isinstance(names, tuple)
+        if unknown := set(names).difference(str(end.settings.get("name", "")) for end in ends):
+            raise NotAllowed(
+                "bound-differs",
+                f"a plan that protects {action.target} lets {min(unknown)[:80]} confirm commits, but "
+                f"no endpoint of {action.target} in this controller's estate has that name",
+                "if no one changed the estate, someone wrote this plan into the store",
+            )
     return bound
 
 
