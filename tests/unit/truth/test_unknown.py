@@ -327,17 +327,19 @@ services:
 @pytest.mark.parametrize(
     ("cores", "states"),
     [
-        (1, {"shop": "unknown", "wiki": "unknown"}),
+        (1, {"shop": "unknown", "wiki": "restored"}),
         (3, {"shop": "restored", "wiki": "unknown"}),
         (4, {"shop": "restored", "wiki": "restored"}),
     ],
 )
+@pytest.mark.parametrize("work", [0, 120])
 def test_a_plan_says_what_it_puts_where_nobody_knows(
-    tmp_path: Path, cores: int, states: dict[str, str]
+    tmp_path: Path, cores: int, states: dict[str, str], work: int
 ) -> None:
+    """One known core is not enough for shop, whose place stays unknown: it makes wiki certain."""
     estate = written(tmp_path, TWO_PLACES.replace("CORES", f"{cores} cores"))
     with interpreted():
-        made = plan(estate, lose("a"))
+        made = plan(estate, lose("a"), work=work)
     assert check(estate, made).holds
     assert {one.service: one.state for one in made.outcomes} == states
     assert all(("pool pb" in one.reason) == (one.state == "unknown") for one in made.outcomes)
