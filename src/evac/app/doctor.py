@@ -66,6 +66,7 @@ _OBSERVED: Final[tuple[tuple[type, Verb], ...]] = (
 )
 
 ADD_ENDPOINT: Final = "add an endpoint for it to the estate"
+STATE_PRIMARY: Final = "write mode: primary at the member that accepts writes"
 WITHIN_S: Final = 30.0
 ACTS: Final = tuple(sorted(ABOUT[RunsUnits].verbs | ABOUT[RoutesTraffic].verbs | ABOUT[Fences].verbs))
 """Verbs that can be done and undone. A store that moved stays moved, and only a site is fenced here."""
@@ -285,9 +286,12 @@ def _of_store(store: Store, policy: RunPolicy, known: _Asked) -> list[Ability]:
     others = sorted(site for site in sites if site and site != home)
     if not others:
         return _without_a_copy(store, home, known)
+    what = "promote after a loss"
     if store.automatic:
-        what = "promote after a loss"
         return [Ability(store.id, "store", what, "automatic", why="its own cluster elects a primary")]
+    if primary is None:
+        why = "it is not known which of its copies is primary, so no plan can promote another"
+        return [Ability(store.id, "store", what, "nobody", why=why, next=STATE_PRIMARY)]
     ends = known.ends(store.id, Promotes)
     found = []
     for site in others:
@@ -309,7 +313,7 @@ def _without_a_copy(store: Store, home: str | None, known: _Asked) -> list[Abili
         return [
             Ability(store.id, "store", "recover after a loss", "nobody", why=why, next="list its members")
         ]
-    where = f"at {home}" if home else "in one place"
+    where = _where(store, home, known)
     found = []
     for backup in store.backups:
         site = site_of(known.top, backup.at)
@@ -321,14 +325,25 @@ def _without_a_copy(store: Store, home: str | None, known: _Asked) -> list[Abili
     if found:
         return found
     if store.backups:
-        why = f"its only copy is {where}, so a backup must be restored"
+        why = f"{where}, so a backup must be restored"
         hint = "add a second copy, or give the backup an endpoint with a place to restore to"
         return [Ability(store.id, "store", "restore elsewhere", "by hand", why=why, next=hint)]
     why, hint = (
-        f"its only copy is {where}, and the estate lists no backup of it",
+        f"{where}, and the estate lists no backup of it",
         "add a copy or a backup",
     )
     return [Ability(store.id, "store", "recover after a loss", "nobody", why=why, next=hint)]
+
+
+def _where(store: Store, home: str | None, known: _Asked) -> str:
+    """Where the copies of a store without one at another site are."""
+    copies = [member for member in store.members if member.mode != "none"]
+    home = home or next((site for one in copies if (site := site_of(known.top, one.at))), None)
+    at = f"at {home}" if home else "in one place"
+    if not copies:
+        return "no member is known to have its data"
+    several = "both copies" if len(copies) == 2 else f"all {len(copies)} copies"
+    return f"its only copy is {at}" if len(copies) == 1 else f"{several} are {at}"
 
 
 def _fence(store: Store, home: str, policy: RunPolicy, known: _Asked) -> Ability:

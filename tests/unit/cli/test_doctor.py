@@ -288,6 +288,40 @@ def test_a_backup_that_no_program_restores_is_work_for_people(
     assert found["subjects"][0]["verdict"] == "by hand"
 
 
+PLACES = """\
+evac: 1
+name: acme
+sites: {fra: {}, muc: {}}
+stores: {o: {engine: e, members: [MEMBERS]BACKUP}}
+"""
+KEPT = ", backups: [{at: muc, age: 1 h, restore: 100 Mbit/s}]"
+NO_PRIMARY = "it is not known which of its copies is primary, so no plan can promote another"
+
+
+@pytest.mark.parametrize(
+    ("members", "backup", "verdict", "why"),
+    [
+        ("{at: fra, mode: primary}", "", "nobody", "its only copy is at fra, and the estate lists no backup"),
+        ("{at: fra, mode: primary}, {at: fra, mode: sync}", "", "nobody", "both copies are at fra, and the"),
+        (
+            "{at: fra, mode: primary}, {at: fra, mode: sync}, {at: fra, mode: async}, {at: muc, mode: none}",
+            KEPT,
+            "by hand",
+            "all 3 copies are at fra, so a backup must be restored",
+        ),
+        ("{at: fra, mode: async}, {at: muc, mode: async}", "", "nobody", NO_PRIMARY),
+        ("{at: fra, mode: sync}, {at: fra, mode: sync}", KEPT, "nobody", NO_PRIMARY),
+    ],
+)
+def test_copies_are_counted_and_a_store_without_a_primary_cannot_be_promoted(
+    tmp_path: Path, members: str, backup: str, verdict: str, why: str
+) -> None:
+    (tmp_path / "estate.yaml").write_text(PLACES.replace("MEMBERS", members).replace("BACKUP", backup))
+    (ability,) = asyncio.run(examine_files(tmp_path / "estate.yaml", None, 0)).abilities
+    assert (ability.verdict, ability.why[: len(why)]) == (verdict, why)
+    assert (ability.next == "write mode: primary at the member that accepts writes") == (why == NO_PRIMARY)
+
+
 def test_what_was_not_asked_is_not_known_to_work() -> None:
     end = Endpoint("e", "o", "fra", "noop", {})
     nothing_said = _Asked(topology(Estate("acme")), {"e": ()}, frozenset(), {})

@@ -66,7 +66,16 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ),
     ("name-unknown", services("needs: [{store: ‹y}]") + "  y: {}\n", "it is a service"),
     ("name-unknown", services("data_in: [‹x]"), "it is a service"),
-    ("name-unknown", services("eligible_sites: [‹s]") + "pools: {s: {site: a}}\n", "it is a pool"),
+    (
+        "name-unknown",
+        services("eligible_sites: [‹s]") + "pools: {s: {site: a}}\n",
+        "it is a pool: write its site 'a'",
+    ),
+    (
+        "value-missing",
+        f"{HEAD}stores:\n  s: {{engine: e, members: [‹{{at: a}}]}}\n",
+        "add mode: primary, sync, async or none",
+    ),
     ("name-unknown", services("replicas: {‹x: 1}"), ""),
     ("value-missing", f"{HEAD}pools:\n  p: ‹{{cpu: 4 cores}}\n", "add site"),
     ("wrong-type", services("tier: ‹[3]"), ""),

@@ -299,6 +299,9 @@ def _dangling(reference: Reference, assembly: Assembly, known: Known, problems: 
         hint = "it is a server: state the replicas of the service in the table of replicas (replicas.csv)"
     if other == "a store" and "/needs" in reference.path:
         hint += f": write {{store: {reference.name}}}"
+    if other == "a pool" and reference.names.startswith(("site", "domain")):
+        site = next((one.site for one in assembly.values["pools"] if one.id == reference.name), "")
+        hint += f": write its site {shown(site)}" if site else ": write its site"
     section = _SECTION_OF.get(reference.names, "")
     hint = hint or (f"define it under {section}:" if section else "")
     problems.add(code, f"no such {what}: {shown(reference.name)}", reference.node.place, hint)

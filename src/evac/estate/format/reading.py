@@ -20,6 +20,9 @@ from evac.model.diagnostic import Place
 from evac.model.estate import Fact, Rate
 from evac.model.records import dataclass
 
+_CHOICES_SHOWN: Final = 8
+"""Most words that a hint lists."""
+
 TABLE_COLUMNS = {
     "servers": (
         "cpu_millicores",
@@ -225,9 +228,8 @@ class Reader:
             if spec.required and value is None:
                 usable = False
                 if spec.key not in refused:
-                    self.problems.add(
-                        "value-missing", f"{spec.key} is missing: {spec.doc}", node.place, f"add {spec.key}:"
-                    )
+                    message, hint = f"{spec.key} is missing: {spec.doc}", f"add {spec.key}:{_values_of(spec)}"
+                    self.problems.add("value-missing", message, node.place, hint)
             if spec.slot is not None:
                 vectors.setdefault(spec.attr, [None] * 4)[spec.slot] = value
             elif value is not None or (spec.key in values and not isinstance(spec.kind, Record)):
@@ -406,3 +408,9 @@ class Reader:
         message = f"{KIND_WORDS[node.kind]} found, but {wanted} is expected"
         self.problems.add("wrong-type", message, node.place)
         return BAD
+
+
+def _values_of(spec: Field) -> str:
+    """The words that a value may be, for a hint; empty if it is no choice, or one of too many."""
+    words: list[str] = spec.kind.pattern.get("enum", []) if isinstance(spec.kind, Scalar) else []
+    return f" {', '.join(words[:-1])} or {words[-1]}" if 1 < len(words) <= _CHOICES_SHOWN else ""
