@@ -40,9 +40,13 @@ def cluster(nodes: int) -> Iterator[dict[str, Any]]:
     for number in range(0, pods, 10):
         name, namespace = f"app-{number // 10}", f"team-{number // 200}"
         template = {"metadata": {"labels": {"app": name}}, "spec": spec}
-        yield _object("apps/v1", "Deployment", name, namespace, {"replicas": 10, "template": template})
+        selector = {"matchLabels": {"app": name}}
+        wanted = {"replicas": 10, "selector": selector, "template": template}
+        yield _object("apps/v1", "Deployment", name, namespace, wanted)
         owner = ("Deployment", name)
-        yield _object("apps/v1", "ReplicaSet", f"{name}-5c6b7d8f9", namespace, {}, owner=owner)
+        yield _object(
+            "apps/v1", "ReplicaSet", f"{name}-5c6b7d8f9", namespace, wanted, {"replicas": 10}, owner=owner
+        )
     for number in range(pods):
         name, namespace = f"app-{number // 10}", f"team-{number // 200}"
         owner = ("ReplicaSet", f"{name}-5c6b7d8f9")
@@ -65,7 +69,8 @@ def _object(
     if namespace:
         metadata["namespace"] = namespace
     if owner is not None:
-        metadata["ownerReferences"] = [{"kind": owner[0], "name": owner[1], "controller": True}]
+        what = {"apiVersion": "apps/v1", "kind": owner[0], "name": owner[1], "uid": f"{owner[0]}-{owner[1]}"}
+        metadata["ownerReferences"] = [{**what, "controller": True}]
     return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec, "status": status or {}}
 
 
