@@ -229,7 +229,7 @@ _QUANTITIES: Final[tuple[tuple[Quantity, str, str], ...]] = (
     (q.DISK_HELD, "GiB", "capacity down, demand up"),
     (q.BANDWIDTH_HELD, "Mbit/s", "capacity down, demand up"),
     (q.POWER_HELD, "watts", "capacity down, demand up"),
-    (q.COUNT, "ones", "up"),
+    (q.COUNT, "ones", "never: a count is whole"),
     (q.DAYS, "days", "down"),
 )
 

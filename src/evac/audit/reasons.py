@@ -23,7 +23,7 @@ def span(ms: int) -> str:
         if rest >= size and len(parts) < 2:
             parts.append(f"{rest // size} {name}")
             rest %= size
-    return " ".join(parts) or f"{ms} ms"
+    return " ".join(parts) or (f"{ms} ms" if ms else "0 s")
 
 
 ReasonKind = Literal[

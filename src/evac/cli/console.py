@@ -146,7 +146,9 @@ def exit_code(error: errors.EvacError) -> int:
         return LOCKED
     if isinstance(error, errors.OutcomeUnknown):
         return UNKNOWN
-    if isinstance(error, errors.EstateError | errors.UnknownDomain | errors.InvalidInput):
+    if isinstance(
+        error, errors.EstateError | errors.UnknownDomain | errors.InvalidInput | errors.PlanFileError
+    ):
         return USAGE
     return FAILED
 
@@ -228,7 +230,10 @@ def write_whole(target: Path, data: bytes, mode: int = 0o600) -> None:
             stream.write(data)
         return
     target = target.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.parent.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        context = click.get_current_context(silent=True)
+        say(f"created the folder {target.parent}", context is not None and bool(context.params.get("quiet")))
     with suppress(FileNotFoundError):
         mode = stat.S_IMODE(target.stat().st_mode)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

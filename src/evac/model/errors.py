@@ -60,6 +60,10 @@ class PlanError(EvacError):
     """A plan that cannot be made, read or used."""
 
 
+class PlanFileError(PlanError):
+    """A file that is missing or is no plan that this version reads."""
+
+
 class UnsafePlan(PlanError):
     """A plan that the policy refuses: no capacity, no fence, too much data loss, too much at once."""
 

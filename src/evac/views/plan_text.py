@@ -17,6 +17,7 @@ from evac.views.congestion_text import traffic_lines
 from evac.views.moves import stops_words, work_ms, work_words, writes_words
 from evac.views.sheet import Page
 from evac.views.words import (
+    above,
     as_judged,
     best_possible,
     duration,
@@ -256,7 +257,7 @@ def _gap(plan: Plan) -> str:
         return f"unknown: {why}" if plan.objective == 0 else why
     if plan.objective == 0:
         return why
-    words = f"at most {percent(gap)} above the best possible{as_judged(plan)}"
+    words = f"at most {above(gap)} the best possible{as_judged(plan)}"
     if plan.contention_gap_permille is not None:
         words += f" ({percent(plan.contention_gap_permille)} of what contention adds)"
     return words
@@ -320,13 +321,16 @@ def _given_up(page: Page, plan: Plan) -> None:
         page.line()
         heard = people_words(*plan_view.felt(plan, found))
         page.line(f"{words}: {plural(len(found), 'service')}, {heard}", "bold")
-        rows = [
-            (o.service, f"tier {o.tier}", people(*plan_view.felt(plan, [o])), o.reason or "-")
-            for o in found[:SHOWN]
-        ]
+        rows = [(o.service, f"tier {o.tier}", _heard(plan, o), o.reason or "-") for o in found[:SHOWN]]
         page.table(("service", "", "people", "why"), rows, right=(2,))
         if len(found) > SHOWN:
             page.line(f"and {number(len(found) - SHOWN)} more", "dim")
+
+
+def _heard(plan: Plan, outcome: Outcome) -> str:
+    """Users of a service that does not come back. Only other services may use that of a provider."""
+    is_providers = outcome.why is not None and outcome.why.kind == "provider"
+    return "-" if is_providers and not outcome.people else people(*plan_view.felt(plan, [outcome]))
 
 
 def _moved(page: Page, plan: Plan) -> None:

@@ -27,6 +27,7 @@ from evac.views.moves import stops_words, work_words, writes_words
 from evac.views.svg import Card
 from evac.views.words import (
     GONE,
+    above_parts,
     as_judged,
     assumed_words,
     best_possible,
@@ -37,7 +38,6 @@ from evac.views.words import (
     outage_words,
     people,
     people_words,
-    percent,
     plural,
     since,
     time_back,
@@ -563,7 +563,8 @@ def _gap(plan: Plan) -> Card:
         return Card("above the best possible", "not known", why, "unknown" * is_open)
     grave = "unknown" if as_judged(plan) else ""
     at_most = ", at most" * bool(plan.objective)
-    return Card(f"above the best possible{at_most}", percent(gap), why, grave)
+    value, word = above_parts(gap)
+    return Card(f"{word or 'of'} the best possible{at_most}", value, why, grave)
 
 
 def tier_rows(plan: Plan) -> list[dict[str, Any]]:

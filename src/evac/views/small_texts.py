@@ -15,6 +15,7 @@ from evac.views.plan_view import assumed_times, unjudged_words
 from evac.views.sheet import Page
 from evac.views.words import (
     GONE,
+    above,
     as_judged,
     assumed_words,
     duration,
@@ -198,7 +199,7 @@ def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: b
             ),
             (
                 "quality",
-                f"at most {percent(gap)} above the best possible{as_judged(plan)}"
+                f"at most {above(gap)} the best possible{as_judged(plan)}"
                 if verdict.bound > 0
                 else "no bound above zero",
                 "",

@@ -148,6 +148,21 @@ def percent(permille: int | None) -> str:
     return f"{permille // 10}.{permille % 10} %" if permille % 10 else f"{permille // 10} %"
 
 
+TIMES_FROM_PERMILLE: Final = 2_000
+
+
+def above_parts(permille: int) -> tuple[str, str]:
+    """How far above something a number is: `3.2 %` and `above`, or `21 times` and nothing."""
+    if permille < TIMES_FROM_PERMILLE:
+        return percent(permille), "above"
+    return f"{-(-(1_000 + permille) // 1_000):,} times", ""
+
+
+def above(permille: int) -> str:
+    """The same in one: `3.2 % above`, `21 times`."""
+    return " ".join(filter(None, above_parts(permille)))
+
+
 def share(permille: int) -> str:
     """Odds as a whole percentage, never rounded up to 100 or down to 0."""
     if 0 < permille < 10:

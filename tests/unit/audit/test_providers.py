@@ -19,6 +19,7 @@ from evac.model.scenario import lose
 from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify.check import check
+from evac.views.plan_text import plan_text
 
 FILE = """\
 evac: 1
@@ -174,3 +175,9 @@ def test_a_group_of_an_unknown_provider_is_named_with_the_one_that_was_meant(tmp
     path.write_text(FILE.replace("services:", "groups: {cloud: {members: ['provider:strip']}}\nservices:", 1))
     (found,) = check_estate(path).diagnostics
     assert (found.code, found.hint) == ("name-unknown", "did you mean 'provider:stripe'?")
+
+
+def test_a_service_of_a_provider_without_stated_users_is_not_said_to_have_none(lost: Plan) -> None:
+    rows = {line.split()[0]: line.split() for line in plan_text(lost, "x", 120, False).splitlines() if line}
+    assert rows["cards"][:4] == ["cards", "tier", "3", "-"]
+    assert rows["shop"][3] == "2,000"

@@ -222,6 +222,18 @@ def test_schema_is_json(tmp_path: Path) -> None:
     assert json.loads(target.read_text())["$schema"].startswith("https://json-schema.org/")
 
 
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_a_folder_that_a_command_creates_is_named(
+    quiet: list[str], small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "new" / "deep" / "audit.md"
+    run(["audit", small, "--output", "markdown", "-o", str(target), *quiet])
+    assert target.is_file()
+    assert ("created the folder " in capsys.readouterr().err) != bool(quiet)
+    run(["audit", small, "--output", "markdown", "-o", str(target), *quiet])
+    assert "created the folder " not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{}", b"[" * 100_000, b'{"kind":"evac-plan","schema_version":99}', b"\xff\xfe", b'{"kind":1e400}'],
@@ -230,14 +242,14 @@ def test_what_is_no_plan_is_refused(
     small: str, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "p.json").write_bytes(content)
-    assert run(["verify", str(tmp_path / "p.json"), small]) == console.FAILED
+    assert run(["verify", str(tmp_path / "p.json"), small]) == console.USAGE
     err = capsys.readouterr().err
     assert "[plan-" in err
     assert "Traceback" not in err
 
 
 def test_a_folder_is_no_plan(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["verify", str(tmp_path), small]) == console.FAILED
+    assert run(["verify", str(tmp_path), small]) == console.USAGE
     assert "plan-missing" in capsys.readouterr().err
 
 

@@ -48,3 +48,18 @@ def test_the_times_of_a_plan_count_from_what_it_answers() -> None:
     assert words.since("restore") == "after power is back"
     assert words.since("evacuate") == "after the deadline"
     assert words.since("failback") == "after the start"
+
+
+@pytest.mark.parametrize(
+    ("permille", "said"),
+    [
+        (0, "0 % above"),
+        (47, "4.7 % above"),
+        (1_999, "199.9 % above"),
+        (2_000, "3 times"),
+        (20_100, "22 times"),
+    ],
+)
+def test_a_large_distance_is_said_as_a_multiple(permille: int, said: str) -> None:
+    """Rounded up: the distance is at most that."""
+    assert words.above(permille) == said

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from evac import __version__
 from evac.model.digest import fields_in_order, keys_in_order, written
-from evac.model.errors import InvalidInput, PlanError
+from evac.model.errors import InvalidInput, PlanFileError
 from evac.model.instance import LeftOff
 from evac.model.plan import Outcome, Plan, Step
 from evac.steps.registry import PLANNED
@@ -180,17 +180,17 @@ def plan_digest(data: bytes) -> str:
 
 
 def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
-    """The plan in `data`. Raises PlanError with every problem named, at most twenty. own: evac wrote it or
-    has read it in full before; skips the check of redundant values, which takes half of the time.
+    """The plan in `data`. Raises PlanFileError with every problem named, at most twenty. own: evac wrote it
+    or has read it in full before; skips the check of redundant values, which takes half of the time.
     """
     from pydantic import ValidationError
 
     document = _document(data, name, own)
     if document.get("kind") != "evac-plan":
-        raise PlanError("plan-format", f"{name} is not an evac plan", _FIRST)
+        raise PlanFileError("plan-format", f"{name} is not an evac plan", _FIRST)
     if document.get("schema_version") != SCHEMA_VERSION:
         version = str(document.get("schema_version"))[:40]
-        raise PlanError(
+        raise PlanFileError(
             "plan-version",
             f"{name} has schema version {version}; this evac reads {SCHEMA_VERSION}",
             "create a new one: evac plan",
@@ -200,12 +200,12 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
         plan = _adapter().validate_python(_arguments(document))
         _check_congestion(plan)
     except ValidationError as error:
-        raise PlanError("plan-invalid", _problems(name, error), "create a new one: evac plan") from error
+        raise PlanFileError("plan-invalid", _problems(name, error), "create a new one: evac plan") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         words = f"{name} is not a valid plan: {_shape(error)}"
-        raise PlanError("plan-invalid", words, "create a new one: evac plan") from error
+        raise PlanFileError("plan-invalid", words, "create a new one: evac plan") from error
     if not own and not _agrees(document_of(plan), document):
-        raise PlanError(
+        raise PlanFileError(
             "plan-inconsistent",
             f"{name} contradicts itself",
             "create a new one: evac plan",
@@ -316,17 +316,17 @@ def _left_off_arguments(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(path: Path) -> tuple[Plan, str]:
-    """The plan in a file and its digest. Raises PlanError if it cannot be read."""
+    """The plan in a file and its digest. Raises PlanFileError if it cannot be read."""
     try:
         if not path.is_file():
-            raise PlanError("plan-missing", f"{path} is not a file", _MAKE_ONE)
+            raise PlanFileError("plan-missing", f"{path} is not a file", _MAKE_ONE)
         if path.stat().st_size > SIZE_LIMIT_BYTES:
-            raise PlanError(
+            raise PlanFileError(
                 "plan-too-large", f"{path} is larger than {SIZE_LIMIT_BYTES >> 20} MiB", _MAKE_ONE
             )
         data = path.read_bytes()
     except OSError as error:
-        raise PlanError(
+        raise PlanFileError(
             "plan-unreadable", f"{path}: {error.strerror}", "give this user read permission"
         ) from error
     return decode(data, str(path)), plan_digest(data)
@@ -335,7 +335,7 @@ def read(path: Path) -> tuple[Plan, str]:
 def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
     try:
         if _depth(data) > DEPTH_LIMIT:
-            raise PlanError(
+            raise PlanFileError(
                 "plan-too-deep",
                 f"{name} is nested deeper than {DEPTH_LIMIT} levels",
                 "create a new one: evac plan",
@@ -348,11 +348,11 @@ def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
         )
     except _TwiceError as error:
         words = f"{name}: the key {error} appears twice"
-        raise PlanError("plan-format", words, "create a new one: evac plan") from error
+        raise PlanFileError("plan-format", words, "create a new one: evac plan") from error
     except (ValueError, RecursionError) as error:
-        raise PlanError("plan-format", f"{name} is not JSON: {_words(error)}", _FIRST) from error
+        raise PlanFileError("plan-format", f"{name} is not JSON: {_words(error)}", _FIRST) from error
     if not isinstance(document, dict):
-        raise PlanError("plan-format", f"{name} is not an evac plan", _FIRST)
+        raise PlanFileError("plan-format", f"{name} is not an evac plan", _FIRST)
     return document
 
 

@@ -488,6 +488,7 @@ def _service(
     replicas = int(sizes.replicas[row])
     demand = sizes.demand[row].tolist()
     batch = blueprint.component in SHEDDABLE
+    needs_store = any(need.kind == "store" and need.hard for need in needs[blueprint.id].values())
     return Service(
         id=blueprint.id,
         family=blueprint.family,
@@ -497,7 +498,7 @@ def _service(
         degraded_people=blueprint.users // 200 if replicas <= 12 else 0,
         paid=_PAID[blueprint.family],
         rto_ms=_rto_ms(blueprint, kit.mended),
-        rpo_ms=RPO_MS[blueprint.tier],
+        rpo_ms=RPO_MS[blueprint.tier] if needs_store else None,
         demand=(demand[0], demand[1], demand[2], demand[3]),
         replicas=replicas,
         share=sizes.share[row],

@@ -25,6 +25,7 @@ from evac.model.diagnostic import Place
 from evac.model.estate import PROVIDER_PREFIX, Endpoint, Service, SharedFate, Store
 from evac.model.fleet import Fleet, np
 from evac.model.names import alike
+from evac.model.objectives import LOSS_CLASSES, rpo_for
 from evac.model.records import dataclass
 from evac.model.units import QUANTITY_LIMIT, RESOURCE_WORDS
 
@@ -260,6 +261,7 @@ def check_references(reader: Reader, known: Known, assembly: Assembly) -> None:
         _dangling(reference, assembly, known, reader.problems)
 
 
+_NAMES_SHOWN: Final = 8
 _SECTION_OF: Final = {
     "site": "sites",
     "hall": "halls",
@@ -303,6 +305,10 @@ def _dangling(reference: Reference, assembly: Assembly, known: Known, problems: 
         site = next((one.site for one in assembly.values["pools"] if one.id == reference.name), "")
         hint += f": write its site {shown(site)}" if site else ": write its site"
     section = _SECTION_OF.get(reference.names, "")
+    if not hint and reference.names == "site or pool":
+        names = [name.partition("/")[2] for name in assembly.entries if name.startswith(("sites/", "pools/"))]
+        more = ", ..." * (len(names) > _NAMES_SHOWN)
+        hint = f"define it under pools:, or use one of these: {', '.join(names[:_NAMES_SHOWN])}{more}"
     hint = hint or (f"define it under {section}:" if section else "")
     problems.add(code, f"no such {what}: {shown(reference.name)}", reference.node.place, hint)
 
@@ -520,6 +526,11 @@ def _check_service(service: Service, reader: Reader) -> None:
             message = f"{shown(service.id)} needs {shown(' or '.join(need.targets))} twice"
             reader.problems.add("need-twice", message, reader.place(place), "keep one of the two")
         seen.add(key)
+    states_rpo = any(rpo_for(service, of_class) is not None for of_class in LOSS_CLASSES)
+    if states_rpo and not any(need.kind == "store" and need.hard for need in service.needs):
+        message = f"the rpo of {shown(service.id)} decides nothing: it hard-needs no store"
+        hint = "add the store to its needs: {store: NAME}, or remove the rpo"
+        reader.problems.add("rpo-without-store", message, reader.place(f"services/{service.id}"), hint)
     if service.movable and service.single_run:
         message = f"{shown(service.id)} must not run twice, and does for a while when it moves"
         hint = "remove movable, or single_run"

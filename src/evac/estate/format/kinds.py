@@ -387,7 +387,7 @@ def _schema_of(quantity: Quantity) -> dict[str, Any]:
     units = "|".join(re.escape(unit) for unit in quantity.units)
     optional = "?" if quantity.bare else ""
     text_form = {"type": "string", "pattern": rf"^[0-9]+(\.[0-9]+)?( *({units})){optional}$"}
-    return {"anyOf": [{"type": "number", "minimum": 0}, text_form]} if quantity.bare else text_form
+    return {"anyOf": [{"type": "integer", "minimum": 0}, text_form]} if quantity.bare else text_form
 
 
 def _read_text(raw: str) -> str:

@@ -75,6 +75,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("value-missing", _VALUES, "A required value is missing or unknown."),
     ("wrong-type", _VALUES, "A list, mapping or single value where a different one is expected."),
     ("not-a-number", _VALUES, "The text is not a number with a unit."),
+    ("not-whole", _VALUES, "A count that is not a whole number."),
     ("unit-missing", _VALUES, "A quantity that needs a unit is written without one."),
     ("unit-unknown", _VALUES, "A unit that evac does not know."),
     ("unit-wrong-dimension", _VALUES, "A unit of the wrong dimension."),
@@ -221,6 +222,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
 _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("fact-unknown", _FACTS, "The provenance of a value that the estate does not contain."),
     ("approval-not-believed", _SENSE, "The approval time is 0 s, but the policy waits for a person."),
+    ("rpo-without-store", _SENSE, "A service states an rpo, but hard-needs no store whose data it limits."),
     ("need-twice", _SENSE, "The same need appears twice in one service."),
     ("replicas-do-not-add-up", _SENSE, "The stated number of replicas differs from the number placed."),
     (

@@ -20,6 +20,11 @@ from evac.model.units import QUANTITY_LIMIT
 
 _NUMBER: Final = re.compile(r"([+-]?)([0-9]{1,30})(?:\.([0-9]{1,30}))?(?: *([^\d\s.,+_-][^\s]*))?", re.ASCII)
 _FRACTION: Final = re.compile(r"([0-9]{1,18}) */ *([0-9]{1,18})", re.ASCII)
+_SEPARATED: Final = re.compile(r"[0-9]{1,3}(?:[,_' ][0-9]{3}){1,6}(?![0-9])", re.ASCII)
+"""A number with separators between its thousands."""
+_PARTS: Final = re.compile(r"(?:[0-9]{1,9} *[a-zA-Z]{1,10}(?: +|, *|$)){2,6}", re.ASCII)
+"""Several amounts that are to be added, such as `1 h 30 min`."""
+_PART: Final = re.compile(r"([0-9]+) *([a-zA-Z]+)", re.ASCII)
 _RATE: Final = re.compile(r"(.{1,60}?) +per +(.{1,60})")
 _RATE_WINDOWS: Final = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 _TEXT_LIMIT: Final = 80
@@ -158,10 +163,14 @@ _SPELLINGS: Final[Mapping[str, str]] = MappingProxyType(
 def parse(quantity: Quantity, text: str) -> int:
     """Whole base units of a text such as `4 GiB`, rounded the way `quantity` says.
 
-    Raises QuantityError: not-a-number, unit-missing, unit-unknown, unit-wrong-dimension,
+    Raises QuantityError: not-a-number, not-whole, unit-missing, unit-unknown, unit-wrong-dimension,
     negative or quantity-too-large.
     """
     value = _exact(quantity, text)
+    if quantity.bare and value.denominator != 1:
+        raise QuantityError(
+            "not-whole", f"'{text}' is not a whole number", f"use a value like {quantity.example}"
+        )
     whole = -(-value.numerator // value.denominator) if quantity.up else value.numerator // value.denominator
     if whole > QUANTITY_LIMIT:
         raise QuantityError("quantity-too-large", f"{text} is more than 2^53 base units", "check the unit")
@@ -174,13 +183,28 @@ def _exact(quantity: Quantity, text: str) -> Fraction:
         raise QuantityError(
             "not-a-number",
             f"'{text[:_TEXT_LIMIT]}' is not {quantity.name}",
-            f"use a value like {quantity.example}",
+            _meant(quantity, text[:_TEXT_LIMIT]) or f"use a value like {quantity.example}",
         )
     sign, whole, decimals, unit = match.groups()
     number = Fraction(int(whole + (decimals or "")), 10 ** len(decimals or ""))
     if sign == "-" and number:
         raise QuantityError("negative", f"{quantity.name} cannot be negative: {text}")
     return number * _factor(quantity, unit, text)
+
+
+def _meant(quantity: Quantity, text: str) -> str:
+    """What to write in place of a number with separators or of several amounts; empty if it is neither."""
+    if found := _SEPARATED.match(text):
+        digits = "".join(char for char in found[0] if char.isdigit())
+        return f"write {digits}{text[found.end() :]}: no separators between digits"
+    if not _PARTS.fullmatch(text):
+        return ""
+    parts = [(int(number), _SPELLINGS.get(unit.lower(), unit)) for number, unit in _PART.findall(text)]
+    if not all(unit in quantity.units for _, unit in parts):
+        return ""
+    smallest = min((unit for _, unit in parts), key=lambda unit: quantity.units[unit])
+    whole = sum(number * quantity.units[unit] for number, unit in parts) / quantity.units[smallest]
+    return f"write {_decimal(whole)} {smallest}: one number with one unit"
 
 
 def _factor(quantity: Quantity, unit: str | None, text: str) -> Fraction:

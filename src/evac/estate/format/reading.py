@@ -126,6 +126,8 @@ class _Bad:
 
 
 BAD: Final = _Bad()
+_ITEMS_SHOWN: Final = 4
+_TEXT_SHOWN: Final = 40
 _INLINE: Final = frozenset({"value", *FACT.by_key})
 
 
@@ -197,7 +199,7 @@ class Reader:
         if node.kind == SCALAR and not node.text and node.plain:
             return self._finish(record, {}, {}, node, path)
         if node.kind != MAP:
-            return self._wrong_type(node, "a mapping")
+            return self._wrong_type(node, "a mapping", f"keys: {', '.join(record.by_key)}")
         values: dict[str, Any] = {}
         refused: dict[str, Any] = {}
         for key, (key_node, value_node) in node.fields.items():
@@ -209,6 +211,8 @@ class Reader:
                     if now
                     else _within(record, key) or self.problems.suggest(key, record.by_key)
                 )
+                if key.isdecimal() and len(key) == 3:
+                    hint = "write numbers without commas between digits: 1000"
                 hint = hint or f"keys: {', '.join(record.by_key)}"
                 self.problems.add("key-unknown", f"unknown key {shown(key)}", key_node.place, hint)
                 continue
@@ -326,7 +330,7 @@ class Reader:
             value = self.scalar(kind.item, node, path)
             return BAD if value is BAD else (value,)
         if node.kind != LIST:
-            return self._wrong_type(node, "a list")
+            return self._wrong_type(node, "a list", _in_brackets(node))
         values = [self.scalar(kind.item, item, f"{path}/{row}") for row, item in enumerate(node.items)]
         known = [value for value in values if value is not BAD]
         return tuple(known) if kind.ordered else tuple(sorted(set(known)))
@@ -350,7 +354,8 @@ class Reader:
 
     def _records(self, record: Record, node: Node, path: str, gone: bool) -> Any:
         if node.kind != LIST:
-            return self._wrong_type(node, "a list")
+            keys = f"begin each entry with - ; its keys: {', '.join(record.by_key)}"
+            return self._wrong_type(node, "a list", _in_brackets(node) if record.short is not None else keys)
         found: list[Any] = []
         for item in node.items:
             place = f"{path}/{len(found)}"
@@ -379,7 +384,7 @@ class Reader:
 
     def mapped(self, kind: Mapped, node: Node, path: str) -> Any:
         if node.kind != MAP:
-            return self._wrong_type(node, "a mapping")
+            return self._wrong_type(node, "a mapping", f"write {{KEY: VALUE}}, where KEY is {kind.key.words}")
         found = {}
         for key, (key_node, value_node) in node.fields.items():
             read = self.scalar(kind.key, key_node, path)
@@ -389,6 +394,12 @@ class Reader:
         return found
 
     def _placed(self, kind: Placed, node: Node, path: str) -> Any:
+        if node.kind == LIST:
+            names = [item.text[:_TEXT_SHOWN] for item in node.items[:_ITEMS_SHOWN] if item.kind == SCALAR]
+            each = ", ".join(f"{name}: 1" for name in names or ["SITE"])
+            return self._wrong_type(
+                node, kind.words, f"write {{{each}}}, with the number of replicas of each"
+            )
         if node.kind != MAP:
             return self.scalar(kind.count, node, path)
         service = path.removeprefix("services/").removesuffix("/replicas")
@@ -404,9 +415,9 @@ class Reader:
                 self.placements.append(Placement(service, key, count, key_node))
         return total
 
-    def _wrong_type(self, node: Node, wanted: str) -> _Bad:
+    def _wrong_type(self, node: Node, wanted: str, hint: str = "") -> _Bad:
         message = f"{KIND_WORDS[node.kind]} found, but {wanted} is expected"
-        self.problems.add("wrong-type", message, node.place)
+        self.problems.add("wrong-type", message, node.place, hint)
         return BAD
 
 
@@ -414,3 +425,12 @@ def _values_of(spec: Field) -> str:
     """The words that a value may be, for a hint; empty if it is no choice, or one of too many."""
     words: list[str] = spec.kind.pattern.get("enum", []) if isinstance(spec.kind, Scalar) else []
     return f" {', '.join(words[:-1])} or {words[-1]}" if 1 < len(words) <= _CHOICES_SHOWN else ""
+
+
+def _in_brackets(node: Node) -> str:
+    """How to write one value as a list."""
+    return (
+        f"write [{node.text[:_TEXT_SHOWN]}]"
+        if node.kind == SCALAR and node.text
+        else "begin each entry with -"
+    )

@@ -145,8 +145,13 @@ SERVICE: Final[tuple[Field, ...]] = (
     Field("people", "people", _MANY, "how many people notice when it is down"),
     Field("degraded_people", "degraded_people", _MANY, "how many people notice when it is degraded"),
     Field("paid", "paid", flag(), "whether customers pay for it"),
-    Field("rto", "rto_ms", _DURATION, "RTO: maximum acceptable outage"),
-    Field("rpo", "rpo_ms", _DURATION, "RPO: maximum data loss of the stores that it hard-needs"),
+    Field("rto", "rto_ms", _DURATION, "RTO: maximum acceptable outage; `0 s`: it may never go down"),
+    Field(
+        "rpo",
+        "rpo_ms",
+        _DURATION,
+        "RPO: maximum data loss of the stores that it hard-needs; without one, it decides nothing",
+    ),
     Field(
         "objectives",
         "objectives",

@@ -28,6 +28,7 @@ from evac.views.plan_view import Planned
 from evac.views.words import (
     GONE,
     OUTCOME_WORDS,
+    above_parts,
     best_possible,
     duration,
     listed,
@@ -35,7 +36,6 @@ from evac.views.words import (
     outage_doubt,
     outage_words,
     people,
-    percent,
     plural,
     untimed,
     user_minutes,
@@ -283,7 +283,8 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
         ends = svg.Card("Finished after", work_words(plan), plural(len(plan.steps), "step"))
     gap, why = best_possible(plan)
     is_proven = gap == 0 and plan.proof == "full" and not plan.unjudged
-    most = "Unknown" if gap is None else percent(gap) if is_proven else f"At most {percent(gap)}"
+    value, word = ("Unknown", "above") if gap is None else above_parts(gap)
+    most = value if gap is None or is_proven else f"At most {value}"
     return [
         svg.Card(
             "Restored",
@@ -307,7 +308,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
             listed(losing, 3) if losing else "No database loses writes",
             "error" if ended else "",
         ),
-        svg.Card("Above the best possible", most, f"{why[:1].upper()}{why[1:]}"),
+        svg.Card(f"{word or 'of'} the best possible".capitalize(), most, f"{why[:1].upper()}{why[1:]}"),
     ]
 
 
