@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import csv
 import io
+import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +23,7 @@ from evac.cli.console import emit, say
 from evac.cli.options import FILE, Length, now_ms, output_option, quiet_option
 from evac.cli.target import Where, in_store, where_options
 from evac.engine.runs.requests import VERBS
-from evac.model.access import ROLES, AccessRecord
+from evac.model.access import ROLES, AccessRecord, AccessRules
 from evac.model.errors import InvalidInput
 from evac.views.words import moment
 
@@ -33,6 +35,7 @@ _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
     {"sign-in-refused": 5, "refused": 6, "break-glass": 9, "clock-jump": 7, "logins-ended": 4, "approved": 5}
 )
 _PLAIN: Final = 3
+_FILE: Final = "file:"
 
 
 def json_line(one: AccessRecord) -> str:
@@ -175,6 +178,8 @@ def check(file: Path, output: str) -> int:
     from evac.estate.codecs.access import load_access
 
     rules = load_access(file)
+    for path in _open_to_others(file, rules):
+        say(f"warning: every user of this machine can read {path}\nnext: chmod o= {path}")
     if output == "json":
         people = {one.name: one.role for one in rules.people.values()}
         tokens = {one.name: {"role": one.role, "of": one.of} for one in rules.tokens.values()}
@@ -192,6 +197,24 @@ def check(file: Path, output: str) -> int:
         lines.append(f"{rules.provider.issuer}: {roles or 'only the people above'}")
     emit("\n".join(lines) + "\n", None)
     return console.DONE
+
+
+def _open_to_others(file: Path, rules: AccessRules) -> list[Path]:
+    """Files with passwords, keys or their hashes that everyone on this machine can read. A file that is not
+    here may be on the machine of the war room.
+    """
+    people = list(rules.people.values())
+    references = [text for one in people for text in (one.password, one.totp)]
+    references += [rules.provider.secret] if rules.provider is not None else []
+    paths = [Path(text.removeprefix(_FILE)) for text in references if text.startswith(_FILE)]
+    paths += [Path(rules.tls.key)] if rules.tls is not None else []
+    paths += [file] if any(one.password_hash for one in people) else []
+    found = []
+    for path in sorted(set(paths)):
+        with suppress(OSError):
+            if path.stat().st_mode & stat.S_IROTH:
+                found.append(path)
+    return found
 
 
 @access.command()

@@ -176,7 +176,7 @@ def status_text(
         *(_site(document, site, mark) for site, mark in document.sites.items()),
     ]
     page.facts(rows)
-    _differences(page, situation, bool(leader))
+    _differences(page, situation, bool(leader), document.silent)
     if runs:
         page.line()
         page.table(
@@ -216,12 +216,16 @@ def _hold_words(hold: HoldLine) -> str:
     return f"by {hold.who} since {moment(hold.at_ms)}: {hold.reason}"
 
 
-def _differences(page: Page, situation: Mapping[str, Any] | None, is_led: bool) -> None:
-    """What is not as declared in the files, worst first. is_led: whether a controller keeps looking."""
+def _differences(
+    page: Page, situation: Mapping[str, Any] | None, is_led: bool, silent: Sequence[str]
+) -> None:
+    """What is not as declared in the files, worst first. is_led: whether a controller keeps looking; silent:
+    sites that do not answer.
+    """
     if situation is None or not (situation["words"] or situation["compared"]):
         return
     page.line()
-    page.line("Away from home" if situation["words"] else _at_home(situation), "bold")
+    page.line("Away from home" if situation["words"] else _at_home(situation, silent), "bold")
     severe = len(situation["rivals"]) + len(situation["silent"])
     for place, words in enumerate(situation["words"]):
         page.line(words, "error" if place < severe else "")
@@ -229,12 +233,19 @@ def _differences(page: Page, situation: Mapping[str, Any] | None, is_led: bool) 
         page.line(f"As last observed at {situation['observed_at'][:19]}; now: evac observe ESTATE", "dim")
 
 
-def _at_home(situation: Mapping[str, Any]) -> str:
-    """What was not observed may be anywhere."""
+def _at_home(situation: Mapping[str, Any], silent: Sequence[str]) -> str:
+    """What was not observed, or is at a site that does not answer, may be anywhere."""
     if not situation["observed"]:
         if situation["unobserved"]:
             return "No run has moved anything, but no store was observed: evac observe ESTATE"
         return "No run has moved anything, but nothing was observed: this is what the files declare."
+    if silent:
+        verb = "does" if len(silent) == 1 else "do"
+        unseen = f"; not observed: {listed(situation['unobserved'])}" if situation["unobserved"] else ""
+        return (
+            "Everything that answers is where the files declare it. "
+            f"Unknown: what happens at {listed(list(silent))}, which {verb} not answer{unseen}."
+        )
     if not situation["unobserved"]:
         return "Everything is where the files declare it."
     return (

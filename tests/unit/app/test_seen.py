@@ -342,6 +342,10 @@ def test_what_nobody_observed_is_not_called_at_home(observed: int, unobserved: l
     text = status_text(document, 200, False, told)
     assert words in text
     assert ("Everything is where" in text) == (observed > 0 and not unobserved)
+    silent = replace(document, sites={"east": "active", "west": "active"}, silent=("west",))
+    text = status_text(silent, 200, False, told)
+    assert "Everything is where" not in text
+    assert ("Unknown: what happens at west, which does not answer" in text) == (observed > 0)
 
 
 def test_a_site_that_does_not_answer_is_not_called_active_though_too_few_vote_to_decide() -> None:

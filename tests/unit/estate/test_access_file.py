@@ -175,3 +175,17 @@ def test_the_command_says_who_may_do_what(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "access.yaml").write_text("people: {kim: {}}\n")
     assert run(["access", "check", str(tmp_path / "access.yaml")]) == 2
     assert "access.yaml:1:" in capsys.readouterr().err
+
+
+def test_secrets_that_every_user_of_the_machine_can_read_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, secret = tmp_path / "access.yaml", tmp_path / "kim.txt"
+    file.write_text(f"people: {{kim: {{role: viewer, password: 'file:{secret}'}}}}\n")
+    for there, mode, warns in ((False, 0, False), (True, 0o644, True), (True, 0o640, False)):
+        if there:
+            secret.write_text("x")
+            secret.chmod(mode)
+        file.chmod(0o644)  # it holds references only
+        assert run(["access", "check", str(file)]) == 0
+        assert (f"can read {secret}\nnext: chmod o= {secret}" in capsys.readouterr().err) == warns
