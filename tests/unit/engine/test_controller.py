@@ -190,6 +190,35 @@ def test_nothing_is_planned_where_every_site_would_be_left() -> None:
     play(story, World(policy_of("act")))
 
 
+async def _protects_log(lost: list[str], roles: object, left: list[str]) -> dict[str, bytes]:
+    """For a store that stays at ansan, and lost its synchronous copy with pangyo."""
+    action = {"driver": "simulated", "at": "ansan", "settings": {}, "synchronous": ["dc-anyang"]}
+    return {"log": orjson.dumps({"protect": {"store": "log", **action}})} if "pangyo" in lost else {}
+
+
+def test_a_loss_is_answered_once_a_damaged_register_is_repaired() -> None:
+    """Both responses: what is lost moves, and a store that only lost a copy is protected."""
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        register = await world.store.get("sites")
+        assert register is not None
+        await world.store.transact((), [Put("sites", b'{"anyang": 7}')])
+        world.burn("pangyo")
+        await world.until(lambda: len(world.words("refused")) >= 2)
+        await asyncio.sleep(2.0)
+        words = "pangyo is lost; the response was refused: cannot read the contents of sites"
+        said = [one.startswith(words) for one in world.words("refused")]
+        assert said == [True, True], "once for each response, however often it is tried"
+        assert world.systems.verbs_done() == []
+        await world.store.transact((), [Put("sites", register.value)])
+        await world.until(lambda: {"promote", "shift"} <= {*world.systems.verbs_done()})
+        words = "log lost its synchronous replica at pangyo: log-protect-1-"
+        await world.until(lambda: any(one.startswith(words) for one in world.words("loss")))
+
+    play(story, World(policy_of("act"), protections=_protects_log))
+
+
 def test_a_new_leader_takes_the_run_over_and_looks_first() -> None:
     async def story(world: World) -> None:
         await world.until_planned()

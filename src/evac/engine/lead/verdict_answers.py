@@ -32,6 +32,9 @@ Made = TypeVar("Made")
 PROGRESS_S: Final = 10
 """How often to report that a plan is still being made while nothing can begin without it."""
 
+UNREADABLE: Final = frozenset({"guard-unreadable", "register-missing", "epoch-unreadable"})
+"""Codes of refusals that end when someone repairs a record in the store."""
+
 Answer = Callable[[str], Awaitable[None]]
 
 
@@ -77,6 +80,8 @@ class VerdictAnswers:
         self._looking: set[str] = set()
         self._effects = EffectsReader(desk.store)  # it decodes each record once
         self._reported: set[str] = set()
+        self._refused: dict[tuple[str, str], str] = {}
+        """(response, site) -> why a damaged record refuses it, as reported."""
         self._answering = asyncio.Lock()
 
     async def run(self) -> None:
@@ -155,22 +160,31 @@ class VerdictAnswers:
         return True
 
     async def _try(self, answer: Answer, site: str) -> None:
-        """Responds once per loss. Store failures and conflicts are retried."""
+        """Responds once per loss. Store failures and conflicts are retried, and so is what a damaged record
+        refuses: someone may repair it, and nothing else would respond to this loss then.
+        """
+        again, name = False, (answer.__name__, site)
         try:
             self._leadership.check()
             say = partial(self._say, "trouble", site)
             await enduring(f"response to the loss of {site}", partial(answer, site), say)
+            self._refused.pop(name, None)
         except (errors.Conflict, errors.Unavailable, errors.StalePlan, _NotYet):
-            await asyncio.sleep(self._desk.policy.profile.period_ms / 1_000)
-            self._handled.pop((answer.__name__, site), None)
-            self._judged.set()
+            again = True
         except errors.NotAllowed as error:
-            words = f"{site} is lost; the response was refused: {error.message}"
-            self._say("refused", site, words, {"code": error.code, "hint": error.hint})
+            again = error.code in UNREADABLE
+            if not again or self._refused.get(name) != error.message:
+                self._refused[name] = error.message
+                words = f"{site} is lost; the response was refused: {error.message}"
+                self._say("refused", site, words, {"code": error.code, "hint": error.hint})
         except errors.LeaseLost:
             raise
         except errors.EvacError as error:
             self._say("trouble", site, f"{site} is lost: {error.message}", {"code": error.code})
+        if again:
+            await asyncio.sleep(self._desk.policy.profile.period_ms / 1_000)
+            self._handled.pop(name, None)
+            self._judged.set()
 
     async def _answer_loss(self, site: str) -> None:
         """Responds to one lost site with a notice, a waiting run or an automatic run, by mode, or with
