@@ -155,6 +155,8 @@ def _digest(estate: Estate) -> str:
         summary["surplus"] = list(estate.surplus)
     if estate.unsure:
         summary["unsure"] = list(estate.unsure)
+    if meant := [service for service in estate.as_routed if service in sent]:
+        summary["as_routed"] = meant  # a way home lets a site in again only if a run took it out
     if estate.sent_away:
         summary["sent_away"] = list(estate.sent_away)
     summary["stores"] = [_store(store) for store in estate.stores]

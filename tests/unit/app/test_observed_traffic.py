@@ -247,3 +247,5 @@ def test_what_no_run_sent_away_is_not_sent_back() -> None:
         now = of(ESTATE, Observation(3, effects=Effects((), (run,)))).estate
         assert (dict(now.traffic), now.sent_away) == ({"shop": ("east",)}, away)
         assert now.as_routed == stayed
+        other = replace(now, as_routed=away)
+        assert estate_digest(other) != estate_digest(now), "a way home has other steps then"
