@@ -61,6 +61,8 @@ class Commits:
         """Stores whose primary lets commits go on without any copy."""
         self._confirmed: dict[str, _Span] = {}
         self._follow: dict[tuple[str, str], _Span] = {}
+        self._unable: frozenset[tuple[str, str]] = frozenset()
+        """Stores and sites of copies that are set not to confirm commits."""
         self._term = 0
 
     def note(self, now: Observation, term: int = 0) -> None:
@@ -79,6 +81,7 @@ class Commits:
 
         waits, go_on, follow = self._waits, self._go_on, self._follow
         bare, confirmed = self._bare, self._confirmed
+        self._unable = never_confirm_in(now)
         self._waits, self._go_on, self._follow, self._bare, self._confirmed = {}, {}, {}, {}, {}
         for store, primaries in _primaries(now).items():
             if len(primaries) != 1:
@@ -155,6 +158,8 @@ class Commits:
             end, seen = ends.get((store.id, site)), self._follow.get((store.id, site))
             if end is None or seen is None or site == primary.at or seen.ms < self._settled_ms:
                 continue
+            if (store.id, site) in self._unable:
+                continue  # it would be tried, and refused, for ever
             name = str(end.settings.get("name", ""))
             if name and not is_lost(top, gone, member.at):
                 rows.append((member.mode not in ("sync", "primary"), site, plan_to_confirm(primary, name)))
@@ -168,6 +173,11 @@ class Commits:
     @property
     def _settled_ms(self) -> int:
         return max(self._believed_ms, self._profile().clear_ms)
+
+
+def never_confirm_in(now: Observation) -> frozenset[tuple[str, str]]:
+    """Store and site of each copy whose settings keep it from confirming commits."""
+    return frozenset((one.store, one.site) for one in now.members if one.never_confirms)
 
 
 def _primaries(now: Observation) -> dict[str, list[MemberSeen]]:

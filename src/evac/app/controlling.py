@@ -529,7 +529,7 @@ async def _protections(
     roles: Mapping[str, stalled_commits.Roles],
     left: Collection[str],
 ) -> Mapping[str, bytes]:
-    return stalled_commits.plans_for(seen.files, policies.now, lost, roles, left)
+    return stalled_commits.plans_for(seen.files, policies.now, lost, roles, left, seen.never_confirm)
 
 
 async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] = lambda made: None) -> None:

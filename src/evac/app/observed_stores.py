@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
-from evac.app.commits import Commits
+from evac.app.commits import Commits, never_confirm_in
 from evac.app.observed_replicas import SeenReplicas
 from evac.app.observed_traffic import SeenTraffic
 from evac.app.observing import is_replaced, observe, standing_facts
@@ -290,6 +290,11 @@ class SeenEstate:
         known = self._heeded
         changed = (e for e in epochs.values() if known is not None and e.changes > known.get(e.store, 0))
         return [epoch for epoch in changed if epoch.holder]
+
+    @property
+    def never_confirm(self) -> frozenset[tuple[str, str]]:
+        """Store and site of each copy that was last seen set not to confirm commits."""
+        return never_confirm_in(self.looked)
 
     async def behind(self, sites: Collection[str]) -> bool:
         """Whether a run ended, or a store got its primary at one of these sites, since the last observation:

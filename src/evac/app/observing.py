@@ -244,6 +244,7 @@ async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
         epoch=report.epoch,
         confirms=report.confirms if report.role == "primary" else (),
         one_of_several=report.one_of_several and report.role == "primary",
+        never_confirms=report.never_confirms and report.role != "primary",
     )
 
 

@@ -61,6 +61,8 @@ class RoleReport:
     """The highest epoch that it has obeyed; 0 if the engine does not store it."""
     one_of_several: bool = False
     """For a primary: each commit is confirmed by one of several copies, so that `confirms` names none."""
+    never_confirms: bool = False
+    """For a replica: its own settings keep it from confirming commits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class MemberSeen:
     """Whether one of several copies confirms each commit of a primary, so that `confirms` names none."""
     busy: bool = field(default=False, compare=False)
     """Whether an unreachable one answers, but has no connection for evac at the moment; `error` says why."""
+    never_confirms: bool = field(default=False, compare=False)
+    """Whether the settings of a copy keep it from confirming commits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from evac import estate as estates
-from evac.app.commits import Commits
+from evac.app.commits import Commits, never_confirm_in
 from evac.app.observing import observe
 from evac.drivers.registry import Drivers
 from evac.engine.runs.binding import bind
@@ -104,6 +104,30 @@ def test_a_copy_whose_server_was_down_confirms_again(server_folder: Path, driver
                 await protect(commits.unconfirmed()["orders"].copies["anyang"])
                 await look(lambda: "orders" in commits.confirmed())
                 assert commits.unconfirmed() == {}
+            finally:
+                await drivers.close()
+
+        asyncio.run(story())
+
+
+def test_a_copy_that_is_set_not_to_confirm_is_not_asked_to(server_folder: Path) -> None:
+    """Its MariaDB has `rpl_semi_sync_slave_enabled` off: a run that names it is refused for ever."""
+    with mariadb.data_set(server_folder, replicas=("dc-anyang", "dc-ansan")) as world:
+        estate, clock, drivers = _estate(server_folder, "mariadb", world), SteppedClock(), Drivers()
+        commits = Commits(clock, lambda: estate, tuple, lambda: PROFILE)
+
+        async def story() -> None:
+            try:
+                world.anyang.kill()
+                await drivers.get("mariadb").execute(world.action("protect", "dc-pangyo"), order())
+                deadline = time.monotonic() + 60.0
+                while "orders" not in commits.unconfirmed():
+                    assert time.monotonic() < deadline
+                    clock.at_ms += 1_000
+                    now = await observe(estate, drivers, 0)
+                    commits.note(now)
+                assert never_confirm_in(now) == {("orders", "ansan")}
+                assert dict(commits.unconfirmed()["orders"].copies) == {}
             finally:
                 await drivers.close()
 

@@ -57,6 +57,16 @@ def test_a_copy_in_a_site_that_is_left_is_no_choice() -> None:
     assert orjson.loads(plan)["protect"]["synchronous"] == ["dc-pangyo"]
 
 
+def test_a_copy_that_is_set_not_to_confirm_is_no_choice() -> None:
+    """It would be refused again and again, while commits hang; another one is named, or people are asked."""
+    at = {"pangyo": "primary", "anyang": "sync", "ansan": "async"}
+    for unable, names in ((("chat", "ansan"), []), (("other", "ansan"), ["dc-ansan"])):
+        plan = plans_for(_estate(**at), _policy("next"), ["anyang"], {}, (), [unable])["chat"]
+        assert orjson.loads(plan)["protect"]["synchronous"] == names
+        bound = bound_of(plan, _policy("next"), run="r", incident="i", digest="d")
+        assert bound.spec.approvals == (0 if names else 2)
+
+
 def test_a_copy_that_follows_nobody_just_now_confirms_nothing() -> None:
     (store,) = ESTATE.stores
     away = tuple(replace(one, detached=one.at == "ansan") for one in store.members)

@@ -389,7 +389,8 @@ async def _protect(link: MariadbLink, action: Action, order: Order) -> Evidence:
     facts = await alone(link, order)
     if not _protected(facts, names):
         if problems := _protect_problems(facts, names):
-            raise Retryable("protect-refused", problems[0], after_ms=500)
+            hint = "let the copy confirm commits, or name another one"
+            raise Retryable("protect-refused", problems[0], hint, after_ms=500)
         await obey(link, facts.seen, order, confirms=names)
         await _wait_for(link, names)
     else:

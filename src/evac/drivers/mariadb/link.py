@@ -53,6 +53,7 @@ _VARIABLES: Final = (
     "rpl_semi_sync_master_timeout",
     "rpl_semi_sync_master_wait_no_slave",
     "rpl_semi_sync_master_wait_point",
+    "rpl_semi_sync_slave_enabled",
     "server_id",
     "version",
     "wsrep_on",
@@ -204,6 +205,8 @@ class MariadbFacts:
     """Names of the connected copies."""
     version: str
     seen: MariadbAuthority
+    never_confirms: bool = False
+    """Whether it is set not to confirm commits of a primary."""
 
     @property
     def writable(self) -> bool:
@@ -230,7 +233,8 @@ class MariadbFacts:
         if self.upstream:
             whole = self.follows and not self.seen.rebuilding
             role = "replica" if whole else "detached"
-            return RoleReport(role, self.lag_ms if whole else None, token=token, epoch=epoch)
+            lag_ms, never = self.lag_ms if whole else None, self.never_confirms
+            return RoleReport(role, lag_ms, token=token, epoch=epoch, never_confirms=never)
         if not self.serves:
             return RoleReport("none", None, token=token, epoch=epoch)
         sure = self.surely_confirms
@@ -435,6 +439,7 @@ def _facts(
         copies=tuple(sorted(str(row["Host"]) for row in hosts)),
         version=variables["version"],
         seen=seen,
+        never_confirms=variables.get("rpl_semi_sync_slave_enabled") == "OFF",
     )
 
 

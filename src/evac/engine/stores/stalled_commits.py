@@ -72,12 +72,13 @@ def plans_for(
     lost: Collection[str],
     roles: Mapping[str, Roles],
     left: Collection[str] = (),
+    unable: Collection[tuple[str, str]] = (),
 ) -> dict[str, bytes]:
     """Store -> canonical bytes of the plan that protects it after these sites were lost.
 
     roles: of stores whose roles changed since the estate was written. left: sites whose copies are not
-    eligible. Covers only stores whose primary lives and that had a synchronous copy at a lost site and none
-    elsewhere.
+    eligible. unable: stores and sites of copies that are set not to confirm. Covers only stores whose
+    primary lives and that had a synchronous copy at a lost site and none elsewhere.
     """
     top = topology(estate)
     found: dict[str, bytes] = {}
@@ -90,9 +91,8 @@ def plans_for(
             continue
         primary = _endpoint(estate, store.id, holder)
         if primary is not None:
-            found[store.id] = _plan(
-                policy, store, primary, next_copy(estate, top, store, holder, {*lost, *left})
-            )
+            gone = {*lost, *left, *(at for name, at in unable if name == store.id)}
+            found[store.id] = _plan(policy, store, primary, next_copy(estate, top, store, holder, gone))
     return found
 
 
@@ -150,7 +150,9 @@ def _words(action: Action, again: bool) -> str:
     if names:
         assert isinstance(names, tuple)
         return f"{action.target}: commits are blocked; let {', '.join(names)} confirm them"
-    return f"{action.target}: commits are blocked and no replica is left; let them continue without one"
+    return (
+        f"{action.target}: commits are blocked and no replica can confirm them; let them continue without one"
+    )
 
 
 def _synchronous_sites(
