@@ -317,6 +317,8 @@ class MariadbLink:
         number = number if isinstance(number, int) else 0
         said = scrub(str(error.args[-1] if error.args else type(error).__name__), self.secrets)[:200]
         message = f"{self.member.address}: {said}"
+        if isinstance(error, TimeoutError) and not error.args:
+            message = f"{self.member.address} did not answer in time"
         if number in RIGHTS:
             return Permanent(REFUSED, message, "check the password and permissions of the endpoint")
         if number in _BUSY and not self.changed:

@@ -335,6 +335,8 @@ class _Server:
         known = isinstance(error, RedisError | OSError | TimeoutError)
         words = (str(error) if known else "") or type(error).__name__
         message = f"{self.address}: {scrub(words, [self._secret] if self._secret else [])[:300]}"
+        if isinstance(error, TimeoutError) and not error.args:
+            message = f"{self.address} did not answer in time"
         if isinstance(error, AuthenticationError | NoPermissionError):
             return Permanent("redis-refused", message, "check the password and permissions of the endpoint")
         if self._changed and not isinstance(error, ResponseError):
