@@ -159,7 +159,7 @@ class Commits:
             if end is None or seen is None or site == primary.at or seen.ms < self._settled_ms:
                 continue
             if (store.id, site) in self._unable:
-                continue  # it would be tried, and refused, for ever
+                continue  # it would be tried, and refused, forever
             name = str(end.settings.get("name", ""))
             if name and not is_lost(top, gone, member.at):
                 rows.append((member.mode not in ("sync", "primary"), site, plan_to_confirm(primary, name)))
