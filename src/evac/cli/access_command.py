@@ -204,9 +204,9 @@ def _open_to_others(file: Path, rules: AccessRules) -> list[Path]:
     here may be on the machine of the war room.
     """
     people = list(rules.people.values())
-    references = [text for one in people for text in (one.password, one.totp)]
+    references = [secret for one in people for secret in (one.password, one.totp)]
     references += [rules.provider.secret] if rules.provider is not None else []
-    paths = [Path(text.removeprefix(_FILE)) for text in references if text.startswith(_FILE)]
+    paths = [Path(one.removeprefix(_FILE)) for one in references if one.startswith(_FILE)]
     paths += [Path(rules.tls.key)] if rules.tls is not None else []
     paths += [file] if any(one.password_hash for one in people) else []
     found = []

@@ -135,7 +135,14 @@ def test_the_same_estate_gives_the_same_report() -> None:
 
 @pytest.mark.parametrize(
     ("ms", "words"),
-    [(0, "0 ms"), (999, "999 ms"), (61_000, "1 min 1 s"), (90_000_000, "1 d 1 h"), (2**31 - 1, "never")],
+    [
+        (0, "0 s"),
+        (1, "1 ms"),
+        (999, "999 ms"),
+        (61_000, "1 min 1 s"),
+        (90_000_000, "1 d 1 h"),
+        (2**31 - 1, "never"),
+    ],
 )
 def test_times_read_well(ms: int, words: str) -> None:
     assert duration(ms) == words

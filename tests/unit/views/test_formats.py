@@ -52,7 +52,8 @@ def test_junit_of_nothing_is_one_passed_case() -> None:
 def test_github_annotations_are_one_line_each_and_escaped() -> None:
     lines = github(ALERTS).splitlines()
     assert lines[0].startswith("::warning file=estate/a.yaml,title=old-fact")
-    assert "%0A" in lines[1]
+    assert len(lines) == len(ALERTS)
+    assert "`x`\ufffd next did you mean" in lines[1]
     assert "50 %25" in lines[1]
     assert "line=3,col=7" in lines[1]
 

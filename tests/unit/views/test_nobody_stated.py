@@ -48,4 +48,5 @@ def test_a_service_that_runs_to_the_end_of_the_horizon_costs_nothing_but_is_not_
     assert run(["plan", str(tmp_path), "--evacuate", "ham"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "Not coming back: 1 service, 5,000 people" in out
-    assert "quality no plan can be better" in out
+    assert "1 service without another place is down after that" in out
+    assert "quality unknown: the outage of what has no other place begins only after the horizon" in out

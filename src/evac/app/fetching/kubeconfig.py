@@ -203,7 +203,10 @@ def _token_file(named: Node, home: Path, shown: str) -> tuple[Path, Path]:
     """The file of a token, which goes to the server that the kubeconfig names, and the folder that it is in.
     Raises InvalidInput for any other folder: whoever writes a kubeconfig could have any file sent to them.
     """
-    path = (home / named.text).resolve() if "\0" not in named.text else Path("/")
+    try:
+        path = (home / named.text).resolve()
+    except ValueError:  # a zero byte
+        path = Path("/")
     inside = next((one for one in (home, *_MOUNTED) if path.is_relative_to(one.resolve())), None)
     if inside is None:
         message = f"{_at(named)}{shown} takes its token from a file outside the folder of the kubeconfig"

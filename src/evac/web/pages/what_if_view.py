@@ -179,19 +179,21 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
 
 
 def _by_fix(findings: Sequence[FindingFacts]) -> list[dict[str, Any]]:
-    """Findings that the same change resolves are one row, with the first of their messages."""
-    groups: dict[tuple[str, str], list[FindingFacts]] = {}
+    """Findings that the same change resolves are one row, with the first of their messages; they come with
+    the most severe first.
+    """
+    groups: dict[str, list[FindingFacts]] = {}
     for one in findings:
-        groups.setdefault((one.severity, one.fix or one.fingerprint), []).append(one)
+        groups.setdefault(one.fix or one.fingerprint, []).append(one)
     return [
         {
-            "severity": severity,
+            "severity": same[0].severity,
             "about": listed(list(dict.fromkeys(one.subject for one in same)), 3),
             "messages": [one.message for one in same[:MESSAGES_MOST]],
             "rest": max(0, len(same) - MESSAGES_MOST),
             "fix": same[0].fix,
         }
-        for (severity, _), same in groups.items()
+        for same in groups.values()
     ]
 
 
