@@ -196,7 +196,6 @@ def _service(
         "tier": tier,
         "people": people,
         "rto": "4 h",
-        "rpo": "0 s",
         "demand": {"cpu": f"{cores} cores", "memory": f"{memory} GiB", "disk": "20 GiB", "accelerators": 0},
         "replicas": replicas,
         "share": "75 %",
