@@ -123,7 +123,9 @@ def people_before(instance: Instance, lead_ms: int, worst: Open | None = None) -
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Open:
-    """(S,) each: services whose whole outage is unknown, and those of which only the rest is."""
+    """(S,) each. base: services whose outage is unknown. top: services that serve, but may lack replicas for
+    an unknown time.
+    """
 
     base: BoolColumn
     top: BoolColumn

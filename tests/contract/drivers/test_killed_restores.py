@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from evac.drivers.restic.driver import ResticDriver
 from evac.drivers.restored_server import PID, is_alive
 from evac.model.errors import ActionError
 from tests.contract.adapters.borg import archives
-from tests.contract.adapters.copy_folder import world
+from tests.contract.adapters.copy_folder import Source, world
 from tests.contract.adapters.etcd_snapshot import EtcdSource
 from tests.contract.adapters.mariabackup import MariadbSource
 from tests.contract.adapters.pg_basebackup import PostgresSource
@@ -165,16 +165,21 @@ def _pgbackrest(folder: Path) -> Iterator[Copy]:
 
 
 @contextmanager
-def _base_backup(folder: Path) -> Iterator[Copy]:
-    with world(folder, PostgresSource) as made:
+def _limited(folder: Path, source: type[Source], driver: object, download_kib: int) -> Iterator[Copy]:
+    """A copy of a server that is restored so slowly that it can be killed on the way."""
+    with world(folder, source) as made:
         yield Copy(
-            PgBasebackupDriver(),
+            driver,
             made.action(),
             made.place,
             lacks_of(made.copies[0] / "content"),
             lambda place: asyncio.run(made.holds(place)),
-            {"download_kib": 4 * 1_024},
+            {"download_kib": download_kib},
         )
+
+
+def _base_backup(folder: Path) -> AbstractContextManager[Copy]:
+    return _limited(folder, PostgresSource, PgBasebackupDriver(), 4 * 1_024)
 
 
 @contextmanager
@@ -186,17 +191,8 @@ def _base_backup_with_log(folder: Path) -> Iterator[Copy]:
         )
 
 
-@contextmanager
-def _mariabackup(folder: Path) -> Iterator[Copy]:
-    with world(folder, MariadbSource) as made:
-        yield Copy(
-            MariabackupDriver(),
-            made.action(),
-            made.place,
-            lacks_of(made.copies[0] / "content"),
-            lambda place: asyncio.run(made.holds(place)),
-            {"download_kib": 16 * 1_024},
-        )
+def _mariabackup(folder: Path) -> AbstractContextManager[Copy]:
+    return _limited(folder, MariadbSource, MariabackupDriver(), 16 * 1_024)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 pytest.importorskip("duckdb")
 
 from evac.app.credit import deliveries
+from evac.app.credit.case import writing
 from evac.app.credit.showing import windows_of_incident
 from evac.cli.main import run
 from evac.engine.runs.signatures import new_key
@@ -499,3 +501,20 @@ def test_accounts_and_amounts_are_for_their_owner_only(evac: Evac) -> None:
     found = [path for top in ("case", "out") for path in Path(top).rglob("*") if path.is_file()]
     assert {path.suffix for path in found} >= {".csv", ".json", ".jsonl", ".parquet"}
     assert [path for path in found if path.stat().st_mode & 0o077] == []
+
+
+def test_files_stay_private_while_one_of_two_writers_is_done(tmp_path: Path) -> None:
+    """The war room writes on threads, and all threads of a process share one mask."""
+    mask = os.umask(0o022)
+    try:
+        first, second = ExitStack(), ExitStack()
+        first.enter_context(writing(tmp_path))
+        second.enter_context(writing(tmp_path))
+        first.close()
+        (tmp_path / "amounts").touch()
+        second.close()
+        (tmp_path / "other").touch()
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "amounts").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o644

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import orjson
@@ -243,9 +244,9 @@ def writing(path: Path) -> Iterator[None]:
 
     Polars and DuckDB wrap operating system errors in errors of their own, and know no mode of a file.
     """
-    mask = os.umask(0o077)
     try:
-        yield
+        with _OWNER_ONLY:
+            yield
     except EvacError:
         raise
     except Exception as error:
@@ -254,8 +255,30 @@ def writing(path: Path) -> Iterator[None]:
             raise
         hint = "free some space or choose another folder, then run the same command again: it continues"
         raise EvacError("case-unwritable", f"cannot write {path}: {words}", hint) from error
-    finally:
-        os.umask(mask)
+
+
+class _OwnerOnly:
+    """New files of this process are for their owner only while any thread is inside: all threads share the
+    mask, so only the last one that leaves restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._mask = Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._mask = os.umask(0o077)
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                os.umask(self._mask)
+
+
+_OWNER_ONLY: Final = _OwnerOnly()
 
 
 def _system_words(error: Exception) -> str:

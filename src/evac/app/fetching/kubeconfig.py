@@ -201,7 +201,7 @@ def _credentials(
 
 def _token_file(named: Node, home: Path, shown: str) -> tuple[Path, Path]:
     """The file of a token, which goes to the server that the kubeconfig names, and the folder that it is in.
-    Raises InvalidInput for any other folder: whoever writes a kubeconfig could have any file sent to them.
+    Raises InvalidInput for any other folder: the author of a kubeconfig could have any file sent to a server.
     """
     try:
         path = (home / named.text).resolve()

@@ -41,8 +41,8 @@ def why_no_capacity(instance: Instance, service: int) -> Reason | None:
 
 
 def taken_by(instance: Instance, board: Board, service: int) -> tuple[str, ...]:
-    """Services of which the plan starts missing replicas, those above the smallest count that serves, on
-    capacity that the base of a service lacks and that would be enough for it: by tier, then id.
+    """Services that take the capacity that the base of another one lacks, and that would be enough for it:
+    the plan starts replicas of theirs beyond the smallest count that serves. By tier, then id.
     """
     s, lines = instance.services, board.started[: board.size[STARTS]]
     tops = lines[(lines["mile"] == MILES.index("top")) & (lines["service"] != service)]

@@ -1,6 +1,6 @@
 """Records of uses of break-glass credentials in the store.
 
-glass/<credential>/<number>    one use: who requested what of which run, and when; never changed
+glass/<credential>/<number>    one use: who requested which verb for which run, and when; never changed
 glass/<id>/<number>            the same, written by an earlier version, which counted by the id alone
 """
 
