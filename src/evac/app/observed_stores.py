@@ -29,6 +29,7 @@ from evac.app.store_alarms import StoreAlarms
 from evac.backup.evidence import BackupsReader
 from evac.derive import situation
 from evac.derive.domains import topology
+from evac.derive.listed_backups import with_backups
 from evac.derive.stores import observed, primary_site
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, RunClock
@@ -192,7 +193,7 @@ class SeenEstate:
             looked = await self.see()
             backups = (await self._backups.read()).facts
             seen = after_runs(merged(self.observation, looked), self.observation, effects)
-            self._take(seen.with_backups(backups))
+            self._take(with_backups(seen, backups, self._clock.now_ms()))
 
     async def look(self, guard: Lease) -> NotAllowed | None:
         """One observation of the real systems by the leader, written if roles changed. Silent servers
@@ -211,7 +212,7 @@ class SeenEstate:
         await self._keep_sightings(now, at_ms, guard)
         epochs = await sets.read_all()
         seen = aged(self._with_roles(now, epochs), self._sightings)
-        seen = seen.with_backups((await self._backups.read()).facts)
+        seen = with_backups(seen, (await self._backups.read()).facts, self._clock.now_ms())
         rivals, silent = self._alarms.rivals(now, self.observation.rivals), self._silent(now, seen, epochs)
         seen = replace(
             seen,

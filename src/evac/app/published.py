@@ -13,6 +13,7 @@ import orjson
 
 from evac.engine.runs.effects import EFFECTS, moved_from
 from evac.engine.runs.effects import decode as moved_in
+from evac.model.backup import ListedBackup
 from evac.model.errors import Corrupt
 from evac.model.observation import MemberSeen, Observation, TrafficSeen, UnitsSeen
 from evac.model.situation import Effects, LostNow, Moved, Rivals, Silent, recorded
@@ -47,6 +48,8 @@ def encode(observation: Observation, digest: str, changes: Mapping[str, int]) ->
         told["silent"] = [asdict(one) for one in observation.silent]
     backups = {"restores": observation.restores, "repositories": observation.repositories}
     told |= {key: rows for key, rows in backups.items() if rows}
+    if observation.listed:
+        told["listed"] = [asdict(one) for one in observation.listed]
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
 
 
@@ -90,6 +93,7 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
             effects=effects,
             restores=_rows_in(found, "restores", int),
             repositories=_rows_in(found, "repositories", str),
+            listed=_listed_in(found),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt("the recorded observation cannot be read from the store") from error
@@ -117,6 +121,20 @@ def _rows_in(found: Mapping[str, Any], key: str, kind: type) -> tuple[tuple[str,
     """Rows of backups. Raises TypeError and ValueError if invalid. Leaders of older versions write none."""
     rows = found.get(key, ())[:_MOST]
     return tuple((str(data_set), str(copy), kind(value)) for data_set, copy, value in rows)
+
+
+def _listed_in(found: Mapping[str, Any]) -> tuple[ListedBackup, ...]:
+    """The same, of backups as listed."""
+    return tuple(
+        ListedBackup(
+            str(one["data_set"]),
+            str(one["copy"]),
+            int(one["at_ms"]),
+            None if one["taken_at_ms"] is None else int(one["taken_at_ms"]),
+            bool(one["unusable"]),
+        )
+        for one in found.get("listed", ())[:_MOST]
+    )
 
 
 class Published:
@@ -166,6 +184,7 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
             kept,
             restores=_rows_in(found, "restores", int),
             repositories=_rows_in(found, "repositories", str),
+            listed=_listed_in(found),
             silent=tuple(Silent(**one) for one in found.get("silent", ())),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -18,6 +18,7 @@ from evac.app.published import Published
 from evac.app.quiet_looks import after_runs
 from evac.app.store_alarms import rivals_still
 from evac.backup.evidence import Evidence
+from evac.derive.listed_backups import with_backups
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
@@ -54,7 +55,7 @@ async def facts_now(
         facts = await Evidence(store).facts()
         effects = recorded(await reader.read(now_ms))
         before = published or before
-        before = replace(after_runs(before, before, effects), backups=facts).with_backups(facts)
+        before = with_backups(replace(after_runs(before, before, effects), backups=facts), facts, now_ms)
         epochs = await DataSets(store, "", SystemClock()).read_all()
         epochs.refuse()
         holders = {epoch.store: epoch.holder for epoch in epochs.known.values() if epoch.holder}
@@ -70,6 +71,7 @@ async def facts_now(
         backups=before.backups,
         restores=before.restores,
         repositories=before.repositories,
+        listed=before.listed,
     )
 
 

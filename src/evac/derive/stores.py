@@ -13,11 +13,12 @@ it by name. A witness votes and has no data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, TypeVar
 
 from evac.derive.domains import Topology, site_of, topology
+from evac.derive.listed_backups import with_listed
 from evac.derive.objectives import Rpo, may_lose_nothing
 from evac.model.estate import NO_TIMEOUT_MS, Estate, ReplicationMode, Store, StoreMember
 from evac.model.instance import Candidate
@@ -241,8 +242,8 @@ _LAG_STEPS_MS: Final = (
 
 
 def observed(estate: Estate, observation: Observation) -> Estate:
-    """The estate with observed roles, restore durations from tests, and the repositories to restore from. The
-    same object if nothing differs.
+    """The estate with observed roles, and backups as they were listed, checked and restored. The same object
+    if nothing differs.
 
     A store with two observed primaries keeps the roles in the files: that is for people to resolve.
     """
@@ -252,25 +253,12 @@ def observed(estate: Estate, observation: Observation) -> Estate:
     top = topology(estate)
     measured = {(data_set, copy): takes_ms for data_set, copy, takes_ms in observation.restores}
     expected = {(data_set, copy): id_ for data_set, copy, id_ in observation.repositories}
+    listed = {(one.data_set, one.copy): one for one in observation.listed}
     stores = tuple(
-        _backed_up(_store(store, seen.get(store.id, {}), top), measured, expected) for store in estate.stores
+        with_listed(_store(store, seen.get(store.id, {}), top), top, measured, expected, listed)
+        for store in estate.stores
     )
     return estate if stores == estate.stores else replace(estate, stores=stores)
-
-
-def _backed_up(
-    store: Store, measured: Mapping[tuple[str, str], int], expected: Mapping[tuple[str, str], str]
-) -> Store:
-    """With the restore duration and the repository of each of its backups."""
-    backups = tuple(
-        replace(
-            one,
-            restore_ms=measured.get((store.id, one.name), one.restore_ms),
-            repository=expected.get((store.id, one.name), one.repository),
-        )
-        for one in store.backups
-    )
-    return store if backups == store.backups else replace(store, backups=backups)
 
 
 def _store(store: Store, seen: dict[str, MemberSeen], top: Topology) -> Store:

@@ -308,6 +308,20 @@ def expected_repositories(facts: BackupFacts) -> tuple[tuple[str, str, str], ...
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ListedBackup:
+    """What plans need to know of a backup that its tool listed."""
+
+    data_set: str
+    copy: str
+    at_ms: int
+    """The time for which its age counts, a few minutes ahead so that it rarely changes."""
+    taken_at_ms: int | None
+    """When the newest backup in it began; None if that is unknown."""
+    unusable: bool = False
+    """Whether there is no backup to restore in it, or a check found damage that no later check cleared."""
+
+
 State = Literal["met", "missed", "unknown"]
 """unknown: the facts allow both; it never counts as met."""
 DataState = Literal["met", "missed", "unknown", "undecided", "waived"]

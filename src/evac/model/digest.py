@@ -218,6 +218,7 @@ _LATER_FIELDS: Final = MappingProxyType(
                 "restore_ms",
                 "schedule",
                 "system",
+                "unusable",
             }
         ),
         BackupPolicy: frozenset({"keep_count", "proof_ages", "request"}),

@@ -314,6 +314,8 @@ class Backup:
     repository: str = ""  # its id, as listed and proven; never stated in files
     credentials_changed: date | None = None
     """When the credentials of its repository were last changed."""
+    unusable: bool = False
+    """Whether its tool lists no backup to restore, or a check found damage; never stated in files."""
 
     @property
     def name(self) -> str:

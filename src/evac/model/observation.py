@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Any, Literal
 
-from evac.model.backup import NOTHING_SEEN, BackupFacts, expected_repositories
+from evac.model.backup import NOTHING_SEEN, BackupFacts, ListedBackup
 from evac.model.estate import Estate
 from evac.model.records import dataclass
-from evac.model.restore_times import measured_restores
 from evac.model.situation import Effects, Rivals, Silent
 
 Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]
@@ -119,6 +118,8 @@ class Observation:
     """(data set, backup, milliseconds), sorted: how long a restore takes, as measured by restore tests."""
     repositories: tuple[tuple[str, str, str], ...] = ()
     """(data set, backup, id of its repository), sorted: the one that a run may restore from."""
+    listed: tuple[ListedBackup, ...] = ()
+    """What the last listing and the checks say of each backup that its tool listed, sorted."""
     silent: tuple[Silent, ...] = ()
     """Stores whose primary has been silent long enough to be considered lost."""
 
@@ -127,10 +128,6 @@ class Observation:
         answered = {one.store for one in self.members if one.role != "unreachable"}
         return sorted({one.id for one in estate.stores if one.members} - answered)
 
-    def with_backups(self, facts: BackupFacts) -> Observation:
-        """What plans and runs need of backups, as measured, listed and proven."""
-        return replace(self, restores=measured_restores(facts), repositories=expected_repositories(facts))
-
     @property
     def facts(self) -> tuple[object, ...]:
         """Everything that determines the estate as it is now: equal facts give the same estate."""
@@ -138,4 +135,5 @@ class Observation:
         traffic = tuple((one.service, one.sites) for one in self.traffic)
         silent = tuple(sorted({one.site for one in self.silent if not one.answers}))
         effects = self.effects or Effects()
-        return self.members, units, traffic, effects, self.restores, self.repositories, silent
+        backups = self.restores, self.repositories, self.listed
+        return self.members, units, traffic, effects, backups, silent

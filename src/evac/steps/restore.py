@@ -33,9 +33,9 @@ class Restore(Promote):
     doing = "restoring"
 
     def ways(self, left: Left) -> Iterator[Way | Unstated]:
-        """By backups outside the loss with a known size and restore rate."""
+        """By backups outside the loss with a known size and restore rate, if something is in them."""
         for backup, gone in zip(left.store.backups, left.backups_gone, strict=True):
-            if not gone:
+            if not gone and not backup.unusable:
                 yield restoration(backup) or Unstated(f"stores/{left.store.id}/backups")
 
     def approval_to(self, target: str, moment_s: int) -> str:

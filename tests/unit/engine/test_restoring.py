@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evac.derive.listed_backups import with_backups
 from evac.derive.stores import observed
 from evac.drivers.capabilities import BACKUP, EXPECTED
 from evac.drivers.port import Action
@@ -73,10 +74,10 @@ def test_a_restore_names_the_repository_that_was_listed_and_not_one_that_replace
     estate = load(tmp_path)
     assert EXPECTED not in restore_of(estate)[1].parameters
     facts = BackupFacts((CopySeen("db", "others", 5, 4, repository="b" * 64), CopySeen("db", "copies", 5, 4)))
-    seen = observed(estate, Observation(6).with_backups(facts))
+    seen = observed(estate, with_backups(Observation(6), facts, 6))
     assert restore_of(seen)[1].parameters[EXPECTED] == "b" * 64
     swapped = BackupFacts((CopySeen("db", "others", 7, 4, repository="c" * 64, expected="b" * 64),))
-    again = observed(estate, Observation(8).with_backups(swapped))
+    again = observed(estate, with_backups(Observation(8), swapped, 8))
     assert restore_of(again)[1].parameters[EXPECTED] == "b" * 64
     assert estate_digest(seen) != estate_digest(estate), "a plan of another repository is stale"
     assert observed(seen, Observation(7)) is seen
