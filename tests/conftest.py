@@ -37,6 +37,14 @@ settings.load_profile("evac")
 name_their_tests()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_store_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands use the store of whoever runs the tests; a test must not depend on what that store knows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def project_root() -> Path:
     """The folder that holds pyproject.toml."""

@@ -20,6 +20,7 @@ from uuid import uuid4
 from evac import estate as estates
 from evac.app import runs
 from evac.app.accepting import must_hold
+from evac.app.default_store import default_store
 from evac.app.detached import last_started
 from evac.app.lost_store import next_generation
 from evac.app.observing import look_at, observe, standing_facts
@@ -341,7 +342,7 @@ def adopt(
     says = who if key else f"evac adopt for {who}"
 
     async def work() -> tuple[str, tuple[str, ...]]:
-        drivers, store = Drivers(), open_store(url or runs.default_store())
+        drivers, store = Drivers(), open_store(url or default_store())
         try:
             promoted: tuple[str, ...] = ()
             try:
@@ -350,7 +351,7 @@ def adopt(
                 loaded, promoted = await _rest_of(plan, estate, drivers, now_ms, store, stale)
             found = await look(loaded, drivers)
             number = generation or await next_generation(store, loaded.estate, drivers, now_ms)
-            await ensure_controller(store, url or runs.default_store(), estate.absolute(), None, log, number)
+            await ensure_controller(store, url or default_store(), estate.absolute(), None, log, number)
             proposal = runs.proposal_of(loaded.data, incident, reason, typed, who)
             run = await runs.propose(store, replace(proposal, abandoned=abandoned), now_ms, key=key)
             for i, step in enumerate(found.done):

@@ -71,17 +71,6 @@ RUNS_MOST: Final = 10_000
 REFUSED: Final = "the leader refused it"
 
 
-def default_store() -> str:
-    """`EVAC_STORE`, else a SQLite file in this user's state folder, which is created."""
-    named = os.environ.get("EVAC_STORE")
-    if named:
-        return named
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    folder = base / "evac"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return f"sqlite:{folder / 'evac.sqlite'}"
-
-
 def who_am_i() -> str:
     """The name for the journal: the person behind sudo, else the user."""
     for name in ("EVAC_WHO", "SUDO_USER", "USER", "LOGNAME"):

@@ -91,7 +91,7 @@ def audit(
         pdf_possible(output, target)
     with progress("auditing", quiet) as told:
         told(0.0, "reading the estate")
-        situation = situation_of(estates.load(estate, as_of), estate, where, False)
+        situation = situation_of(estates.load(estate, as_of), estate, where, False, quiet)
         loaded = situation.estate
         if not (loaded.services or loaded.stores or loaded.data_sets):
             raise InvalidInput(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -50,10 +49,9 @@ def _loaded(path: Path) -> Estate:
 
 def _facts(where: Where) -> BackupFacts:
     """Empty if there is no store yet: facts in the files still count."""
-    from evac.cli.target import has_default_store
     from evac.model.backup import NOTHING_SEEN
 
-    if where.server or where.store or os.environ.get("EVAC_STORE") or has_default_store():
+    if where.exists:
         return where.do(lambda control: control.backup_facts())
     return NOTHING_SEEN
 
@@ -155,7 +153,8 @@ def _perform(
 
     from evac.app.backups import perform
     from evac.app.controlling import read_policy
-    from evac.app.runs import default_store, who_am_i
+    from evac.app.default_store import default_store
+    from evac.app.runs import who_am_i
 
     if where.server:
         raise InvalidInput(
@@ -323,7 +322,8 @@ def credentials_changed(
     import asyncio
 
     from evac.app.backups import record_credentials
-    from evac.app.runs import default_store, who_am_i
+    from evac.app.default_store import default_store
+    from evac.app.runs import who_am_i
 
     if where.server:
         raise InvalidInput(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import click
 from evac.cli import console
 from evac.cli.console import emit, say, screen
 from evac.cli.options import estate_argument, now_ms, output_option
-from evac.cli.target import Where, has_default_store, where_options
+from evac.cli.target import Where, where_options
 from evac.model.errors import EvacError
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def _left_by_runs(path: Path, where: Where) -> Situation | None:
     from evac import estate as estates
     from evac.derive import situation
 
-    if not (where.server or where.store or os.environ.get("EVAC_STORE") or has_default_store()):
+    if not where.exists:
         return None
     try:
         return situation.of(estates.load(path), where.do(lambda control: control.facts(path, False)))

@@ -38,6 +38,8 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput, StalePlan, UnsafePlan
 from evac.model.estate import Estate
+from evac.model.observation import Observation
+from evac.model.plan import Plan
 from evac.model.situation import Situation
 from evac.planning.simulation.simulate import parse_faults
 from evac.planning.simulation.simulate import simulate as play
@@ -67,12 +69,16 @@ from evac.views.words import plural
     metavar="KIND:FIELD=NUMBER",
     help="For example boot:fail=0.1 or start:slow=2; repeatable.",
 )
+@observe_option
+@where_options
 @output_option("text", "json")
 @file_option
 @quiet_option
 def simulate(
     plan: Path,
     estate: Path,
+    observe: bool,
+    where: Where,
     as_of: date | None,
     trials: int,
     seed: int,
@@ -88,11 +94,7 @@ def simulate(
     """
     uncertainty = parse_faults(faults)
     made, digest = plan_codec.read(plan)
-    loaded = estates.load(estate, as_of or made.as_of)
-    if estate_digest(loaded) != made.estate_digest:
-        raise StalePlan(
-            "plan-stale", "the plan was made from a different estate", "make a new plan: evac plan"
-        )
+    loaded, _ = _planned_from(made, estates.load(estate, as_of or made.as_of), estate, where, observe, quiet)
     wrong = check(loaded, made).violations
     if wrong:
         words = f"the plan does not verify: {wrong[0].rule} {wrong[0].subject}: {wrong[0].message}"
@@ -139,13 +141,8 @@ def verify(
     Exit 0: the plan is valid. Exit 10: it is not. Exit 12: it was made from a different estate.
     """
     made, digest = plan_codec.read(plan)
-    loaded = estates.load(estate, as_of or made.as_of)
-    declared, facts = loaded, facts_of(loaded, estate, where, observe)
-    found = of(declared, facts)
-    loaded = found.estate
-    if estate_digest(loaded) != made.estate_digest:
-        by_files = estate_digest(declared) == made.estate_digest
-        raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
+    declared = estates.load(estate, as_of or made.as_of)
+    loaded, facts = _planned_from(made, declared, estate, where, observe)
     verdict = check(loaded, made)
     wrong = check_waiting(declared, facts, loaded)
     verdict = replace(verdict, violations=(*wrong, *verdict.violations))
@@ -155,6 +152,18 @@ def verify(
         shown = screen()
         emit(verify_text(made, digest, verdict, shown.width, shown.colour), target)
     return console.DONE if verdict.holds else console.REFUSED
+
+
+def _planned_from(
+    made: Plan, declared: Estate, path: Path, where: Where, observe: bool, quiet: bool = False
+) -> tuple[Estate, Observation]:
+    """The estate as it is now, and the facts beyond its files. Raises StalePlan if the plan is of another."""
+    facts = facts_of(declared, path, where, observe, quiet)
+    found = of(declared, facts)
+    if estate_digest(found.estate) != made.estate_digest:
+        by_files = estate_digest(declared) == made.estate_digest
+        raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
+    return found.estate, facts
 
 
 @click.command()
@@ -248,7 +257,7 @@ def plan(
     _files_possible(output, target, report)
     before = plan_codec.read(older)[0] if older else None
     loaded = estates.load(estate, as_of)
-    found = situation_of(loaded, estate, where, observe)
+    found = situation_of(loaded, estate, where, observe, quiet)
     for line in lines(found):
         say(line, quiet)
     _may_go_home(found, failback, str(estate))

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
+from evac.app.default_store import default_store
 from evac.cli import console, options
 from evac.cli.bundle_command import SITE as BUNDLE_SITE
 from evac.cli.bundle_command import BundleAsked, bundle_options, open_bundle
@@ -346,12 +347,12 @@ def serve(
         raise click.UsageError(f"{listed(idle)} needs --demo; for the war room, use --listen")
     if listen is None and (idle := _given("access", "tls_cert", "tls_key", "credits")):
         raise click.UsageError(f"{listed(idle)} needs --listen")
-    from evac.app import controlling, runs
+    from evac.app import controlling
 
     setting = controlling.Setting(
         estate,
         site,
-        store or runs.default_store(),
+        store or default_store(),
         policy,
         as_of,
         not no_watch,

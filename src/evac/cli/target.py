@@ -45,6 +45,22 @@ class Where:
     key: Path | None = None
     ca: Path | None = None
 
+    @property
+    def exists(self) -> bool:
+        """Whether a server or a store is named, or this user's own store was ever written."""
+        from evac.app.default_store import has_default_store
+
+        return bool(self.server or self.store) or has_default_store()
+
+    @property
+    def name(self) -> str:
+        """The server or the store, without what may be a secret."""
+        if self.server:
+            return self.server
+        from evac.app.default_store import default_store
+
+        return (self.store or default_store()).partition("?")[0]
+
     def do(self, work: Work[Answer]) -> Answer:
         """Connect, do the work, and close."""
 
@@ -71,7 +87,7 @@ class Where:
             from evac.control.server_calls import Server
 
             return through_server(Server(self.server, self._token(), self.ca, self.cert, self.key))
-        from evac.app.runs import default_store
+        from evac.app.default_store import default_store
         from evac.cli.options import log_file
         from evac.control.store import through_store
 
@@ -151,7 +167,7 @@ def where_options(command: Command) -> Command:
 
 def in_store(url: str | None, work: Callable[[Store], Awaitable[Answer]]) -> Answer:
     """Open the store, the default one if none is named; do the work, and close."""
-    from evac.app.runs import default_store
+    from evac.app.default_store import default_store
     from evac.store.opening import open_store
 
     opened = open_store(url or default_store())
@@ -165,39 +181,48 @@ def in_store(url: str | None, work: Callable[[Store], Awaitable[Answer]]) -> Ans
     return asyncio.run(whole())
 
 
-def situation_of(estate: Estate, path: Path, where: Where, observe: bool) -> Situation:
+def situation_of(estate: Estate, path: Path, where: Where, observe: bool, quiet: bool = False) -> Situation:
     """The declared estate, with what `facts_of` finds.
 
     Raises Unavailable if the store or the server does not respond.
     """
     from evac.derive import situation
 
-    return situation.of(estate, facts_of(estate, path, where, observe))
+    return situation.of(estate, facts_of(estate, path, where, observe, quiet))
 
 
-def facts_of(estate: Estate, path: Path, where: Where, observe: bool) -> Observation:
-    """Nothing, unless a store or a server is named, or systems are to be queried.
+def facts_of(estate: Estate, path: Path, where: Where, observe: bool, quiet: bool = False) -> Observation:
+    """What the store or the server knows, and with `observe` the systems; nothing if there is no store yet.
+    Says where the facts are from, and of when.
 
     Raises Unavailable if the store or the server does not respond.
     """
     from evac.model.observation import Observation as Facts
     from evac.views.words import listed
 
-    if not (where.server or where.store or os.environ.get("EVAC_STORE") or observe):
-        return Facts(0)
-    if where.server or where.store or os.environ.get("EVAC_STORE") or has_default_store():
+    if where.exists:
         facts = where.do(lambda control: control.facts(path, observe))
+        if words := _known_words(facts):
+            console.say(f"facts from {where.name}: {words}", quiet)
     else:
-        facts = _looked(estate)
+        facts = _looked(estate) if observe else Facts(0)
     if observe and (unseen := facts.unobserved(estate)):
         console.say(f"not observed: {listed(unseen)}; for these, the primaries in the estate's files count")
     return facts
 
 
-def has_default_store() -> bool:
-    from evac.app.runs import default_store
+def _known_words(facts: Observation) -> str:
+    """What a store knows, and of when; empty if it knows nothing of the estate."""
+    from evac.views.sheet import local_and_utc
 
-    return Path(default_store().removeprefix("sqlite:")).exists()
+    found = []
+    if facts.at_ms:
+        found.append(f"systems observed at {local_and_utc(facts.at_ms)}")
+    if facts.effects is not None:
+        found.append("what runs moved")
+    if facts.backups.copies:
+        found.append(f"backups listed at {local_and_utc(max(one.at_ms for one in facts.backups.copies))}")
+    return "; ".join(found)
 
 
 def _looked(estate: Estate) -> Observation:

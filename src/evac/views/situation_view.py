@@ -192,8 +192,14 @@ def lines_of(situation: Situation, now_ms: int, with_home: bool = True) -> Itera
 
 
 def differences(situation: Situation, most: int = 3) -> str:
-    """What differs from the files, briefly; empty if nothing does."""
-    return listed(list(lines_of(situation, situation.at_ms, with_home=False)), most)
+    """What differs from the files, briefly; empty if nothing does. A plan also depends on what is known of
+    backups, which changes more often than all else, so it comes last.
+    """
+    found = list(lines_of(situation, situation.at_ms, with_home=False))
+    pairs = zip(situation.home.stores, situation.estate.stores, strict=True)
+    if known := [now.id for home, now in pairs if now.backups != home.backups]:
+        found.append(f"more is known of the backups of {listed(known)}")
+    return listed(found, most)
 
 
 def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
