@@ -165,7 +165,11 @@ def read_holder(connection: sqlite3.Connection, boot: str, now_ms: int, name: st
 
 APPLICATION_ID: Final = 0x65766163
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-BUSY_MS: Final = 4_000
+DEADLINE_S: Final = 10.0
+LOCKED: Final = 0.9
+"""The share of its deadline for which a call waits for the lock: it gives up before, so that its caller knows
+that nothing was written.
+"""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
@@ -173,7 +177,7 @@ _CUT_OFF: Final = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOE
 _HINTS: Final = {
     sqlite3.SQLITE_FULL: "free some space on the disk; nothing was written",
     sqlite3.SQLITE_IOERR: "check the disk and its free space; the kernel log may say more",
-    sqlite3.SQLITE_BUSY: "another process has locked the file; to find it: fuser -v FILE",
+    sqlite3.SQLITE_BUSY: "another process has locked the file, nothing was written; who: fuser -v FILE",
     sqlite3.SQLITE_READONLY: "give this user write permission for the file and its folder",
     sqlite3.SQLITE_CANTOPEN: "check that the folder exists and is writable",
 }
@@ -213,14 +217,18 @@ def translated(path: Path, error: sqlite3.Error) -> StoreError:
     return found
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection for one thread at a time. A commit is on disk before it returns."""
+def connect(path: Path, deadline_s: float = DEADLINE_S) -> sqlite3.Connection:
+    """A connection for one thread at a time. A commit is on disk before it returns. deadline_s: of a call."""
     # SQLite would make it readable by all; its other files are like it. Only a new one is opened: closing a
     # descriptor of a database ends every lock that this process has on it.
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
-        path, timeout=BUSY_MS / 1_000, isolation_level=None, check_same_thread=False, cached_statements=64
+        path,
+        timeout=deadline_s * LOCKED,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=64,
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -371,6 +379,8 @@ class Writer:
         turn.begin()
         outcomes: list[_Outcome] = []
         for job in jobs:
+            if job.abandoned:  # while the lock was long in coming
+                continue
             try:
                 outcomes.append((job, job.work(turn), None))
             except EvacError as error:
@@ -405,7 +415,6 @@ def _answer(outcomes: list[_Outcome]) -> None:
             job.answer.set_result(result)
 
 
-DEADLINE_S: Final = 10.0
 POLL_S: Final = 0.1
 WATCH_MOST_S: Final = 2.0
 
@@ -433,10 +442,10 @@ class SqliteStore:
         self._lock = threading.Lock()
         self._closed = False
         with in_words(self.path):
-            writing = connect(self.path)
+            writing = connect(self.path, deadline_s)
             try:
                 prepare(writing, self.path)
-                self._reading = connect(self.path)
+                self._reading = connect(self.path, deadline_s)
             except BaseException:
                 writing.close()
                 raise
