@@ -118,10 +118,12 @@ class ResticSimulated(SimulatedDriver, TakesBackups, RestoresData):
 
     async def copy_on(self, action: Action, timeout_s: float, to: Action, begins: Begins) -> Taken:
         (*_, last) = (await self.list_copies(action, timeout_s)).copies
-        await begins(last)
+        there = [one for one in self.repository(to).copies if one.original == last.id]
+        await begins(last, there)
 
         def serve() -> Taken:
-            return Taken(self.repository(to).take(self.now_s(), last), SIZE, SIZE, 10)
+            made = there[0] if there else self.repository(to).take(self.now_s(), last)
+            return Taken(made, SIZE, SIZE, 10)
 
         return await self._change(to, question(timeout_s), serve)
 

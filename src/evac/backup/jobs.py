@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -272,9 +272,10 @@ class Worker:
         assert task.origin is not None
         copied: list[CopyReport] = []
 
-        async def begins(source: CopyReport) -> None:
+        async def begins(source: CopyReport, there: Sequence[CopyReport]) -> None:
             copied.append(source)
-            begun = begun_copy(task.copy, self._clock.now_ms(), source)
+            known = await self._evidence.known(task.data_set)
+            begun = begun_copy(known, task.copy, self._clock.now_ms(), source, there)
             await self._evidence.begin(task.data_set, begun)
 
         taken = await driver.copy_on(action_of(task.origin), task.timeout_s, action, begins)

@@ -5,7 +5,7 @@ Invariant: the verdict on this state is the verdict on all events (`derive.backu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal, TypeVar
 
@@ -118,6 +118,8 @@ class Begun:
     """For a copy: the ids that it may state as its original."""
     taken_s: int | None = None
     """For a copy: when its original began."""
+    there: tuple[str, ...] = ()
+    """For a copy: ids of complete copies of the same original that are already there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,10 +445,14 @@ def begin(known: Known, begun: Begun) -> Known:
     return replace(known, begun=(*others, begun))
 
 
-def begun_copy(copy: str, at_ms: int, source: CopyReport) -> Begun:
-    """A copy of a backup that is about to be made. A copy of a copy may state either as its original."""
+def begun_copy(known: Known, copy: str, at_ms: int, source: CopyReport, there: Sequence[CopyReport]) -> Begun:
+    """A copy of a backup that is about to be made. A copy of a copy may state either as its original. there:
+    its copies that are listed before, which this one does not make: they are as complete as they were.
+    """
     originals = tuple(dict.fromkeys(one for one in (source.original, source.id) if one))
-    return Begun(copy, at_ms, originals, source.taken_at)
+    lacking = known.lacking(copy)
+    whole = (one for one in there if not one.failed and not lacking(one.id, one.original, one.taken_at))
+    return Begun(copy, at_ms, originals, source.taken_at, tuple(one.id for one in whole))
 
 
 def _made(known: Known, event: BackupEvent) -> Known:
@@ -487,7 +493,8 @@ def _doubt(known: Known, begun: Begun, until_ms: int | None) -> Doubt:
     """What its tool may have made. until_ms: None while it is running."""
     if begun.originals:
         at_s = begun.taken_s or 0
-        return Doubt(begun.copy, at_s, at_s, known.whole(begun.copy), begun.originals)
+        whole = tuple(dict.fromkeys((*known.whole(begun.copy), *begun.there)))
+        return Doubt(begun.copy, at_s, at_s, whole, begun.originals)
     from_s = begun.at_ms // 1_000 - SKEW_S
     until_s = None if until_ms is None else max(until_ms, begun.at_ms) // 1_000 + SKEW_S
     return Doubt(begun.copy, from_s, until_s, known.whole(begun.copy, from_s))

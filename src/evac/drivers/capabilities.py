@@ -9,7 +9,7 @@ that verb), which `ABOUT` lists. The others are queries with results of their ow
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
@@ -335,8 +335,10 @@ class AnswersProbe(Protocol):
         ...
 
 
-Begins = Callable[[CopyReport], Awaitable[None]]
-"""Is called with the backup that will be copied, before anything is written."""
+Begins = Callable[[CopyReport, Sequence[CopyReport]], Awaitable[None]]
+"""Is called with the backup that will be copied, and the copies of it that are already there, before anything
+is written.
+"""
 
 
 class TakesBackups(Driver, Protocol):

@@ -310,9 +310,9 @@ class CopyFolderDriver(BackupDriver):
         await _on_disk(lambda: there.id(text(to.settings, "repository_id", "")), watch, there)
         report = newest(await self._list(action, watch.left_s), "", None)
         kept = _kept(here.path / report.id)
-        await begins(report)
+        found = there.path / report.id
+        await begins(report, [_kept(found).report] if found.exists() else [])
         with _written(there), there.alone():
-            found = there.path / report.id
             if found.exists():
                 # Copies share the id of their original. To record one that differs as incomplete by its id
                 # would hold for all others as well.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ TIMEOUT_S: Final = 10.0
 BRIEF_S: Final = 0.8
 
 
-async def unrecorded(source: CopyReport) -> None:
+async def unrecorded(source: CopyReport, there: Sequence[CopyReport]) -> None:
     """For a copy whose begin no one records."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
     READ,
@@ -125,8 +127,9 @@ def test_copies_elsewhere(asked: AskedBackups) -> None:
         (first,) = (await ask(asked, "list_copies", LONG_S)).copies
         begun: list[tuple[str, int]] = []
 
-        async def begins(source: CopyReport) -> None:
+        async def begins(source: CopyReport, known: Sequence[CopyReport]) -> None:
             there = await ask(asked, "list_copies", LONG_S, action=asked.to)
+            assert [one.id for one in known] == [one.id for one in there.copies]
             begun.append((source.id, len(there.copies)))
             if len(begun) == 1:
                 raise Permanent("not-recorded", "its begin could not be recorded")
@@ -141,6 +144,8 @@ def test_copies_elsewhere(asked: AskedBackups) -> None:
         assert copied.bytes_stored > 0
         there = await ask(asked, "list_copies", LONG_S, action=asked.to)
         assert copied.copy.id in [one.id for one in there.copies]
+        again = await ask(asked, "copy_on", LONG_S, asked.to, begins)
+        assert again.copy.id == copied.copy.id, "it is copied once, and known before it is copied again"
         if asked.lost is not None:
             assert isinstance(await ask(asked, "copy_on", LONG_S, asked.lost, unrecorded), ActionError)
 

@@ -216,7 +216,8 @@ def test_a_copy_of_a_copy_in_doubt_is_incomplete(monkeypatch: pytest.MonkeyPatch
             monkeypatch, tmp_path, {one: Repository() for one in ("near", "far", "third", "near2")}
         )
         await world.worker.do(task("take", "near"))
-        begun = begun_copy("far", LoopClock().now_ms(), world.repositories["near"].copies[0])
+        (taken,) = world.repositories["near"].copies
+        begun = begun_copy(Known("wiki"), "far", LoopClock().now_ms(), taken, ())
         await world.evidence.begin("wiki", begun)
         copied = replace(world.repositories["near"].copies[0], id="k0", original="c0")
         world.repositories["far"].copies.append(copied)
@@ -237,7 +238,7 @@ def test_doubts_of_copies_are_one_for_each_original_and_never_dropped() -> None:
     sources = [CopyReport(f"c{at}", at * 10_000, original=f"o{at}") for at in range(2 * DOUBTS_KEPT)]
     for number, source in enumerate(sources):
         for more in range(3):
-            known = begin(known, begun_copy("far", number * 10_000_000 + more, source))
+            known = begin(known, begun_copy(known, "far", number * 10_000_000 + more, source, ()))
     assert len(known.doubts) == DOUBTS_KEPT
     far = known.lacking("far")
     assert all(far(f"k{one.id}", one.original, one.taken_at) for one in sources)
@@ -517,3 +518,43 @@ def test_a_job_that_wrote_nothing_leaves_no_doubt(code: str) -> None:
     for unlike in (replace(event, code="backup-refused"), replace(event, outcome="unknown")):
         other = after(begin(Known("wiki"), Begun("near", 10_000_000)), unlike)
         assert other.lacking("near")("of-another-program", "", 10_001)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Permanent("backup-target-full", "no space left on device"),
+        Retryable("backup-unreachable", "no answer"),
+        OutcomeUnknown("outcome-unknown", "it did not finish in time"),
+    ],
+)
+@pytest.mark.parametrize("has_original", [True, False])
+def test_a_copy_that_fails_puts_no_copy_in_doubt_that_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ActionError, has_original: bool
+) -> None:
+    """Even one that evac did not make: whoever set up the repositories copied it by hand."""
+
+    async def story() -> None:
+        world = world_of(monkeypatch, tmp_path, {one: Repository() for one in ("near", "far")})
+        near, far = world.repositories["near"], world.repositories["far"]
+        await world.worker.do(task("take", "near"))
+        if has_original:
+            far.copies.append(replace(near.copies[0], id="k0", original="c0"))
+            await world.worker.do(task("list", "far"))
+        far.uncopied = error
+        made, *more = await world.worker.events_of(task("copy", "far", origin=endpoint("near")))
+        assert (made.outcome != "done", more) == (True, [])
+        known = await world.evidence.known("wiki")
+        assert known.seen("far").count == has_original  # type: ignore[union-attr]
+        assert known.alarms == ()
+        # What appears with the failed copy is not known to be complete.
+        far.copies.append(replace(near.copies[0], id="k1", original="c0"))
+        await world.worker.do(task("list", "far"))
+        known = await world.evidence.known("wiki")
+        assert (known.seen("far").count, known.seen("far").unusable) == (has_original, 1)  # type: ignore[union-attr]
+        # Nor does a second failure make it complete, because it was there before that.
+        await world.worker.events_of(task("copy", "far", origin=endpoint("near")))
+        known = await world.evidence.known("wiki")
+        assert (known.seen("far").count, known.seen("far").unusable) == (has_original, 1)  # type: ignore[union-attr]
+
+    run_virtually(story())

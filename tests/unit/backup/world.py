@@ -65,6 +65,8 @@ class Repository:
     error: ActionError | None = None
     unread: ActionError | None = None
     """Why no backup of the source can be taken."""
+    uncopied: ActionError | None = None
+    """Why a copy to it ends early."""
     unlisted: ActionError | None = None
     """Why it cannot be listed."""
     missing: tuple[str, ...] = ()
@@ -134,9 +136,11 @@ class Vault:
         with self._at(action, "copy") as origin:
             there = self.repositories[str(to.settings["id"])]
             last = origin.copies[-1]  # a copy of a copy names the first original, as those of real tools do
-            await begins(last)
             original = last.original or last.id
             copy = next((one for one in there.copies if one.original == original), None)
+            await begins(last, [] if copy is None else [copy])
+            if there.uncopied is not None:
+                raise there.uncopied
             if copy is None:  # it is copied once
                 copy = replace(last, id=f"k{len(there.copies)}", original=original)
                 there.copies.append(copy)

@@ -280,11 +280,9 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         )
         argv = ("copy", "--quiet", *_bounds(to, action), copy.id)
         before = await packs_of(to, watch)
-        await begins(copy)
+        await begins(copy, await self._copies_of(copy, to, there, watch))
         await tool.run(*argv, timeout_s=watch.left_s, changes=True)
-        wanted = {copy.id, copy.original} - {""}
-        listed = await self._snapshots(to, there, watch)
-        found = [one for one in (_copy(entry, ()) for entry in listed) if one.original in wanted]
+        found = await self._copies_of(copy, to, there, watch)
         if not found:
             words = f"the other repository has no copy of {copy.id[:8]}"
             raise Permanent("copy-differs", words, "run: restic check, in both repositories")
@@ -295,6 +293,14 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         wrong = tuple(one for one in found if one.tree != copy.tree and one.id != made.id)
         stored = sum(size for path, size in (await packs_of(to, watch)).items() if path not in before)
         return Taken(made, copy.bytes or 0, stored, watch.took_ms, lacks, wrong)
+
+    async def _copies_of(
+        self, copy: CopyReport, to: Action, tool: Tool, watch: Stopwatch
+    ) -> list[CopyReport]:
+        """The backups of another repository that state this one, or its original, as their original."""
+        listed = await self._snapshots(to, tool, watch)
+        wanted = {copy.id, copy.original} - {""}
+        return [one for one in (_copy(entry, ()) for entry in listed) if one.original in wanted]
 
     async def _fill(self, into: Filling) -> Filled:
         """The content of a copy's only folder, its only file, or all of its folders under full paths."""
