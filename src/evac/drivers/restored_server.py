@@ -43,7 +43,7 @@ _NAME_LETTERS: Final = 16
 _BEGIN: Final = 'echo $$ >"$0" && exec "$@"'
 _STOPPED: Final = frozenset({0, -signal.SIGHUP, -signal.SIGINT, -signal.SIGKILL, -signal.SIGTERM})
 """Exit statuses of a server that did not end for a reason of its own."""
-_OWN: Final = frozenset({"backup-killed", "restore-incomplete", "restore-slow"})
+_OWN: Final = frozenset({"backup-killed", "restore-incomplete", "restore-slow", "setting-wrong"})
 """Errors that already say how it ended, or that it did not."""
 _children: Final[list[subprocess.Popen[bytes]]] = []
 """Servers that this process started, so that the ended ones are reaped."""
@@ -159,6 +159,17 @@ class RestoredServer:
         raise Retryable(
             "restore-slow", f"{name} did not answer within {watch.timeout_s:.0f} s", "allow more time"
         )
+
+    async def serve(self, *argv: str, answers: Callable[[], Awaitable[bool]], watch: Stopwatch) -> None:
+        """Start it on data that its engine has accepted before: if it exits, the data is not the reason.
+        Raises as `start`.
+        """
+        try:
+            await self.start(*argv, answers=answers, watch=watch)
+        except Permanent as error:
+            words = f"{error.message}; its engine has accepted this data before"
+            hint = "correct `configuration`, `served_host` and `served_port` of the endpoint, then retry"
+            raise Permanent("server-not-started", words, hint) from error
 
     def _begin(self, argv: tuple[str, ...], log: Path) -> None:
         """Start it as a child, whose end we can see, in a session of its own. Raises OSError."""

@@ -73,3 +73,20 @@ def test_a_full_disk_is_named(server_folder: Path) -> None:
         before = len(ask("list_copies", made.action()).copies)
         assert ask("take", made.action(program=full)).code == "backup-full"
         assert len(ask("list_copies", made.action()).copies) == before
+
+
+def test_a_wrong_configuration_is_no_damage(server_folder: Path) -> None:
+    """Only an empty server tells which of the two it is: Redis ends in the same way for both."""
+    with world(server_folder, RedisSource) as made:
+        wrong = made.folder / "wrong.conf"
+        for line in ("no-such-setting yes", "maxmemory-policy often", f"loadmodule {made.folder}/none.so"):
+            wrong.write_text(f"{line}\n")
+            error = ask("restore", made.action(configuration=str(wrong)), "", str(made.place), None)
+            assert (error.code, made.place.exists()) == ("setting-wrong", False), error
+        error = ask("restore", made.action(configuration="/no/such.conf"), "", str(made.place), None)
+        assert error.code == "setting-wrong"
+        fits = f'case "$*" in *"/empty "*) exec {shutil.which("redis-server")} "$@"; esac; exit 1'
+        picky = script(made.folder, "redis-server", fits)
+        Path(picky).chmod(0o755)  # it runs as the account of Redis
+        error = ask("restore", made.action(server_program=picky), "", str(made.place), None)
+        assert error.code == "restore-incomplete", "it starts without this data"

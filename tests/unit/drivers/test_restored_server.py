@@ -56,3 +56,16 @@ def test_what_a_killed_restore_left_is_removed_by_the_next_one_of_the_same_place
     again.symlink_to(tmp_path / "theirs")
     assert private_folder(tmp_path / "data", None) not in (again, tmp_path / "theirs")
     assert (tmp_path / "theirs" / "file").exists(), "a name of someone else is left alone"
+
+
+def test_a_server_that_ends_on_accepted_data_does_not_call_it_damaged(tmp_path: Path) -> None:
+    async def never() -> bool:
+        return False
+
+    codes = []
+    for way in ("start", "serve"):
+        server = RestoredServer(tmp_path)
+        with pytest.raises(Permanent) as found:
+            asyncio.run(getattr(server, way)("false", answers=never, watch=Stopwatch(20.0)))
+        codes.append(found.value.code)
+    assert codes == ["restore-incomplete", "server-not-started"]

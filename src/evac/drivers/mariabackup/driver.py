@@ -136,7 +136,7 @@ class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
         server.folder_for_account(temporary)
         # As a variable: `tmpdir` in the configuration counts more.
         server = replace(server, env={"TMPDIR": str(temporary)})
-        await server.start(*argv, answers=lambda: _answers(client), watch=watch)
+        await server.serve(*argv, answers=lambda: _answers(client), watch=watch)
 
     async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
         await _server(action, folder).stop()

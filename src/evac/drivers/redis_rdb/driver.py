@@ -100,7 +100,11 @@ class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
         async with server.private() as place:
             tool = Tool(_program(action), {}, first=("-s", str(place / "socket")))
             argv = (*_argv(action, into.folder), *_PRIVATE, "--unixsocket", str(place / "socket"))
-            await server.start(*argv, answers=lambda: _answers(tool), watch=into.watch, log=place / "log")
+            try:
+                await server.start(*argv, answers=lambda: _answers(tool), watch=into.watch, log=place / "log")
+            except Permanent:
+                await _refuse_configuration(action, server, place, into.watch)
+                raise
             facts = await _facts(tool, action, into.watch)
         return Filled((into.folder / FILE).stat().st_size, into.copy.taken_at, facts)
 
@@ -110,7 +114,7 @@ class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
         where = ("--bind", text(action.settings, "served_host", HOST))
         argv = (*_argv(action, folder), *where, *(("--port", str(port)) if port else ()))
         server, tool = _server(action, folder), _served(action)
-        await server.start(*argv, answers=lambda: _answers(tool), watch=watch)
+        await server.serve(*argv, answers=lambda: _answers(tool), watch=watch)
         if _wants_log(text(action.settings, "configuration", "")):
             await _ask(tool, watch, "CONFIG", "SET", "appendonly", "yes")
 
@@ -119,6 +123,23 @@ class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
 
     async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
         return _server(action, folder).pid() is not None and await _answers(_served(action))
+
+
+async def _refuse_configuration(
+    action: Action, restored: RestoredServer, place: Path, watch: Stopwatch
+) -> None:
+    """Raise `Permanent` if Redis does not start without data either: then the data is not the reason."""
+    server, log = RestoredServer(place / "empty", restored.account), place / "empty-log"
+    server.folder_for_account(server.data)
+    tool = Tool(_program(action), {}, first=("-s", str(place / "empty-socket")))
+    argv = (*_argv(action, server.data), *_PRIVATE, "--unixsocket", str(place / "empty-socket"))
+    try:
+        await server.start(*argv, answers=lambda: _answers(tool), watch=watch, log=log)
+    except Permanent as error:
+        words = f"without any data as well, {error.message.replace(' from the restored data', '')}"
+        raise Permanent("setting-wrong", words, "correct `configuration` or `server_program`") from error
+    finally:
+        await server.stop()
 
 
 async def _limited(tool: Tool, file: Path, most: int, watch: Stopwatch, lock: int) -> None:
