@@ -440,29 +440,17 @@ class BackupDriver(ABC):
                 if until is not None and (filled.reached_at or 0) > until:
                     words = f"the restored data contains writes made after {moment_words(until)}"
                     raise Permanent("restore-incomplete", words, "restore an older backup")
+                done = _done(began, found, filled, until, watch.took_ms, again)
+                at.write(done)
+                at.complete()
             except BaseException:
                 with contextlib.suppress(ActionError, OSError):
+                    at.write(began)  # of a run's attempt, the token must stay
                     await self._stop(action, at.partial, Stopwatch(20.0))
                     await asyncio.to_thread(shutil.rmtree, at.partial)
-                    if order is None:  # of a run's attempt, the token must stay
+                    if order is None:
                         at.record.unlink(missing_ok=True)
                 raise
-            facts: dict[str, str | int] = {**filled.facts, **({"started_over": 1} if again else {})}
-            as_of = filled.reached_at or found.taken_at
-            if until is not None and found.consistent_at is not None:
-                as_of = until  # even if the newest write is much older
-            done = replace(
-                began,
-                copy=found.id,
-                bytes=filled.bytes,
-                took_ms=watch.took_ms,
-                reached_at=filled.reached_at,
-                as_of=as_of,
-                complete=True,
-                facts=facts,
-            )
-            at.write(done)
-            at.complete()
         if order is not None:  # a test leaves nothing running
             await self._start(action, at.path, watch)
         return done
@@ -493,8 +481,11 @@ class BackupDriver(ABC):
         return place_at(parameters.text(both, "place")), parameters.text(both, "copy", ""), until or None
 
     def _is_ours(self, at: RestorePlace, record: Record, order: Order) -> bool:
-        """Whether the folder contains what this same step restored."""
-        return bool(record.complete and record.key == order.key and at.is_filled)
+        """Whether the folder contains what this same step restored. If what was restored was never renamed,
+        the folder contains something else.
+        """
+        renamed = at.is_filled and not at.partial.exists()
+        return bool(record.complete and record.key == order.key and renamed)
 
     def _too_small(self, at: RestorePlace, found: CopyReport) -> str:
         with contextlib.suppress(OSError):
@@ -540,6 +531,25 @@ class BackupDriver(ABC):
     async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
         """Whether the engine of a complete folder responds and accepts writes."""
         return True
+
+
+def _done(
+    began: Record, found: CopyReport, filled: Filled, until: int | None, took_ms: int, again: bool
+) -> Record:
+    """The record of a restored backup. again: whether an earlier attempt had begun to fill the folder."""
+    as_of = filled.reached_at or found.taken_at
+    if until is not None and found.consistent_at is not None:
+        as_of = until  # even if the newest write is much older
+    return replace(
+        began,
+        copy=found.id,
+        bytes=filled.bytes,
+        took_ms=took_ms,
+        reached_at=filled.reached_at,
+        as_of=as_of,
+        complete=True,
+        facts={**filled.facts, **({"started_over": 1} if again else {})},
+    )
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 import threading
@@ -98,6 +99,9 @@ class RestorePlace:
         try:
             if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
                 problem = f"{self.path} is not a folder"
+            elif is_mounted(self.path):  # nothing can be renamed to it, and what fills it is elsewhere
+                problem = f"{self.path} is a mount point"
+                hint = f"restore into a new folder below it, such as {self.path / 'data'}"
             elif self.is_filled:
                 code, problem = "place-not-empty", f"{self.path} is not empty"
             elif not self.path.parent.is_dir():
@@ -178,8 +182,14 @@ class RestorePlace:
         sync(self.path.parent)
 
     def complete(self) -> None:
-        """Rename the completed folder atomically to its own name."""
-        self.partial.rename(self.path)
+        """Rename the completed folder atomically to its own name. Raises `Permanent` if something else was
+        put there in the meantime.
+        """
+        try:
+            self.partial.rename(self.path)
+        except OSError as error:
+            words = f"{self.path} no longer takes what was restored: {error.strerror}"
+            raise Permanent("place-unusable", words, "choose a folder that nothing else uses") from error
         sync(self.path.parent)
 
     def remove(self) -> None:
@@ -189,6 +199,23 @@ class RestorePlace:
                 shutil.rmtree(folder)
         for file in (self.record, self.record.with_name(self.record.name + ".new"), self.lock):
             file.unlink(missing_ok=True)
+
+
+def is_mounted(path: Path) -> bool:
+    """Whether a file system, or a folder of one, is mounted at a folder. Raises OSError."""
+    with Path("/proc/self/mountinfo").open("rb") as table:
+        here = os.fsencode(path.parent.resolve() / path.name)
+        return os.path.ismount(path) or any(mounted_at(line) == here for line in table)
+
+
+def mounted_at(line: bytes) -> bytes:
+    """The mount point in a line of `/proc/self/mountinfo`, as in proc_pid_mountinfo(5): white space and
+    backslashes in it are three octal digits. Empty if it is no such line.
+    """
+    parts = line.split(b" ", 5)
+    if len(parts) < 6:
+        return b""
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes((int(found[1], 8) & 255,)), parts[4])
 
 
 def place_at(name: str) -> RestorePlace:

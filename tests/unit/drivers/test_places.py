@@ -26,9 +26,11 @@ from evac.drivers.places import (
     LARGE_BYTES,
     EarlyDigests,
     Record,
+    RestorePlace,
     SourceWitness,
     everything_below,
     manifest_of,
+    mounted_at,
     place_at,
     refuse_older,
 )
@@ -57,6 +59,9 @@ def test_a_place_that_holds_anything_is_refused(tmp_path: Path) -> None:
         make(tmp_path / name)
         with pytest.raises(Permanent, match="is not a folder"):
             place_at(str(tmp_path / name)).refuse()
+    with pytest.raises(Permanent, match="is a mount point") as raised:
+        RestorePlace(Path("/proc")).refuse()
+    assert raised.value.code == "place-wrong"
     with pytest.raises(Permanent, match="above does not exist") as raised:
         place_at(str(tmp_path / "above" / "here")).refuse()
     assert raised.value.hint == f"create it: mkdir -p {tmp_path / 'above'}"
@@ -243,3 +248,50 @@ def test_a_restored_folder_that_cannot_be_read_proves_nothing_and_is_removed(tmp
     assert str(place.parent) in raised.value.message
     assert not place.exists()
     assert not place_at(str(place)).partial.exists()
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1))
+def test_mount_points_are_read_as_the_kernel_writes_them(name: str) -> None:
+    escaped = b"".join(
+        b"\\%03o" % byte if byte in b" \t\n\\" else bytes((byte,)) for byte in f"/mnt/{name}".encode()
+    )
+    assert (
+        mounted_at(b"36 35 98:0 / " + escaped + b" rw,noatime - ext4 /dev/root rw\n")
+        == f"/mnt/{name}".encode()
+    )
+
+
+@pytest.mark.parametrize("of_a_run", [False, True])
+def test_what_appears_in_a_place_while_it_is_filled_is_not_taken_for_the_restored_data(
+    tmp_path: Path, of_a_run: bool
+) -> None:
+    place = tmp_path / "place"
+    listed = {"repository": "r", "tool": "t", "version": "1", "copies": [{"id": "1", "taken_at": 5}]}
+    restore = (
+        "import os; os.chdir(os.environ['EVAC_PLACE']); open('file', 'w').write('content')\n"
+        f"os.mkdir({str(place)!r}); open({str(place / 'foreign')!r}, 'w'); print('{{}}')"
+    )
+    settings: dict[str, Any] = {
+        "list_argv": (sys.executable, "-c", f"print({json.dumps(json.dumps(listed))})"),
+        "restore_argv": (sys.executable, "-c", restore),
+        "place": str(place),
+    }
+    driver, at = BackupCommandDriver(), place_at(str(place))
+    action = Action("restore", "wiki", "backup_command", "here", settings)
+    asked = (
+        driver.execute(action, order()) if of_a_run else driver.restore(action, 60.0, "1", str(place), None)
+    )
+    with pytest.raises(Permanent) as raised:
+        asyncio.run(asked)  # type: ignore[arg-type]
+    assert raised.value.code == "place-unusable"
+    assert [path.name for path in place.iterdir()] == ["foreign"]
+    assert not at.partial.exists()
+    assert not at.read().complete
+    assert at.record.exists() == of_a_run
+    assert asyncio.run(driver.observe(action, order())).outcome == "absent"
+    # Killed after the record, before the folder got its name.
+    at.write(Record(order().key, complete=True))
+    at.partial.mkdir()
+    assert asyncio.run(driver.observe(action, order())).outcome == "absent"
+    at.partial.rmdir()
+    assert asyncio.run(driver.observe(action, order())).outcome == "done"
