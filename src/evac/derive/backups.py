@@ -248,7 +248,8 @@ def _copy(
     deletable = backup.deletable
     if seen is not None:
         exists, size = seen.taken_at_ms is not None, seen.bytes
-        age_ms = _age(seen.taken_at_ms, now_ms)
+        # A listing of a repository in which nothing has been proven says nothing about the expected one.
+        age_ms = None if seen.expected else _age(seen.taken_at_ms, now_ms)
         if True in (deletable, seen.deletable):
             deletable = True
         elif deletable is None or seen.deletable_why:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from evac.app.published import decode, encode
 from evac.audit import audit
+from evac.derive.backups import verdicts
 from evac.derive.domains import topology
 from evac.derive.listed_backups import LOOK_MS, with_backups
 from evac.derive.planning_instance import derive
@@ -97,9 +98,12 @@ def test_an_old_listing_makes_a_backup_older(declared: Estate, age_ms: int, late
 def test_an_age_that_a_listing_leaves_unknown_is_not_taken_from_the_files(
     declared: Estate, facts: BackupFacts
 ) -> None:
-    (way,) = ways(now(stating(declared, HOUR, DAY), facts))
+    estate = stating(declared, HOUR, DAY)
+    (way,) = ways(now(estate, facts))
     assert way.loss_ms is None
     assert way.waived
+    (verdict,) = verdicts(topology(estate), facts, NOW)
+    assert verdict.copies[0].age_ms is None, "the matrix says the same"
 
 
 @pytest.mark.parametrize(
