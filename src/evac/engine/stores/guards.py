@@ -114,8 +114,16 @@ class Draft:
         return self._values[key]
 
     async def read(self, *keys: str) -> None:
-        """Reads several keys at once that will be needed."""
-        await asyncio.gather(*(self.get(key) for key in keys))
+        """Reads several keys at once that will be needed; `get` raises what cannot be read."""
+        await asyncio.gather(*(self.get(key) for key in keys), return_exceptions=True)
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is anything under a key, also what evac did not write or cannot read."""
+        try:
+            await self.get(key)
+        except (Corrupt, NotAllowed):
+            return True
+        return self._read[key] > 0
 
     def put(self, key: str, value: Any) -> None:
         """Changes a key that was read."""
@@ -253,13 +261,10 @@ class Guards:
         return self._window_of(set(sites), windows) is not None
 
     async def _no_hold(self, draft: Draft) -> None:
-        hold = await draft.get(HOLD_KEY)
-        if hold is not None:
-            who = hold.get("who", "somebody") if isinstance(hold, dict) else "somebody"
-            reason = hold.get("reason", "") if isinstance(hold, dict) else ""
-            raise Retryable(
-                "held", f"{who} put everything on hold: {reason}", "evac hold --release", HOLD_AGAIN_MS
-            )
+        if await draft.exists(HOLD_KEY):
+            told = await read_hold(self._store) or {"who": SOMEBODY, "reason": "it has just been released"}
+            words = f"{told['who']} put everything on hold: {told['reason']}"
+            raise Retryable("held", words, "evac hold --release", HOLD_AGAIN_MS)
 
     def _no_window(self, sites: set[str], windows: Sequence[Window]) -> None:
         window = self._window_of(sites, windows)
