@@ -30,10 +30,11 @@ from evac.engine.runs.proving import OF_PROPOSAL, Act, RoomKey, sign_act
 from evac.engine.runs.reading import reload
 from evac.engine.runs.requests import Request
 from evac.engine.runs.signatures import new_key, read_key
-from evac.engine.stores.guards import ensure_register
+from evac.engine.stores.guards import Guards, ensure_register
+from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.model.access import Proven
 from evac.model.digest import canonical_json
-from evac.model.errors import Corrupt, NotAllowed
+from evac.model.errors import Corrupt, NotAllowed, Retryable
 from evac.model.estate import Endpoint
 from evac.model.run_policy import RunPolicy
 from evac.net.secrets import Secret
@@ -364,6 +365,14 @@ def test_a_hold_that_they_plant_holds_runs_and_spoils_none(
         assert run.view.held
         assert await ground.store.get(requests.key_of("run-1", "1")) is None, "requests are answered"
         assert (await blocked(ground.store, RunPolicy(), frozenset({"x"}), 0))[0] == "hold"
+        guards = Guards(ground.store, SystemClock(), (), {})
+        for asked in (
+            guards.may_act([("x", [Action("shift", "a", "http", "x")])], ()),
+            guards.may_take_back([]),
+        ):
+            with pytest.raises(Retryable, match="put everything on hold") as held:
+                await asked
+            assert held.value.code == "held", "a step waits, and does not fail"
         await store.transact((), (Delete("hold"),))
         await run._read_outside()
         assert not run.view.held
@@ -372,3 +381,19 @@ def test_a_hold_that_they_plant_holds_runs_and_spoils_none(
         assert (await reload(ground.store, run.view)).phase == run.view.phase, "any leader can continue it"
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("field", ["store", "driver", "at", "settings", "synchronous"])
+@pytest.mark.parametrize("value", [None, 5, "x", [5], [["x"]], [None], {"x": 1}, {"5": 5}])
+def test_a_plan_to_let_commits_continue_is_read_whole_or_is_corrupt(field: str, value: Any) -> None:
+    told = {"store": "chat", "driver": "redis", "at": "x", "settings": {}, "synchronous": ["a", "b"]}
+    data = canonical_json({"protect": {**told, field: value}})
+    assert is_protection(data)
+    good = (field == "settings") == isinstance(value, dict) and (field == "synchronous") == isinstance(
+        value, list
+    )
+    if good and field != "synchronous" and (field == "settings" or value == "x"):
+        assert bound_of(data, RunPolicy(), run="r", incident="i", digest="d").spec.run == "r"
+        return
+    with pytest.raises(Corrupt):
+        bound_of(data, RunPolicy(), run="r", incident="i", digest="d")

@@ -104,13 +104,18 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
     """The run of such a plan. Raises `Corrupt` for anything else."""
     try:
         told: dict[str, Any] = orjson.loads(data)["protect"]
+        store, driver, at, names = (told[key] for key in ("store", "driver", "at", "synchronous"))
+        settings = told["settings"]
+        whole = isinstance(names, list) and isinstance(settings, dict)
+        if not whole or not all(isinstance(one, str) for one in (store, driver, at, *names)):
+            raise ValueError("of another shape")
         action = Action(
             "protect",
-            told["store"],
-            told["driver"],
-            told["at"],
-            MappingProxyType(told["settings"]),
-            MappingProxyType({"candidate": told["at"], "synchronous": tuple(told["synchronous"])}),
+            store,
+            driver,
+            at,
+            MappingProxyType(settings),
+            MappingProxyType({"candidate": at, "synchronous": tuple(names)}),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"cannot read plan {digest[:19]}") from error
