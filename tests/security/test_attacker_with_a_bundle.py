@@ -8,11 +8,13 @@ that is shown, each way of proving it, and what bundles of older formats need:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evac.bundle import sealing
+from evac.cli import bundle_command
 from evac.estate.codecs.bundle import Source, open_bundle, write_bundle
 from evac.model.errors import EvacError, NotAllowed
 from tests.unit.bundle.test_bundle import digest_of, estate, make, opening
@@ -65,3 +67,32 @@ def test_fewer_shares_than_needed_open_nothing(made: Path, tmp_path: Path) -> No
     one = [sealing.read_share_file(next(iter((tmp_path / "shares").iterdir())))]
     with pytest.raises(EvacError, match="1 of the 2 required shares were given"):
         opening(tmp_path, made, shares=one, digest="")
+
+
+def test_one_bad_share_keeps_nobody_out(made: Path, tmp_path: Path) -> None:
+    """Whoever holds one share, or a copy of it, spoils it in any way and gives it first, last or twice."""
+    paths = sorted((tmp_path / "shares").iterdir())
+    first, *good = (sealing.read_share_file(path) for path in paths)
+    stranger = replace(first, lock=replace(first.lock, name="0" * 16))
+    false = replace(first, part=bytes(16))
+    posed = replace(good[0], part=bytes(16))
+    for bad in (stranger, false, posed):
+        for given in ([bad, *good], [*good, bad], [bad, *good, bad]):
+            with open_bundle(made) as found:
+                sealed = found.values["sealed"]
+                lock = sealing.Lock(sealed["name"], sealed["needed"], sealed["people"])
+                opened = sealing.unlock(lock, found.read(sealed["part"]), given, found.content)
+            assert agents.KEY in opened.values.values()
+        with pytest.raises(EvacError):
+            opening(tmp_path, made, shares=[bad, good[0]], digest="")
+
+
+def test_a_share_file_that_is_spoiled_is_named_and_left_out(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = sorted((tmp_path / "shares").iterdir())
+    paths[0].write_text("evac-share-1 spoiled")
+    assert [share.point for share in bundle_command._from_files(paths)] == [2, 3]
+    assert f"left out: {paths[0]} is not a share line" in capsys.readouterr().err
+    with pytest.raises(EvacError, match="is not a share line"):
+        bundle_command._from_files(paths[:1])

@@ -18,6 +18,7 @@ import base64
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -199,6 +200,8 @@ if TYPE_CHECKING:
 KEY_BYTES: Final = 16
 MOST: Final = 64
 """Maximum number of people who hold a share."""
+TRIES_MOST: Final = 100
+"""Maximum number of combinations of shares that are tried, each with the whole data."""
 MAX_SHARE_BYTES: Final = 4_096
 MAX_MATERIAL_BYTES: Final = 64 << 20
 _WORD: Final = "evac-share-1"
@@ -302,34 +305,40 @@ def unlock_inside(lock: Lock, locked: bytes, shares: Sequence[Share], content: s
 
 
 def _opened(lock: Lock, sealed: bytes, shares: Sequence[Share], bound: bytes) -> bytes:
+    """Decrypt with any shares that fit together: a wrong one, or one of another bundle, spoils nothing if
+    enough others are right.
+    """
     from cryptography.exceptions import InvalidTag
 
     if not 1 < lock.needed <= lock.people <= MOST or not _NAME.fullmatch(lock.name):
         raise InvalidInput("share-wrong", "the bundle has no lock that shares can open", "take another copy")
-    found = {share.point: share for share in shares}
+    own = list(dict.fromkeys(share for share in shares if share.lock == lock))
     strangers = [share for share in shares if share.lock != lock]
-    if strangers:
+    points = {share.point for share in own}
+    if len(points) < lock.needed and strangers:
         raise InvalidInput(
             "share-foreign",
             f"share {strangers[0].point} belongs to another bundle",
             f"this one needs shares of {lock.name}",
         )
-    if len(found) < lock.needed:
+    if len(points) < lock.needed:
         raise InvalidInput(
             "share-missing",
-            f"{len(found)} of the {lock.needed} required shares were given",
+            f"{len(points)} of the {lock.needed} required shares were given",
             "ask more people for their shares",
         )
-    chosen = [found[point] for point in sorted(found)][: lock.needed]
-    key = _shamir().combine([(share.point, share.part) for share in chosen])
-    try:
-        return _cipher(key, lock).decrypt(sealed[:12], sealed[12:], bound)
-    except (InvalidTag, ValueError) as error:
-        raise InvalidInput(
-            "share-wrong",
-            "the shares do not open the bundle, or something in it was changed",
-            "compare its digest with the one in the share files; take another copy",
-        ) from error
+    own.sort(key=lambda share: share.point)
+    for chosen in itertools.islice(itertools.combinations(own, lock.needed), TRIES_MOST):
+        if len({share.point for share in chosen}) < lock.needed:
+            continue
+        key = _shamir().combine([(share.point, share.part) for share in chosen])
+        with contextlib.suppress(InvalidTag, ValueError):
+            return _cipher(key, lock).decrypt(sealed[:12], sealed[12:], bound)
+    raise InvalidInput(
+        "share-wrong",
+        "the shares do not open the bundle, or something in it was changed",
+        "compare its digest with the one in the share files; take another copy",
+    )
 
 
 def read_share(text: str, where: str = "a share") -> Share:

@@ -10,7 +10,7 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +24,7 @@ from evac.model.records import dataclass
 
 if TYPE_CHECKING:
     from evac.bundle.opening import Opened
+    from evac.bundle.sealing import Share
 
 SITE: Final = "bundle"
 """Default site of such a controller: none."""
@@ -97,7 +98,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     opened secrets. Raises InvalidInput, NotAllowed, StoreError.
     """
     from evac.app.runs import who_am_i
-    from evac.bundle import opening, sealing
+    from evac.bundle import opening
     from evac.bundle.proof import DIGITS_LEAST
     from evac.bundle.sealing import GLASS
 
@@ -106,7 +107,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     again = folder.exists()
     if not again and not asked.reason:
         raise InvalidInput("bundle-reason", "a new generation needs a reason", "add --reason WHY")
-    shares = [sealing.read_share_file(path) for path in asked.share]
+    shares = _from_files(asked.share)
     if asked.ask_shares and not (folder / GLASS).is_dir():
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
     digest = asked.digest
@@ -131,6 +132,24 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     os.environ.update(told)
     _say(opened, told)
     return opened
+
+
+def _from_files(paths: Sequence[Path]) -> list[Share]:
+    """Shares from files, except unreadable ones, which are named. Raises InvalidInput if all are."""
+    from evac.bundle import sealing
+
+    found: list[Share] = []
+    wrong: list[InvalidInput] = []
+    for path in paths:
+        try:
+            found.append(sealing.read_share_file(path))
+        except InvalidInput as error:
+            wrong.append(error)
+    if wrong and not found:
+        raise wrong[0]
+    for one in wrong:
+        say(f"left out: {one.message}")
+    return found
 
 
 def _prompted(bundle: Path, have: int) -> list[Any]:
