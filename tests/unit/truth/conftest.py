@@ -1,4 +1,4 @@
-"""Small estates are planned sooner than kernels compile."""
+"""Small estates are planned in a few milliseconds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from evac.planning.compiled import interpreted
+from tests.kernels import fastest
 
 
 @pytest.fixture(autouse=True)
-def plain_kernels() -> Iterator[None]:
-    with interpreted():
+def fast_kernels() -> Iterator[None]:
+    with fastest():
         yield

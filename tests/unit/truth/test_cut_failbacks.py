@@ -14,7 +14,6 @@ from evac.model.observation import Observation
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
 from evac.model.situation import Effects, LostNow, Moved
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify import check
 from evac.views.situation_view import next_of
@@ -184,10 +183,9 @@ def test_a_backup_takes_the_place_of_a_primary_that_is_lost_elsewhere(
     tmp_path: Path, lost: tuple[str, ...], restored: list[str]
 ) -> None:
     files = written(tmp_path, TWO_SITES.replace("backups: [{at: a", "backups: [{at: c"))
-    with interpreted():
-        fire = plan(files, lose("a"))
-        gone = moved(files, fire.scenario, promised(files, fire), run="fire", ended_ms=9)
-        now = _now(files, gone, lost=tuple(LostNow(name, "lost") for name in lost))
-        home = plan(now, HOME)
-        assert check(now, home).violations == ()
+    fire = plan(files, lose("a"))
+    gone = moved(files, fire.scenario, promised(files, fire), run="fire", ended_ms=9)
+    now = _now(files, gone, lost=tuple(LostNow(name, "lost") for name in lost))
+    home = plan(now, HOME)
+    assert check(now, home).violations == ()
     assert [step.candidate for step in home.steps if step.target == "orders" and step.candidate] == restored

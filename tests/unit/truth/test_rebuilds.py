@@ -21,7 +21,6 @@ from evac.model.estate import Dependency, Estate, Pool, Site, Store, StoreMember
 from evac.model.fleet import ON_POOL
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify.check import check
 from tests.unit.audit.estates import bindings, service
@@ -133,8 +132,7 @@ def back_after(estate: Estate, lost: str) -> dict[str, float]:
 
 
 def planned(estate: Estate, scenario: Scenario) -> Plan:
-    with interpreted():
-        return plan(estate, scenario)
+    return plan(estate, scenario)
 
 
 @given(estates())

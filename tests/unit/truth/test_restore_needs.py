@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from evac.estate import load
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.scenario import lose
-from evac.planning import compiled
 from evac.planning.plan import plan
 from evac.planning.simulation.simulate import simulate
 from evac.steps.kind import Uncertainty
@@ -40,12 +38,6 @@ stores:
        backup_policy: {restore_needs: [catalogue]}}
 TOOLS
 """
-
-
-@pytest.fixture(autouse=True)
-def plain_kernels() -> Iterator[None]:
-    with compiled.interpreted():
-        yield
 
 
 def _estate(

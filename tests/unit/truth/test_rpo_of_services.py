@@ -12,7 +12,6 @@ from evac.derive import lost_stores
 from evac.estate.coverage import coverage
 from evac.model.estate import Estate
 from evac.model.scenario import Policy, lose
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify import check
 from tests.unit.truth.written import written
@@ -44,9 +43,8 @@ def estate_of(
 
 def states(estate: Estate, policy: Policy = Policy()) -> set[str]:  # noqa: B008 - frozen
     """What a checked plan of the loss of a says of the services that need the store."""
-    with interpreted():
-        made = plan(estate, lose("a"), policy=policy)
-        assert check(estate, made).holds
+    made = plan(estate, lose("a"), policy=policy)
+    assert check(estate, made).holds
     return {one.state for one in made.outcomes}
 
 
@@ -73,9 +71,8 @@ def test_the_strictest_rpo_decides(tmp_path: Path, shop: str, bill: str, orders:
     estate = estate_of(tmp_path, shop, bill, orders)
     assert states(estate) == {"unplaced"}
     assert states(estate, Policy(waivers=("orders",))) == {"restored"}
-    with interpreted():
-        made, report = plan(estate, lose("a")), audit(estate)
-        waived = plan(estate, lose("a"), policy=Policy(waivers=("orders",)))
+    made, report = plan(estate, lose("a")), audit(estate)
+    waived = plan(estate, lose("a"), policy=Policy(waivers=("orders",)))
     assert [one.waiver for one in waived.stores] == ["orders"]
     named = whose.removesuffix(" for the loss of a site")
     reason = f"store orders: its copy at b may lack more than {named} allows; --waive orders accepts this"
@@ -106,8 +103,7 @@ def test_an_rpo_that_holds_misses_nothing(
 ) -> None:
     estate = estate_of(tmp_path, shop, bill, orders, members, need)
     assert states(estate) == {state}
-    with interpreted():
-        report = audit(estate)
+    report = audit(estate)
     fates = {one.fate for row in report.rows if row.domain == "a" for one in row.fates(report.services)}
     assert fates == {{"restored": "recovers", "unplaced": "lost"}.get(state, state)}
 
@@ -115,13 +111,11 @@ def test_an_rpo_that_holds_misses_nothing(
 def test_only_stores_that_a_service_cannot_serve_without_are_limited(tmp_path: Path) -> None:
     estate = estate_of(tmp_path, "rpo: 0 s", "", "rpo: 1 h", need=SOFT)
     assert states(estate) <= {"restored"}
-    with interpreted():
-        assert about(audit(estate), "EV105") == []
+    assert about(audit(estate), "EV105") == []
 
 
 def test_an_unknown_lag_is_called_unknown(tmp_path: Path) -> None:
-    with interpreted():
-        report = audit(estate_of(tmp_path, "", "", "rpo: 1 h", SILENT))
+    report = audit(estate_of(tmp_path, "", "", "rpo: 1 h", SILENT))
     lost = [words for _, words in about(report, "EV100") if "orders" in words]
     assert lost
     assert all(
@@ -147,7 +141,6 @@ def test_the_checker_finds_the_limit_alone(tmp_path: Path, monkeypatch: pytest.M
         "rpos",
         lambda top, of_class: tuple(replace(one, limit_ms=None, whose="") for one in limits(top, of_class)),
     )
-    with interpreted():
-        made = plan(estate, lose("a"))
-        assert {one.state for one in made.outcomes} == {"restored"}
-        assert ("F2", "orders") in {(one.rule, one.subject) for one in check(estate, made).violations}
+    made = plan(estate, lose("a"))
+    assert {one.state for one in made.outcomes} == {"restored"}
+    assert ("F2", "orders") in {(one.rule, one.subject) for one in check(estate, made).violations}

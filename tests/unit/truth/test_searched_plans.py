@@ -11,7 +11,6 @@ from bench.random_estates import random_estate, strange_estate
 from evac.audit import audit, headline
 from evac.model.estate import Estate
 from evac.model.scenario import lose
-from evac.planning.compiled import interpreted
 from evac.planning.plan import foresee, plan
 from evac.verify import check
 from evac.views.audit_view import open_words
@@ -41,10 +40,9 @@ def test_what_a_search_keeps_is_not_called_shed(
     seed: int, made: Callable[[int], Estate], loss: str, service: str, work: int
 ) -> None:
     estate = made(seed)
-    with interpreted():
-        states = {one.service: one.state for one in foresee(estate, lose(loss)).outcomes}
-        searched = {one.service: one.state for one in plan(estate, lose(loss), work=work).outcomes}
-        report = audit(estate)
+    states = {one.service: one.state for one in foresee(estate, lose(loss)).outcomes}
+    searched = {one.service: one.state for one in plan(estate, lose(loss), work=work).outcomes}
+    report = audit(estate)
     assert (states[service], searched.get(service)) == ("shed", None)
     row = next(row for row in report.rows if row.domain == loss)
     fates = {one.service: one.fate for one in row.fates(report.services)}

@@ -15,7 +15,6 @@ from evac.derive.domains import loss, topology
 from evac.derive.tripping import tripped
 from evac.model.scenario import lose
 from evac.model.units import UNLIMITED
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify import check
 from evac.verify.overload import overloaded_feeds
@@ -79,10 +78,9 @@ def test_the_checker_finds_alone_what_is_behind_an_overloaded_feed(
     """Whatever planner and checker share says that no feed trips."""
     estate = written(tmp_path, ESTATE.replace("FIRST", first), servers=SERVERS, replicas=REPLICAS)
     monkeypatch.setattr("evac.derive.pools.tripped", lambda top, lost: None)
-    with interpreted():
-        made = plan(estate, lose("a/f2"))
-        assert made.outcomes == ()
-        found = {(one.rule, one.subject) for one in check(estate, made).violations}
+    made = plan(estate, lose("a/f2"))
+    assert made.outcomes == ()
+    found = {(one.rule, one.subject) for one in check(estate, made).violations}
     assert found == {("F1", name) for name in wrong}
 
 

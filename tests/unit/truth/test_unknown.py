@@ -26,7 +26,6 @@ from evac.model.scenario import Scenario, ScenarioKind, lose
 from evac.model.units import UNBOUNDED
 from evac.office import facts as office_facts
 from evac.office.reckoning import what_if_of
-from evac.planning.compiled import interpreted
 from evac.planning.evacuation.board import SHEDS, STARTS
 from evac.planning.evacuation.solve import solve
 from evac.planning.plan import plan
@@ -220,15 +219,14 @@ def test_what_is_rebuilt_or_softly_needs_what_cannot_be_judged_is_not_restored_i
 ) -> None:
     """Whoever needs `orders`, whose members nobody knows; `index` is rebuilt from it where it is lost."""
     estate = written(tmp_path, NOWHERE)
-    with interpreted():
-        made = plan(estate, Scenario(kind, (site,)))
-        assert check(estate, made).holds
-        states = {one.service: one.state for one in made.outcomes}
-        assert states == {"shop": "unknown", "find": find, "blog": blog}
-        assert "stores/orders/placement" in made.unknown
-        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
-            monkeypatch.setattr(f"evac.audit.impacts.planned.{most}", 0)
-        report = audit(estate)
+    made = plan(estate, Scenario(kind, (site,)))
+    assert check(estate, made).holds
+    states = {one.service: one.state for one in made.outcomes}
+    assert states == {"shop": "unknown", "find": find, "blog": blog}
+    assert "stores/orders/placement" in made.unknown
+    for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+        monkeypatch.setattr(f"evac.audit.impacts.planned.{most}", 0)
+    report = audit(estate)
     row = next(row for row in report.rows if row.domain == site)
     fates = {one.service: one.fate for one in row.fates(report.services)}
     assert row.method == "estimate"
@@ -280,8 +278,7 @@ def known_capacity_left(estate: Estate) -> list[tuple[str, str, str]]:
     found = []
     for site in estate.sites:
         instance = derive(estate, lose(site.id))
-        with interpreted():
-            board = solve(instance, 0)
+        board = solve(instance, 0)
         if not instance.vague.rows or board.size[SHEDS]:
             continue
         for line in board.started[: board.size[STARTS]]:
@@ -338,8 +335,7 @@ def test_a_plan_says_what_it_puts_where_nobody_knows(
 ) -> None:
     """One known core is not enough for shop, whose place stays unknown: it makes wiki certain."""
     estate = written(tmp_path, TWO_PLACES.replace("CORES", f"{cores} cores"))
-    with interpreted():
-        made = plan(estate, lose("a"), work=work)
+    made = plan(estate, lose("a"), work=work)
     assert check(estate, made).holds
     assert {one.service: one.state for one in made.outcomes} == states
     assert all(("pool pb" in one.reason) == (one.state == "unknown") for one in made.outcomes)
@@ -365,8 +361,7 @@ def test_an_unstated_audience_counts_like_others_and_is_never_called_nobody(
         for n, count in enumerate(audiences)
     ]
     estate = written(tmp_path_factory.mktemp("audience"), AUDIENCES.replace("SERVICES", "\n  ".join(rows)))
-    with interpreted():
-        made, report = plan(estate, lose("a")), audit(estate)
+    made, report = plan(estate, lose("a")), audit(estate)
     unstated = [f"x{n}" for n, count in enumerate(audiences) if count is None]
     back = {one.service: one.base_ms or 0 for one in made.outcomes}
     nobody = [f"x{n}" for n, count in enumerate(audiences) if count == 0]
@@ -388,8 +383,7 @@ def test_an_audit_calls_nothing_late_or_harmless_of_which_it_knows_nothing(tmp_p
     (tmp_path / "estate.yaml").write_text(json.dumps(document), "utf-8")
     if table:
         (tmp_path / "servers.csv").write_text(table, "utf-8")
-    with interpreted():
-        report = audit(load(tmp_path))
+    report = audit(load(tmp_path))
     for row in report.rows:
         fates = list(row.fates(report.services))
         timed = sum(one.recovery_ms is not None for one in fates)
@@ -418,8 +412,7 @@ tools: {deploy: deploy, secrets: vault, registry: deploy}
 
 def test_what_waits_for_a_tool_that_never_comes_back_names_it_and_not_the_clock(tmp_path: Path) -> None:
     estate = written(tmp_path, CIRCLE)
-    with interpreted():
-        made = plan(estate, lose("a"))
+    made = plan(estate, lose("a"))
     assert check(estate, made).holds
     by_service = {one.service: one for one in made.outcomes}
     assert {one.state for one in made.outcomes} == {"unplaced"}
@@ -467,20 +460,17 @@ def _placed(folder: Path, seed: int, known: bool) -> Estate:
 
 def test_nobody_knows_what_is_free_on_servers_that_may_hold_replicas_of_known_site(tmp_path: Path) -> None:
     seen: set[tuple[str, str]] = set()
-    with interpreted():
-        for seed in range(12):
-            folders = [tmp_path / f"{seed}-{known}" for known in (True, False)]
-            made = [
-                plan(_placed(folder, seed, "True" in folder.name), lose("a"), work=0) for folder in folders
-            ]
-            known, loose = ({o.service: o for o in one.outcomes} for one in made)
-            assert check(load(folders[1]), made[1]).holds
-            for service, outcome in loose.items():
-                seen.add((known[service].state if service in known else "kept", outcome.state))
-                if outcome.why is not None and outcome.why.kind == "no-capacity":
-                    assert known[service].state == "unplaced"
-            if all(outcome.state == "restored" for outcome in loose.values()):
-                assert all(outcome.state == "restored" for outcome in known.values())
+    for seed in range(12):
+        folders = [tmp_path / f"{seed}-{known}" for known in (True, False)]
+        made = [plan(_placed(folder, seed, "True" in folder.name), lose("a"), work=0) for folder in folders]
+        known, loose = ({o.service: o for o in one.outcomes} for one in made)
+        assert check(load(folders[1]), made[1]).holds
+        for service, outcome in loose.items():
+            seen.add((known[service].state if service in known else "kept", outcome.state))
+            if outcome.why is not None and outcome.why.kind == "no-capacity":
+                assert known[service].state == "unplaced"
+        if all(outcome.state == "restored" for outcome in loose.values()):
+            assert all(outcome.state == "restored" for outcome in known.values())
     assert {("restored", "unknown"), ("unplaced", "unknown"), ("restored", "restored")} <= seen
 
 

@@ -16,7 +16,6 @@ from evac.audit.impacts import planned
 from evac.model.estate import Estate
 from evac.model.scenario import Policy, lose
 from evac.office.reckoning import loss_by, verdict_of, what_if_of
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify import check
 from evac.views.audit_view import audit_json
@@ -50,9 +49,8 @@ def estate_of(folder: Path, members: str, rpo: str) -> Estate:
 
 def states(estate: Estate, policy: Policy = Policy()) -> dict[str, str]:  # noqa: B008 - frozen
     """What a checked plan of the loss of a says of each service that it affects."""
-    with interpreted():
-        made = plan(estate, lose("a"), policy=policy)
-        assert check(estate, made).holds
+    made = plan(estate, lose("a"), policy=policy)
+    assert check(estate, made).holds
     assert [step.target for step in made.steps if step.kind == "promote"] == ["orders"] * any(
         one.candidate and not one.restored for one in made.stores
     )
@@ -88,11 +86,10 @@ def test_without_an_rpo_nobody_knows_whether_a_loss_of_data_will_do(
     estate = estate_of(tmp_path, members, rpo)
     assert states(estate) == {"shop": state, "desk": state, "mail": "restored"}
     fate = {"restored": "recovers", "unplaced": "lost"}.get(state, state)
-    with interpreted():
-        assert fates(audit(estate)) == {"shop": fate, "desk": fate, "mail": "recovers"}
-        for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
-            monkeypatch.setattr(planned, most, 0)
-        report = audit(estate)
+    assert fates(audit(estate)) == {"shop": fate, "desk": fate, "mail": "recovers"}
+    for most in ("PLANNED_MOST", "PLACES_MOST", "LARGE_MOST"):
+        monkeypatch.setattr(planned, most, 0)
+    report = audit(estate)
     assert fates(report) == {"shop": fate, "desk": fate, "mail": "recovers"}
     said = [(f.severity, f.message, f.fix) for f in report.findings if f.subject == "stores/*/rpo"]
     stated = rpo.startswith("rpo:") or "site" in rpo
@@ -131,9 +128,8 @@ def test_a_loss_of_data_is_in_doubt_although_no_service_waits_for_the_store(
     text = text.replace("replicas: {pa: 1}", "replicas: {pb: 1}")
     text = text.replace("MEMBERS", members).replace(", RPO", f", {rpo}" if rpo else "")
     estate = written(tmp_path, text)
-    with interpreted():
-        made, report = plan(estate, lose("a")), audit(estate)
-        assert check(estate, made).holds
+    made, report = plan(estate, lose("a")), audit(estate)
+    assert check(estate, made).holds
     found = verdict_of("", made)
     row = next(row for row in report.rows if row.domain == "a")
     assert (found.verdict, row.verdict) == (verdict, verdict)
@@ -164,8 +160,7 @@ def test_a_loss_of_data_is_in_doubt_although_no_service_waits_for_the_store(
         assert made.attest == made.unknown
         assert "stores/orders/rpo" in made.unknown
         assert (verdict_of("", made, made).verdict, verdict_of("", made, made).stores_open) == ("ok", 0)
-        with interpreted():
-            waived = plan(estate, lose("a"), policy=Policy(waivers=("orders",)))
+        waived = plan(estate, lose("a"), policy=Policy(waivers=("orders",)))
         assert verdict_of("", waived).verdict == "ok"
 
 
@@ -176,17 +171,15 @@ def test_the_checker_finds_alone_what_may_lose_too_much(
     """Whatever planner and checker share says that any loss is accepted."""
     estate = estate_of(tmp_path, members, "")
     monkeypatch.setattr("evac.derive.lost_stores.rpo_is_open", lambda rpo, ways: False)
-    with interpreted():
-        made = plan(estate, lose("a"))
-        assert {one.service: one.state for one in made.outcomes}["desk"] == "restored"
-        found = {(one.rule, one.subject) for one in check(estate, made).violations}
-        assert found == {("F1", "orders"), ("F1", "shop"), ("F1", "desk")}
+    made = plan(estate, lose("a"))
+    assert {one.service: one.state for one in made.outcomes}["desk"] == "restored"
+    found = {(one.rule, one.subject) for one in check(estate, made).violations}
+    assert found == {("F1", "orders"), ("F1", "shop"), ("F1", "desk")}
 
 
 def test_a_plan_promotes_the_copy_all_the_same_and_says_what_is_not_stated(tmp_path: Path) -> None:
     estate = estate_of(tmp_path, BEHIND, "")
-    with interpreted():
-        made = plan(estate, lose("a"))
+    made = plan(estate, lose("a"))
     assert [step.candidate for step in made.steps if step.kind == "promote"] == ["b"]
     assert {one.reason for one in made.outcomes if one.state == "unknown"} == {WHY}
     assert "stores/orders/rpo" in made.unknown
