@@ -318,14 +318,15 @@ def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Boa
     from evac.planning.evacuation.solve import bring_up_rest, solve
 
     progress(0.05, "placing and ordering")
-    searched = _sure_first(instance)
-    board = solve(
-        searched,
-        work,
-        seed,
-        lambda done, whole, best: progress(0.1 + 0.7 * done / whole, "searching"),
-        floor=partial(_floor, searched) if len(searched.services) <= FEW else None,
-    )
+    searched, board = _sure_first(instance)
+    if board is None or work > 0 or seed:
+        board = solve(
+            searched,
+            work,
+            seed,
+            lambda done, whole, best: progress(0.1 + 0.7 * done / whole, "searching"),
+            floor=partial(_floor, searched) if len(searched.services) <= FEW else None,
+        )
     bring_up_rest(instance, board)
     return board
 
@@ -345,20 +346,23 @@ def _floor(instance: Instance) -> int:
     return GRACE_FACTOR * (found.bound + twice) + plain.bound + twice
 
 
-def _sure_first(instance: Instance) -> Instance:
+def _sure_first(instance: Instance) -> tuple[Instance, Board | None]:
     """The same instance without unknown capacity, if everything can be restored without it: with enough known
-    capacity, a service on a pool of unknown capacity could not be proved.
+    capacity, a service on a pool of unknown capacity could not be proved. Also its board, as `solve` makes it
+    without a search from seed 0, if one was made.
     """
     from evac.planning.assembly.draft import times_of
     from evac.planning.evacuation.solve import solve
 
     if not instance.vague.rows:
-        return instance
+        return instance, None
     closed, s = _closed(instance), instance.services
-    times = times_of(closed, solve(closed, 0))
+    board = solve(closed, 0)
+    times = times_of(closed, board)
     back = (times.top_at < instance.horizon) & (times.top_gone >= instance.horizon)
     stays = (times.base_gone >= instance.horizon) & (times.top_gone >= instance.horizon)
-    return closed if ((back | ~(s.base_lost | s.top_lost)) & stays).all() else instance
+    is_enough = ((back | ~(s.base_lost | s.top_lost)) & stays).all()
+    return (closed, board) if is_enough else (instance, None)
 
 
 def _closed(instance: Instance) -> Instance:

@@ -21,9 +21,9 @@ from evac.model.digest import estate_digest
 from evac.model.estate import Dependency, Estate, Pool, Service, ServiceProvider, Site
 from evac.model.fleet import ON_POOL
 from evac.model.scenario import lose
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify.check import check
+from tests.kernels import fastest
 from tests.unit.audit.estates import bindings, service
 
 WHERE = (("east",), ("west",), ("east", "west"))
@@ -126,7 +126,7 @@ def down_at_first(estate: Estate, lost: str) -> set[str]:
 def test_plan_and_checker_say_what_needs_mean(estate: Estate, lost: str) -> None:
     if lost not in {f"provider:{s.provided_by}" for s in estate.services} | {"east", "west"}:
         lost = "east"
-    with interpreted():
+    with fastest():
         made = plan(estate, lose(lost))
     wanted, down = back_after(estate, lost), down_at_first(estate, lost)
     outcomes = {one.service: one for one in made.outcomes}
@@ -143,7 +143,7 @@ def test_plan_and_checker_say_what_needs_mean(estate: Estate, lost: str) -> None
 def test_estimate_agrees_with_what_needs_mean(estate: Estate) -> None:
     """The estimate for large estates: down and lost are exact, and nothing is back sooner than it can be."""
     top = topology(estate)
-    with interpreted():
+    with fastest():
         found = impacts(top, losses(top))
     for number, lost in enumerate(found.losses.ids):
         wanted, down = back_after(estate, lost), down_at_first(estate, lost)
@@ -178,7 +178,7 @@ def estate(tmp_path: Path) -> Estate:
 
 
 def test_what_finds_no_room_is_passed_over_for_an_alternative(estate: Estate) -> None:
-    with interpreted():
+    with fastest():
         made = plan(estate, lose("east"))
     outcomes = {one.service: one for one in made.outcomes}
     assert (outcomes["search"].state, outcomes["shop"].state) == ("unplaced", "restored")
@@ -208,7 +208,7 @@ def test_a_circle_that_an_alternative_closes_comes_back(estate: Estate) -> None:
         need = (Dependency("shop", "service", needed_to=to),)
         small = replace(rows["search"], demand=(1_000, 1_024, 0, 0), needs=need)
         circle = replace(estate, services=tuple({**rows, "search": small}.values()))
-        with interpreted():
+        with fastest():
             made = plan(circle, lose("east"))
         back = {one.service: one.base_ms for one in made.outcomes}
         assert back["shop"] is not None
@@ -243,7 +243,7 @@ def plain(estate: Estate, lost: str) -> Estate | None:
 def test_a_tool_that_is_left_is_enough(estate: Estate, lost: str) -> None:
     """Plan and estimate are those of an estate that names the tool that is left only."""
     settled = plain(estate, lost)
-    with interpreted():
+    with fastest():
         made = plan(estate, lose(lost))
         assert check(estate, made).violations == ()
         if settled is not None:
@@ -271,7 +271,7 @@ def test_steps_wait_for_the_first_of_several_lost_tools(tmp_path: Path) -> None:
     )
     estate = load(path)
     assert estate.tools == {"deploy": (("spare", "search"),)}
-    with interpreted():
+    with fastest():
         made = plan(estate, lose("east"))
     back = {one.service: one.base_ms for one in made.outcomes}
     assert check(estate, made).violations == ()

@@ -12,9 +12,9 @@ from bench.random_estates import random_estate, strange_estate
 from evac.audit import AuditReport, LossRow, audit, headline
 from evac.audit.impacts import planned
 from evac.model.scenario import lose
-from evac.planning.compiled import interpreted
 from evac.planning.plan import foresee
 from evac.views.audit_view import audit_text
+from tests.kernels import fastest
 from tests.unit.truth.written import written
 
 ESTATE = """
@@ -36,7 +36,7 @@ def _estimated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(planned, "PLANNED_MOST", 0)
     monkeypatch.setattr(planned, "PLACES_MOST", 0)
     monkeypatch.setattr(planned, "LARGE_MOST", 0)
-    with interpreted():
+    with fastest():
         yield
 
 

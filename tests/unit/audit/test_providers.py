@@ -16,10 +16,10 @@ from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.scenario import lose
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify.check import check
 from evac.views.plan_text import plan_text
+from tests.kernels import fastest
 
 FILE = """\
 evac: 1
@@ -61,7 +61,7 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Estate:
 
 @pytest.fixture(scope="module")
 def lost(estate: Estate) -> Plan:
-    with interpreted():
+    with fastest():
         return plan(estate, lose("provider:stripe"))
 
 
@@ -158,7 +158,7 @@ def test_a_provider_falls_with_a_group_that_names_it(tmp_path: Path) -> None:
         "shop",
     }
     assert not [one for one in report.findings if one.rule == "sites-share-fate"], "it takes one site only"
-    with interpreted():
+    with fastest():
         made = plan(estate, lose("cloud"))
     outcomes = {one.service: one for one in made.outcomes}
     why = outcomes["cards"].why

@@ -15,9 +15,9 @@ from evac.model.digest import estate_digest
 from evac.model.estate import Estate, StoreMember
 from evac.model.plan import Plan
 from evac.model.scenario import lose
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify.check import check
+from tests.kernels import fastest
 
 FILE = """\
 evac: 1
@@ -56,7 +56,7 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Estate:
 
 @pytest.fixture(scope="module")
 def lost(estate: Estate) -> Plan:
-    with interpreted():
+    with fastest():
         return plan(estate, lose("paris"))
 
 
@@ -67,7 +67,7 @@ def test_a_plan_starts_and_promotes_only_where_data_may_be(estate: Estate, lost:
     assert placed["health"] == (("lyon-k8s", 1),)
     assert [one.candidate for one in lost.stores] == ["lyon"]
     assert check(estate, lost).violations == ()
-    with interpreted():
+    with fastest():
         both = plan(estate, lose("paris", "lyon"))
     assert {one.service: one.state for one in both.outcomes} == {
         "health": "unplaced",
@@ -87,7 +87,7 @@ def test_the_checker_finds_data_that_a_plan_brings_outside(estate: Estate, lost:
             for one in estate.stores
         ),
     )
-    with interpreted():
+    with fastest():
         made = plan(free, lose("paris", "lyon"))
     lie = replace(made, estate_digest=lost.estate_digest, scenario=lost.scenario)
     words = {

@@ -11,13 +11,13 @@ import pytest
 
 from evac.model.instance import BootKind, Instance, Limit, ToolNeed, Use
 from evac.model.plan import Plan, Step
-from evac.planning import compiled
 from evac.planning.evacuation import solve
 from evac.planning.evacuation.board import TURN
 from evac.planning.plan import plan_instance
 from evac.verify import check_instance
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import outcome_rows
+from tests.kernels import fastest
 from tests.unit.planning.instances import (
     Draft,
     ServerDraft,
@@ -31,8 +31,8 @@ _GIB = 1_024
 
 
 @pytest.fixture(autouse=True)
-def plain_kernels() -> Iterator[None]:
-    with compiled.interpreted():
+def fast_kernels() -> Iterator[None]:
+    with fastest():
         yield
 
 

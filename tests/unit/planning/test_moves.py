@@ -12,20 +12,20 @@ from bench.small_instances import small_instance
 from evac.incident.runbook import runbook
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
-from evac.planning import compiled
 from evac.planning.plan import plan_instance
 from evac.verify import check_instance
 from evac.views.incident_view import runbook_page
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import outcome_rows, recovery_times
+from tests.kernels import fastest
 from tests.unit.planning.instances import build, one_large_server
 
 _GIB = 1_024
 
 
 @pytest.fixture(autouse=True)
-def plain_kernels() -> Iterator[None]:
-    with compiled.interpreted():
+def fast_kernels() -> Iterator[None]:
+    with fastest():
         yield
 
 

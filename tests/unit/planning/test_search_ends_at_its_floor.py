@@ -9,8 +9,8 @@ from evac.model.plan import Plan
 from evac.model.scenario import lose
 from evac.planning import plan as planning
 from evac.planning.bound import BoundResult, bound
-from evac.planning.compiled import interpreted
 from evac.planning.evacuation import solve
+from tests.kernels import fastest
 
 WORK = 120
 SEEDS = (7008, 7014, 7020, 7000, 7034)
@@ -25,7 +25,7 @@ def searched(monkeypatch: pytest.MonkeyPatch, seed: int, few: int) -> tuple[tupl
         begun.append(seed)
         return anneal(*arguments, **more)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patch, interpreted():
+    with monkeypatch.context() as patch, fastest():
         patch.setattr(planning, "FEW", few)
         patch.setattr(solve, "_anneal", counted)
         plans = tuple(planning.plan(estate, lose(site.id), work=WORK) for site in estate.sites)
@@ -65,7 +65,7 @@ def test_what_no_plan_can_be_sure_of_counts_as_in_the_search(monkeypatch: pytest
             floors.append((arguments[-1], best.value, found[-1].never))  # type: ignore[arg-type]
         return best
 
-    with monkeypatch.context() as patch, interpreted():
+    with monkeypatch.context() as patch, fastest():
         patch.setattr("evac.planning.bound.bound", kept)
         patch.setattr(solve, "_search_small", watched)
         for seed in UNKNOWN:

@@ -20,12 +20,12 @@ from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
 from evac.model.scenario import lose
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan, plan_instance
 from evac.verify import check
 from evac.verify.capacity import NEVER, Bools, Displaced, EndState, FinalPlacement, final_state, free_capacity
 from evac.verify.outcome import time_left
 from evac.verify.reading import Reading, milestones, read
+from tests.kernels import fastest
 
 
 class Plain:
@@ -210,7 +210,7 @@ def test_a_place_of_unknown_site_is_nobodys_home() -> None:
     instance = wild_instance(4)
     rows = replace(instance.rows, site=np.full_like(instance.rows.site, -1))
     nowhere = replace(instance, rows=rows, pools=tuple(replace(pool, site=-1) for pool in instance.pools))
-    with interpreted():
+    with fastest():
         reading = read(nowhere, plan_instance(instance, work=0))
     end_state = EndState(reading, final_state(reading))
     running = np.flatnonzero(~instance.services.base_lost & (instance.services.surviving > 0)).tolist()
@@ -314,7 +314,7 @@ def full_estate(rng: Random, folder: Path) -> Estate:
 def test_every_plan_of_a_full_estate_is_accepted(seed: int, tmp_path: Path) -> None:
     """Also if a service that is down loses replicas to a shed and comes back with those that need it."""
     rng = Random(seed)
-    with interpreted():
+    with fastest():
         for _ in range(4):
             estate = full_estate(rng, tmp_path)
             for site in "ab":

@@ -20,9 +20,9 @@ from evac.model.estate import Estate
 from evac.model.observation import Observation, UnitsSeen
 from evac.model.scenario import lose
 from evac.model.situation import Effects, LostNow, Moved
-from evac.planning.compiled import interpreted
 from evac.planning.plan import plan
 from evac.verify.waiting import check_waiting
+from tests.kernels import fastest
 from tests.unit.truth.test_pool_in_part import POOLS, SERVERS, estate_of
 from tests.unit.truth.test_pools import random_pools
 from tests.unit.truth.written import written
@@ -106,7 +106,7 @@ def test_no_run_begins_from_an_estate_that_counts_what_waits_as_running(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
     estate = estate_of(tmp_path)
-    with interpreted():
+    with fastest():
         now = of(estate, HALL).estate
         must_hold(now, plan(now, lose("b")), (estate, HALL))
         none_waits(monkeypatch)

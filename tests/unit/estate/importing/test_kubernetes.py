@@ -168,6 +168,14 @@ def test_kinds_of_workloads(tmp_path: Path) -> None:
     assert "scaled to zero" in written
 
 
+@pytest.mark.parametrize("count", ["three", "-1", "1.5", "[1]", "{}"])
+def test_a_count_of_replicas_that_is_no_number_stays_unknown(tmp_path: Path, count: str) -> None:
+    estate, result, text = imported(tmp_path, deployment("web", spec=f"replicas: {count}, "))
+    assert [d.code for d in result.diagnostics] == ["import-word-unknown"]
+    assert "replicas" not in text
+    assert estate.services[0].replicas is None
+
+
 def test_calls_by_address_url_and_config(tmp_path: Path) -> None:
     pod = (
         "containers: [{name: a, env: [{name: CART_ADDR, value: 'cart:70'},"

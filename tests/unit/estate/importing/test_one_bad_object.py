@@ -195,6 +195,11 @@ def play(**play: Any) -> dict[str, Any]:
     return {"inventory.json": host(), "site.yml": [play]}
 
 
+def objects(*metadata: dict[str, Any]) -> dict[str, Any]:
+    items = [{**json.loads(deployment("good", [{"name": "a"}])), "metadata": one} for one in metadata]
+    return {"kind": "List", "items": [json.loads(deployment("good", [{"name": "a"}])), *items]}
+
+
 PARTIAL: dict[str, tuple[str, Any, str]] = {
     "an unknown state": ("ansible", host(state="moving"), "unknown state 'moving'"),
     "a template": ("ansible", host(rack="{{ rack_of(1) }}"), "a template that only Ansible can fill in"),
@@ -210,6 +215,12 @@ PARTIAL: dict[str, tuple[str, Any, str]] = {
         "'eu(1)' is not a valid site",
     ),
     "no number": ("catalogue", {"services": {"good": {"tier": "very"}}}, "'very' is not a valid tier"),
+    "an object without a name": ("kubernetes", objects({"namespace": "a"}), "Deployment is skipped"),
+    "an object with a name for a server to make": (
+        "kubernetes",
+        objects({"generateName": "a-"}),
+        "Deployment is skipped",
+    ),
     "an unset variable": ("compose", {"services": {"good": {"image": "a", "cpus": "${CPUS}"}}}, "'CPUS'"),
 }
 """What cannot be used -> kind of source, its content, and what a message names."""

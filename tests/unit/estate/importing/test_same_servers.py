@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from evac.estate import load
-from evac.estate.importers import ImportResult, import_recipe
+from evac.estate.importers import ImportResult, import_estate, import_recipe
 from evac.model.estate import Estate
 
 
@@ -94,6 +94,50 @@ def test_a_source_that_has_both_names_has_two_servers(tmp_path: Path) -> None:
     assert len(estate.fleet) == 3
     assert not said(result, "import-name-changed")
     assert not [one for one in said(result, "import-conflict") if "may be one server" in one]
+
+
+BOTH = ("srv-n01", "srv-n01.klinik.intern"), ("srv-n02.lan", "SRV-N02"), ("srv-n03", "SRV-n03")
+
+
+@pytest.mark.parametrize("other", ["", "host;site\nother;fra\n"])
+def test_both_names_in_one_source_are_said_unless_it_shows_that_they_are_two(
+    tmp_path: Path, other: str
+) -> None:
+    """Each pair, also among others, is said with the line that makes one server of it."""
+    rows = "".join(f"{one};fra;A{number}\n" for number, pair in enumerate(BOTH) for one in pair)
+    two = "web;fra;B1\nweb.corp;fra;B2\ndb;fra;\ndb.corp;muc;\n"
+    sources: dict[str, str | dict[str, Any]] = {"hosts": f"host;site;serial\n{rows}{two}"}
+    sources |= {"more": other} if other else {}
+    estate, result = made(tmp_path, sources)
+    (message,) = [one for one in said(result, "import-conflict") if "may be one server" in one]
+    assert all(repr(name) in message for pair in BOTH for name in pair)
+    assert "web" not in message, "their serial numbers differ"
+    assert "db" not in message, "their sites differ"
+    (hint,) = [one.hint for one in result.diagnostics if one.message == message]
+    one, _ = made(tmp_path, sources, f"names: {hint.partition('names: ')[2]}\n")
+    assert len(one.fleet) == len(estate.fleet) - len(BOTH)
+    alone = import_estate("csv", tmp_path / "hosts", tmp_path / "alone")
+    assert [one for one in said(alone, "import-conflict") if "may be one server" in one]
+
+
+@pytest.mark.parametrize(("serials", "is_said"), [(("A1", "a1"), True), (("A1", "A2"), False), ((), False)])
+def test_a_device_that_is_listed_twice_is_said_if_its_serial_number_is_the_same(
+    tmp_path: Path, serials: tuple[str, ...], is_said: bool
+) -> None:
+    device = {"name": "db", "site": {"slug": "fra"}, "device_type": {"slug": "r640"}, "role": {"slug": "a"}}
+    devices = [{**device, "serial": one} for one in serials] or [device, device]
+    (tmp_path / "netbox.json").write_text(json.dumps({"results": devices}))
+    result = import_estate("netbox", tmp_path / "netbox.json", tmp_path / "company")
+    assert bool(said(result, "import-conflict")) is is_said
+
+
+def test_the_line_of_a_hint_names_every_pair_that_the_message_names(tmp_path: Path) -> None:
+    short = "host;site;serial\n" + "".join(f"srv-n0{n};fra;A{n}\n" for n in range(3))
+    full = "host;site;serial\n" + "".join(f"srv-n0{n}.corp;fra;B{n}\n" for n in range(3))
+    estate, result = made(tmp_path, {"short": short, "full": full})
+    (hint,) = [one.hint for one in result.diagnostics if "may be one server" in one.message]
+    one, _ = made(tmp_path, {"short": short, "full": full}, f"names: {hint.partition('names: ')[2]}\n")
+    assert (len(estate.fleet), len(one.fleet)) == (6, 3)
 
 
 def test_servers_of_one_label_in_two_domains_are_two_without_a_word(tmp_path: Path) -> None:

@@ -13,16 +13,16 @@ import pytest
 from evac.estate import load
 from evac.model.estate import Estate
 from evac.model.scenario import lose
-from evac.planning import compiled
 from evac.planning.plan import plan
 from evac.verify import check
+from tests.kernels import fastest
 
 LOSS = lose("west")
 
 
 @pytest.fixture(autouse=True)
-def plain_kernels() -> Iterator[None]:
-    with compiled.interpreted():
+def fast_kernels() -> Iterator[None]:
+    with fastest():
         yield
 
 

@@ -34,7 +34,9 @@ _NOTHING: Final = re.compile(r"(?:[ \t]*(?:[#%].*|\.\.\.[ \t]*)?(?:\r?\n|\Z))*")
 
 
 class Object:
-    """One object. `node` and `raw` are the same values: a tree that knows its places, and plain data."""
+    """One object. `node` and `raw` are the same values: a tree that knows its places, and plain data. `name`:
+    empty if it has none.
+    """
 
     __slots__ = ("_node", "_raw", "group", "kind", "name", "namespace", "place")
 
@@ -211,10 +213,12 @@ def _of_document(document: Node) -> Iterator[Object]:
     if kind is not None and kind.endswith("List") and items is not None and items.kind == LIST:
         for item in items.items:
             yield from _of_document(item)
-    elif kind is not None and name is not None and name.kind == SCALAR and not name.is_unknown:
+    elif kind is not None:
         group = (word(document, "apiVersion") or "").rpartition("/")[0]
         namespace = word(document, "metadata", "namespace") or NO_NAMESPACE
-        yield Object((group, kind, namespace, name.text), name.place, node=document)
+        is_named = name is not None and name.kind == SCALAR and not name.is_unknown
+        named, place = (name.text, name.place) if name is not None and is_named else ("", document.place)
+        yield Object((group, kind, namespace, named), place, node=document)
 
 
 class JsonObjects:
@@ -275,7 +279,7 @@ def _of_plain(value: Any, place: Place, kind: str, version: str) -> Iterator[Obj
     if kind.endswith("List") and isinstance(items, list):
         for item in items:
             yield from _of_plain(item, place, kind.removesuffix("List"), text_in(value, "apiVersion"))
-    elif kind and name:
+    elif kind:
         group = (text_in(value, "apiVersion") or version).rpartition("/")[0]
         namespace = text_in(value, "metadata", "namespace") or NO_NAMESPACE
         yield Object((group, kind, namespace, name), place, raw=value)

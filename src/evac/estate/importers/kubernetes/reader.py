@@ -253,7 +253,9 @@ def _nominal(
 
 
 def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Problems) -> int | None:
-    """The nominal count. None for a DaemonSet, which follows the nodes, and for workloads scaled to zero."""
+    """The nominal count. None for a DaemonSet, which follows the nodes, for workloads scaled to zero, and
+    for a count that is no number.
+    """
     kind = workload.object.kind
     if kind == "DaemonSet":
         notes.append("one replica on every node")
@@ -262,7 +264,8 @@ def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Pro
         return 1
     if kind == KNATIVE:
         return _replicas_of_knative(workload, notes, problems)
-    stated = _whole(at(workload.object.node, "spec", "replicas"), problems)
+    given = at(workload.object.node, "spec", "replicas")
+    stated = _whole(given, problems)
     scaler = rules.scalers.get((workload.namespace, kind, workload.object.name))
     if scaler is not None:
         spec = at(scaler.node, "spec")
@@ -273,7 +276,8 @@ def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Pro
     if stated == 0:
         notes.append("scaled to zero")
         return None
-    return 1 if stated is None else stated
+    is_open = given is None or given.is_unknown
+    return 1 if stated is None and is_open else stated
 
 
 def _replicas_of_knative(workload: Workload, notes: list[str], problems: Problems) -> int | None:

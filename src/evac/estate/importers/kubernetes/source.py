@@ -312,8 +312,13 @@ class _Sorting:
         is_other = item.kind in _USED and item.group and item.kind not in KINDS_OF_GROUPS.get(item.group, ())
         known = OPERATORS.get(item.kind)
         is_other = is_other or (known is not None and (item.group, item.kind) not in known)
-        if not item.name or is_other or not _is_used(item.kind):
+        if is_other or not _is_used(item.kind):
             self._ignore(f"{item.kind} ({item.group})" if is_other else item.kind, item.place)
+            return
+        if not item.name:
+            scratch = Problems()
+            scratch.add("import-shape", "it has no name", item.place, "give it a name under metadata")
+            self._skipped.take(f"one object of kind {item.kind}", scratch, item.kind)
             return
         if item.kind in ("Job", "Pod") and "test" in text_in(item.raw, *_HOOK).split(","):
             self._ignore(f"{item.kind} (a test of its Helm chart)", item.place)
