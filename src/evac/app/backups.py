@@ -34,7 +34,7 @@ from evac.model.units import moment_words
 from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.views.backup_view import BackupsDocument, ToolRow, backups_document
-from evac.views.words import duration
+from evac.views.words import duration, plural
 
 SCRATCH: Final = "EVAC_RESTORE_TESTS"
 RESTORING: Final[tuple[Job, ...]] = ("restore-test", "restore")
@@ -100,7 +100,7 @@ def _tool_row(role: str, service: str, verdict: DataVerdict) -> ToolRow:
         missed: list[str] = [one.name for one in verdict.digits if one.state != "met"]
         rest = (("rpo", verdict.rpo), ("retention", verdict.retention), ("credentials", verdict.renewed))
         missed += [name for name, state in rest if state not in (None, "met")]
-        words = f"not met: {', '.join(missed)}" if missed else f"{len(verdict.copies)} backups, all proven"
+        words = f"not met: {', '.join(missed)}" if missed else plural(len(verdict.copies), "proven backup")
     else:
         words = "no policy"
     return ToolRow(role, service, verdict.data_set, verdict.state, words)

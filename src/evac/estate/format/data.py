@@ -116,7 +116,13 @@ _POLICY: Final = Record(
         Field(
             "keep_count", "keep_count", small_count(1, 100_000), "minimum number of backups in a repository"
         ),
-        Field("level", "level", _LEVEL, "minimum proof level of every backup", default=3),
+        Field(
+            "level",
+            "level",
+            _LEVEL,
+            "minimum proof level of every backup; state 4 if restored content must equal what a witness saw",
+            default=3,
+        ),
         Field(
             "proof_age",
             "proof_age_ms",
