@@ -287,6 +287,10 @@ def _copy(
         due,
         *_renewed(_changed(backup, changed_ms), backup, seen, now_ms),
         None if seen is None else _age(seen.at_ms, now_ms),
+        seen is not None
+        and None not in (seen.taken_at_ms, now_ms)
+        and _age(seen.taken_at_ms, now_ms) is None,
+        seen is not None and bool(seen.expected),
     )
 
 

@@ -270,7 +270,7 @@ def refuse_ahead(found: CopyReport) -> None:
     ahead_s = found.taken_at - int(time.time())
     if ahead_s > AHEAD_S:
         words = f"the newest copy, {found.id}, is dated {ahead_s:,} s ahead of this clock"
-        raise Permanent("backup-clock", words, "correct the clock, or name a copy")
+        raise Permanent("backup-clock", words, "correct the clock, or name an older copy by its ID")
 
 
 def _reaches_back_to(copy: CopyReport) -> int:

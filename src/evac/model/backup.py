@@ -408,6 +408,10 @@ class CopyState:
     """Whether its newest backup began after that; None if no change is known."""
     listed_age_ms: int | None = None
     """Age of the last listing by its tool; None without one, or if it is from our future."""
+    is_ahead: bool = False
+    """Whether its newest backup is dated in our future, so that its age is unknown."""
+    is_another: bool = False
+    """Whether another repository answers than the one that was proven; so is its age."""
 
     @property
     def damaged(self) -> bool:

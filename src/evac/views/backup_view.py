@@ -365,6 +365,10 @@ def copy_words(copy: CopyState, now_ms: int) -> str:
         words = f"{copy.coverage // 10_000} % read"
     else:
         words = "never checked"
+    if copy.is_another:
+        words += "; another repository answers, so its age is unknown"
+    elif copy.is_ahead:
+        words += "; its newest backup is dated in the future, so its age is unknown"
     if copy.not_run is not None:
         words += f"; last check could not run{': ' + copy.not_run.detail if copy.not_run.detail else ''}"
     return words

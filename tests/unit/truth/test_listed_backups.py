@@ -24,6 +24,7 @@ from evac.model.estate import Estate, Store
 from evac.model.instance import Candidate
 from evac.model.observation import Observation
 from evac.model.scenario import Policy, lose
+from evac.views.backup_view import copy_words
 from tests.unit.steps.test_restore import ESTATE
 
 NOW: Final = 1_800_000_000_000
@@ -88,22 +89,25 @@ def test_an_old_listing_makes_a_backup_older(declared: Estate, age_ms: int, late
 
 
 @pytest.mark.parametrize(
-    "facts",
+    ("seen", "why"),
     [
-        BackupFacts((replace(SEEN, taken_at_ms=NOW + HOUR),)),
-        BackupFacts((replace(SEEN, repository="b" * 64, expected="a" * 64),)),
+        (replace(SEEN, taken_at_ms=NOW + HOUR), "; its newest backup is dated in the future"),
+        (replace(SEEN, repository="b" * 64, expected="a" * 64), "; another repository answers"),
     ],
-    ids=["a backup of our future", "another repository"],
 )
 def test_an_age_that_a_listing_leaves_unknown_is_not_taken_from_the_files(
-    declared: Estate, facts: BackupFacts
+    declared: Estate, seen: CopySeen, why: str
 ) -> None:
+    facts = BackupFacts((seen,))
     estate = stating(declared, HOUR, DAY)
     (way,) = ways(now(estate, facts))
     assert way.loss_ms is None
     assert way.waived
     (verdict,) = verdicts(topology(estate), facts, NOW)
     assert verdict.copies[0].age_ms is None, "the matrix says the same"
+    assert why in copy_words(verdict.copies[0], NOW)
+    (verdict,) = verdicts(topology(estate), BackupFacts((SEEN,)), NOW)
+    assert why not in copy_words(verdict.copies[0], NOW)
 
 
 @pytest.mark.parametrize(
