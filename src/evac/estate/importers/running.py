@@ -53,7 +53,7 @@ from evac.estate.importers.recipe import RecipeSource, read_recipe
 from evac.estate.importers.renaming import renamed
 from evac.estate.importers.same_servers import with_same_servers
 from evac.estate.loading import check
-from evac.model.diagnostic import IMPORTED
+from evac.model.diagnostic import IMPORTED, Place
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate, Service, Store
 from evac.model.records import dataclass
@@ -420,6 +420,7 @@ def import_estate(
     problems = Problems() if problems is None else problems
     imported = read_source(kind, source, problems, options or Options())
     report_nowhere(imported, problems)
+    with_same_servers([SourcePart(kind, imported, Place(source.name))], problems)
     name = source.resolve().name.split(".")[0] or kind
     return _write(kind, imported, problems, target, name, overlay, strict)
 

@@ -3,7 +3,8 @@ and its capacity counts once.
 
 That is safe only if nothing speaks against it: one name has no domain, no third name has the same first
 label, no source has both names, and their sites, serial numbers and BMC addresses do not differ. Otherwise
-they stay two servers, and a message says why and how to make them one.
+they stay two servers, and a message says why and how to make them one. Two names in one source are said only
+if none of these facts differs: then the source itself shows that they are two.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _TOLD_BY: Final = {
     for column, words in (("site", "sites"), ("serial", "serial numbers"), ("bmc_address", "BMC addresses"))
 }
 """Columns that differ only if two servers are two."""
+_SERIAL: Final = TABLE_COLUMNS["servers"].index("serial")
 _NAMED_MAX: Final = 4
 
 
@@ -82,6 +84,22 @@ def _same(
         ordered = ((here, short), (there, full)) if here < there else ((there, full), (here, short))
         (first, name), (second, other) = ordered
         return _Same(parts[first], name, parts[second], other, _why_not(names, rows))
+    return _same_in_one(label, names, parts, rows)
+
+
+def _same_in_one(
+    label: str, names: dict[str, list[int]], parts: list[SourcePart], rows: list[dict[str, tuple[str, ...]]]
+) -> _Same | None:
+    """Two names of what may be one server in one source; None if that source shows that they are two."""
+    for short, full in permutations(names, 2):
+        together = sorted({*names[short]} & {*names[full]})
+        both = {short: together, full: together}
+        if short.lower() != label or not together or _differs(both, rows):
+            continue
+        if "@" in full and not _stated(both, rows, _SERIAL):
+            continue  # the importer has said that two devices have one name
+        part = parts[together[0]]
+        return _Same(part, short, part, full, _why_not(names, rows) or f"{part.name} lists both")
     return None
 
 
@@ -89,16 +107,23 @@ def _why_not(names: dict[str, list[int]], rows: list[dict[str, tuple[str, ...]]]
     """Why names with one first label are more than one server; empty if nothing says so."""
     if len(names) > 2:
         return f"{len(names)} names begin like that"
-    for column, words in _TOLD_BY.items():
-        stated = {
-            cells[column].lower()
-            for name, numbers in names.items()
-            for cells in (rows[number][name] for number in numbers)
-            if len(cells) > column and cells[column] not in ("", "unknown")
-        }
-        if len(stated) > 1:
-            return f"their {words} differ"
-    return ""
+    return _differs(names, rows)
+
+
+def _differs(names: dict[str, list[int]], rows: list[dict[str, tuple[str, ...]]]) -> str:
+    """What of these names differs only if they are several servers; empty if nothing does."""
+    found = (words for column, words in _TOLD_BY.items() if len(_stated(names, rows, column)) > 1)
+    return next((f"their {words} differ" for words in found), "")
+
+
+def _stated(names: dict[str, list[int]], rows: list[dict[str, tuple[str, ...]]], column: int) -> set[str]:
+    """What the sources state about these names in a column."""
+    return {
+        cells[column].lower()
+        for name, numbers in names.items()
+        for cells in (rows[number][name] for number in numbers)
+        if len(cells) > column and cells[column] not in ("", "unknown")
+    }
 
 
 def _report(found: Collection[_Same], problems: Problems) -> None:
@@ -117,10 +142,12 @@ def _report(found: Collection[_Same], problems: Problems) -> None:
             problems.add("import-name-changed", message, one_of.other.place, hint)
             continue
         pairs = ", ".join(f"{shown(one.other_name)} and {shown(one.name)}" for one in same[:_NAMED_MAX])
+        of = other if other == first else f"{other} and {first}"
         message = (
-            f"{pairs}{more}, of {other} and {first}, may be one server each, but {why_not}: "
+            f"{pairs}{more}, of {of}, may be one server each, but {why_not}: "
             "they are imported as two, and their capacity counts twice"
         )
-        names: dict[str, Value] = {other: {one_of.other_name: one_of.name}}
-        hint = f"if they are one, add to the recipe: names: {value_text(names)}"
+        names: dict[str, Value] = {other: {one.other_name: one.name for one in same[:_NAMED_MAX]}}
+        where = "give it one name here, or add to a recipe" if other == first else "add to the recipe"
+        hint = f"if they are one, {where}: names: {value_text(names)}"
         problems.add("import-conflict", message, one_of.other.place, hint)
