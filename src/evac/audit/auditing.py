@@ -228,7 +228,7 @@ class LossRow:
     stores_gone: int
     """Stores that do not come back: no usable copy, or none ready before the horizon."""
     stores_open: int
-    """Stores that come back with a loss of data, or maybe one, and do not say how much they may lose."""
+    """Stores that may lose too much data: how much they lose, or may lose, is not stated."""
     to_place: int
     """Replicas that need a place."""
     placed: int
@@ -403,9 +403,9 @@ def _verdict(
 
 
 def _stores(impacts: Impacts) -> list[tuple[int | None, int, int, int]]:
-    """(largest data loss, stores lost, stores that do not come back, stores that come back and do not say how
-    much they may lose) of each loss; a store does not come back without a usable copy, or if none is ready
-    before the horizon, unless it is rebuilt.
+    """(largest data loss, stores lost, stores that do not come back, stores that may lose too much data) of
+    each loss; a store does not come back without a usable copy, or if none is ready before the horizon,
+    unless it is rebuilt.
     """
     found: list[list[int]] = [[0, 0, 0, 0, 0] for _ in range(len(impacts.losses))]
     hits, horizon = impacts.stores, impacts.estate.horizon_ms
@@ -417,6 +417,10 @@ def _stores(impacts: Impacts) -> list[tuple[int | None, int, int, int]]:
             continue
         row = found[number]
         row[1] += not outcome.keeps_primary
+        if outcome.in_doubt and impacts.estate.stores[store].rebuilt_from is None:
+            row[3] += 1
+            row[4] += 1
+            continue
         if outcome.loss_ms == NEVER or outcome.ready_ms >= horizon:
             row[2] += impacts.families.rebuilt_ms(impacts.estate.stores[store], number) >= horizon
             continue

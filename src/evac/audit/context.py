@@ -17,7 +17,7 @@ import numpy as np
 from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts.all_losses import DEGRADED, LOST, NOT_PROVED, RECOVERS, SHED, UNKNOWN, Impacts
 from evac.audit.impacts.dependencies import Pairs, pairs_of
-from evac.audit.impacts.stores import NEVER, UNKNOWN_MS, Outcome
+from evac.audit.impacts.stores import NEVER, Outcome
 from evac.audit.reasons import Chain, Reason, ReasonKind, duration
 from evac.derive.backups import day_ms, verdicts
 from evac.derive.domains import sites_of
@@ -498,8 +498,6 @@ def _no_copy(context: Context, number: int, family: str, outcomes: Sequence[Outc
     loss, stores = context.impacts.losses.ids[number], _stores(context, family)
     if any(not one.has_majority and one.data_members_left for one in outcomes):
         return Reason("majority-lost", loss, stores)
-    if any(one.copies for one in outcomes) and all(one.loss_ms in (UNKNOWN_MS, NEVER) for one in outcomes):
-        return Reason("lag-unknown", loss, stores)
     limits = [context.rpo_for(row, number) for row in context.impacts.graph.family_stores[family]]
     stated = [one.words for one in limits if one.limit_ms is not None]
     return Reason("no-copy", loss, stores, rpo=stated[0] if stated else "")

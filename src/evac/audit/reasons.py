@@ -38,7 +38,6 @@ ReasonKind = Literal[
     "fewer-replicas",
     "servers-off",
     "no-copy",
-    "lag-unknown",
     "provider",
     "majority-lost",
     "no-headroom",
@@ -125,8 +124,6 @@ class Reason:
             case "no-copy":
                 meets = f" that meets {self.rpo}" if self.rpo else ""
                 return f"store {stores} has no copy{meets} outside {self.loss}"
-            case "lag-unknown":
-                return f"store {stores}: it is unknown how much data its copy outside {self.loss} lacks"
             case "majority-lost":
                 return f"store {stores} loses the majority of its votes with {self.loss}, so writes stop"
             case _:

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
-from evac.derive.affected import ServiceGraph, reachable
+from evac.derive.affected import ServiceGraph, families_without_instance, reachable
 from evac.derive.affected import lost_members as members_lost
 from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now, site_of, sites_of
 from evac.derive.limits import LimitTable
@@ -19,7 +19,7 @@ from evac.derive.stores import (
     has_majority,
     is_fenced,
     kept_up_to,
-    lag_fact,
+    loss_fact,
     offered_ways,
     people_times,
     promotion,
@@ -28,11 +28,12 @@ from evac.derive.stores import (
     surviving_ways,
 )
 from evac.model.estate import Estate, Store
-from evac.model.fleet import BoolColumn
+from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Candidate, LostStore, Reprotect, Services
-from evac.model.objectives import accepts, rpo_fact
+from evac.model.objectives import accepts, lag_fact, rpo_fact
+from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario
-from evac.model.units import ticks_up
+from evac.model.units import UNBOUNDED, ticks_up
 from evac.steps.kind import Left, Unstated, Way
 from evac.steps.registry import kind_of
 
@@ -89,6 +90,9 @@ def lost_stores_of(
                 limited_by=rpo.whose,
             )
         )
+        doubt = found[-1].in_doubt
+        if doubt is not None and scenario.kind != "failback":
+            unknown.add(loss_fact(store.id, doubt.kind))
     return tuple(found), rows
 
 
@@ -247,11 +251,80 @@ def reprotects_of(
     return tuple(sorted(found, key=lambda r: (r.store, r.member)))
 
 
-class Waits(Protocol):
-    """Lost stores that services wait for: (S,) numbers of stores."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Waits:
+    """Lost stores that services wait for."""
 
-    @property
-    def serve(self) -> tuple[tuple[int, ...], ...]: ...
+    serve: tuple[tuple[int, ...], ...]
+    """Lost stores each service waits for, one for each family: the instance that can be back first."""
+    start: tuple[tuple[int, ...], ...]
+    """Those of them that it needs to start."""
+    blocked: BoolColumn
+    """Its store never returns."""
+    for_sure: BoolColumn
+    """The same, and it is not in doubt whether the RPO allows what its store loses."""
+    rebuilds: dict[int, tuple[tuple[str, str], ...]]
+    """Service -> stores that it rebuilds, and their sources."""
+    rebuild_ms: IntColumn
+    """(S,) how long that takes: the longest of several, which run concurrently."""
+
+
+def waits_of(
+    estate: Estate, graph: ServiceGraph, stores: tuple[LostStore, ...], store_rows: dict[int, int]
+) -> Waits:
+    """What services wait for. A rebuilt store waits for its source: a chain of rebuilds takes their sum."""
+    lost = np.zeros(max((max(d) for d in graph.family_stores.values()), default=-1) + 1, np.bool_)
+    lost[list(store_rows)] = True
+    gone = families_without_instance(graph, lost)
+    chosen = {family: _first_back(estate, graph.family_stores[family], stores, store_rows) for family in gone}
+    chains: dict[str, list[int]] = {}
+    roots: dict[str, int] = {}
+    for family in sorted(gone):
+        name, chain = family, list[int]()
+        while name in gone and chosen[name] not in chain and store_rows[chosen[name]] < 0:
+            chain.append(chosen[name])
+            name = estate.stores[chosen[name]].rebuilt_from or ""
+        chains[family] = chain
+        if name in gone:
+            roots[family] = store_rows[chosen[name]]
+    never = {family for family, k in roots.items() if k < 0 or not stores[k].allowed}
+    sure = {family for family in never if roots[family] < 0 or stores[roots[family]].in_doubt is None}
+    serve, start = (
+        tuple(tuple(sorted({roots[f] for f in names if roots.get(f, -1) >= 0})) for names in families)
+        for families in (graph.families, graph.start_families)
+    )
+    blocked, for_sure = (
+        np.array([not some.isdisjoint(names) for names in graph.families], np.bool_) for some in (never, sure)
+    )
+    rebuilds: dict[int, tuple[tuple[str, str], ...]] = {}
+    rebuild_ms = np.zeros(len(serve), np.int64)
+    for service, names in enumerate(graph.rebuilt):
+        for chain in (chains[name] for name in names if chains.get(name)):
+            made = [estate.stores[row] for row in reversed(chain)]
+            pairs = {one.id: (one.id, one.rebuilt_from or "") for one in made}
+            rebuilds[service] = tuple(dict.fromkeys((*rebuilds.get(service, ()), *pairs.values())))
+            rebuild_ms[service] = max(rebuild_ms[service], sum(one.rebuild_ms or 0 for one in made))
+    return Waits(serve, start, blocked, for_sure, rebuilds, rebuild_ms)
+
+
+def _first_back(
+    estate: Estate, members: tuple[int, ...], stores: tuple[LostStore, ...], store_rows: dict[int, int]
+) -> int:
+    """Of the stores of a family that are all lost, the one that can be back first: one with a copy, else a
+    rebuilt one, else one of which that is in doubt, else the first.
+    """
+
+    def key(row: int) -> tuple[int, int, str]:
+        number = store_rows[row]
+        return (1, estate.stores[row].rebuild_ms or 0, "") if number < 0 else _store_key(stores[number])
+
+    return min(members, key=key)
+
+
+def _store_key(store: LostStore) -> tuple[int, int, str]:
+    quickest = min((c.duration for c in store.allowed), default=UNBOUNDED)
+    rank = 0 if store.allowed else 3 if store.in_doubt is None else 2
+    return rank, store.fence + quickest, store.id
 
 
 class Hit(Protocol):

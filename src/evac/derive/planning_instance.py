@@ -20,7 +20,6 @@ from evac.derive.affected import (
     ServiceGraph,
     components,
     counts_by_service,
-    families_without_instance,
     hit_by_dependency,
     service_graph,
 )
@@ -30,11 +29,19 @@ from evac.derive.circles import without_circles
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, runs_there, way_home, without_surplus
 from evac.derive.limits import LimitTable, limits_of
-from evac.derive.lost_stores import kept_for_restores, lost_stores_of, reprotects_of, with_restore_needs
+from evac.derive.lost_stores import (
+    Waits,
+    kept_for_restores,
+    lost_stores_of,
+    reprotects_of,
+    waits_of,
+    with_restore_needs,
+)
 from evac.derive.moving import moved_by_step, traffic_leaves, with_movable
 from evac.derive.objectives import audience
 from evac.derive.pools import estimated, placement_of, replicas_lost, replicas_off, unjudged
 from evac.derive.rows import RowSet, rows_of
+from evac.derive.stores import loss_fact
 from evac.derive.untimed import rebuild_times, returns_alone, untimed
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
@@ -178,7 +185,7 @@ def derive(
         left_off=rows.left_off,
         attests={**broken, **attests_of(estate, scenario, services, tick_ms)},
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
-        unjudged={row: path for row, path in open_questions.items() if not services.blocked[row]},
+        unjudged={row: path for row, path in open_questions.items() if not hit.never(services)[row]},
         rebuilds=hit.waits.rebuilds,
         vague=rows.vague,
         untimed=untimed(top, services, stores, hit.waits.rebuilds, tools, limits, rows, open_questions),
@@ -303,11 +310,17 @@ class _Hits:
     top_lost: BoolColumn
     shift: BoolColumn
     blocked: BoolColumn
-    waits: _Waits
+    for_sure: BoolColumn
+    """(S,) those of them that certainly never come back."""
+    waits: Waits
     nominal: IntColumn
     """(S,) the counts that shares are of: those of home in a failback, else `n`."""
     down: tuple[frozenset[int], frozenset[int]]
     """Services whose base, and whose top, does not hold before the scenario either."""
+
+    def never(self, services: Services) -> BoolColumn:
+        """(S,) services that certainly never come back, also because they wait for themselves."""
+        return np.asarray(self.for_sure | (services.blocked & ~self.blocked), np.bool_)
 
     @property
     def counts(self) -> tuple[bytes, bytes]:
@@ -343,7 +356,7 @@ def _hits(
     nominal = n if homing is None else homing.home
     counted = top.estate.home is not None and nominal.tobytes()
     m = np.minimum(top.once(("least", counted, homing is None), lambda: _least(services, nominal)), n)
-    waits = _store_edges(top.estate, graph, stores, store_rows)
+    waits = waits_of(top.estate, graph, stores, store_rows)
     blocked = waits.blocked | lost.external
     without = np.array([bool(d) for d in waits.serve], np.bool_)
     without[list(waits.rebuilds)] = True
@@ -352,9 +365,9 @@ def _hits(
     for row, groups in enumerate(graph.alternatives):
         soft_hit[row] |= any(not group.hard and base_lost[list(group.members)].all() for group in groups)
     top_lost = base_lost | (surviving < n) | soft_hit
-    blocked = hit_by_dependency(graph, blocked)
+    blocked, for_sure = (hit_by_dependency(graph, some) for some in (blocked, waits.for_sure | lost.external))
     down = down_before(top, graph, n, m, good)
-    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, waits, nominal, down)
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, for_sure, waits, nominal, down)
 
 
 def _hits_of_restorable(
@@ -378,7 +391,8 @@ def _hits_of_restorable(
 def _settled(graph: ServiceGraph, hit: _Hits, standing: Standing) -> tuple[ServiceGraph, _Hits]:
     """Both with each group of alternatives as a need of the chosen one."""
     plain = chosen(graph, standing)
-    return plain, replace(hit, blocked=hit_by_dependency(plain, hit.blocked))
+    blocked, for_sure = (hit_by_dependency(plain, some) for some in (hit.blocked, hit.for_sure))
+    return plain, replace(hit, blocked=blocked, for_sure=for_sure)
 
 
 def _standing(
@@ -406,83 +420,13 @@ def _standing(
         np.array([max((soonest[d] for d in some), default=0) for some in waits], np.int64) * tick_ms
         for waits in (hit.waits.serve, hit.waits.start)
     )
-    return Standing(hit.base_lost, hit.blocked, doubts, firm, starts, begins, rest, data, first)
+    return Standing(hit.base_lost, hit.for_sure, doubts, firm, starts, begins, rest, data, first)
 
 
 def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:
     """(S,) smallest counts that serve."""
     shares = ((s.share, int(k)) for s, k in zip(services, n, strict=True))
     return np.array([ceil_share(o.numerator, o.denominator, k) if k else 0 for o, k in shares], np.int64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waits:
-    """Lost stores that services wait for."""
-
-    serve: tuple[tuple[int, ...], ...]
-    """Lost stores each service waits for, one for each family: the instance that can be back first."""
-    start: tuple[tuple[int, ...], ...]
-    """Those of them that it needs to start."""
-    blocked: BoolColumn
-    """Its store never returns."""
-    rebuilds: dict[int, tuple[tuple[str, str], ...]]
-    """Service -> stores that it rebuilds, and their sources."""
-    rebuild_ms: IntColumn
-    """(S,) how long that takes: the longest of several, which run concurrently."""
-
-
-def _store_edges(
-    estate: Estate, graph: ServiceGraph, stores: tuple[LostStore, ...], store_rows: dict[int, int]
-) -> _Waits:
-    """A rebuilt store waits for its source: a chain of rebuilds takes their sum."""
-    lost = np.zeros(max((max(d) for d in graph.family_stores.values()), default=-1) + 1, np.bool_)
-    lost[list(store_rows)] = True
-    gone = families_without_instance(graph, lost)
-    chosen = {family: _first_back(estate, graph.family_stores[family], stores, store_rows) for family in gone}
-    chains: dict[str, list[int]] = {}
-    roots: dict[str, int] = {}
-    for family in sorted(gone):
-        name, chain = family, list[int]()
-        while name in gone and chosen[name] not in chain and store_rows[chosen[name]] < 0:
-            chain.append(chosen[name])
-            name = estate.stores[chosen[name]].rebuilt_from or ""
-        chains[family] = chain
-        if name in gone:
-            roots[family] = store_rows[chosen[name]]
-    never = {family for family, k in roots.items() if k < 0 or not stores[k].allowed}
-    serve, start = (
-        tuple(tuple(sorted({roots[f] for f in names if roots.get(f, -1) >= 0})) for names in families)
-        for families in (graph.families, graph.start_families)
-    )
-    blocked = np.array([not never.isdisjoint(names) for names in graph.families], np.bool_)
-    rebuilds: dict[int, tuple[tuple[str, str], ...]] = {}
-    rebuild_ms = np.zeros(len(serve), np.int64)
-    for service, names in enumerate(graph.rebuilt):
-        for chain in (chains[name] for name in names if chains.get(name)):
-            made = [estate.stores[row] for row in reversed(chain)]
-            pairs = {one.id: (one.id, one.rebuilt_from or "") for one in made}
-            rebuilds[service] = tuple(dict.fromkeys((*rebuilds.get(service, ()), *pairs.values())))
-            rebuild_ms[service] = max(rebuild_ms[service], sum(one.rebuild_ms or 0 for one in made))
-    return _Waits(serve, start, blocked, rebuilds, rebuild_ms)
-
-
-def _first_back(
-    estate: Estate, members: tuple[int, ...], stores: tuple[LostStore, ...], store_rows: dict[int, int]
-) -> int:
-    """Of the stores of a family that are all lost, the one that can be back first: one with a copy, else a
-    rebuilt one, else the first.
-    """
-
-    def key(row: int) -> tuple[int, int, str]:
-        number = store_rows[row]
-        return (1, estate.stores[row].rebuild_ms or 0, "") if number < 0 else _store_key(stores[number])
-
-    return min(members, key=key)
-
-
-def _store_key(store: LostStore) -> tuple[int, int, str]:
-    quickest = min((c.duration for c in store.allowed), default=UNBOUNDED)
-    return (0 if store.allowed else 2, store.fence + quickest, store.id)
 
 
 def _people(estate: Estate, weights: tuple[int, ...], n: IntColumn, m: IntColumn) -> tuple[IntColumn, ...]:
@@ -541,7 +485,7 @@ def _open_questions(
     graph: ServiceGraph,
     stores: tuple[LostStore, ...],
     store_rows: dict[int, int],
-    waits: _Waits,
+    waits: Waits,
     scenario: Scenario,
 ) -> dict[int, str]:
     """Service -> the fact without which its outcome is unknown; none in a failback."""
@@ -551,10 +495,12 @@ def _open_questions(
     without[list(store_rows)] = True
     found = unjudged(top, lost, graph, without, waits.rebuilds, scenario)
     for row, store in enumerate(stores):
-        if store.rpo_is_open:
+        way = store.in_doubt
+        if store.rpo_is_open or way is not None:
+            fact = rpo_fact(store.id) if way is None else loss_fact(store.id, way.kind)
             users = np.array([row in rows for rows in waits.serve], np.bool_)
             for user in np.flatnonzero(hit_by_dependency(graph, users)).tolist():
-                found.setdefault(user, rpo_fact(store.id))
+                found.setdefault(user, fact)
     return found
 
 

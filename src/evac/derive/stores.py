@@ -22,7 +22,7 @@ from evac.derive.listed_backups import with_listed
 from evac.derive.objectives import Rpo, may_lose_nothing
 from evac.model.estate import NO_TIMEOUT_MS, Estate, ReplicationMode, Store, StoreMember
 from evac.model.instance import Candidate
-from evac.model.objectives import accepts
+from evac.model.objectives import accepts, backups_fact, lag_fact
 from evac.model.observation import MemberSeen, Observation
 from evac.steps.elect import Elect
 from evac.steps.force_quorum import ForceQuorum
@@ -192,9 +192,9 @@ def lag_in(store: Store, member: StoreMember, role: ReplicationMode) -> int | No
     return 0 if role == "sync" else behind_ms(store, member)
 
 
-def lag_fact(store: str) -> str:
-    """The fact that a store lacks if it is unknown how far a copy is behind."""
-    return f"stores/{store}/lag"
+def loss_fact(store: str, kind: str) -> str:
+    """The fact that a store lacks if it is unknown how much data a way of a kind loses."""
+    return backups_fact(store) if kind_of(kind).restores else lag_fact(store)
 
 
 def kept_up_to(store: Store, way: Way, fenced: bool, backup: bool, dark_ms: int | None) -> Way:

@@ -19,10 +19,11 @@ from evac.derive.circles import tool_needs
 from evac.derive.domains import Topology
 from evac.derive.limits import LimitTable
 from evac.derive.rows import RowSet
-from evac.derive.stores import fence_is_unknown, freshest, lag_fact, people_times
+from evac.derive.stores import fence_is_unknown, freshest, people_times
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import WHOLE, Instance, Limit, LostStore, Services, ToolNeed
+from evac.model.objectives import lag_fact
 from evac.model.plan import Outcome
 from evac.model.records import dataclass
 from evac.model.units import UNBOUNDED

@@ -173,6 +173,15 @@ class LostStore:
         return tuple(c for c in self.candidates if c.allowed)
 
     @property
+    def in_doubt(self) -> Candidate | None:
+        """The first way that loses an unknown amount of data, if no way is allowed: the RPO may allow it, but
+        no plan uses it unless someone waives the data by name. None if the store is restored, or certainly
+        is not.
+        """
+        unknown = (c for c in self.candidates if c.loss_ms is None and not c.forced)
+        return None if self.allowed else next(unknown, None)
+
+    @property
     def soonest(self) -> int | None:
         """Ticks before which no plan has its primary back; None if nothing brings it back."""
         ways = [candidate.duration for candidate in self.allowed]

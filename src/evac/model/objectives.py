@@ -58,10 +58,25 @@ def rpo_fact(store: str) -> str:
     return f"stores/{store}/rpo"
 
 
+def lag_fact(store: str) -> str:
+    """Path of how far the copies of a store are behind."""
+    return f"stores/{store}/lag"
+
+
+def backups_fact(store: str) -> str:
+    """Path of the size, age and restore rate of a store's backups."""
+    return f"stores/{store}/backups"
+
+
+def loss_facts(store: str) -> frozenset[str]:
+    """Paths of the facts without which it is unknown whether a store loses too much data."""
+    return frozenset((rpo_fact(store), lag_fact(store), backups_fact(store)))
+
+
 def open_rpo_words(stores: int) -> str:
-    """How many stores come back with a loss of data and no stated RPO; empty for none."""
-    noun = "store" if stores == 1 else "stores"
-    return f"{stores:,} {noun} may lose data without a stated rpo" if stores else ""
+    """How many stores lose data, or may, and no RPO or no lag is stated; empty for none."""
+    noun, whose = ("store", "its") if stores == 1 else ("stores", "their")
+    return f"{stores:,} {noun} may lose too much data: {whose} rpo or lag is not stated" if stores else ""
 
 
 def accepts(rpo_ms: int | None, loss_ms: int | None) -> bool:

@@ -305,6 +305,8 @@ class StoreOutcome:
     waiver: str = ""
     restored: bool = False
     """Whether the candidate is the location of a backup, not of a copy."""
+    in_doubt: bool = False
+    """Whether it is not restored because it is unknown how much data its copies and backups lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,8 +469,16 @@ class Plan:
 
     @property
     def open_stores(self) -> tuple[StoreOutcome, ...]:
-        """Those of them that come back."""
-        return tuple(one for one in self.without_rpo if one.primary_ms is not None)
+        """Lost stores that may lose too much data: those of them that come back, and those of which no one
+        knows how much they would lose.
+        """
+        back = {one.store for one in self.without_rpo if one.primary_ms is not None}
+        return tuple(one for one in self.stores if one.in_doubt or one.store in back)
+
+    @property
+    def gone_stores(self) -> tuple[StoreOutcome, ...]:
+        """Lost stores that certainly do not come back."""
+        return tuple(one for one in self.stores if one.primary_ms is None and not one.in_doubt)
 
     @property
     def unstated(self) -> frozenset[str]:

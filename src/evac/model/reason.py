@@ -93,8 +93,8 @@ class Reason:
     provider: str = ""
     """For `provider`: who provides the service."""
     fact: str = ""
-    """For `fact-unknown`: the path of the unknown amount; for `no-capacity`: of the fact without which
-    servers that have some stay off.
+    """For `fact-unknown` and `loss-unknown`: the path of the unknown amount; for `no-capacity`: of the fact
+    without which servers that have some stay off.
     """
     supply: str = ""
     """For `no-capacity`: the feed, hall, rack or site whose power keeps off servers that have some."""

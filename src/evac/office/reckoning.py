@@ -426,7 +426,7 @@ class PlanVerdict:
     surely_congested: bool = False
     """Whether any of these links and ingress is certain to be too small."""
     stores_open: int = 0
-    """Stores that come back with a loss of data, or maybe one, and do not say how much they may lose."""
+    """Stores that may lose too much data: how much they lose, or may lose, is not stated."""
 
     @property
     def verdict(self) -> str:
@@ -486,6 +486,8 @@ def _lost_before(one: StoreOutcome, was: StoreOutcome | None) -> bool:
     """Whether a second loss leaves the store no worse off than the first."""
     if was is None or (one.primary_ms is None and was.primary_ms is not None):
         return False
+    if was.in_doubt and one.primary_ms is None and not one.in_doubt:
+        return False
     return was.loss_ms is None or (one.loss_ms is not None and one.loss_ms <= was.loss_ms)
 
 
@@ -508,7 +510,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
     ordered = sorted(outcomes, key=lambda one: (one.tier, -one.people, one.service))
     back = [one for one in ordered if one.state not in _GONE]
     down = [one for one in ordered if one.goes_down or one.state in ("shed", "unplaced")]
-    losses = [one.loss_ms for one in stores if one.primary_ms is not None]
+    losses = [one.loss_ms for one in stores if one.primary_ms is not None or one.in_doubt]
     congestion = [one for one in plan.congestion if before is None or one not in before.congestion]
     return PlanVerdict(
         digest,
@@ -524,7 +526,7 @@ def verdict_of(digest: str, plan: Plan, before: Plan | None = None) -> PlanVerdi
         max((one.people for one in ordered if one.state == "unplaced"), default=0),
         max((one.recovery_ms or 0 for one in back if one.goes_down), default=0),
         len(stores),
-        sum(1 for one in stores if one.primary_ms is None),
+        sum(1 for one in plan.gone_stores if one in stores),
         None if None in losses else max((one for one in losses if one is not None), default=0),
         sum(1 for one in every if one not in outcomes and (one.goes_down or one.state in _GONE)),
         sum(1 for one in back if one.goes_down and one.recovery_ms is None),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from evac.model.estate import Backup
+from evac.model.objectives import backups_fact
 from evac.model.plan import Step
 from evac.model.situation import Draft
 from evac.model.units import moment_words
@@ -36,7 +37,7 @@ class Restore(Promote):
         """By backups outside the loss with a known size and restore rate, if something is in them."""
         for backup, gone in zip(left.store.backups, left.backups_gone, strict=True):
             if not gone and not backup.unusable:
-                yield restoration(backup) or Unstated(f"stores/{left.store.id}/backups")
+                yield restoration(backup) or Unstated(backups_fact(left.store.id))
 
     def approval_to(self, target: str, moment_s: int) -> str:
         """What a person must approve first if the store is restored to a requested point in time."""

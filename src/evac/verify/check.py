@@ -8,7 +8,7 @@ looked up in the estate by this package's own code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +35,7 @@ from evac.verify.doubt import in_doubt
 from evac.verify.needs import check_needs, with_members
 from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
 from evac.verify.overload import check_overload
-from evac.verify.places import Where
+from evac.verify.places import Where, sites_in
 from evac.verify.reading import (
     Ints,
     Milestones,
@@ -47,7 +47,7 @@ from evac.verify.reading import (
     read,
     way_of,
 )
-from evac.verify.rpo import check_unstated_rpos, strictest_rpos
+from evac.verify.rpo import check_unknown_losses, check_unstated_rpos, strictest_rpos
 from evac.verify.unknown_places import check_places
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
@@ -136,7 +136,9 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
         timed = reading.promotes.get(row)
         way = None if timed is None else way_of(reading, timed)
         if way is None:
-            wanted.append(StoreOutcome(store.id, "", None, None))
+            doubt = any(c.loss_ms is None and not c.forced for c in store.candidates)
+            doubt = doubt and not any(c.allowed for c in store.candidates)
+            wanted.append(StoreOutcome(store.id, "", None, None, in_doubt=doubt))
             continue
         at_ms = int(times.primary_at[row]) * instance.tick_ms
         waiver = store.id if way.waived else ""
@@ -237,6 +239,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
         *check_places(top, plan),
         *check_overload(top, plan),
         *check_unstated_rpos(estate, plan, _class_of(estate, plan.scenario.domains)),
+        *check_unknown_losses(estate, plan, _class_of(estate, plan.scenario.domains)),
     )
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps
@@ -375,7 +378,7 @@ def check_residency(estate: Estate, plan: Plan) -> list[Violation]:
     """Linear in steps and their servers."""
     stated = [(service.id, service.data_in) for service in estate.services]
     stated += [(store.id, store.data_in) for store in estate.stores]
-    bounds = {name: _sites(estate, names) for name, names in stated if names is not None}
+    bounds = {name: sites_in(estate, names) for name, names in stated if names is not None}
     if not bounds:
         return []
     found = []
@@ -397,20 +400,3 @@ def check_residency(estate: Estate, plan: Plan) -> list[Violation]:
             words = f"has its primary at {outcome.candidate}, where its data may not be kept"
             found.append(Violation("F2", outcome.store, words))
     return found
-
-
-def _sites(estate: Estate, names: tuple[str, ...]) -> set[str]:
-    """Sites by name, and the sites of regions and groups, recursively."""
-    inside = {group.id: set(group.members) for group in estate.groups}
-    for site in estate.sites:
-        if site.region is not None:
-            inside.setdefault(site.region, set()).add(site.id)
-    seen: set[str] = set()
-
-    def names_in(some: set[str]) -> Iterator[str]:
-        for name in sorted(some - seen):
-            seen.add(name)
-            yield name
-            yield from names_in(inside.get(name, set()))
-
-    return set(names_in(set(names))) & {site.id for site in estate.sites}

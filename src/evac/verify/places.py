@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from evac.model.estate import Estate
 
 
@@ -26,3 +28,20 @@ class Where:
             self._rows = {name: row for row, name in enumerate(names)}
         row = self._rows.get(name.rsplit("/", 1)[-1], -1)
         return self._sites[int(self._fleet.site[row])] if row >= 0 else ""
+
+
+def sites_in(estate: Estate, names: tuple[str, ...]) -> set[str]:
+    """Sites by name, and the sites of regions and groups, recursively."""
+    inside = {group.id: set(group.members) for group in estate.groups}
+    for site in estate.sites:
+        if site.region is not None:
+            inside.setdefault(site.region, set()).add(site.id)
+    seen: set[str] = set()
+
+    def names_in(some: set[str]) -> Iterator[str]:
+        for name in sorted(some - seen):
+            seen.add(name)
+            yield name
+            yield from names_in(inside.get(name, set()))
+
+    return set(names_in(set(names))) & {site.id for site in estate.sites}

@@ -280,7 +280,8 @@ def _stores(plan: Plan) -> dict[str, Any]:
     """
 
     def gravity(s: StoreOutcome) -> tuple[int, int, str]:
-        grave = 0 if s.primary_ms is None else (1 if s.loss_ms is None or s.loss_ms else 2)
+        certain = s.primary_ms is None and not s.in_doubt
+        grave = 0 if certain else (1 if s.loss_ms is None or s.loss_ms else 2)
         return grave, -(s.loss_ms or 0), s.store
 
     rows = [_store(plan, store) for store in sorted(plan.stores, key=gravity)]
@@ -296,7 +297,7 @@ def _stores(plan: Plan) -> dict[str, Any]:
 
 
 def _store(plan: Plan, store: StoreOutcome) -> dict[str, str]:
-    if store.primary_ms is None:
+    if store.primary_ms is None and not store.in_doubt:
         lost, state = "all of it", "error"
     elif store.loss_ms is None:
         lost, state = "unknown", "unknown"
@@ -305,7 +306,7 @@ def _store(plan: Plan, store: StoreOutcome) -> dict[str, str]:
     return {
         "store": store.store,
         "candidate": plan_charts.place_words(store, plan),
-        "back": "never" if (back := plan.back_ms(store)) is None else duration(back),
+        "back": plan_charts.back_words(plan, store),
         "loss": lost,
         "state": state,
         "waiver": store.waiver,

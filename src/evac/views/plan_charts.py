@@ -389,6 +389,14 @@ def step_words(step: Step) -> str:
     return f"{words} (by hand)" if step.manual else words
 
 
+def back_words(plan: Plan, store: StoreOutcome) -> str:
+    """When a store accepts writes after the loss."""
+    back_ms = plan.back_ms(store)
+    if back_ms is not None:
+        return duration(back_ms)
+    return "unknown" if store.in_doubt else "never"
+
+
 def place_words(store: StoreOutcome, plan: Plan) -> str:
     """Where a store is restored, in words: `south`, `south, from the backup`, and to which point in time."""
     if not store.restored:

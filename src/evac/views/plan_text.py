@@ -355,12 +355,15 @@ def _moved(page: Page, plan: Plan) -> None:
 
 def _data(page: Page, plan: Plan) -> None:
     losing = [s for s in plan.stores if s.loss_ms is None or s.loss_ms > 0]
-    gone = [s for s in plan.stores if s.primary_ms is None]
+    gone, unsure = plan.gone_stores, [s.store for s in plan.stores if s.in_doubt]
     if gone or losing:
         page.line()
     if gone:
         names = listed([s.store for s in gone])
         page.line(f"Stores not restored: {number(len(gone))} ({names})", "error")
+    if unsure:
+        why = "Not restored, because it is unknown how much data the copies lack"
+        page.line(f"{why}: {listed(unsure, 4)}", "unknown")
     worst = [s for s in losing if s.primary_ms is not None]
     if worst:
         known = [s.loss_ms for s in worst if s.loss_ms is not None]

@@ -15,7 +15,7 @@ from evac.derive.domains import Loss, Topology, lost_in, lost_now, site_of_repli
 from evac.derive.pools import lost_of_pool, replicas_lost, replicas_off
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, BoolColumn
-from evac.model.objectives import open_rpo_words, rpo_fact
+from evac.model.objectives import loss_facts, open_rpo_words
 from evac.model.plan import Outcome, Plan, site_in
 from evac.model.reason import PLACEMENT, fact_words
 from evac.model.records import dataclass
@@ -167,7 +167,7 @@ def verdict_words(plan: Plan) -> str:
 def _open_words(plan: Plan) -> str:
     """How many stores may lose too much data, without those that are why a service cannot be judged."""
     said = {o.why.fact for o in plan.outcomes if o.why is not None}
-    return open_rpo_words(sum(1 for one in plan.open_stores if rpo_fact(one.store) not in said))
+    return open_rpo_words(sum(1 for one in plan.open_stores if said.isdisjoint(loss_facts(one.store))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -546,12 +546,15 @@ def _objectives(plan: Plan) -> Card:
 
 
 def _data(plan: Plan) -> Card:
-    gone = sum(1 for s in plan.stores if s.primary_ms is None)
+    gone, unsure = len(plan.gone_stores), sum(1 for s in plan.stores if s.in_doubt)
     losing = sum(1 for s in plan.stores if s.primary_ms is not None and (s.loss_ms is None or s.loss_ms > 0))
     lost = len(plan.stores) + len({name for step in plan.steps for name, _ in step.rebuilds})
     of = f"of {number(lost)} lost"
     if gone:
         return Card("stores not restored", number(gone), f"{of}; {number(losing)} more lose writes", "error")
+    if unsure:
+        words = f"{of}; it is unknown how much data {'it lacks' if unsure == 1 else 'they lack'}"
+        return Card("stores that no one can judge", number(unsure), words, "unknown")
     more = f"{of}, all come back" if lost else "none is lost"
     return Card("stores that lose writes", number(losing), more, "warning" if losing else "ok")
 

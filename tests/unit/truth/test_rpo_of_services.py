@@ -11,9 +11,12 @@ from evac.audit import AuditReport, audit
 from evac.derive import lost_stores
 from evac.estate.coverage import coverage
 from evac.model.estate import Estate
+from evac.model.instance import LostStore
 from evac.model.scenario import Policy, lose
+from evac.office.reckoning import verdict_of
 from evac.planning.plan import plan
 from evac.verify import check
+from evac.views.plan_text import plan_text
 from tests.unit.truth.written import written
 
 ESTATE = """
@@ -93,8 +96,8 @@ def test_the_strictest_rpo_decides(tmp_path: Path, shop: str, bill: str, orders:
         ("rpo: 1 h", "", "", BEHIND, HARD, "unknown"),
         ("rpo: 1 h", "", "rpo: 1 h", BEHIND, HARD, "restored"),
         ("rpo: 0 s", "", "", SYNC, HARD, "restored"),
-        ("rpo: 0 s", "", "rpo: 1 h", SILENT, HARD, "unplaced"),
-        ("rpo: 0 s", "rpo: 0 s", "", SILENT, HARD, "unplaced"),
+        ("rpo: 0 s", "", "rpo: 1 h", SILENT, HARD, "unknown"),
+        ("rpo: 0 s", "rpo: 0 s", "", SILENT, HARD, "unknown"),
         ("rpo: 1 h, objectives: {region: {rpo: 1 s}}", "", "rpo: 1 h", BEHIND, HARD, "restored"),
     ],
 )
@@ -114,15 +117,32 @@ def test_only_stores_that_a_service_cannot_serve_without_are_limited(tmp_path: P
     assert about(audit(estate), "EV105") == []
 
 
-def test_an_unknown_lag_is_called_unknown(tmp_path: Path) -> None:
-    report = audit(estate_of(tmp_path, "", "", "rpo: 1 h", SILENT))
-    lost = [words for _, words in about(report, "EV100") if "orders" in words]
-    assert lost
-    assert all(
-        "store orders: it is unknown how much data its copy outside a lacks" in words for words in lost
-    )
-    fixes = {one.fix for one in report.findings if one.code == "EV100"}
-    assert fixes == {"State the `lag` of the copies of orders."}
+def test_an_unknown_lag_is_neither_within_an_rpo_nor_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody promotes such a copy without a waiver, and nobody calls what needs it lost."""
+    estate = estate_of(tmp_path, "", "", "rpo: 1 h", SILENT)
+    made, report = plan(estate, lose("a")), audit(estate)
+    waived = plan(estate, lose("a"), policy=Policy(waivers=("orders",)))
+    assert check(estate, made).holds
+    words = "store orders: it is unknown how much data its copy lacks; --waive orders accepts this"
+    assert {one.reason for one in made.outcomes} == {words}
+    assert [step for step in made.steps if step.target == "orders"] == []
+    assert "stores/orders/lag" in made.attest
+    assert {one.state for one in waived.outcomes} == {"restored"}
+    assert about(report, "EV100") == []
+    assert "1 store: how far its copies are behind" in " ".join(words for _, words in about(report, "EV129"))
+    row = next(row for row in report.rows if row.domain == "a")
+    found, shown = verdict_of("", made), plan_text(made, "d", 200, False)
+    for one in (row, found):
+        assert (one.verdict, one.stores_gone, one.stores_open, one.data_loss_ms) == ("unknown", 0, 1, None)
+    assert "Stores not restored" not in shown
+    assert "Not restored, because it is unknown how much data the copies lack: orders" in shown
+    monkeypatch.setattr(LostStore, "in_doubt", None)
+    made = plan(estate, lose("a"))
+    assert {one.state for one in made.outcomes} == {"unplaced"}
+    found_alone = {(one.rule, one.subject) for one in check(estate, made).violations}
+    assert {("F1", "orders"), ("F1", "shop"), ("F1", "bill")} <= found_alone
 
 
 def test_a_store_needs_no_rpo_if_all_that_needs_it_states_one(tmp_path: Path) -> None:

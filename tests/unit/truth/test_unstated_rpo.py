@@ -26,7 +26,7 @@ from evac.web.pages.what_if_view import _heading
 from tests.unit.truth.written import written
 
 ESTATE = """
-sites: {a: {}, b: {}}
+sites: {a: {}, b: {}, c: {}}
 pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
 services:
   shop: {people: 9, tier: 1, replicas: {pb: 1}, start: 1 s, needs: [{store: orders}], REST}
@@ -37,8 +37,13 @@ stores:
 """.replace("REST", "demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}")
 BEHIND = "[{at: a, mode: primary}, {at: b, mode: async, lag: 10 min}]"
 SILENT = "[{at: a, mode: primary}, {at: b, mode: async}]"
+SILENT_AND_BEHIND = f"{SILENT[:-1]}, {{at: c, mode: async, lag: 10 min}}]"
 SYNC = "[{at: a, mode: primary}, {at: b, mode: sync}]"
 BACKUP = "[{at: a, mode: primary}], backups: [{at: b, size: 1 GiB, age: 1 h, restore: 1 Gbit/s}]"
+OLD_OR_UNKNOWN = (
+    "[{at: a, mode: primary}], backups: [{at: b, size: 1 GiB, age: 1 h, restore: 1 Gbit/s},"
+    " {at: c, size: 1 GiB, restore: 1 Gbit/s}]"
+)
 WHY = "cannot be judged: rpo of store orders"
 
 
@@ -71,7 +76,10 @@ def fates(report: AuditReport) -> dict[str, str]:
         (BEHIND, "objectives: {site: {rpo: unlimited}}", "restored"),
         (BEHIND, "objectives: {region: {rpo: unlimited}}", "unknown"),
         (BEHIND, "", "unknown"),
-        (SILENT, "rpo: 1 h", "unplaced"),
+        (SILENT, "rpo: 1 h", "unknown"),
+        (SILENT_AND_BEHIND, "rpo: 1 h", "restored"),
+        (SILENT_AND_BEHIND, "rpo: 5 s", "unknown"),
+        (OLD_OR_UNKNOWN, "rpo: 1 min", "unknown"),
         (SILENT, "rpo: unlimited", "restored"),
         (SILENT, "", "unknown"),
         (SYNC, "", "restored"),
@@ -116,6 +124,8 @@ def test_without_an_rpo_nobody_knows_whether_a_loss_of_data_will_do(
         (BEHIND, "objectives: {region: {rpo: unlimited}}", "unknown"),
         (BEHIND, "objectives: {site: {rpo: unlimited}}", "ok"),
         (BEHIND, "rpo: unlimited", "ok"),
+        (SILENT, "rpo: 1 h", "unknown"),
+        (SILENT, "rpo: unlimited", "ok"),
         (BEHIND, "rpo: 1 h", "ok"),
         (BEHIND, "rpo: 5 s", "loss"),
         (SYNC, "", "ok"),
@@ -134,7 +144,7 @@ def test_a_loss_of_data_is_in_doubt_although_no_service_waits_for_the_store(
     row = next(row for row in report.rows if row.domain == "a")
     assert (found.verdict, row.verdict) == (verdict, verdict)
     if verdict == "unknown":
-        words = "1 store may lose data without a stated rpo"
+        words = "1 store may lose too much data: its rpo or lag is not stated"
         assert words in found.words
         assert words in headline(report, row).what
         answer = what_if_of(report, ("a",))
@@ -155,10 +165,15 @@ def test_a_loss_of_data_is_in_doubt_although_no_service_waits_for_the_store(
         )
         assert scenario["stores_open"] == 1
         shown = plan_text(made, "d", 200, False)
-        assert "May lose data, and no rpo states how much may be lost: orders" in shown
+        fact = "lag" if rpo.startswith("rpo") else "rpo"
+        said = {
+            "rpo": "May lose data, and no rpo states how much may be lost: orders",
+            "lag": "Not restored, because it is unknown how much data the copies lack: orders",
+        }
+        assert said[fact] in shown
         assert not [line for line in shown.splitlines() if "favourable" in line and "rpo" in line]
         assert made.attest == made.unknown
-        assert "stores/orders/rpo" in made.unknown
+        assert f"stores/orders/{fact}" in made.unknown
         assert (verdict_of("", made, made).verdict, verdict_of("", made, made).stores_open) == ("ok", 0)
         waived = plan(estate, lose("a"), policy=Policy(waivers=("orders",)))
         assert verdict_of("", waived).verdict == "ok"

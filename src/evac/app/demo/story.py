@@ -130,7 +130,7 @@ def _tell(story: Story) -> None:
     left = [o for o in plan.outcomes if o.state in ("shed", "unplaced")]
     late = sum(1 for o in plan.outcomes if o.meets_rto is False and o not in left)
     row = next(r for r in report.rows if r.domain == "pangyo")
-    gone = sum(1 for s in plan.stores if s.primary_ms is None)
+    gone = len(plan.gone_stores)
     kinds = {kind: sum(s.count for s in plan.steps if s.kind == kind) for kind in ("boot", "start")}
     likely = next((t for t in story.simulation.tiers if t.tier == 0), None)
     losses = plural(len(report.rows), "loss", "losses")

@@ -84,6 +84,8 @@ class Outcome:
     """Whether its primary is left and only its commits wait."""
     rpo_is_open: bool
     """Whether it comes back with a loss of data, or maybe one, and the files do not limit it."""
+    in_doubt: bool
+    """Whether no copy or backup is known to meet the RPO, and one may, because what it lacks is unknown."""
 
     def exceeds(self, limit_ms: int | None) -> bool:
         """Whether the store is lost, and its best copy lacks more than a limit, or may."""
@@ -337,6 +339,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...], people: PeopleTimes, rpo: R
     copies = tuple(Copy(way.at, way.kind, way.duration_ms or 0, way.loss_ms) for way in ways)
     usable = [w for w in ways if accepts(rpo.limit_ms, w.loss_ms) and not w.only_waived]
     first = freshest(usable)
+    unknown = lost and not usable and any(way.loss_ms is None and not way.only_waived for way in ways)
     allowed = [way.duration_ms or 0 for way in first]
     fenced = is_fenced(store, gone[:members]) and not elects
     fence_ms = (store.fence_ms or 0) if fenced else 0
@@ -358,6 +361,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...], people: PeopleTimes, rpo: R
         votes=sum(m.votes for m in store.members),
         keeps_primary=commits_wait(store, gone[:members]),
         rpo_is_open=lost and rpo_is_open(rpo, usable),
+        in_doubt=unknown,
     )
 
 
@@ -455,20 +459,28 @@ def _family(
     hits: StoreHits, ready_ms: IntColumn, begins: IntColumn, is_open: BoolColumn, named: tuple[int, ...]
 ) -> tuple[IndexColumn, IntColumn, CodeColumn, BoolColumn]:
     """The losses that leave no store of a family, when the first is back, what that begins with, and which
-    losses may leave none, or one that comes back with a loss that may be too much.
+    losses may leave none, or one that comes back with a loss that may be too much. A store of which it is in
+    doubt whether it comes back counts only if no other does; it is then back at once at best.
     """
     stores = list(named)
     gone = np.asarray(hits.lost[:, stores].all(axis=1))
     numbers = np.flatnonzero(gone).astype(np.int32)
-    times = np.full(len(numbers), NEVER, np.int64)
+    times, back = np.full(len(numbers), NEVER, np.int64), np.zeros(len(numbers), np.bool_)
+    in_doubt = np.array([o.in_doubt for o in hits.outcomes], np.bool_)
     first = np.full(len(numbers), FENCE, np.uint8)
     doubtful = np.zeros(len(hits.lost), np.bool_)
+    rebuilt = any(hits.parts[store].store.rebuilt_from is not None for store in stores)
     for store in stores:
         own = _ready_at(hits, ready_ms, store, numbers)
         doubtful[numbers] |= np.asarray(_ready_at(hits, is_open, store, numbers), np.bool_)
         sooner = own < times
         first[sooner] = _ready_at(hits, begins, store, numbers)[sooner]
         times = np.minimum(times, own)
+    for store in () if rebuilt else stores:
+        unsure = np.asarray(_ready_at(hits, in_doubt, store, numbers), np.bool_) & (times >= NEVER)
+        doubtful[numbers[unsure]] = True
+        back[unsure] = True
+    times[back] = 0
     possible = (hits.lost[:, stores] | hits.maybe[:, stores]).all(axis=1)
     return numbers, times, first, np.asarray(possible & ~gone | doubtful)
 

@@ -60,9 +60,6 @@ def _way_out(context: Context, cause: Cause | None, number: int) -> tuple[str, t
             within = f" within {reason.rpo}" if reason.rpo else ""
             what = f"a copy of {store}{within}, or a backup that restores in time,"
             return context.keep_a_copy(store, number, what)
-        case "lag-unknown":
-            words = f"State the `lag` of the copies of {store}."
-            return words, (f"stores/{store}/members", f"stores/{store}")
         case "nowhere-else":
             return f"Run {name} at a second site, or state capacity for it there.", root_paths(context, name)
         case "no-headroom":

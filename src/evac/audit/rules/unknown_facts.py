@@ -118,7 +118,21 @@ def _stores(context: Context) -> Iterator[Finding]:
             lambda d: d.rebuilt_from is not None and d.rebuild_ms is None,
             "how long it takes to rebuild its data",
         ),
+        (
+            "lag",
+            "warning",
+            lambda d: d.id in doubtful and any(m.mode == "async" and m.lag_ms is None for m in d.members),
+            "how far its copies are behind, so whether its RPO allows what a loss takes",
+        ),
+        (
+            "backups",
+            "warning",
+            lambda d: d.id in doubtful and any(one.age_ms is None for one in d.backups),
+            "how old its backups are, so whether its RPO allows what a loss takes",
+        ),
     )
+    parts = context.impacts.stores.parts
+    doubtful = {part.store.id for part in parts if any(outcome.in_doubt for outcome in part.outcomes)}
     for name, severity, missing, words in kinds:
         found = [d.id for d in context.estate.stores if missing(d)]
         if found:

@@ -17,6 +17,7 @@ from evac.derive.circles import doubted_with, tools_of_base, unjudged_tool
 from evac.derive.untimed import from_loss, open_outages, people_before
 from evac.model.fleet import IntColumn
 from evac.model.instance import Instance, LostStore
+from evac.model.objectives import loss_facts, rpo_fact
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome, Worst
 from evac.model.reason import NAMED_MOST, PLACEMENT, Reason
 from evac.model.records import dataclass
@@ -339,6 +340,8 @@ def _reason(
 def _unjudged(fact: str) -> Reason:
     """Why the effect on a service is unknown, by the path of the missing fact."""
     section, name, what = fact.split("/", 2)
+    if fact in loss_facts(name) and fact != rpo_fact(name):
+        return Reason("loss-unknown", store=name, fact=fact)
     if what != PLACEMENT:
         return Reason("fact-unknown", fact=fact)
     return (
@@ -445,6 +448,7 @@ def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:
                 loss_ms=candidate.loss_ms if candidate else None,
                 waiver=store.id if candidate is not None and candidate.waived else "",
                 restored=candidate is not None and kind_of(candidate.kind).restores,
+                in_doubt=store.in_doubt is not None,
             )
         )
     return tuple(found)

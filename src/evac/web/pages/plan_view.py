@@ -273,7 +273,7 @@ def _cards(plan: Plan, digest: str) -> list[svg.Card]:
         if found.data_loss_ms
         else "none"
     )
-    ended = sum(1 for s in plan.stores if s.primary_ms is None)
+    ended = len(plan.gone_stores)
     lost = f"{plural(ended, 'store')} not restored" if ended else lost
     lead = f"Includes {duration(plan.detection_ms)} to detect and {duration(plan.approval_ms)} to approve"
     ends = svg.Card("Last one back after", duration(found.worst_ms) if found.worst_ms else "-", lead)
@@ -391,9 +391,9 @@ def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
     """Return (store, site, restored after, data loss in words, state); the largest loss first."""
     rows = []
     for s in plan.stores:
-        back = "never" if (at := plan.back_ms(s)) is None else duration(at)
+        back = plan_charts.back_words(plan, s)
         lost, state, rank = ("unknown", "unknown", 1) if s.loss_ms is None else ("none", "ok", 3)
-        if s.primary_ms is None:
+        if s.primary_ms is None and not s.in_doubt:
             lost, state, rank = "all of it", "error", 0
         elif s.loss_ms:
             lost, state, rank = duration(s.loss_ms), "warning", 2
