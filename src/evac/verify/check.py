@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from evac.derive.domains import topology
+from evac.derive.domains import Topology, topology
 from evac.derive.intervals import interval_paths
 from evac.derive.planning_instance import derive
 from evac.derive.untimed import from_loss, open_outages, people_before
@@ -62,7 +62,7 @@ def check_header(estate: Estate, plan: Plan) -> list[Violation]:
     return found + check_objectives(estate, plan)
 
 
-def check_statements(reading: Reading, times: Milestones) -> None:
+def check_statements(reading: Reading, times: Milestones, counted: Instance) -> None:
     """F3, F15 and F19: deadlines, tools, outcomes of services and stores, and people in total."""
     for step in reading.plan.steps:
         if step.tools != kind_of(step.kind).tools:
@@ -79,7 +79,7 @@ def check_statements(reading: Reading, times: Milestones) -> None:
             _check_service(reading, times, service, outcome, back)
             _check_chain(reading, outcome, ends)
     _check_stores(reading, times)
-    _check_people(reading, times)
+    _check_people(reading, times, counted)
 
 
 def _check_service(
@@ -154,23 +154,23 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
         reading.complain("F1", name, "has an outcome but is not a store that lost its primary")
 
 
-def _check_people(reading: Reading, times: Milestones) -> None:
-    """F19: people without service, each tier alike, and the most of it; unknown here for a tier of weight
-    zero.
+def _check_people(reading: Reading, times: Milestones, counted: Instance) -> None:
+    """F19: people without service, each tier alike, and the most of it. counted: the instance with the people
+    of tiers of weight zero; unknown here if it lacks them.
     """
     instance, s = reading.instance, reading.instance.services
-    weights = np.array(instance.tier_weights, np.int64)
+    weights = np.array(counted.tier_weights, np.int64)
     if not len(s) or (weights < 1).any():
         return
     base, top = outages(reading, times)
-    even = weights[s.tier]
-    whole = _counted(reading, base, top, even)
+    people = counted.services.base_weight // weights[s.tier], counted.services.top_weight // weights[s.tier]
+    whole = _priced(people, base, top)
     if whole != reading.plan.unweighted:
         words = f"unweighted user outage is {whole}, the plan says {reading.plan.unweighted}"
         reading.complain("F19", reading.plan.name, words)
     said = reading.plan.unweighted_before
     lead_ms = reading.plan.lead.ms if reading.plan.scenario.kind == "lose" else 0
-    before = people_before(instance, lead_ms)
+    before = people_before(counted, lead_ms)
     if said not in (None, before):
         words = f"outage of people before the plan begins is {before}, the plan says {said}"
         reading.complain("F19", reading.plan.name, words)
@@ -180,21 +180,29 @@ def _check_people(reading: Reading, times: Milestones) -> None:
     longest = (instance.horizon - np.array(since, np.int64) for since in counted_from(instance))
     most = open_ones.at_most(base, top, *longest)
     own = Worst(
-        _counted(reading, *most, np.ones_like(even)) * tick,
-        _counted(reading, *most, even) * tick,
-        people_before(instance, lead_ms, open_ones),
+        _priced((s.base_weight, s.top_weight), *most) * tick,
+        _priced(people, *most) * tick,
+        people_before(counted, lead_ms, open_ones),
     )
     if worst != own or not open_ones:
         words = f"the outage at worst is {own}, the plan says {worst}"
         reading.complain("F19", reading.plan.name, words)
 
 
-def _counted(reading: Reading, base: Ints, top: Ints, of: Ints) -> int:
-    """Person-ticks of outages, in which each service's weight is divided by `of`."""
-    s = reading.instance.services
-    return int(
-        ((s.base_weight // of).astype(object) * base + (s.top_weight // of).astype(object) * top).sum()
-    )
+def _priced(weights: tuple[Ints, Ints], base: Ints, top: Ints) -> int:
+    """Person-ticks of outages, by the weight of each service's base and top."""
+    return int((weights[0].astype(object) * base + weights[1].astype(object) * top).sum())
+
+
+def _with_everyone(top: Topology, plan: Plan, instance: Instance) -> Instance:
+    """The same instance, which counts the people of tiers of weight zero too."""
+    if min(plan.tier_weights) > 0:
+        return instance
+    ones = (1,) * len(plan.tier_weights)
+    even = derive(top.estate, plan.scenario, replace(plan.policy, tier_weights=ones), plan.tick_ms, top)
+    weights = even.services.base_weight, even.services.top_weight
+    services = replace(instance.services, base_weight=weights[0], top_weight=weights[1])
+    return replace(instance, services=services, tier_weights=ones)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +237,8 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
         derive(estate, plan.scenario, policy, plan.tick_ms, top),
     )
     instance = derived_again(top, plan.scenario, shared)
-    verdict = check_instance(instance, plan, better_again(top, plan.scenario, policy, shared, instance))
+    better = better_again(top, plan.scenario, policy, shared, instance)
+    verdict = check_instance(instance, plan, better, _with_everyone(top, plan, instance))
     header = (
         *_header(estate, digest, instance, plan),
         *check_header(estate, plan),
@@ -287,9 +296,12 @@ def _header(estate: Estate, digest: str, instance: Instance, plan: Plan) -> list
     return found
 
 
-def check_instance(instance: Instance, plan: Plan, better: Instance | None = None) -> Verdict:
+def check_instance(
+    instance: Instance, plan: Plan, better: Instance | None = None, counted: Instance | None = None
+) -> Verdict:
     """Checks all rules except the header against an instance. The bound must hold for `better`, in which
-    facts known within bounds have their better ends; if omitted, everything is known exactly.
+    facts known within bounds have their better ends; if omitted, everything is known exactly. counted: see
+    `_check_people`.
     """
     reading = read(instance, plan)
     times = milestones(reading)
@@ -315,7 +327,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_tiers(reading, times, final)
     objective = check_outcomes(reading, times)
     check_reasons(reading, times)
-    check_statements(reading, times)
+    check_statements(reading, times, counted or instance)
     bound = _check_bound(reading, better or instance, objective)
     violations = tuple(sorted(set(reading.violations)))
     return Verdict(violations, objective, bound, len(plan.steps))

@@ -13,7 +13,7 @@ from evac.audit import audit
 from evac.derive.planning_instance import derive
 from evac.estate.codecs.plan import encode
 from evac.model.estate import Estate
-from evac.model.scenario import lose
+from evac.model.scenario import Policy, lose
 from evac.planning.plan import plan
 from evac.planning.simulation.simulate import simulate
 from evac.verify import check
@@ -206,3 +206,21 @@ def test_the_audit_names_the_demand_without_which_missing_replicas_cannot_be_jud
     demands = [one for one in found.findings if one.subject == "services/*/demand"]
     assert bool(demands) != bool(memory)
     assert all("2 services" in one.message and "shop" in one.message for one in demands)
+
+
+def test_users_of_tiers_without_weight_are_counted_again(tmp_path: Path) -> None:
+    """The checker finds every figure of users, whatever a tier weighs."""
+    text = HALF.replace("TIER", "0").replace("LOST", "1").replace("NEEDS", "needs: [base]")
+    estate = written(tmp_path, text.replace("MEMORY", ""), lead="detection: 1 min\napproval: 5 min\n")
+    for weights in ((0, 1, 1), (1, 0, 1), (0, 0, 0)):
+        made = plan(estate, lose("a"), policy=Policy(tier_weights=weights))
+        assert made.worst is not None
+        assert check(estate, made).holds
+        wrong = (
+            replace(made, unweighted=made.unweighted + 1),
+            replace(made, unweighted_before=0),
+            replace(made, worst=replace(made.worst, unweighted=made.worst.unweighted - 1)),
+            replace(made, worst=replace(made.worst, unweighted_before=0)),
+        )
+        for one in wrong:
+            assert {(v.rule, v.subject) for v in check(estate, one).violations} == {("F19", made.name)}
