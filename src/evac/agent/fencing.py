@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from evac.agent.config import DEMOTE, FenceConfig, with_tuples
-from evac.agent.listening import Reserve
 from evac.agent.memory import read_values, write_values
 from evac.agent.units import Units
 from evac.drivers.port import Action, Driver, Order
 from evac.drivers.programs import environment
 from evac.model.errors import EvacError, Permanent
 from evac.model.records import dataclass
+from evac.net.listening import Reserve
 
 MAX_TTL_MS: Final = 600_000
 State = Literal["unwatched", "permitted", "fencing", "fenced", "failed"]

@@ -36,7 +36,6 @@ from evac.agent.acting import Acting
 from evac.agent.config import LOOK_S, AgentConfig, Door, read_config
 from evac.agent.fencing import FenceHand, Permits
 from evac.agent.gate import Gate, Identity, Keys, NotBelieved
-from evac.agent.listening import Listener, Reserve, Unread, connections_most
 from evac.agent.memory import Anchors, Head, TokenLedger
 from evac.agent.units import Units
 from evac.drivers.process import client, driver
@@ -44,6 +43,7 @@ from evac.drivers.process.client import error_values
 from evac.drivers.process.driver import PATH as UNIT_PATH
 from evac.drivers.registry import Drivers, create
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
+from evac.net.listening import Listener, Reserve, Unread, connections_most
 
 PERIOD_S: Final = 0.1
 KEPT: Final = 50

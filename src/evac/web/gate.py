@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.web.access.guarding import SAFE, SignedOut, is_open, to_sign_in, while_signed_in, with_token
 from evac.web.access.people import address_of, record_in
-from evac.web.access.port import NEEDED, RECORDED, STATE, Access, Actor, KeepsLogins, TooMany
+from evac.web.access.port import NEEDED, PROVEN, RECORDED, STATE, Access, Actor, KeepsLogins, TooMany
 from evac.web.metrics import Metrics
 from evac.web.problems import REQUEST_ID, internal, problem_of
 from evac.web.room import READER, Kept, Shelf
@@ -130,7 +130,12 @@ class Gate:
             self._metrics.request(scope["method"], path, told.status, time.perf_counter() - began)
 
     def _enter(self, scope: Scope, actor: Actor | None) -> None:
-        """Counts one person's streams. Raises TooMany above the limit in the access file."""
+        """Keeps the connection of anyone who has authenticated, and counts one person's streams. Raises
+        TooMany above the limit in the access file.
+        """
+        prove = scope.get("state", {}).get(PROVEN)
+        if actor is not None and prove is not None:
+            prove()
         if actor is None or not actor.streams or not scope["path"].endswith("/stream"):
             return
         if self._streams[actor.name] >= actor.streams:

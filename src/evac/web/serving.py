@@ -40,14 +40,16 @@ from evac.app.side_process import give_way, parent_ends, raise_limit
 from evac.app.tracing import tracer_of
 from evac.engine.clock import SystemClock
 from evac.model.errors import EstateError, EvacError
+from evac.net.listening import Listener, Reserve, connections_most
 from evac.net.secrets import secret_of
 from evac.office.office import Office, OfficeSetting, beside, open_office
 from evac.office.requests import Counter
 from evac.office.runs import is_spent
 from evac.web import api, pages
 from evac.web.access import sign_in
+from evac.web.access.keeping import neighbourhood
 from evac.web.access.opening import access_of, choose, setting_of
-from evac.web.access.port import CERTIFICATE, Access, Declared, KeepsLogins
+from evac.web.access.port import CERTIFICATE, PROVEN, Access, Declared, KeepsLogins
 from evac.web.api.shapes import Problem
 from evac.web.gate import Gate
 from evac.web.metrics import Certificates, Metrics, RoomCertificate
@@ -136,6 +138,8 @@ class Prompt(asyncio.Protocol):
     cycle: Any
     app_state: dict[str, Any]
     """Of uvicorn: what requests of this connection begin with as their state."""
+    listener: Listener | None = None
+    """What accepted the connection, if it is bounded."""
     _before: Any = None
     _came = 0
     _other = 0
@@ -152,7 +156,16 @@ class Prompt(asyncio.Protocol):
         if certificate:
             self.app_state = {**self.app_state, CERTIFICATE: hashlib.sha256(certificate).hexdigest()}
         self._line = transport
+        if self.listener is not None:
+            self.listener.asked(transport)  # from here on, this protocol has the deadlines
+            self.app_state = {**self.app_state, PROVEN: self._prove}
         self._again()
+
+    def _prove(self) -> None:
+        """The caller of a request on this connection has authenticated."""
+        if self.listener is not None:
+            self.listener.proven(self._line)
+            self.listener = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -207,8 +220,52 @@ def prompt_protocol(wait_s: float = WAIT_S, whole_s: float = WHOLE_S) -> type[as
     return cast("type[asyncio.Protocol]", made)
 
 
+CONNECTIONS_MOST: Final = 4_096
+HANDSHAKE_S: Final = 15.0
+
+
+class BoundedServer(uvicorn.Server):
+    """A server with a bound on connections, which no single address can use up: see `evac.net.listening`.
+    handed: a socket that listens already.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, handed: socket.socket | None = None, most: int = CONNECTIONS_MOST
+    ) -> None:
+        super().__init__(config)
+        self._handed, self._most = handed, most
+        self.listener: Listener | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises EvacError if nothing can listen at the address."""
+        await super().startup(sockets=[])
+        config = self.config
+        most = connections_most(self._most)
+        self.listener = Listener(self._protocol, config.ssl, Reserve(0), most, HANDSHAKE_S, neighbourhood)
+        if self._handed is not None:
+            self.listener.take(self._handed)
+            return
+        try:
+            await self.listener.start(config.host, config.port)
+        except OSError as error:
+            words = f"cannot listen on {config.host}:{config.port}: {error.strerror}"
+            raise EvacError(
+                "listen-failed", words, "end what listens there, or choose another --listen"
+            ) from error
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.listener is not None:
+            self.listener.stop()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast("Callable[..., Prompt]", self.config.http_protocol_class)
+        made = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        made.listener = self.listener
+        return made
+
+
 STOP_S: Final = 3
-BACKLOG: Final = 1_024
 FAILED: Final = 1
 DEMO: Final = "This is a demonstration of a simulated company."
 
@@ -240,7 +297,6 @@ async def serve(
         log_level="warning",
         server_header=False,
         date_header=True,
-        backlog=BACKLOG,
         lifespan="off",
         timeout_graceful_shutdown=STOP_S,
         h11_max_incomplete_event_size=setting.header_most,
@@ -251,8 +307,7 @@ async def serve(
     if certificate is not None:
         config.load()
         config.ssl = certificate.context
-    server = uvicorn.Server(config)
-    sockets = None if handed is None else [socket.socket(fileno=handed)]
+    server = BoundedServer(config, None if handed is None else socket.socket(fileno=handed))
 
     async def work() -> None:
         async def told_to_end() -> None:
@@ -271,7 +326,7 @@ async def serve(
         if certificate is not None:
             tasks.append(asyncio.create_task(certificate.follow(), name="certificate"))
         try:
-            await server._serve(sockets)
+            await server._serve()
         finally:
             for task in tasks:
                 task.cancel()

@@ -23,10 +23,10 @@ import pytest
 from evac.agent import fencing, memory, service, units
 from evac.agent.config import AgentConfig, FenceConfig, TlsConfig
 from evac.agent.instance import OwnInstance, Running
-from evac.agent.listening import RESERVED, Listener, Reserve, connections_most
 from evac.drivers.process.client import AgentClient, AgentPeer
 from evac.drivers.process.driver import PERMIT_PATH, AgentPermits
 from evac.model.errors import Retryable
+from evac.net.listening import RESERVED, Listener, Reserve, connections_most
 from tests.unit.engine import agents
 from tests.unit.engine.authorities import Authority
 
@@ -382,15 +382,15 @@ def test_the_address_with_most_half_open_connections_pays() -> None:
 
     async def story() -> None:
         listener = Listener(asyncio.Protocol, None, Reserve(0), 4)
-        from evac.agent.listening import _Connection
+        from evac.net.listening import _Connection
 
         lines = []
         for address in ("10.0.0.1", "10.9.9.9", "10.9.9.9", "10.9.9.9"):
             one = _Connection(address, socket.socket())
             one.line = Line()
-            listener._connections[one] = None
+            listener._enter(one)
             lines.append(one)
-        lines[1].proven = True
+        listener.proven(lines[1].line)
         assert listener._make_room()
         assert ended == [lines[2].line], "neither the only one of its address nor one that is proven"
         for one in lines:

@@ -12,7 +12,8 @@ import pytest
 import pytest_socket
 import uvicorn
 
-from evac.web.serving import STEADY, prompt_protocol
+from evac.web.access.port import PROVEN
+from evac.web.serving import STEADY, BoundedServer, prompt_protocol
 
 WAIT_S = 0.1
 PATIENCE_S = 20.0
@@ -137,3 +138,46 @@ def test_a_large_body_in_chunks_is_no_head() -> None:
         return await reader.readuntil(b"well")
 
     assert asyncio.run(told(talk, wait_s=30.0)).endswith(WHOLE)
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET /", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_half_open_connections_keep_nobody_out_of_the_room(begin: bytes) -> None:
+    """One address opens many more than there may be; a stream of someone who authenticated goes on."""
+    most, go_on = 8, asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        if scope["path"] == "/stream":
+            scope["state"][PROVEN]()
+            await send({"type": "http.response.body", "body": b"we", "more_body": True})
+            await go_on.wait()
+            await send({"type": "http.response.body", "body": b"ll"})
+            return
+        await send({"type": "http.response.body", "body": b"well"})
+
+    async def story() -> None:
+        line = socket.create_server(("127.0.0.1", 0))
+        address = line.getsockname()
+        protocol = prompt_protocol()
+        config = uvicorn.Config(app, http=protocol, log_level="critical", lifespan="off")
+        server = BoundedServer(config, line, most)
+        serving = asyncio.create_task(server._serve())
+        stream, asking = await asyncio.open_connection(*address)
+        asking.write(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await stream.readuntil(b"we")).startswith(b"HTTP/1.1 200")
+        held = [await asyncio.open_connection(*address) for _ in range(3 * most)]
+        for _, writer in held:
+            writer.write(begin)
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(WHOLE)
+        assert server.listener is not None
+        assert server.listener.report()["open"] <= most
+        go_on.set()
+        assert await stream.readexactly(2) == b"ll"
+        for one in (asking, writer, *(writer for _, writer in held)):
+            one.close()
+        server.should_exit = True
+        await serving
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))

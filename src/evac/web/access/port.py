@@ -43,6 +43,8 @@ OPEN_PATHS: Final = frozenset(
 
 CERTIFICATE: Final = "evac_certificate"
 """In the state of a request: SHA-256 of the certificate that the client presented."""
+PROVEN: Final = "evac_proven"
+"""In the state of a request: what to call once its caller has authenticated: it keeps the connection."""
 CSRF_HEADER: Final = "x-csrf-token"
 CSRF_FIELD: Final = "csrf"
 

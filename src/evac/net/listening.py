@@ -1,10 +1,11 @@
-"""Limits on an agent's connections, so that no client that can reach its port can block a fence.
+"""Limits on the connections of an agent or a war room, so that no client that can reach its port can block a
+fence, or keep operators out.
 
-A connection is *half-open* until it delivers an order signed with the site's key: a client certificate is not
-enough, because every agent of a company may have one. There are at most `MOST` connections; when another
-arrives, the oldest half-open one of the address with the most is closed. The head of a request must arrive
-within `HEAD_S` seconds of the connection, TLS handshake included; a body within `BODY_S`
-(`evac.agent.service`).
+A connection is *half-open* until its client has authenticated: at an agent by an order signed with the site's
+key, because every agent of a company may have a client certificate; in a war room by a request under a login
+or a token. The number of connections is bounded; when another arrives, the oldest half-open one of the
+address with the most is closed. At an agent, the head of a request must arrive within `HEAD_S` seconds of the
+connection, TLS handshake included; a body within `BODY_S` (`evac.agent.service`).
 
 `Reserve` holds file descriptors back for fences. While they are lent to a fence, no connection is accepted,
 so a descriptor leak anywhere in the agent cannot starve a fence.
@@ -21,11 +22,10 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -36,7 +36,7 @@ MOST: Final = 256
 """Connections at once. Controllers and witnesses of a hundred sites keep one each."""
 LEAST: Final = 8
 HEAD_S: Final = 10.0
-BACKLOG: Final = 128
+BACKLOG: Final = 1_024
 PAUSE_S: Final = 0.05
 CLOSE_S: Final = 1.0
 UNREAD_S: Final = 10.0
@@ -56,8 +56,8 @@ def descriptors_open() -> int:
         return 0
 
 
-def connections_most() -> int:
-    """`MOST`, or fewer if the descriptor limit would leave too few for a fence. Raises that limit as far as
+def connections_most(most: int = MOST) -> int:
+    """`most`, or fewer if the descriptor limit would leave too few for a fence. Raises that limit as far as
     allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -65,7 +65,7 @@ def connections_most() -> int:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-    return max(LEAST, min(MOST, soft - descriptors_open() - RESERVED - SPARE))
+    return max(LEAST, min(most, soft - descriptors_open() - RESERVED - SPARE))
 
 
 class Unread(logging.Filter):
@@ -168,8 +168,7 @@ class _Watched(asyncio.Protocol):
         self._inner, self._connection, self._over = inner, connection, over
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._connection.line = transport
+        self._connection.line = cast("asyncio.Transport", transport)  # no subclass of it in uvloop
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -199,29 +198,40 @@ class Listener:
         reserve: Reserve,
         most: int,
         head_s: float = HEAD_S,
+        near: Callable[[str], str] = str,
     ) -> None:
+        """near: what addresses are counted by."""
         self._make, self._context, self._reserve = make, context, reserve
-        self._most, self._head_s = most, head_s
+        self._most, self._head_s, self._near = most, head_s, near
         self._sockets: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[Any]] = set()
         self._connections: dict[_Connection, None] = {}
+        self._half: dict[str, dict[_Connection, None]] = {}
+        """Half-open ones by address, oldest first."""
 
     async def start(self, host: str, port: int) -> None:
         """Listen at every address of the host. Raises `OSError` if the port is in use."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
-            listening = socket.create_server(address, family=family, backlog=BACKLOG)
-            listening.setblocking(False)
-            self._sockets.append(listening)
-            self._listen(listening)
+            self.take(socket.create_server(address, family=family, backlog=BACKLOG))
 
-    async def close(self) -> None:
-        """Stop accepting and close half-open connections; the server closes the others."""
+    def take(self, listening: socket.socket) -> None:
+        """Accept at a socket that listens already."""
+        listening.setblocking(False)
+        self._sockets.append(listening)
+        self._listen(listening)
+
+    def stop(self) -> None:
+        """Stop accepting."""
         sockets, self._sockets = self._sockets, []
         for listening in sockets:
             asyncio.get_running_loop().remove_reader(listening)
             listening.close()
+
+    async def close(self) -> None:
+        """Stop accepting and close half-open connections; the server closes the others."""
+        self.stop()
         for one in list(self._connections):
             if not one.proven:
                 one.end()
@@ -241,9 +251,10 @@ class Listener:
         one = self._of(line)
         if one is not None:
             one.proven = True
+            self._counted_no_more(one)
 
     def report(self) -> dict[str, int]:
-        half = sum(not one.proven for one in self._connections)
+        half = sum(map(len, self._half.values()))
         return {"open": len(self._connections), "half_open": half, "most": self._most}
 
     def _of(self, line: asyncio.BaseTransport | None) -> _Connection | None:
@@ -276,7 +287,7 @@ class Listener:
             return
         try:
             plain.setblocking(False)
-            self._admit(plain, str(address[0]))
+            self._admit(plain, self._near(str(address[0])))
         except Exception:  # an error with one connection must not stop accepting
             _log.exception("a connection was rejected")
             plain.close()
@@ -286,11 +297,22 @@ class Listener:
             plain.close()
             return
         one = _Connection(address, plain)
-        self._connections[one] = None
+        self._enter(one)
         one.opening = asyncio.create_task(self._open(one))
         self._handshakes.add(one.opening)
         one.opening.add_done_callback(lambda task: self._opened(one, task))
         one.head = asyncio.get_running_loop().call_later(self._head_s, one.end)
+
+    def _enter(self, one: _Connection) -> None:
+        self._connections[one] = None
+        self._half.setdefault(one.address, {})[one] = None
+
+    def _counted_no_more(self, one: _Connection) -> None:
+        """It is not half-open any more."""
+        here = self._half.get(one.address, {})
+        here.pop(one, None)
+        if not here:
+            self._half.pop(one.address, None)
 
     async def _open(self, one: _Connection) -> None:
         handshake = {} if self._context is None else {"ssl_handshake_timeout": self._head_s}
@@ -309,15 +331,14 @@ class Listener:
         if one.head is not None:
             one.head.cancel()
         self._connections.pop(one, None)
+        self._counted_no_more(one)
 
     def _make_room(self) -> bool:
         """Close the oldest half-open connection of the address with the most. False if there is none."""
-        half = [one for one in self._connections if not one.proven]
-        if not half:
+        if not self._half:
             return False
-        shares = Counter(one.address for one in half)
-        most = max(shares.values())
-        victim = next(one for one in half if shares[one.address] == most)
-        self._connections.pop(victim)
+        most = max(self._half.values(), key=len)
+        victim = next(iter(most))
+        self._over(victim)
         victim.end()
         return True
