@@ -160,6 +160,8 @@ def test_a_login_ends_with_what_the_file_says_of_its_provider(
         ({"sub": 17}, "names no one"),
         ({"exp": True}, "has no exp"),
         ({"exp": float("nan")}, "has no exp"),
+        ({"exp": 10**400}, "has no exp"),
+        ({"iat": 10**400}, "has no iat"),
         ({"email": ""}, "no name"),
         ({"email": ["a"]}, "no name"),
         ({"email": "a\u202eb"}, "no name"),

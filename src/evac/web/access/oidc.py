@@ -72,6 +72,8 @@ DOWN_MS: Final = 5_000
 """How long a failure to read the keys is remembered."""
 LEEWAY_S: Final = 60
 KEYS_MOST: Final = 64
+TIME_MOST_S: Final = 2**53
+"""Larger whole numbers are no times: no float holds them exactly, and some overflow it."""
 
 
 class ProviderDown(EvacError):
@@ -371,7 +373,9 @@ def shown_of(claims: Mapping[str, Any]) -> ProofShown:
 
 def _is_time(value: object) -> TypeGuard[float]:
     """Whether this is a number of seconds; other values that JSON readers accept as numbers are not."""
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    if type(value) is int:
+        return abs(value) < TIME_MOST_S
+    return type(value) is float and math.isfinite(value)
 
 
 def _claims(token: str, key: jwk.Key) -> dict[str, Any] | None:
