@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bench.random_estates import random_estate, strange_estate
-from evac.audit import audit
+from evac.audit import AuditReport, audit
+from evac.audit.auditing import LossRow
 from evac.audit.impacts import planned
 from evac.model.estate import Estate
 from evac.model.plan import Outcome
@@ -38,14 +39,19 @@ def contradictions(estate: Estate, work: int = 0) -> Iterator[Contradiction]:
     for row in report.rows:
         loss = lose(*row.members)
         made = plan(estate, loss, work=work) if work else foresee(estate, loss)
-        outcomes = {outcome.service: outcome for outcome in made.outcomes}
-        told = {one.service: (one.fate, one.recovery_ms) for one in row.fates(report.services)}
-        for service in report.services:
-            fate, back = told.get(service, ("unaffected", None))
-            outcome = outcomes.get(service)
-            if _denies(fate, back, outcome):
-                said = "unaffected" if outcome is None else f"{outcome.state} after {outcome.recovery_ms} ms"
-                yield Contradiction(row.domain, service, f"{fate} after {back} ms", said)
+        yield from of_row(report, row, made.outcomes)
+
+
+def of_row(report: AuditReport, row: LossRow, planned: Iterable[Outcome]) -> Iterator[Contradiction]:
+    """Those of one loss. planned: what its plan says."""
+    outcomes = {outcome.service: outcome for outcome in planned}
+    told = {one.service: (one.fate, one.recovery_ms) for one in row.fates(report.services)}
+    for service in report.services:
+        fate, back = told.get(service, ("unaffected", None))
+        outcome = outcomes.get(service)
+        if _denies(fate, back, outcome):
+            said = "unaffected" if outcome is None else f"{outcome.state} after {outcome.recovery_ms} ms"
+            yield Contradiction(row.domain, service, f"{fate} after {back} ms", said)
 
 
 def _denies(fate: str, back: int | None, outcome: Outcome | None) -> bool:

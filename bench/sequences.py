@@ -3,7 +3,7 @@
 After each event, what evac knows of the estate must follow from what happened. Nothing lost runs, nothing
 runs again by itself, and what is in doubt stays in doubt until a run moves it. What a plan promised runs
 after its run. The checker finds the same replicas that wait, and accepts the plans of runs and those for what
-may be lost next.
+may be lost next. The audit of a state says of each of these losses what its plan says.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from bench.contradictions import of_row
 from bench.random_estates import Chance, random_estate, strange_estate
 from evac.app.planner.plans import Question, scenario_of
+from evac.audit import audit
 from evac.derive.domains import (
     can_be_lost,
     domains,
@@ -250,9 +252,14 @@ def _of_plans(now: Estate) -> Iterator[tuple[str, str]]:
     """(rule, what) that is wrong in plans for what may be lost next."""
     top = topology(now)
     tried = [one.id for one in domains(now) if can_be_lost(top, one.id)]
-    for domain in tried[:: max(1, len(tried) // LOSSES_TRIED)][:LOSSES_TRIED]:
-        for wrong in check(now, plan(now, lose(domain))).violations:
+    tried = tried[:: max(1, len(tried) // LOSSES_TRIED)][:LOSSES_TRIED]
+    report = audit(now, domains=tuple(tried))
+    for domain, row in zip(tried, report.rows, strict=True):
+        made = plan(now, lose(domain))
+        for wrong in check(now, made).violations:
             yield "plan", f"{domain}: {wrong.rule} {wrong.subject}: {wrong.message}"
+        for one in of_row(report, row, made.outcomes):
+            yield "verdict", f"{domain}: {one.service}: audit {one.audit}, plan {one.plan}"
 
 
 def broken(estate: Estate, seed: int, events: int = 5) -> Iterator[Broken]:

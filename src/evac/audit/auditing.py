@@ -65,6 +65,8 @@ class AuditReport:
     """Most severe first."""
     impacts: Impacts
     """Of single losses, for reports that draw more."""
+    now: Estate
+    """The estate, with what is lost."""
 
     @property
     def lead(self) -> Lead:
@@ -97,20 +99,22 @@ def audit(
     capacity. progress: is called with the completed share and the next stage in words. Raises UnknownDomain.
     """
     if estate.lost and domains is None:
-        now = topology(estate)
-        domains = tuple(one.id for one in every_domain(estate) if can_be_lost(now, one.id))
-    estate = without_lost(estate)
+        whole = topology(estate)
+        domains = tuple(one.id for one in every_domain(estate) if can_be_lost(whole, one.id))
+    now, estate = estate, without_lost(estate)
     top = topology(estate)
     single = losses(top, domains)
     words = f"trying {counted(len(single), 'loss', 'losses')}"
     progress(0.0, words)
     with plain_where_small(estate, len(single)):
-        planned = as_planned(impacts(top, single), lambda share: progress(LOSSES_SHARE * share, words))
+        planned = as_planned(impacts(top, single), now, lambda share: progress(LOSSES_SHARE * share, words))
         context = Context(estate, planned, as_of or estate.as_of, digest, backups, at_ms)
-        return _audited(context, pairs, progress)
+        return _audited(context, now, pairs, progress)
 
 
-def _audited(context: Context, pairs: bool, progress: Callable[[float, str], None]) -> AuditReport:
+def _audited(
+    context: Context, now: Estate, pairs: bool, progress: Callable[[float, str], None]
+) -> AuditReport:
     estate, top, today, digest = context.estate, context.impacts.top, context.as_of, context.digest
     found: list[Finding] = []
     for number, rule in enumerate(RULES):
@@ -119,7 +123,7 @@ def _audited(context: Context, pairs: bool, progress: Callable[[float, str], Non
     findings = merged(found)
     rows = loss_rows(context.impacts)
     if pairs:
-        paired = Context(estate, as_planned(impacts(top, losses_of_pairs(top))), today, digest)
+        paired = Context(estate, as_planned(impacts(top, losses_of_pairs(top)), now), today, digest)
         findings = merged((*findings, *_of_pairs(paired, findings)))
         rows = (*rows, *loss_rows(paired.impacts))
     return AuditReport(
@@ -130,6 +134,7 @@ def _audited(context: Context, pairs: bool, progress: Callable[[float, str], Non
         rows=rows,
         findings=findings,
         impacts=context.impacts,
+        now=now,
     )
 
 
@@ -141,7 +146,7 @@ def audit_together(report: AuditReport, requested: tuple[str, ...]) -> AuditRepo
     """
     losses_together = together(report.impacts.top, requested)
     with plain_where_small(report.impacts.estate, len(losses_together)):
-        found = as_planned(impacts(report.impacts.top, losses_together))
+        found = as_planned(impacts(report.impacts.top, losses_together), report.now)
     return replace(report, rows=loss_rows(found), findings=(), impacts=found)
 
 

@@ -13,6 +13,7 @@ import pytest
 from bench.random_estates import strange_document, strange_estate
 from evac.app.planner import desk
 from evac.audit import AuditReport, audit
+from evac.audit.auditing import audit_together
 from evac.audit.impacts import planned
 from evac.audit.impacts.in_doubt import may_take, unjudged
 from evac.audit.impacts.losses import losses, presence
@@ -27,6 +28,7 @@ from evac.model.fleet import CONDEMNED
 from evac.model.observation import Observation
 from evac.model.scenario import Scenario, lose
 from evac.model.situation import DomainState, Effects, LostNow
+from evac.office.reckoning import verdict_of
 from evac.planning.plan import foresee, plan
 from evac.verify import check
 from tests.unit.truth.test_in_doubt import ESTATE, OPEN, REPLICAS, REST, SERVERS, read, vaguer
@@ -61,6 +63,39 @@ def running(now: Estate) -> set[str]:
     """Services that did not lose everything in the first loss."""
     replicas = replicas_running(topology(without_lost(now)))
     return {now.services[row].id for row in replicas.service[replicas.count > 0].tolist()}
+
+
+LEANING: Final = """
+sites: {a: {}, b: {}, c: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 8 GiB}, pb: {site: b, cpu: 8 cores, memory: 8 GiB},
+        pc: {site: c, cpu: 8 cores, memory: 8 GiB}}
+services:
+  base: {people: 9, replicas: {pa: 1}, data_in: [a], start: 1 s, REST}
+  shop: {people: 9, replicas: {pb: 1}, needs: [base], start: 1 s, REST}
+  desk: {people: 9, replicas: {pb: 1}, needs: [shop], start: 1 s, REST}
+  mail: {people: 9, replicas: {pb: 1}, start: 1 s, REST}
+""".replace("REST", "demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_lost_for_good_holds_up_nothing_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A service that lost all its replicas earlier is no service that is up."""
+    by(method, monkeypatch)
+    estate = written(tmp_path, LEANING)
+    now = after(estate, "a")
+    with_it = fates(audit(estate), "b")
+    assert set(with_it.values()) == {"recovers", "unaffected"}
+    report, row = audit(now), next(row for row in audit(now).rows if row.domain == "b")
+    made = plan(now, lose("b"))
+    states = {one.service: one.state for one in made.outcomes}
+    assert states == {"base": "unplaced", "shop": "unplaced", "desk": "unplaced", "mail": "restored"}
+    assert "recovers" not in {fates(report, "b")[name] for name in ("base", "shop", "desk")}
+    assert fates(report, "b")["mail"] == "recovers"
+    if method == "plan":
+        assert (row.down, row.lost) == (verdict_of("", made).down, 3)
+        assert audit_together(report, ("b",)).rows[0].down == row.down
 
 
 @pytest.mark.parametrize("first", OPEN)

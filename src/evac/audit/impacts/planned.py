@@ -26,7 +26,9 @@ from evac.audit.impacts.all_losses import (
     Impacts,
 )
 from evac.audit.impacts.stores import NEVER
+from evac.derive.domains import topology
 from evac.model.estate import Estate
+from evac.model.fleet import CodeColumn, np
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
 from evac.model.scenario import lose
@@ -108,27 +110,35 @@ def _search_is_loaded() -> bool:
     return any(one.compiled.signatures for one in searches)
 
 
-def as_planned(found: Impacts, told: Callable[[float], None] = lambda share: None) -> Impacts:
-    """The same impacts with the verdicts of plans, for planned losses. told: receives the completed share."""
+def as_planned(found: Impacts, now: Estate, told: Callable[[float], None] = lambda share: None) -> Impacts:
+    """The same impacts with the verdicts of plans, for planned losses. now: the estate with what is lost, of
+    which the plans are made, as everywhere else. told: receives the completed share.
+    """
     kinds = planned_kinds(found.estate)
     numbers = range(len(found.losses)) if kinds is None else found.losses.of_kind(*kinds).tolist()
-    if not numbers:
+    if not (len(numbers) or now.lost):
         return found
     with plain_where_small(found.estate, len(numbers)):
-        return _as_planned(found, numbers, told)
+        return _as_planned(found, now, numbers, told)
 
 
-def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], None]) -> Impacts:
+def _as_planned(
+    found: Impacts, now: Estate, numbers: Sequence[int], told: Callable[[float], None]
+) -> Impacts:
     estate, losses, large = found.estate, found.losses, planned_kinds(found.estate) is not None
     fate, ready, untimed = found.fate.copy(), found.ready_ms.copy(), found.untimed.copy()
     away = found.away.copy()
     methods, reasons = list(found.methods), dict[tuple[int, int], Reason]()
     facts: dict[int, tuple[str, ...]] = {}
+    top, already = (topology(now), foresee(now, lose(*now.lost)).outcomes) if now.lost else (found.top, ())
+    never = {one.service for one in already if one.state in ("shed", "unplaced", "unknown")}
+    gone = [row for row, service in enumerate(estate.services) if service.id in never]
+    _doubt_estimates(fate, numbers, gone)
     for done, number in enumerate(numbers):
         told(done / len(numbers))
-        foreseen = foresee(estate, lose(*losses.members[number]), found.top)
+        foreseen = foresee(now, lose(*losses.members[number]), top)
+        by_service = {outcome.service: outcome for outcome in foreseen.outcomes}
         outcomes = foreseen.outcomes
-        by_service = {outcome.service: outcome for outcome in outcomes}
         methods[number] = PLANNED
         for row, service in enumerate(estate.services):
             outcome = by_service.get(service.id)
@@ -156,6 +166,14 @@ def _as_planned(found: Impacts, numbers: Sequence[int], told: Callable[[float], 
         reasons=reasons,
         facts=facts,
     )
+
+
+def _doubt_estimates(fate: CodeColumn, planned: Sequence[int], gone: Sequence[int]) -> None:
+    """Estimates do not see what is lost already: what its plan does not restore, they do not either. planned:
+    losses with a plan of their own; gone: such services.
+    """
+    some = np.ix_(np.setdiff1d(np.arange(len(fate)), planned), np.array(gone, np.int64))
+    fate[some] = np.where(np.isin(fate[some], (RECOVERS, DEGRADED)), NOT_PROVED, fate[some])
 
 
 def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool, foreseen: Foreseen) -> int:
