@@ -31,7 +31,7 @@ from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
 from evac.app.lost_store import MayLead
 from evac.app.observed_stores import SeenEstate
-from evac.app.observing import ServiceHealth, control_of, look_at, probes_of, runs_at
+from evac.app.observing import ServiceHealth, control_of, look_at, probes_of
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
@@ -187,14 +187,9 @@ def _permitting(
         policy,
         desk.clock,
         lambda site: _permitter(estate, agents, site),
-        *(seen.primary_of, seen.obeyed, partial(_runs_at, seen), seen.see, seen.has_looked),
+        *(seen.primary_of, seen.obeyed, seen.runs_at, seen.see, seen.has_looked),
         say=partial(_say, desk),
     )
-
-
-async def _runs_at(seen: SeenEstate, site: str) -> tuple[Collection[str], Collection[str]]:
-    """Units and stores at a site; nothing while the outcome of an ended run is still unknown."""
-    return ((), ()) if await seen.behind((site,)) else runs_at(seen.files, seen.observation, site)
 
 
 def _anchors_elsewhere(setting: Setting, estate: Estate) -> dict[str, AgentAnchors]:
@@ -380,6 +375,7 @@ def _desk(
         proven=people.proposed,
         boundary=setting.boundary,
         behind=seen.behind,
+        unsure=seen.unsure,
     )
 
 

@@ -22,7 +22,7 @@ from typing import Final
 from evac.app.commits import Commits, never_confirm_in
 from evac.app.observed_replicas import SeenReplicas
 from evac.app.observed_traffic import SeenTraffic
-from evac.app.observing import is_replaced, observe, standing_facts
+from evac.app.observing import is_replaced, observe, runs_at, standing_facts
 from evac.app.published import KEY, Published, changes_in, digest_in, encode
 from evac.app.quiet_looks import after_runs
 from evac.app.store_alarms import StoreAlarms
@@ -91,6 +91,8 @@ class SeenEstate:
         self.states: Callable[[], Mapping[str, SiteState]] = dict
         """Verdicts on sites, where sites are watched."""
         self._obeyed, self._looked_in = dict[str, int](), -1
+        self._began_ms = -1
+        """When the last complete observation began, by the monotonic clock."""
 
     def has_looked(self, guard: Lease) -> bool:
         """Whether this process has observed the roles of stores in this term."""
@@ -234,7 +236,7 @@ class SeenEstate:
                 self.observation, self.estate, self.digest = seen, estate, digest
             else:  # other files were adopted meanwhile; the next observation covers them
                 self._take(seen)
-        self._looked_in = guard.token
+        self._looked_in, self._began_ms = guard.token, began_ms
         took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
         await asyncio.sleep(LEAST_S)
         with contextlib.suppress(TimeoutError):
@@ -303,13 +305,42 @@ class SeenEstate:
         once.
 
         Without sites (a plan of a person): also whether a mark that the plan depends on was set or cleared.
+
+        Raises NotAllowed for a plan of a person if an epoch cannot be read: whether the store moved is
+        unknown, so no plan counts as up to date. Plans of evac for other stores do not wait for it, because
+        what may not move then is refused on its own.
         """
         epochs = await DataSets(self._store, "", self._clock).read_all()
+        if not sites:
+            epochs.refuse()
         late = any(epoch.holder in sites for epoch in self._unheeded(epochs.known))
         if late or await self._effects.has_newer(self.observation.effects, with_marks=not sites):
             self._is_late.set()
             return True
         return False
+
+    async def runs_at(self, site: str) -> tuple[Collection[str], Collection[str]]:
+        """Units and stores at a site that may run again: nothing while the outcome of a run is unknown, and
+        no store whose epoch cannot be read.
+        """
+        if await self.behind((site,)):
+            return (), ()
+        unreadable = (await DataSets(self._store, "", self._clock).read_all()).unreadable
+        units, stores = runs_at(self._files, self.observation, site)
+        return units, set(stores) - unreadable.keys()
+
+    def unsure(self, since_ms: int, gone: Collection[str]) -> bool:
+        """Whether the last observation began before since_ms (monotonic), or a member at a site that is not
+        gone did not answer it. The next one then starts at once.
+        """
+        silent = {one.site for one in self.looked.members if one.role == "unreachable"}
+        if self._began_ms >= since_ms and silent <= {*gone, *self._sites_lost()}:
+            return False
+        self._is_late.set()
+        return True
+
+    def _sites_lost(self) -> frozenset[str]:
+        return frozenset(site for site, state in self.states().items() if state == "lost")
 
     async def _keep_sightings(self, now: Observation, at_ms: int, guard: Lease) -> None:
         """Write sightings after each observation that saw a primary: their age is the possible data loss.

@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar
 
 from evac.engine.clock import Clock
 from evac.engine.runs.open_runs import OPEN
+from evac.model.errors import NotAllowed
 from evac.model.observation import Observation, TrafficSeen, UnitsSeen
 from evac.model.situation import Effects
 from evac.store.port import Store
@@ -100,7 +101,12 @@ class QuietLooks(Generic[_Seen]):
         seen, states = now()
         if (seen.effects or Effects()).lost or not _TROUBLED.isdisjoint(states.values()):
             return True
-        return bool(await self._store.list(OPEN, limit=1)) or await self._behind(())
+        if await self._store.list(OPEN, limit=1):
+            return True
+        try:
+            return await self._behind(())
+        except NotAllowed:  # what moved last is unknown
+            return True
 
 
 def still_run(before: Observation, effects: Effects | None) -> tuple[UnitsSeen, ...]:

@@ -34,6 +34,7 @@ from evac.cli.proof_command import verify
 from evac.cli.target import Where, where_options
 from evac.model.records import dataclass
 from evac.model.step_id import boot_step
+from evac.run.values import ENDED
 
 if TYPE_CHECKING:
     from evac.control.port import Control
@@ -135,9 +136,13 @@ def _page(document: RunDocument) -> None:
 
 
 def code_of(document: RunDocument) -> int:
-    """The exit code for the state of a run."""
+    """The exit code for the state of a run. An open run that waits for a person says so, even while other
+    steps of it continue, and so does one that no leader could take over.
+    """
     undone, in_doubt = not document.undo_failed, bool(document.in_doubt)
-    return console.run_exit_code(document.state, undone, in_doubt, bool(document.held_by))
+    code = console.run_exit_code(document.state, undone, in_doubt, bool(document.held_by))
+    asks = document.state not in ENDED and (document.waits or document.not_taken_over)
+    return console.PAUSED if code == console.DONE and asks else code
 
 
 @run.command()
@@ -216,19 +221,19 @@ def follow(where: Where, run: str, quiet: bool) -> int:
         say(f"\ndetached; the run continues\nnext: evac run watch {run}")
         return console.INTERRUPTED
     _page(document)
-    code = code_of(document)
-    return console.PAUSED if code == console.DONE and _waits(document) else code
+    return code_of(document)
 
 
 def _waits(document: RunDocument) -> bool:
     """Whether only a person can continue it."""
-    held = document.held_by or document.in_doubt
+    held = document.held_by or document.in_doubt or document.not_taken_over
     if held or document.state in ("awaiting_approval", "paused"):
         return True
     kinds, counts = [one.kind for one in document.waits], document.counts
     by_hand = kinds.count("by_hand") + kinds.count("by_hand_later")
     busy = counts.get("running", 0) + counts.get("undoing", 0) + counts.get("unknown", 0)
-    return 0 < by_hand == busy and counts.get("ready", 0) == kinds.count("gate")
+    gates = kinds.count("gate")
+    return by_hand + gates > 0 and by_hand == busy and counts.get("ready", 0) == gates
 
 
 @run.command()

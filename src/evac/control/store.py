@@ -14,7 +14,7 @@ from evac.backup.evidence import Evidence
 from evac.control import port
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.plans.library import find_plan, get_plan
-from evac.engine.runs import effects
+from evac.engine.runs import effects, refused_takeovers
 from evac.engine.runs.reading import decode_all
 from evac.engine.runs.releases import proof_needed
 from evac.engine.runs.requests import Request
@@ -77,7 +77,9 @@ class StoreControl:
     async def _document(self, view: RunView, most: int | None) -> RunDocument:
         now_ms = self._clock.now_ms()
         told = await runs.loss_rows(self.store, view, now_ms)
-        return run_document(RunShown(view, await runs.leader_of(self.store), now_ms, told), most)
+        untaken = await refused_takeovers.words_of(self.store, view.spec.run)
+        shown = RunShown(view, await runs.leader_of(self.store), now_ms, told, untaken=untaken)
+        return run_document(shown, most)
 
     async def decision(self, name: str, step: str) -> Decision:
         return await runs.decision(self.store, name, step, self._clock.now_ms())

@@ -449,6 +449,9 @@ def _drift_seen(view: RunView, event: Event) -> None:
     else:
         run_moves(view, event, "drift_seen")
     view.drift += 1
+    if event.step:
+        view.drifted.pop(event.step, None)
+        view.drifted[event.step] = event.at_ms, bool(event.data["undone"])
     boot_events.seen_open(view, event)
 
 

@@ -153,8 +153,10 @@ class RunView:
         self.end_why = ""
         self.left: tuple[values.Left, ...] = ()
         """What an ended run did not restore."""
-        self.drift = 0
-        """How often a completed action was seen undone, or the like."""
+        self.drift, self.drifted = 0, dict[str, tuple[int, bool]]()
+        """How often a completed action was seen undone, or the like. Step that was undone elsewhere -> when
+        that was last seen, and whether evac corrected it, the last one last.
+        """
 
         self.marks: set[str] = set()
         """Ids of requests to this run, their signatures by people and rooms, and uses of break-glass

@@ -148,6 +148,16 @@ class StepRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftRow:
+    """A completed step whose result was undone elsewhere."""
+
+    step: str
+    at: str
+    corrected: bool
+    """Whether evac did it again."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunHead:
     """One run without its steps, which may number a hundred thousand."""
 
@@ -202,6 +212,10 @@ class RunHead:
     """Recovery groups that include a store restored by the run."""
     seen: tuple[LeavingSite, ...] = ()
     """Sites that the run treats as lost, as the leader saw them when the run was requested."""
+    not_taken_over: str = ""
+    """Why the leader could not take over the run, and what to do: no one executes it. Empty if it did."""
+    drifted: tuple[DriftRow, ...] = ()
+    """The last steps whose result was undone by something other than this run."""
     silent_since: str | None = None
     """Since when the store has not answered: everything else is as it was then. null: it answers."""
 
@@ -223,6 +237,8 @@ class RunShown:
     losses: tuple[LossRow, ...] = ()
     silent_ms: int = 0
     """Since when the store has not answered; 0 if it does."""
+    untaken: str = ""
+    """Why the leader could not take it over; empty if it did."""
 
 
 def run_document(shown: RunShown, most: int | None = None) -> RunDocument:
@@ -282,6 +298,11 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "verbs": run_verbs(view),
         "approval_proofs": {who: proof.words for who, proof in sorted(view.approvals.proofs.items())},
         "seen": view.seen,
+        "drifted": tuple(
+            DriftRow(step, moment(at_ms), corrected)
+            for step, (at_ms, corrected) in list(view.drifted.items())[-LIMITS_MOST:]
+        ),
+        "not_taken_over": "" if view.phase in ENDED else shown.untaken,
         "silent_since": moment(shown.silent_ms) if shown.silent_ms else None,
         "groups": tuple(_group_row(one) for one in returned(view)),
     }

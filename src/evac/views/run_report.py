@@ -122,6 +122,12 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
         at_ms = moment_ms(document.silent_since)
         at = wall_clock_here().both(at_ms, at_ms, True)
         yield "store", f"has not answered since {at}: everything below shows the state at that time", "error"
+    if document.not_taken_over:
+        yield "not running", f"the leader cannot take it over: {document.not_taken_over}", "error"
+    for one in document.drifted[-SHOWN:]:
+        after = "evac corrected it" if one.corrected else "evac does not correct it: a person must look"
+        style = "warning" if one.corrected else "error"
+        yield "undone elsewhere", f"{one.step}, seen at {_clock(one.at)}; {after}", style
     for one in document.left[:SHOWN]:
         affected = f", {people(one.people)} people" if one.people else ""
         yield one.label, f"{one.name}: {one.words}{affected}", "warning"
@@ -157,6 +163,11 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
         yield "late", slow, ""
     counts = document.counts
     yield "steps", ", ".join(f"{number(counts[p])} {p}" for p in MOST_URGENT if counts.get(p)) or "none", ""
+
+
+def _clock(at: str) -> str:
+    at_ms = moment_ms(at)
+    return wall_clock_here().both(at_ms, at_ms, True)
 
 
 def limit_words(row: LimitRow) -> str:

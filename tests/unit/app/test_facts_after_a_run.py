@@ -47,12 +47,15 @@ class World:
 
     def __init__(self) -> None:
         self.primary, self.looks, self.epoch = "east", 0, 0
+        self.silent = set[str]()
         self.store, clock = MemoryStore(), SystemClock()
         self.drivers = Drivers({"postgres": lambda: self})  # type: ignore[dict-item, return-value]
         self.seen = SeenEstate(ESTATE, RunPolicy(), self.store, self.drivers, clock)
 
     async def report_role(self, action: Any, *asked: Any) -> RoleReport:
         self.looks += 1
+        if action.at in self.silent:
+            return RoleReport("unreachable")
         return RoleReport("primary" if action.at == self.primary else "async", 0, epoch=self.epoch)
 
     async def close(self) -> None:
@@ -315,3 +318,57 @@ def test_epochs_that_cannot_be_read_slow_no_observation_and_are_all_named() -> N
         assert lead.words("trouble") == [one, both, one]
 
     small_world.play(story, lead)
+
+
+@pytest.mark.parametrize("spoilt", [(), ("db",), ("log",), ("db", "log")])
+def test_a_store_whose_epoch_cannot_be_read_may_have_moved(spoilt: tuple[str, ...]) -> None:
+    """No plan of a person counts as up to date, and what is on hold for that store stays so."""
+
+    async def story() -> None:
+        world = World()
+        other_store(world)
+        lease = await world.store.acquire(LEADER, "c1", 60_000)
+        look = await first_look(world, lease)
+        for name in ("db", "log"):
+            value = b"{}" if name in spoilt else record(Epoch(name, 1, "east"))
+            await world.store.transact((), (Put(f"epoch/{name}", value),))
+        if spoilt:
+            with pytest.raises(NotAllowed) as refused:
+                await world.seen.behind(())
+            assert refused.value.code == "epoch-unreadable"
+            assert all(name in refused.value.message for name in spoilt)
+        else:
+            assert not await world.seen.behind(())
+        for site in ("east", "west"):
+            assert not await world.seen.behind((site,))
+            assert set((await world.seen.runs_at(site))[1]) == {"db", "log"} - set(spoilt)
+        look.cancel()
+
+    asyncio.run(story())
+
+
+def test_an_observation_without_every_answer_decides_nothing_about_a_plan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor does one that began before someone asked. What is gone need not answer."""
+    monkeypatch.setattr(observed_stores, "LEAST_S", 0.0)
+
+    async def story() -> None:
+        world, clock = World(), SystemClock()
+        lease = await world.store.acquire(LEADER, "c1", 60_000)
+        assert world.seen.unsure(0, ()), "nothing was observed yet"
+        since_ms = clock.monotonic_ms()
+        await world.seen.look(lease)
+        world.seen.unsure(clock.monotonic_ms() + 1, ())
+        assert not world.seen.unsure(since_ms, ())
+        assert world.seen.unsure(clock.monotonic_ms() + 1, ())
+        world.silent = {"west"}
+        await world.seen.look(lease)
+        assert world.seen.unsure(since_ms, ())
+        assert world.seen.unsure(since_ms, ("east",))
+        assert not world.seen.unsure(since_ms, ("west",))
+        world.silent = set()
+        await world.seen.look(lease)
+        assert not world.seen.unsure(since_ms, ())
+
+    asyncio.run(story())

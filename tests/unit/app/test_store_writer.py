@@ -14,10 +14,13 @@ import pytest
 
 from evac.app import runs
 from evac.app.controlling import Setting, compose
+from evac.cli import console
 from evac.cli.main import run as command
+from evac.cli.run_command import code_of
+from evac.control.store import StoreControl
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
-from evac.engine.runs import effects, requests
+from evac.engine.runs import effects, refused_takeovers, requests
 from evac.engine.runs.binding import get_bound
 from evac.engine.stores.guards import SITES_KEY
 from evac.estate.codecs import plan as plan_codec
@@ -27,6 +30,7 @@ from evac.run.view import RunView
 from evac.store.anchors import decode, encode
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
+from evac.views.run_report import run_text
 
 pytestmark = [pytest.mark.enable_socket]
 PATIENCE_S = 60
@@ -170,8 +174,20 @@ def test_what_is_changed_after_a_proposal_stops_the_run_at_a_take_over(house: Ho
                     await asyncio.sleep(0.1)
             said = "a system that no endpoint" if changed == "bound" else changed
             assert any(said in one.words for one in house.notices)
+            async with asyncio.timeout(PATIENCE_S):
+                while not (why := await refused_takeovers.words_of(store, house.run)):
+                    await asyncio.sleep(0.1)
+            assert said in why
             with contextlib.suppress(Corrupt):
                 assert (await runs.view_of(store, house.run)).phase == "awaiting_approval"
+                document = await StoreControl(house.url, Path("unused")).run(house.run)
+                assert document.not_taken_over == why
+                assert " ".join(why.split()) in " ".join(run_text(document, 4_000, False).split())
+                assert code_of(document) == console.PAUSED
+        await attacker.transact([], [Put(bound.key, bound.value), Put(entry.key, entry.value)])
+        async with house.leading() as store, asyncio.timeout(PATIENCE_S):
+            while await refused_takeovers.words_of(store, house.run):
+                await asyncio.sleep(0.1)
         await attacker.close()
         assert not house.planted.exists()
 

@@ -212,6 +212,7 @@ class World:
             drift_period_ms=50,
             health=self.health,
             behind=self.behind,
+            unsure=self.unsure,
             look=self.look,
         )
         drawer = Drawer(store, clock, self.sites, self.plan, lambda: f"sha256:{self.primary}", look_ms=50)
@@ -244,6 +245,10 @@ class World:
         found = bool(self.unseen & set(sites))
         self.asked_unseen += found
         return found
+
+    def unsure(self, since_ms: int, gone: Collection[str]) -> bool:
+        """Whether the last look lacks an answer."""
+        return False
 
     async def look(self, sites: Sequence[str]) -> tuple[LeavingSite, ...]:
         """What a leader sees of sites that a person takes for lost."""

@@ -237,3 +237,42 @@ def test_a_leader_that_has_not_looked_since_a_run_ended_looks_before_it_refuses(
 
     world.behind = behind  # type: ignore[method-assign]
     play(story, world)
+
+
+@pytest.mark.parametrize(
+    ("stale", "unsure", "made"), [(0, 0, True), (3, 3, True), (1, 0, False), (4, 3, False)]
+)
+def test_a_leader_that_got_no_answer_looks_again_before_it_calls_a_plan_stale(
+    stale: int, unsure: int, made: bool
+) -> None:
+    """What did not answer in time has not changed: the same plan is accepted once it answers. stale: how
+    often the checker calls it so; unsure: how often an answer was missing then.
+    """
+    world, asked = World(policy_of("hold")), list[tuple[str, ...]]()
+    tried = list[bytes]()
+
+    async def accept(data: bytes) -> None:
+        tried.append(data)
+        if len(tried) <= stale:
+            raise StalePlan("plan-stale", "of another state")
+
+    def is_unsure(since_ms: int, gone: Collection[str]) -> bool:
+        asked.append(tuple(gone))
+        return len(asked) <= unsure
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        tried.clear()
+        proposal = runs.Proposal(
+            "move-1", await world.plan(("pangyo",)), "roof", ("pangyo",), "evacuating", typed=("pangyo",)
+        )
+        if made:
+            assert (await runs.propose(world.store, proposal, 1, 60)).startswith("move-1")
+        else:
+            with pytest.raises(StalePlan, match="of another state"):
+                await runs.propose(world.store, proposal, 1, 60)
+        assert len(tried) == (stale + 1 if made else unsure + 1)
+        assert set(asked) <= {("pangyo",)}, "what the plan takes for lost need not answer"
+
+    world.accept, world.unsure = accept, is_unsure  # type: ignore[method-assign]
+    play(story, world)

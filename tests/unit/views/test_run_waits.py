@@ -7,14 +7,16 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from evac.cli import console
+from evac.cli.run_command import code_of
 from evac.engine.runs.binding import Bound, decode_bound, encode_bound
 from evac.model.errors import RunError
 from evac.run.forecast import forecast
 from evac.run.limits import LimitRow, Limits, capacity_of
 from evac.run.state import apply, replay
-from evac.run.values import KEPT, LEFT_WORDS, Event, Left, RunLimit, RunSpec, RunStep
+from evac.run.values import KEPT, LEFT_WORDS, Event, Left, RunLimit, RunPhase, RunSpec, RunStep
 from evac.run.view import RunView
-from evac.run.waits import Failure, Gate, Paused, waiting
+from evac.run.waits import Failure, Gate, Paused, WaitKind, waiting
 from evac.views.documents import LeftRow, LossRow, RunDocument, RunShown, run_document, run_head, slow_words
 from evac.views.run_report import run_text
 from evac.views.wait_words import words_of
@@ -287,3 +289,47 @@ def test_stores_that_lose_nothing_for_the_same_reason_are_one_line() -> None:
         "d: nothing, as declared in the estate; never observed",
     ], "what is only declared is never said to be certain"
     assert "b" in lines[0]
+
+
+(SOME_WAIT,) = run_document(
+    RunShown(under_way(Event("step_started", 2, "boot:s1", 1, {"token": 1})), "c1", 10)
+).waits
+OPEN_STATES = (
+    "pending",
+    "awaiting_approval",
+    "running",
+    "paused",
+    "cancelling",
+    "rolling_back",
+    "monitoring",
+)
+
+
+@pytest.mark.parametrize("state", get_args(RunPhase))
+@pytest.mark.parametrize("kind", [None, *get_args(WaitKind)])
+def test_the_exit_code_of_an_open_run_says_that_it_waits_for_a_person(
+    state: RunPhase, kind: WaitKind | None
+) -> None:
+    """Whatever it waits for, and even while other steps of it continue."""
+    document = run_document(RunShown(under_way(), "c1", 10))
+    waits = () if kind is None else (replace(SOME_WAIT, kind=kind),)
+    shown = replace(document, state=state, waits=waits)
+    asks = state in OPEN_STATES and (kind is not None or state in ("awaiting_approval", "paused"))
+    assert (code_of(shown) == console.PAUSED) == asks
+    assert code_of(replace(shown, in_doubt=1)) == console.UNKNOWN
+    stuck = replace(shown, not_taken_over="the plan differs")
+    assert (code_of(stuck) == console.PAUSED) == (state in OPEN_STATES)
+
+
+def test_a_result_that_was_undone_elsewhere_is_said() -> None:
+    done = [
+        Event("step_started", 2, "boot:s2", 1, {"token": 1}),
+        Event("step_succeeded", 3, "boot:s2", 1, {"evidence": {}}),
+    ]
+    for undone, words in ((True, "evac corrected it"), (False, "evac does not correct it")):
+        drift = [Event("drift_seen", at, "boot:s2", 0, {"evidence": {}, "undone": undone}) for at in (4, 5)]
+        document = run_document(RunShown(under_way(*done, *drift), "c1", 10))
+        assert [(one.step, one.corrected) for one in document.drifted] == [("boot:s2", undone)]
+        text = run_text(document, 120, False)
+        assert text.count("undone elsewhere") == 1
+        assert words in text

@@ -23,7 +23,7 @@ from evac.engine.clock import RunClock
 from evac.engine.lead.leadership import Leadership, begin
 from evac.engine.lead.watch_journal import Notice, of_event
 from evac.engine.plans.library import get_plan, put_plan
-from evac.engine.runs import proposals, requests
+from evac.engine.runs import proposals, refused_takeovers, requests
 from evac.engine.runs.admitting import GuardedAdmission
 from evac.engine.runs.desk import Desk, PaceGate, go_on
 from evac.engine.runs.drift import DoneSteps
@@ -49,8 +49,10 @@ from evac.engine.stores.guards import Permit, read_register, read_register_as_is
 from evac.engine.stores.sightings import LossGuard
 from evac.model.errors import (
     Conflict,
+    Corrupt,
     EvacError,
     LeaseLost,
+    NotAllowed,
     RunError,
     StalePlan,
     Unavailable,
@@ -133,9 +135,9 @@ class Conductor:
         await self._found.wait()  # else a run of ours may be taken for one that was left unfinished
         assert self._tasks is not None
         at, within_ms = (wanted.places, 0) if proposed is None else ((), LOOKED_MS)
-        await self._look_first(at, within_ms)
+        await self._desk.look_first(at, within_ms)
         seen = await self._look_at(wanted) if proposed is not None else ()
-        await self._desk.accept(wanted.plan)
+        await self._desk.accept_in_time(wanted.plan, wanted.places, within_ms)
         policy, digest = self._desk.policy, await put_plan(self._desk.store, wanted.plan, self.guard)
         name = f"{wanted.incident}-{digest.removeprefix('sha256:')[:8]}"
         bound = await self._desk.bind(wanted.plan, name, wanted.incident, digest)
@@ -247,7 +249,7 @@ class Conductor:
         try:
             run = read_opened(name, entry.value, self._desk.policy)
         except (EvacError, ValueError, KeyError, TypeError):
-            self._tell("trouble", f"cannot take over {name}: cannot read {entry.key}", {"run": name})
+            await self._refuse(name, Corrupt(f"cannot read {entry.key}"))
             return None
         self._desk.policies.keep(name, run.policy)
         clock = run.clock = RunClock(self._desk.clock)
@@ -264,12 +266,19 @@ class Conductor:
             journal, view = await self._patiently(
                 lambda: take_over(self._desk.store, name, spec_of, self._lead, clock, self._desk.owner)
             )
+            await self._patiently(lambda: refused_takeovers.forget(self._desk.store, name, self.guard))
         except LeaseLost:
             raise
         except EvacError as error:
-            self._tell("trouble", f"cannot take over {name}: {error.message}", {"run": name})
+            await self._refuse(name, error)
             return None
         return run, journal, view
+
+    async def _refuse(self, name: str, error: EvacError) -> None:
+        """Says that a run is not taken over, and keeps why for everyone who looks at it."""
+        self._tell("trouble", f"cannot take over {name}: {error.message}", {"run": name})
+        desk = self._desk
+        await refused_takeovers.keep(desk.store, name, error, self.guard, desk.owner, desk.clock.now_ms())
 
     async def _carry(self, run: InHand, journal: Journal, view: RunView) -> None:
         """Executes one run and ends it."""
@@ -286,7 +295,7 @@ class Conductor:
                 kept = await self._left_behind(run, run.execution.view)
                 await self._ending.end(run, name, phase in SUCCEEDED, kept)
                 self._desk.policies.forget(name)
-                with contextlib.suppress(Unavailable):
+                with contextlib.suppress(Unavailable, NotAllowed):
                     await self._desk.behind(())  # so that what the run moved is observed at once
         except (LeaseLost, Conflict, Unavailable):
             raise
@@ -454,7 +463,7 @@ class Conductor:
         execution = None if run is None else run.execution
         if run is None or execution is None:
             raise RunError("run-over", f"{name} is not in progress")
-        await self._look_first(lost)
+        await self._desk.look_first(lost)
         await self._desk.accept(data)
         digest = await put_plan(self._desk.store, data, self.guard)
         bind = self._desk.as_bound if digest in execution.view.plans else self._desk.bind
@@ -498,21 +507,6 @@ class Conductor:
         run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
         run.made, run.left_before = after.made, after.left_before
         return proposals.asks_of(execution.view, policy.envelope)
-
-    async def _look_first(self, lost: Collection[str], within_ms: int = 0) -> None:
-        """Raises StalePlan if the plan may not cover what an ended run moved, or takes another site for the
-        primary of a burnt store. within_ms: how long to wait for the next look, which does cover it.
-        """
-        until_ms = self._desk.clock.monotonic_ms() + within_ms
-        while await self._desk.behind(lost):
-            if self._desk.clock.monotonic_ms() < until_ms:
-                await asyncio.sleep(AGAIN_S)
-                continue
-            raise StalePlan(
-                "plan-stale",
-                "a run ended or a store changed since the systems were last observed",
-                "make a new plan in a few seconds: evac plan",
-            )
 
     async def _consent(self, view: RunView, event: Event) -> Permit:
         """A person typed the names of all sites that are left, so the register records them, unless one of

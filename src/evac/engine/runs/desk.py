@@ -24,7 +24,7 @@ from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
 from evac.engine.stores.sightings import up_to_date
 from evac.model.access import Proven
-from evac.model.errors import Retryable, RunError
+from evac.model.errors import Retryable, RunError, StalePlan
 from evac.model.observation import LeavingSite
 from evac.model.records import dataclass
 from evac.model.run_policy import RunPolicy
@@ -42,6 +42,7 @@ UNSEEN_MOST: Final = 10
 """How many looks may see too little before a person is asked."""
 POLL_S: Final = 0.05
 LEAST_WAIT_MS: Final = 200
+AGAIN_S: Final = 0.2
 
 
 class PaceGate:
@@ -190,6 +191,10 @@ class Desk:
     """
     behind: Callable[[Collection[str]], Awaitable[bool]] = up_to_date
     """Whether a store got its primary at one of these sites without plans knowing it yet."""
+    unsure: Callable[[int, Collection[str]], bool] = lambda since_ms, gone: False
+    """Whether the last observation of the systems began before then, by the monotonic clock, or got no answer
+    from a place that is not gone. Then the next one is due at once.
+    """
     check: Callable[[RunView, requests.Request, int], Proven] = lambda view, request, now_ms: Proven()
     """How the person of a request was proven. Raises NotAllowed if this person may not request it."""
     learn: Callable[[str, requests.Request], Awaitable[requests.Request]] | None = None
@@ -224,6 +229,37 @@ class Desk:
     async def as_bound(self, data: bytes, run: str, incident: str, digest: str) -> Bound:
         """What the run does by a plan that it already has. Raises Corrupt."""
         return await (self.bound or self.bind)(data, run, incident, digest)
+
+    async def look_first(self, lost: Collection[str], within_ms: int = 0) -> None:
+        """Raises StalePlan if the plan may not cover what an ended run moved, or takes another site for the
+        primary of a burnt store. within_ms: how long to wait for the next look, which does cover it.
+        """
+        until_ms = self.clock.monotonic_ms() + within_ms
+        while await self.behind(lost):
+            if self.clock.monotonic_ms() < until_ms:
+                await asyncio.sleep(AGAIN_S)
+                continue
+            raise StalePlan(
+                "plan-stale",
+                "a run ended or a store changed since the systems were last observed",
+                "make a new plan in a few seconds: evac plan",
+            )
+
+    async def accept_in_time(self, plan: bytes, gone: Collection[str], within_ms: int) -> None:
+        """Has the plan checked. It may have been made after the last observation, or with answers that this
+        one did not get in time: the systems are then observed again before it is refused as stale. What did
+        not answer has not changed. gone: places that the plan takes for lost, which need not answer.
+        within_ms: how long to look.
+        """
+        since_ms = self.clock.monotonic_ms()
+        while True:
+            try:
+                return await self.accept(plan)
+            except StalePlan:
+                is_over = self.clock.monotonic_ms() - since_ms >= within_ms
+                if is_over or not self.unsure(since_ms, gone):
+                    raise
+            await asyncio.sleep(AGAIN_S)
 
     @property
     def policy(self) -> RunPolicy:

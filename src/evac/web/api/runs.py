@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evac.app import runs as cases
 from evac.app import runs as floor
+from evac.engine.runs import refused_takeovers
 from evac.model.errors import EvacError
 from evac.model.plan import Plan
 from evac.office.runs import topic_of
@@ -174,8 +175,11 @@ async def shown_of(room: WarRoom, name: str) -> RunShown:
     now_ms = office.clock.now_ms() // FORECAST_MS * FORECAST_MS
     await office.register.foretell(view, now_ms)
     silence = office.silence()
-    told = await cases.loss_rows(None if silence else office.store, view, now_ms)
-    return RunShown(view, office.situation.leader.owner, now_ms, told, silence.since_ms if silence else 0)
+    store = None if silence else office.store
+    told = await cases.loss_rows(store, view, now_ms)
+    untaken = await refused_takeovers.words_of(store, view.spec.run)
+    since_ms = silence.since_ms if silence else 0
+    return RunShown(view, office.situation.leader.owner, now_ms, told, since_ms, untaken)
 
 
 StepOf = Annotated[str, Query(max_length=512, description="A step; empty: the whole run.")]

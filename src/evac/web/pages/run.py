@@ -296,7 +296,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
     def make() -> bytes:
         return frame.render("run.html.j2", PAGE.path, said.at_ms, **run_view.context(shown))
 
-    stamp = (stamp_of(view, now_ms), found.leader, view.phase, found.silent_ms)
+    stamp = (stamp_of(view, now_ms), found.leader, view.phase, found.silent_ms, found.untaken)
     return frame.answer(request, f"page run {name} {show} {begin}", stamp, make)
 
 

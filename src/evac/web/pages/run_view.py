@@ -89,6 +89,8 @@ def context(shown: Shown) -> dict[str, Any]:
         "events_all": document.events,
         "events_after": max(0, document.events - len(shown.events)) if not document.silent_since else 0,
         "silent": bool(document.silent_since),
+        "untaken": document.not_taken_over,
+        "drifted": [(row.step, moment_ms(row.at), row.corrected) for row in document.drifted],
     }
 
 
