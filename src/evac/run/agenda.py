@@ -202,7 +202,7 @@ class Agenda:
             wake = max(wake, step.lag_ms + max((view.ended[view.index[j]] for j in step.after), default=0))
         if step.paced:
             wake = max(wake, view.pacing.next_ms.get(step.target, 0))
-        if (step.gate or (view.boots.gates and i in view.boots.gates)) and i not in view.gates_open:
+        if view.gate_of(i):
             self.blocked[i] = "gate"
         elif kind_of(step.kind).makes_primary and not is_fenced(view, i, self.fences):
             self.blocked[i] = "fence"

@@ -218,7 +218,7 @@ class _Play:
         view = self.view
         again = view.boots.refused | silent_servers.are_waiting(view)
         for i, phase in enumerate(view.phases):
-            if phase in ("pending", "ready") and (i in view.boots.gates or view.steps[i].gate):
+            if phase in ("pending", "ready") and view.stated_gate(i):
                 self.waits = self.waits or phase == "ready"
                 view.gates_open.add(i)
             if phase in BUSY:

@@ -22,7 +22,7 @@ from evac.run.values import Event, RunStep, StepPhase, bound_in, made_ms, renumb
 from evac.run.view import BUSY, PART, Replaced, RunView, Undo
 
 STEP_SETS: Final = ("gates_open", "manual_running", "doubtful", "stuck", "leftover")
-STEP_FACTS: Final = ("unclear", "unseen", "not_before", "evidence", "failures", "whys", "interrupted")
+STEP_FACTS: Final = ("unclear", "unseen", "not_before", "evidence", "failures", "whys", "asks", "interrupted")
 """Fields of the view that contain step numbers, and those keyed by them."""
 
 

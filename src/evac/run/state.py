@@ -283,6 +283,8 @@ def _resolved(view: RunView, i: int) -> None:
 def _step_waits(view: RunView, event: Event) -> None:
     i = moves(view, event, "step_waits")
     view.whys[i] = event.data["why"]
+    if event.data.get("asks"):
+        view.asks[i] = event.data["why"]
     view.not_before[i] = event.at_ms + max(event.data.get("again_ms", 0), 0)
 
 

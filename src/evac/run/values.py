@@ -70,7 +70,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "step_failed": ("code", "message", "again_ms"),
         "step_unknown": ("message",),
         "step_observed": ("outcome", "evidence"),
-        "step_waits": ("why", "again_ms"),
+        "step_waits": ("why", "again_ms", "asks"),
         "step_skipped": ("who", "reason", "proof"),
         "step_attested": ("who", "reason", "evidence", "proof"),
         "step_retried": ("who", "reason", "turn", "cycle", "proof"),

@@ -269,8 +269,10 @@ class RunView:
         self.evidence: dict[int, Mapping[str, Any]] = {}
         self.failures: dict[int, tuple[str, str]] = {}
         """Code and message of the last failed try."""
-        self.whys: dict[int, str] = {}
-        """What a step waits for, or why it is in doubt; for people."""
+        self.whys, self.asks = dict[int, str](), dict[int, str]()
+        """What a step waits for, or why it is in doubt; for people. And why it needs an approval that it did
+        not need when the plan was bound.
+        """
         self.boots = self.boots.laid_out(self.steps)
 
     def _use(self) -> Iterator[None]:
@@ -398,7 +400,11 @@ class RunView:
 
     def gate_of(self, i: int) -> str:
         """What a person must approve before step i starts; empty if nothing, or already approved."""
-        return "" if i in self.gates_open else self.boots.gates.get(i) or self.steps[i].gate
+        return "" if i in self.gates_open else self.stated_gate(i)
+
+    def stated_gate(self, i: int) -> str:
+        """Why step i needs its own approval, whether or not that was given; empty if it needs none."""
+        return self.boots.gates.get(i) or self.steps[i].gate or self.asks.get(i, "")
 
     def may_skip(self, i: int) -> bool:
         """Whether step i is not being executed, or is done by a person. A manual promotion cannot be skipped:

@@ -383,7 +383,7 @@ def step_row(view: RunView, i: int) -> StepRow:
         evidence=dict(view.evidence.get(i, {})),
         error=StepFailure(code, message) if code else None,
         waits_for=why_waits(view, i),
-        gate=view.boots.gates.get(i) or step.gate,
+        gate=view.stated_gate(i),
         planned_at=moment(view.started_ms + step.start_ms) if view.started_ms > 0 else None,
         predicted_ms=step.duration_ms,
         verbs=step_verbs(view, i),

@@ -16,8 +16,11 @@ from evac.engine.runs.execution import Hooks
 from evac.engine.runs.reading import events_of
 from evac.engine.runs.requests import Request, RequestVerb
 from evac.engine.stores.guards import Permit
+from evac.engine.stores.sightings import LOSS_GROWN
 from evac.model.errors import LeaseLost, NotAllowed, Retryable, RunError, Unavailable
+from evac.run.state import replay
 from evac.run.values import Event, RunLimit, RunStep
+from evac.run.waits import Gate, waiting
 from evac.store.port import Compare, MemoryStore, Put
 from tests.unit.engine.worlds import PATIENCE, Crash, Ground, WorldDriver, chain, spec_of
 from tests.unit.virtual_time import LOOP_MS, run_virtually
@@ -149,6 +152,35 @@ def test_an_epoch_that_moved_meanwhile_is_read_again(moved: int) -> None:
         assert [step for kind, step in events if kind == "step_waits" and step.startswith("fence/")]
         executed = [line for line in ground.driver.log if line.startswith("execute")]
         assert len(executed) == len(set(executed)), "each once"
+
+    run_virtually(story())
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_loss_that_grew_asks_a_person_and_the_run_says_so(others: int) -> None:
+    """It waited as for a lock: the run was running, nothing waited for a person, and it never ended."""
+
+    async def story() -> None:
+        store = MemoryStore(LOOP_MS)
+        refusals: list[Exception] = [Retryable(LOSS_GROWN, "it would lose 71.8 s", after_ms=10)]
+        ground, door = Ground(stores(1 + others), store=store), Door(store, refusals)
+        leading = await ground.lead()
+        execution = await ground.begin(leading, admission=door)
+        running = asyncio.ensure_future(execution.run())
+        async with asyncio.timeout(60):
+            while execution.view.phase != "paused":
+                await asyncio.sleep(0.05)
+        view = execution.view
+        (wait,) = waiting(view)
+        assert (wait.kind, wait.verbs[0]) == ("gate", "approve")
+        assert wait.facts == Gate("it would lose 71.8 s", view.steps[view.index[wait.step]].data_set)
+        assert replay(view.spec, await events_of(store, "run-1")).gate_of(view.index[wait.step])
+        asked = Request("a1", "approve", "kim", "cold cache is fine", wait.step)
+        await store.transact((), (Put(requests.key_of("run-1", "a1"), requests.encode(asked)),))
+        async with asyncio.timeout(60):
+            assert await running == "succeeded"
+        assert not waiting(execution.view)
+        await leading.release()
 
     run_virtually(story())
 

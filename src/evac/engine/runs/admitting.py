@@ -28,6 +28,7 @@ from evac.engine.runs.performing import Outcome, Try, words_of
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import RUNGS, DataSets, Epoch, HeldSet
 from evac.engine.stores.guards import Guards, Permit
+from evac.engine.stores.sightings import LOSS_GROWN
 from evac.model.errors import (
     Conflict,
     EvacError,
@@ -523,6 +524,8 @@ async def _wait(bench: Bench, doing: Doing, step: RunStep, attempt: int, error: 
             await _give_up(bench, doing, step, attempt, error)
         elif doing == "start":
             data: dict[str, Any] = {"why": error.message, "again_ms": again_ms}
+            if error.code == LOSS_GROWN:
+                data["asks"] = True  # it never shrinks, so only a person ends this wait
             await bench.ask("step_waits", step, attempt, data, Permit())
         elif doing == "observe":
             data = {"outcome": "unclear", "evidence": {"why": error.message}}

@@ -327,6 +327,10 @@ def _mode(store: DataSet, candidate: str) -> ReplicationMode:
     return found[0] if found else "none"
 
 
+LOSS_GROWN: Final = "loss-grown"
+"""Code of the wait of a promotion that loses more by now than policy allows without a person."""
+
+
 class LossGuard:
     """One run. policy: what applies to it now. seen: a loss as known, an end, and how long ago that was ->
     the present loss. now_ms: by the clock of the run's journal.
@@ -355,7 +359,7 @@ class LossGuard:
         if within(loss, self._policy()):
             return
         raise Retryable(
-            "loss-grown",
+            LOSS_GROWN,
             f"it would lose {loss.words}, more than the policy allows without approval",
             f"approve it: evac approve {view.spec.run} --step {step.id} --reason WHY",
             AGAIN_MS,
