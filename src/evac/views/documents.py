@@ -299,7 +299,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "approval_proofs": {who: proof.words for who, proof in sorted(view.approvals.proofs.items())},
         "seen": view.seen,
         "drifted": tuple(
-            DriftRow(step, moment(at_ms), corrected)
+            DriftRow(step, moment(at_ms) or "", corrected)
             for step, (at_ms, corrected) in list(view.drifted.items())[-LIMITS_MOST:]
         ),
         "not_taken_over": "" if view.phase in ENDED else shown.untaken,

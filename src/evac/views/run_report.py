@@ -124,10 +124,10 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
         yield "store", f"has not answered since {at}: everything below shows the state at that time", "error"
     if document.not_taken_over:
         yield "not running", f"the leader cannot take it over: {document.not_taken_over}", "error"
-    for one in document.drifted[-SHOWN:]:
-        after = "evac corrected it" if one.corrected else "evac does not correct it: a person must look"
-        style = "warning" if one.corrected else "error"
-        yield "undone elsewhere", f"{one.step}, seen at {_clock(one.at)}; {after}", style
+    for drift in document.drifted[-SHOWN:]:
+        after = "evac corrected it" if drift.corrected else "evac does not correct it: a person must look"
+        style = "warning" if drift.corrected else "error"
+        yield "undone elsewhere", f"{drift.step}, seen at {_clock(drift.at)}; {after}", style
     for one in document.left[:SHOWN]:
         affected = f", {people(one.people)} people" if one.people else ""
         yield one.label, f"{one.name}: {one.words}{affected}", "warning"

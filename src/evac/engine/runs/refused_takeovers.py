@@ -75,7 +75,7 @@ async def of_run(store: Store, run: str) -> Refused | None:
         return None
     try:
         told = orjson.loads(entry.value)
-        words = (str(told[key])[:WORDS_MOST] for key in ("code", "message", "hint", "by"))
-        return Refused(*words, int(told["at_ms"]))
+        code, message, hint, by = (str(told[key])[:WORDS_MOST] for key in ("code", "message", "hint", "by"))
+        return Refused(code, message, hint, by, int(told["at_ms"]))
     except (ValueError, KeyError, TypeError):
         return Refused("untaken-unreadable", UNREADABLE, "", "", 0)
