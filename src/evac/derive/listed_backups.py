@@ -1,11 +1,12 @@
 """Backups of stores as they were listed and checked: these facts decide, before what the files declare.
 
-A listed age is never younger than it is. It is rounded up, so that plans do not go stale every minute.
+A listed age is never younger than it is. It is rounded up, so that plans do not go stale every minute: to the
+age that the files state while it is within that, as every new backup would make it younger for a while.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -67,7 +68,7 @@ def with_listed(
         (store.id, one.name) in known for one in store.backups for known in (measured, expected, listed)
     ):
         return store
-    steps_ms = _steps_ms(store, top)
+    limits_ms = _limits_ms(store, top)
     backups = tuple(
         _aged(
             replace(
@@ -76,27 +77,28 @@ def with_listed(
                 repository=expected.get((store.id, one.name), one.repository),
             ),
             listed.get((store.id, one.name)),
-            steps_ms,
+            limits_ms,
         )
         for one in store.backups
     )
     return store if backups == store.backups else replace(store, backups=backups)
 
 
-def _aged(backup: Backup, listed: ListedBackup | None, steps_ms: Iterable[int]) -> Backup:
+def _aged(backup: Backup, listed: ListedBackup | None, limits_ms: Sequence[int]) -> Backup:
     if listed is None:
         return backup
     if listed.taken_at_ms is None:
         return replace(backup, age_ms=None, unusable=listed.unusable)
     age_ms = max(0, listed.at_ms - listed.taken_at_ms)
-    whole = -(-age_ms // _DAY_MS) * _DAY_MS
-    up_to = min((step for step in (*steps_ms, backup.age_ms or 0) if step >= age_ms), default=whole)
+    usual_ms, whole = backup.age_ms or 0, -(-age_ms // _DAY_MS) * _DAY_MS
+    steps = (*limits_ms, usual_ms, *(step for step in _STEPS_MS if step > usual_ms))
+    up_to = min((step for step in steps if step >= age_ms), default=whole)
     return replace(backup, age_ms=up_to, unusable=listed.unusable)
 
 
-def _steps_ms(store: Store, top: Topology) -> tuple[int, ...]:
-    """What ages are rounded up to: rounding never exceeds a limit that the age itself does not exceed."""
+def _limits_ms(store: Store, top: Topology) -> tuple[int, ...]:
+    """Limits of data loss: rounding never exceeds one that the age itself does not exceed."""
     numbers = top.once("rows of stores", lambda: {one.id: row for row, one in enumerate(top.estate.stores)})
     limits = [rpos(top, of_class)[numbers[store.id]].limit_ms for of_class in LOSS_CLASSES]
     limits.append(None if store.backup_policy is None else store.backup_policy.rpo_ms)
-    return (*_STEPS_MS, *(one for one in limits if one is not None))
+    return tuple(one for one in limits if one is not None)

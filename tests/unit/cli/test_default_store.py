@@ -79,7 +79,7 @@ def test_a_plan_is_made_and_checked_with_what_the_store_knows(
 def test_a_plan_from_the_files_says_why_it_is_stale(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with interpreted():
         estate, plan, _ = planned(home)
-        list_backup(home, 0)
+        list_backup(home, 2 * 3_600_000)
         assert run(["verify", plan, estate]) == console.STALE
     assert "and now more is known of the backups of db [plan-stale]" in capsys.readouterr().err
 

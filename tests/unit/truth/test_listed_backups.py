@@ -72,7 +72,7 @@ def test_a_listed_age_decides_and_is_never_younger_than_it_is(
     )
     ((way,),) = (ways(estate),)
     assert way.loss_ms is not None
-    assert age_ms <= way.loss_ms <= max(4 * (age_ms + LOOK_MS) + DAY, HOUR)
+    assert age_ms <= way.loss_ms <= max(4 * (age_ms + LOOK_MS) + DAY, HOUR, stated_ms or 0)
     if rpo_ms is not None and age_ms + LOOK_MS <= rpo_ms:
         assert way.loss_ms <= rpo_ms, "rounded beyond a limit"
     if rpo_ms is not None and age_ms > rpo_ms:
@@ -131,3 +131,19 @@ def test_the_same_moment_later_is_the_same_estate(declared: Estate) -> None:
     one, later = now(declared, facts), now(declared, facts, NOW + HOUR)
     assert estate_digest(one) == estate_digest(later)
     assert topology(one).estate.stores[0].backups[0].age_ms == 6 * HOUR
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    parts=st.tuples(st.floats(0, 1), st.floats(0, 1)), stated_ms=st.integers(1, 400).map(lambda n: n * HOUR)
+)
+def test_a_backup_on_time_changes_nothing(
+    declared: Estate, parts: tuple[float, float], stated_ms: int
+) -> None:
+    """However many backups are taken: each would make the plans of all who apply one stale."""
+    estate = stating(declared, stated_ms, None)
+    found = {
+        estate_digest(now(estate, BackupFacts((replace(SEEN, taken_at_ms=NOW - age_ms),))))
+        for age_ms in (round(part * (stated_ms - LOOK_MS)) for part in parts)
+    }
+    assert len(found) == 1
