@@ -130,8 +130,10 @@ def _as_planned(
     away = found.away.copy()
     methods, reasons = list(found.methods), dict[tuple[int, int], Reason]()
     facts: dict[int, tuple[str, ...]] = {}
-    top, already = (topology(now), foresee(now, lose(*now.lost)).outcomes) if now.lost else (found.top, ())
+    before = foresee(now, lose(*now.lost)) if now.lost else None
+    top, already = (found.top, ()) if before is None else (topology(now), before.outcomes)
     never = {one.service for one in already if one.state in ("shed", "unplaced", "unknown")}
+    short = set[str]() if before is None else _degraded(before)
     gone = [row for row, service in enumerate(estate.services) if service.id in never]
     _doubt_estimates(fate, numbers, gone)
     for done, number in enumerate(numbers):
@@ -144,6 +146,14 @@ def _as_planned(
             outcome = by_service.get(service.id)
             down = bool(found.down[number, row])
             fate[number, row] = _fate(outcome, by_service, down, foreseen)
+            if (
+                fate[number, row] == DEGRADED
+                and service.id in short
+                and found.fate[number, row] == UNAFFECTED
+            ):
+                fate[number, row] = (
+                    UNAFFECTED  # it lacks replicas by what was lost before, and no more by this
+                )
             if large and fate[number, row] == UNKNOWN and found.fate[number, row] == LOST:
                 fate[number, row] = LOST  # a plan may try capacity of unknown size, which proves nothing
             back = None if outcome is None else outcome.recovery_ms
@@ -195,6 +205,13 @@ def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool, fo
     if moved and outcome.state == "restored" and outcome.top_outage_ms == 0:
         return UNAFFECTED
     return RECOVERS if away and outcome.state != "degraded" else DEGRADED
+
+
+def _degraded(foreseen: Foreseen) -> set[str]:
+    """Services that a plan calls degraded."""
+    by_service = {outcome.service: outcome for outcome in foreseen.outcomes}
+    every = by_service.items()
+    return {name for name, outcome in every if _fate(outcome, by_service, False, foreseen) == DEGRADED}
 
 
 def _is_open(outcome: Outcome, foreseen: Foreseen) -> bool:
