@@ -34,6 +34,7 @@ from evac.model.objectives import accepts, lag_fact, rpo_fact
 from evac.model.records import dataclass
 from evac.model.scenario import Policy, Scenario
 from evac.model.units import UNBOUNDED, ticks_up
+from evac.steps.fence import Fence
 from evac.steps.kind import Left, Unstated, Way
 from evac.steps.registry import kind_of
 
@@ -56,6 +57,7 @@ def lost_stores_of(
     found: list[LostStore] = []
     rows: dict[int, int] = {}
     limits_of = rpos(top, loss_class(top, scenario.domains))
+    moving: list[tuple[Rpo, bool]] = []
     for row, (store, rpo) in enumerate(zip(top.estate.stores, limits_of, strict=True)):
         if not _moves(top, lost, store, scenario):
             continue
@@ -73,10 +75,7 @@ def lost_stores_of(
         first = scenario.kind in _ORDERLY and store.backup_before_move and not by_itself
         if first and store.backup_time_ms is None:
             unknown.add(f"stores/{store.id}/backup_time")
-        accepted = store.id in policy.waivers or store.id in dict(scenario.moments)
-        rpo_open = not accepted and rpo_is_open(rpo, tuple(way for way in candidates if way.allowed))
-        if rpo_open and scenario.kind != "failback":
-            unknown.add(rpo_fact(store.id))
+        moving.append((rpo, store.id in policy.waivers or store.id in dict(scenario.moments)))
         found.append(
             LostStore(
                 id=store.id,
@@ -86,14 +85,43 @@ def lost_stores_of(
                 has_majority=not store.quorum or has_majority(store, gone),
                 candidates=candidates,
                 backup=ticks_up(store.backup_time_ms or 0, tick_ms) if first else None,
-                rpo_is_open=rpo_open,
                 limited_by=rpo.whose,
+                limit_ms=0 if rpo.is_open else rpo.limit_ms,
+                waivable=store.id in policy.waivers,
             )
         )
         doubt = found[-1].in_doubt
         if doubt is not None and scenario.kind != "failback":
             unknown.add(loss_fact(store.id, doubt.kind))
+    by_hand = top.estate.limits.manual_ms.get(Fence.name, 0) if top.estate.tool_groups(Fence.tools) else 0
+    latest_ms = _last_writes_ms(found, ticks_up(by_hand, tick_ms), tick_ms)
+    for number, (rpo, accepted) in enumerate(moving):
+        if not rpo_is_open(rpo, _at_latest(found[number], latest_ms)):
+            continue
+        if accepted:
+            found[number] = replace(found[number], waives_rpo=found[number].waivable)
+            continue
+        found[number] = replace(found[number], rpo_is_open=True, limit_ms=rpo.limit_ms)
+        if scenario.kind != "failback":
+            unknown.add(rpo_fact(found[number].id))
     return tuple(found), rows
+
+
+def _last_writes_ms(stores: Iterable[LostStore], by_hand: int, tick_ms: int) -> int:
+    """When the last of the primaries that move stops taking writes, if each waits for all others. by_hand:
+    ticks of a fence without tools.
+    """
+    ticks = backups = 0
+    for store in stores:
+        promotion = max((way.duration for way in store.candidates), default=0)
+        ticks += max(store.fence, by_hand) if store.is_fenced else promotion
+        backups = max(backups, store.backup or 0)
+    return (ticks + backups) * tick_ms
+
+
+def _at_latest(store: LostStore, until_ms: int) -> tuple[Candidate, ...]:
+    """The allowed ways of a store, with what they lose if writes go on until a moment."""
+    return tuple(store.at(way, until_ms) for way in store.candidates if way.allowed)
 
 
 def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
@@ -147,7 +175,7 @@ def _candidates(
     moment_s = dict(scenario.moments).get(store.id)
     named, chosen = store.id in policy.waivers, moment_s is not None
     found: dict[tuple[str, str], Candidate] = {}
-    copies = tuple(_copies(top, lost, store, rpo, scenario)) if moment_s is None else ()
+    copies = tuple(_copies(top, lost, store, rpo, scenario, tick_ms)) if moment_s is None else ()
     alone = any(way.by_itself for way in copies) or _lives_elsewhere(top, lost, store, scenario)
     others = () if alone else tuple(_others(top, lost, store, unknown))
     if moment_s is not None:
@@ -179,12 +207,15 @@ def _candidates(
             forced=way.only_waived,
             confirms=way.confirms,
             untimed=way.untimed,
+            cut=way.cut,
         )
         found.setdefault((way.kind, way.at), candidate)
     return tuple(found[key] for key in sorted(found))
 
 
-def _copies(top: Topology, lost: Loss, store: Store, rpo: Rpo, scenario: Scenario) -> Iterator[Way]:
+def _copies(
+    top: Topology, lost: Loss, store: Store, rpo: Rpo, scenario: Scenario, tick_ms: int
+) -> Iterator[Way]:
     """Ways back by members with data: the survivors of a loss; all within reach once power is back; home in a
     failback.
 
@@ -198,7 +229,7 @@ def _copies(top: Topology, lost: Loss, store: Store, rpo: Rpo, scenario: Scenari
         for way in surviving_ways(store, gone, people_times(top.estate), rpo):
             if scenario.kind == "evacuate" and way.at not in detached:
                 backup = store.backup_before_move and not way.by_itself
-                yield kept_up_to(store, way, fenced, backup, dark_ms)
+                yield kept_up_to(store, way, fenced, backup, dark_ms, tick_ms)
             else:
                 yield way
         return

@@ -21,9 +21,10 @@ from evac.derive.domains import Topology, site_of, topology
 from evac.derive.listed_backups import with_listed
 from evac.derive.objectives import Rpo, may_lose_nothing
 from evac.model.estate import NO_TIMEOUT_MS, Estate, ReplicationMode, Store, StoreMember
-from evac.model.instance import Candidate
+from evac.model.instance import Candidate, Cut
 from evac.model.objectives import accepts, backups_fact, lag_fact
 from evac.model.observation import MemberSeen, Observation
+from evac.model.units import ticks_up
 from evac.steps.elect import Elect
 from evac.steps.force_quorum import ForceQuorum
 from evac.steps.kind import Left, PeopleTimes, Unstated, Way
@@ -197,27 +198,28 @@ def loss_fact(store: str, kind: str) -> str:
     return backups_fact(store) if kind_of(kind).restores else lag_fact(store)
 
 
-def kept_up_to(store: Store, way: Way, fenced: bool, backup: bool, dark_ms: int | None) -> Way:
+def kept_up_to(store: Store, way: Way, fenced: bool, backup: bool, dark_ms: int | None, tick_ms: int) -> Way:
     """The way through a copy that follows a primary which writes until it is fenced, at a site that goes
-    dark at a time; None if that is after the plan. What the copy has not received by then is lost. A time
-    that is not stated counts as too long.
+    dark at a time; None if that is after the plan. What the copy has not received by then is lost: at least
+    `loss_ms`, and more if the fence has to wait (`cut`). A time that is not stated counts as too long.
     """
     if dark_ms is None:
         return replace(way, loss_ms=0, confirms=True)
-    until_ms = writes_until_ms(store, fenced, backup)
+    until_ms = writes_until_ms(store, fenced, backup, tick_ms)
     if not way.loss_ms or until_ms is None:
         return way
-    left_ms = max(0, min(way.loss_ms, until_ms + way.loss_ms - dark_ms))
-    return replace(way, loss_ms=left_ms, confirms=left_ms == 0)
+    cut = Cut(way.loss_ms, dark_ms)
+    left_ms = cut.loss_ms(until_ms)
+    return replace(way, loss_ms=left_ms, confirms=left_ms == 0, cut=None if way.by_itself else cut)
 
 
-def writes_until_ms(store: Store, fenced: bool, backup: bool) -> int | None:
-    """When a primary that is moved in an orderly way refuses writes: after a backup, if one comes first, and
-    the fence. None if either takes a time that is not stated.
+def writes_until_ms(store: Store, fenced: bool, backup: bool, tick_ms: int) -> int | None:
+    """When a primary that is moved in an orderly way refuses writes, if nothing has to wait: after a backup,
+    if one comes first, and the fence, in whole ticks. None if either takes a time that is not stated.
     """
     takes = ((store.fence_ms, fenced), (store.backup_time_ms, backup))
-    known = [ms for ms, counts in takes if counts and ms is not None]
-    return sum(known) if len(known) == fenced + backup else None
+    known = [ticks_up(ms, tick_ms) for ms, counts in takes if counts and ms is not None]
+    return sum(known) * tick_ms if len(known) == fenced + backup else None
 
 
 def offered_ways(left: Left) -> Iterator[Way | Unstated]:

@@ -8,11 +8,12 @@ place on, and one row for each self-scheduling pool.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn, np
+from evac.model.objectives import accepts
 from evac.model.reason import OffReason
 from evac.model.records import dataclass
 
@@ -109,9 +110,27 @@ class PoolInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """A copy is `lag_ms` behind a primary whose site goes dark `dark_ms` after the plan begins."""
+
+    lag_ms: int
+    dark_ms: int
+
+    @property
+    def sent_ms(self) -> int:
+        """The copy receives what is written until then; before 0 if its lag is longer than the site runs."""
+        return self.dark_ms - self.lag_ms
+
+    def loss_ms(self, until_ms: int) -> int:
+        """What the copy lacks if the primary takes writes until a moment, or until its site is dark."""
+        return max(0, min(self.lag_ms, until_ms - self.sent_ms))
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A way to get a primary for a lost store: promoting a copy or restoring a backup. loss_ms: the data
-    loss (None unknown); allowed: within the rpo of the store and of what needs it, or waived by name.
+    loss (None unknown); allowed: within the rpo of the store and of what needs it, or waived by name. Where
+    both depend on when writes stop (cut), they are what they are at best: see `LostStore.at`.
     """
 
     id: str
@@ -137,6 +156,10 @@ class Candidate:
     """
     untimed: bool = False
     """Whether its lag is unknown, and so how long it takes to apply what it received."""
+    cut: Cut | None = None
+    """What decides its loss, together with when the old primary stops taking writes; None if its loss does
+    not depend on the plan.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +183,37 @@ class LostStore:
     """Whether it comes back with a loss of data, or maybe one, and the files do not limit it."""
     limited_by: str = ""
     """The service whose RPO is the strictest limit; empty if the store's own is, or there is none."""
+    limit_ms: int | None = None
+    """How much data it may lose without a waiver; None: any amount."""
+    waivable: bool = False
+    """Whether someone waives the data beyond that by name."""
+    waives_rpo: bool = False
+    """Whether its RPO would be open if no one did."""
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether its old primary takes writes until a fence has ended; else until the promotion begins."""
+        return self.fence_rung != "none"
+
+    def at(self, way: Candidate, until_ms: int) -> Candidate:
+        """A way as it is if the old primary takes writes until a moment of the plan."""
+        if way.cut is None:
+            return way
+        loss_ms = way.cut.loss_ms(until_ms)
+        within = accepts(self.limit_ms, loss_ms)
+        return replace(
+            way,
+            loss_ms=loss_ms,
+            confirms=loss_ms == 0,
+            allowed=within or self.waivable,
+            waived=self.waivable and not within,
+        )
+
+    def usable_until_ms(self, way: Candidate) -> int | None:
+        """The last moment at which writes may stop for a way to be allowed; None if that does not matter."""
+        if way.cut is None or self.waivable or accepts(self.limit_ms, way.cut.lag_ms):
+            return None
+        return way.cut.sent_ms + (self.limit_ms or 0)
 
     @property
     def elects(self) -> bool:
@@ -167,6 +221,11 @@ class LostStore:
         nothing is fenced.
         """
         return any(candidate.by_itself for candidate in self.candidates)
+
+    @property
+    def needs_waiver(self) -> bool:
+        """Whether nothing brings it back without one, or no one could judge it."""
+        return self.waives_rpo or bool(self.allowed and all(way.waived for way in self.allowed))
 
     @property
     def allowed(self) -> tuple[Candidate, ...]:

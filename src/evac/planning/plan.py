@@ -263,8 +263,7 @@ def plan_instance(
     stores, tick = drafts.store_outcomes(draft), instance.tick_ms
     outcomes = drafts.outcomes_of(draft, times, rto_ms or {}, lead.ms)
     counted, before_ms = counted or instance, lead.ms if asked.kind == "lose" else 0
-    needs_waiver = {one.id for one in instance.stores if one.allowed and all(c.waived for c in one.allowed)}
-    needs_waiver -= dict(asked.moments).keys()
+    needs_waiver = {one.id for one in instance.stores if one.needs_waiver} - dict(asked.moments).keys()
     return Plan(
         name=name,
         scenario=asked,

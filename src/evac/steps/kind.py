@@ -11,7 +11,7 @@ from enum import Enum
 from typing import ClassVar, Literal, NamedTuple
 
 from evac.model.estate import Store
-from evac.model.instance import Instance, Use
+from evac.model.instance import Cut, Instance, Use
 from evac.model.plan import Step
 from evac.model.records import dataclass
 from evac.model.situation import Draft
@@ -107,6 +107,8 @@ class Way:
     untimed: bool = False
     """Whether its lag, and so its time to replay, is not stated."""
     waived: bool = False
+    cut: Cut | None = None
+    """What decides `loss_ms`, together with when the old primary stops taking writes."""
 
 
 class Unstated(NamedTuple):

@@ -41,11 +41,11 @@ from evac.verify.reading import (
     Milestones,
     Reading,
     Violation,
+    as_promoted,
     counted_from,
     milestones,
     outages,
     read,
-    way_of,
 )
 from evac.verify.rpo import check_unknown_losses, check_unstated_rpos, strictest_rpos
 from evac.verify.unknown_places import check_places
@@ -134,7 +134,7 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
     wanted = []
     for row, store in enumerate(instance.stores):
         timed = reading.promotes.get(row)
-        way = None if timed is None else way_of(reading, timed)
+        way = None if timed is None else as_promoted(reading, timed)
         if way is None:
             doubt = any(c.loss_ms is None and not c.forced for c in store.candidates)
             doubt = doubt and not any(c.allowed for c in store.candidates)

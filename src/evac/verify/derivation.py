@@ -23,7 +23,7 @@ from evac.derive.domains import Topology, lost_in, topology
 from evac.derive.intervals import bound_instance, good_ends
 from evac.model.estate import Estate, Store
 from evac.model.fleet import BMC_NO
-from evac.model.instance import BootKind, Candidate, Instance, LeftOff, LostStore, PowerBudget
+from evac.model.instance import BootKind, Candidate, Cut, Instance, LeftOff, LostStore, PowerBudget
 from evac.model.reason import OffReason
 from evac.model.scenario import Policy, Scenario
 from evac.model.step_id import limit_id
@@ -59,7 +59,7 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
             )
             for pool in pools
         ),
-        stores=tuple(_store(store, estate, scenario, limits) for store in shared.stores),
+        stores=tuple(_store(store, estate, scenario, limits, shared.tick_ms) for store in shared.stores),
         tools={kind: replace(need, manual_uses=hands) for kind, need in shared.tools.items()},
         boot_kinds=boots.kinds,
         rows=replace(rows, boot_kind=boots.kind, watts=boots.watts, power=boots.budgets),
@@ -108,13 +108,13 @@ def better_again(
     return first_of_each(service_graph(estate), found)
 
 
-def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits) -> LostStore:
+def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits, tick_ms: int) -> LostStore:
     """The store with what its fence and promotion hold: nothing if a majority or the primary survives."""
     one = next(one for one in estate.stores if one.id == store.id)
     goes_on = scenario.kind in ("lose", "evacuate") and (store.has_majority if one.quorum else store.elects)
     candidates = (
         replace(
-            _evacuated(_forced(way, one), store, one, estate, scenario),
+            _evacuated(_forced(way, one), store, one, estate, scenario, tick_ms),
             uses=() if way.by_itself else limits.hold(limit_id("promotions", one.engine, way.site)),
         )
         for way in store.candidates
@@ -161,10 +161,10 @@ def _forced(way: Candidate, store: Store) -> Candidate:
 
 
 def _evacuated(
-    way: Candidate, lost: LostStore, store: Store, estate: Estate, scenario: Scenario
+    way: Candidate, lost: LostStore, store: Store, estate: Estate, scenario: Scenario, tick_ms: int
 ) -> Candidate:
-    """The copy with what it lacks when an evacuated site goes dark before the primary is fenced and the copy
-    has received the rest.
+    """The copy with what it lacks at best when an evacuated site goes dark before the primary is fenced and
+    the copy has received the rest, and with what decides how much it lacks if the fence waits.
     """
     member = next((one for one in store.members if one.at == way.id), None)
     dark_ms = scenario.deadline_ms or 0
@@ -175,10 +175,12 @@ def _evacuated(
         return way
     takes = [store.backup_time_ms] if lost.backup is not None else []
     takes += [store.fence_ms] if not store.quorum or not lost.has_majority else []
-    loss_ms = member.lag_ms
-    if loss_ms is not None and None not in takes:
-        loss_ms = max(0, min(loss_ms, loss_ms + sum(ms or 0 for ms in takes) - dark_ms))
-    return replace(way, loss_ms=loss_ms)
+    lag_ms = member.lag_ms
+    if lag_ms is None or None in takes:
+        return replace(way, loss_ms=lag_ms, cut=None)
+    until_ms = sum(-(-(ms or 0) // tick_ms) for ms in takes) * tick_ms
+    loss_ms = max(0, min(lag_ms, lag_ms + until_ms - dark_ms))
+    return replace(way, loss_ms=loss_ms, cut=None if way.by_itself else Cut(lag_ms, dark_ms))
 
 
 def power_budgets(power: Power) -> tuple[PowerBudget, ...]:

@@ -12,12 +12,12 @@ from evac.verify.reading import (
     Milestones,
     Reading,
     Timed,
+    as_promoted,
     boots_by_hand,
     comes_on_by_itself,
     need_of,
     regular_ticks,
     uses_of,
-    way_of,
 )
 
 
@@ -149,7 +149,7 @@ def check_stores(reading: Reading) -> None:
     _check_backups(reading)
     for store, timed in sorted(reading.promotes.items()):
         lost = reading.instance.stores[store]
-        candidate = way_of(reading, timed)
+        candidate = as_promoted(reading, timed)
         if candidate is None or not candidate.allowed:
             reading.complain(
                 "F2", timed.step.id, f"{timed.step.candidate or 'nothing'} may not become primary"

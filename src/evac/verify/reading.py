@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import Candidate, Instance, ToolNeed, Use
+from evac.model.objectives import accepts
 from evac.model.plan import Plan, Step
 from evac.model.records import dataclass
 from evac.model.step_id import MILES, MOVED
@@ -208,6 +209,24 @@ def way_of(reading: Reading, timed: Timed) -> Candidate | None:
     taken = timed.step.kind, timed.step.candidate
     ways = reading.instance.stores[timed.store].candidates
     return next((way for way in ways if (way.kind, way.id) == taken), None)
+
+
+def as_promoted(reading: Reading, timed: Timed) -> Candidate | None:
+    """The candidate that a step uses, with what it lacks: if an evacuated site goes dark before all is sent,
+    that depends on when this plan has its old primary stop taking writes.
+    """
+    way, lost = way_of(reading, timed), reading.instance.stores[timed.store]
+    if way is None or way.cut is None:
+        return way
+    fence = reading.fences.get(timed.store) if lost.is_fenced else None
+    written_ms = (timed.start if fence is None else fence.end) * reading.instance.tick_ms
+    last_sent_ms = way.cut.dark_ms - way.cut.lag_ms
+    lacks_ms = min(max(written_ms - last_sent_ms, 0), way.cut.lag_ms)
+    beyond = not accepts(lost.limit_ms, lacks_ms)
+    named = lost.id in reading.plan.waivers
+    return replace(
+        way, loss_ms=lacks_ms, confirms=not lacks_ms, allowed=named or not beyond, waived=named and beyond
+    )
 
 
 def uses_of(reading: Reading, timed: Timed) -> tuple[Use, ...]:

@@ -16,7 +16,7 @@ from evac.derive.affected import ServiceGraph, hit_by_dependency
 from evac.derive.circles import doubted_with, tools_of_base, unjudged_tool
 from evac.derive.untimed import from_loss, open_outages, people_before
 from evac.model.fleet import IntColumn
-from evac.model.instance import Instance, LostStore
+from evac.model.instance import Instance
 from evac.model.objectives import loss_facts, rpo_fact
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome, Worst
 from evac.model.reason import NAMED_MOST, PLACEMENT, Reason
@@ -367,7 +367,7 @@ def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False
         return Reason(stuck.kind, (others[0], name) if others else (name,))
     for store in s.lost_stores[service]:
         if not 0 <= draft.board.store[store]["primary_at"] < NEVER:
-            return _no_data(draft, times, instance.stores[store])
+            return _no_data(draft, times, store)
     for other in s.hard[service]:
         if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
             return Reason("needs", (s.id[other],))
@@ -381,14 +381,16 @@ def _waits_in_vain(draft: Draft, times: Times, service: int, among: bool = False
     return None
 
 
-def _no_data(draft: Draft, times: Times, store: LostStore) -> Reason:
+def _no_data(draft: Draft, times: Times, row: int) -> Reason:
     """Why a lost store does not return."""
-    instance = draft.instance
+    instance, store = draft.instance, draft.instance.stores[row]
+    until_ms = int(draft.board.store[row]["until"]) * instance.tick_ms
+    ways = [c if until_ms < 0 else store.at(c, until_ms) for c in store.candidates]
     for other in store.needs:
         if times.base_at[other] >= instance.horizon:
             return Reason("needs-tool", (instance.services.id[other],))
-    if any(c.allowed for c in store.candidates):
-        for kind in sorted({c.kind for c in store.candidates if c.allowed and not c.forced}):
+    if any(c.allowed for c in ways):
+        for kind in sorted({c.kind for c in ways if c.allowed and not c.forced}):
             tools = instance.tools.get(kind)
             for tool in () if tools is None or tools.manual is not None else tools.services:
                 if times.base_at[tool] >= instance.horizon:
@@ -396,7 +398,7 @@ def _no_data(draft: Draft, times: Times, store: LostStore) -> Reason:
         return Reason("store-late", store=store.id)
     if any(c.forced for c in store.candidates) and not store.has_majority:
         return Reason("majority-lost", store=store.id)
-    known = sorted((c.loss_ms, c.site, c.kind) for c in store.candidates if c.loss_ms is not None)
+    known = sorted((c.loss_ms, c.site, c.kind) for c in ways if c.loss_ms is not None)
     if known:
         _, site, kind = known[0]
         whose = (store.limited_by,) if store.limited_by else ()
@@ -440,6 +442,7 @@ def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:
         entry = draft.board.store[row]
         back = 0 <= entry["primary_at"] < NEVER
         candidate = store.candidates[int(entry["candidate"])] if back else None
+        candidate = store.at(candidate, int(entry["until"]) * tick) if candidate else None
         found.append(
             StoreOutcome(
                 store=store.id,

@@ -61,10 +61,16 @@ group; USES: lines of `use` of a set (set 0 is empty); BUDGETS: budgets of power
 list of them that occurs; STORE_WAIT: components that a restore of a store waits for; VICTIMS: one list, least
 valuable first; MOVERS: entries of present on a row that may move elsewhere, least valuable first; MOVER_ROWS:
 one list, rows with any; DOUBTED_WITH: by service, those whose base waits for its base."""
-GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
+GROUP_ROW, CANDIDATE, CANDIDATE_TICKS, CANDIDATE_SET, CANDIDATE_SENT, CANDIDATE_LOSS, CANDIDATE_FREE = range(
     19, 26
 )
-"""Plain tables in the heap."""
+CANDIDATE_UNTIL, MANUAL_TICKS, MANUAL_SET = range(26, 29)
+"""Plain tables in the heap. Of a candidate, in ms: CANDIDATE_SENT, until when it receives what is written
+(-NEVER: what it loses does not depend on the plan); CANDIDATE_LOSS, the most that it loses, or else how
+fresh it is; CANDIDATE_FREE and CANDIDATE_UNTIL, until when writes may go on if nothing is waived, and if it
+is used at all."""
+UNKNOWN_LOSS: Final = 2**58
+"""Milliseconds of writes: more than any that are known."""
 
 HELD, STARTS, SHEDS, BOOTS, RAN, RECOVERED, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(12)
 FLOOR, REACHED, AT_LEVEL, LEVELLED, PINNED, TURN, VERSION, LIFTED = range(12, 20)
@@ -142,8 +148,10 @@ POOL_TYPE: Final = _record(
     *_fields("booted_count first_booted"),
 )
 STORE_TYPE: Final = _record(
-    *_fields("backup fence fence_set first_candidate last_candidate elects"),
-    *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at recovered by was_by"),
+    *_fields("backup fence fence_set first_candidate last_candidate elects is_fenced turn"),
+    *_fields(
+        "until candidate fence_at fence_manual promote_at promote_manual primary_at recovered by was_by"
+    ),
 )
 PRESENT_TYPE: Final = _record(*_fields("service row count", "left to_shed kept"))
 LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
@@ -185,12 +193,14 @@ class Board(NamedTuple):
     need: what a shed must free of each resource up to the last that anything demands; least, least_mover: the
     least of each that any service needs to start, and that any needs which may move;
     eligible: of a pool, whether a service kept at home may use it otherwise; *_begun: as it was when the item
-    at work was begun; refused: by row, see `next_shed_row`.
+    at work was begun; refused: by row, see `next_shed_row`; turn: the n-th store to be saved while its site
+    still runs; until: when the old primary of a store stops taking writes (UNKNOWN: not known).
     busy: from `since` to before `until` no tick takes `count` actions with these uses; that stays so while
     the first `length` holds of the log stay: while its line before `length` is still the reservation `serial`
     and no other hold was lifted. Of each place the first line is older than the item at work.
     """
 
+    tick_ms: int
     horizon: int
     grace: int
     width: int

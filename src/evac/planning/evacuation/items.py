@@ -17,9 +17,12 @@ from evac.planning.evacuation.board import (
     ASKER,
     BOOTS,
     CANDIDATE,
-    CANDIDATE_CLASS,
+    CANDIDATE_FREE,
+    CANDIDATE_LOSS,
+    CANDIDATE_SENT,
     CANDIDATE_SET,
     CANDIDATE_TICKS,
+    CANDIDATE_UNTIL,
     EVENTS,
     FAILED_ROOM,
     FAILED_TIME,
@@ -102,6 +105,7 @@ def reset(board: Board) -> None:
         item.done, item.at, item.why, item.ahead, item.asked = 0, UNKNOWN, 0, UNKNOWN, 0
     for store in board.store:
         store.primary_at, store.candidate, store.by = UNKNOWN, UNKNOWN, UNKNOWN
+        store.until = UNKNOWN
     for service in board.service:
         _reset_service(service)
     _rewind(board)
@@ -206,25 +210,10 @@ def recover_store(board: Board, store: int, choice: int) -> int:
     if at >= NEVER:
         return NEVER
     ready = max(ready, fenced)
-    best, best_end = first, NEVER
-    for k in range(first, last):
-        if (
-            board.heap[board.base[CANDIDATE_CLASS] + k] > board.heap[board.base[CANDIDATE_CLASS] + best]
-            and best_end < NEVER
-        ):
-            break
-        begin, length, _ = when(
-            board,
-            PROMOTE,
-            board.heap[board.base[CANDIDATE_SET] + k],
-            board.heap[board.base[CANDIDATE_TICKS] + k],
-            1,
-            ready,
-        )
-        if begin < NEVER and begin + length < best_end:
-            best, best_end = k, begin + length
-        if begin < NEVER and k == first + choice - 1:
-            best, best_end = k, 0
+    best = _choose(board, store, ready, fenced, choice)
+    if best == UNKNOWN:
+        release_to(board, held)
+        return NEVER
     begin, end, hand = schedule(
         board,
         PROMOTE,
@@ -239,8 +228,55 @@ def recover_store(board: Board, store: int, choice: int) -> int:
     board.store[store].fence_at, board.store[store].fence_manual = at, by_hand
     board.store[store].promote_at, board.store[store].promote_manual = begin, hand
     board.store[store].candidate = board.heap[board.base[CANDIDATE] + best]
+    board.store[store].until = fenced if board.store[store].is_fenced else begin
     board.store[store].primary_at = end
     return end
+
+
+@inner
+def _choose(board: Board, store: int, ready: int, fenced: int, choice: int) -> int:
+    """The candidate that loses least, and of these the one that is there first; one that was chosen (1: the
+    first) before all others. UNKNOWN if none can take over: what it lacks when writes stop, at the end of the
+    fence or when it is promoted, may be too much.
+    """
+    best, best_end, freshest = UNKNOWN, NEVER, 4 * NEVER
+    for k in range(board.store[store].first_candidate, board.store[store].last_candidate):
+        begin, length, _ = when(
+            board,
+            PROMOTE,
+            board.heap[board.base[CANDIDATE_SET] + k],
+            board.heap[board.base[CANDIDATE_TICKS] + k],
+            1,
+            ready,
+        )
+        if begin >= NEVER:
+            continue
+        until_ms = board.tick_ms * (fenced if board.store[store].is_fenced else begin)
+        fresh = _freshness(board, k, until_ms)
+        if fresh > freshest and board.grace == 0:
+            break
+        if until_ms > board.heap[board.base[CANDIDATE_UNTIL] + k]:
+            board.store[store].until = until_ms // board.tick_ms
+            continue
+        if fresh < freshest or (fresh == freshest and begin + length < best_end):
+            best, best_end, freshest = k, begin + length, fresh
+        if k == board.store[store].first_candidate + choice - 1:
+            best, best_end, freshest = k, 0, -1
+    return best
+
+
+@inner
+def _freshness(board: Board, candidate: int, until_ms: int) -> int:
+    """Less is better: nothing waived, then the least loss, then a copy that is known to be up to date."""
+    sent_ms, most = (
+        board.heap[board.base[CANDIDATE_SENT] + candidate],
+        board.heap[board.base[CANDIDATE_LOSS] + candidate],
+    )
+    waived = NEVER if until_ms > board.heap[board.base[CANDIDATE_FREE] + candidate] else 0
+    if sent_ms == -NEVER:
+        return waived + most
+    lost_ms = max(0, min(most, until_ms - sent_ms))
+    return waived + 2 * lost_ms + (1 if lost_ms > 0 else 0)
 
 
 @inner

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from evac.derive.circles import doubted_with, never_planned, tools_of_base, unjudged_tool
 from evac.derive.stores import freshness
 from evac.model.errors import InvalidInput
-from evac.model.instance import Instance, Use
+from evac.model.instance import Candidate, Instance, LostStore, Use
+from evac.model.objectives import accepts
 from evac.model.units import RESOURCE_COUNT
 from evac.planning.evacuation import board as b
 from evac.planning.evacuation.board import Board, Ints, Table
@@ -111,6 +112,7 @@ def lower(instance: Instance) -> Board:
     _releases(instance, scratch["item"])
     resources = 1 + max(np.flatnonzero(service["demand"].any(axis=0)).tolist(), default=0)
     return Board(
+        tick_ms=instance.tick_ms,
         horizon=instance.horizon,
         grace=instance.grace,
         width=instance.horizon + spare,
@@ -348,22 +350,46 @@ def _candidates(instance: Instance, store: int) -> list[int]:
 
 def _stores(instance: Instance, sets: _UseSets, heap: _Heap) -> Table:
     table = np.zeros(len(instance.stores), b.STORE_TYPE)
-    columns: list[tuple[int, int, int, int]] = []
+    columns: list[tuple[int, ...]] = []
     for d, store in enumerate(instance.stores):
         chosen = _candidates(instance, d)
-        distinct = list(dict.fromkeys(freshness(store.candidates[k]) for k in chosen))
         table[d]["backup"] = store.backup or 0
         table[d]["fence"], table[d]["fence_set"] = store.fence, sets.number(store.fence_uses)
-        table[d]["elects"] = int(store.elects)
+        table[d]["elects"], table[d]["is_fenced"] = int(store.elects), int(store.is_fenced)
         table[d]["first_candidate"], table[d]["last_candidate"] = len(columns), len(columns) + len(chosen)
         for k in chosen:
             option = store.candidates[k]
-            fresh = distinct.index(freshness(store.candidates[k]))
-            columns.append((k, fresh, option.duration, sets.number(option.uses)))
-    lines = np.array(columns, np.int64).reshape(len(columns), 4)
-    for column in range(4):
+            held = (k, option.duration, sets.number(option.uses))
+            columns.append((*held, *_when_cut(store, option)))
+    lines = np.array(columns, np.int64).reshape(len(columns), 7)
+    for column in range(7):
         heap.plain(b.CANDIDATE + column, lines[:, column])
+    table["turn"] = sorted(range(len(table)), key=lambda d: _most_urgent(instance.stores[d]))
     return table
+
+
+def _when_cut(store: LostStore, option: Candidate) -> tuple[int, int, int, int]:
+    """What a candidate loses by when writes stop, see `board.CANDIDATE_SENT` and the tables after it."""
+    if option.cut is None:
+        loss_ms = b.UNKNOWN_LOSS if option.loss_ms is None else min(option.loss_ms, b.UNKNOWN_LOSS - 1)
+        return -b.NEVER, 2 * loss_ms + (not option.confirms), -1 if option.waived else b.NEVER, b.NEVER
+    last_ms = store.usable_until_ms(option)
+    until_ms = b.NEVER if last_ms is None else last_ms
+    whole = accepts(store.limit_ms, option.cut.lag_ms)
+    free_ms = b.NEVER if whole else option.cut.sent_ms + (store.limit_ms or 0)
+    return option.cut.sent_ms, option.cut.lag_ms, free_ms if store.waivable else b.NEVER, until_ms
+
+
+def _most_urgent(store: LostStore) -> tuple[int, int]:
+    """Sort key: first the store whose old primary must stop taking writes soonest, for a copy to take over or
+    else for one to lose nothing.
+    """
+    cut = [way for way in store.allowed if way.cut is not None]
+    if not cut or len(cut) < len(store.allowed):
+        return b.NEVER, b.NEVER
+    until = [store.usable_until_ms(way) for way in cut]
+    last_ms = max(b.NEVER if ms is None else ms for ms in until)
+    return last_ms, max(way.cut.sent_ms for way in cut if way.cut is not None)
 
 
 def _tools(instance: Instance, sets: _UseSets, heap: _Heap) -> None:

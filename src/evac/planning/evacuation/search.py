@@ -186,8 +186,8 @@ def _begin(board: Board) -> None:
     reset(board)
     board.size[SPOILED] = board.size[LEFTOVERS] = 0
     board.size[ASKER] = BEFORE
-    for store in range(len(board.store) if board.grace > 0 else 0):
-        recover_store(board, store, 0)
+    for turn in range(len(board.store) if board.grace > 0 else 0):
+        recover_store(board, board.store[turn].turn, 0)
 
 
 @inner
