@@ -244,8 +244,7 @@ def _copies(
 
 def _goes_dark_ms(top: Topology, scenario: Scenario) -> int | None:
     """When an evacuated site goes dark; None if the plan ends before."""
-    deadline_ms = scenario.deadline_ms or 0
-    return None if deadline_ms >= top.estate.horizon_ms else deadline_ms
+    return None if scenario.is_outlasted(top.estate.horizon_ms) else scenario.deadline_ms or 0
 
 
 def _others(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[Way]:

@@ -526,13 +526,13 @@ def _tools(
     counted: Mapping[tuple[int, ...], int],
     open_questions: Mapping[int, str],
 ) -> dict[str, ToolNeed]:
-    """In a failback every tool works until it has moved. counted: which of several lost tools is waited for;
-    nothing waits for other groups. open_questions: services that cannot be judged.
+    """In a move that the site outlasts, every tool works until it has moved. counted: which of several lost
+    tools is waited for; nothing waits for other groups. open_questions: services that cannot be judged.
     """
     found, lost = dict[str, ToolNeed](), set(np.flatnonzero(services.base_lost).tolist())
     unsure = lost | open_questions.keys()
     for kind in sorted(STATED_KINDS):
-        roles = PLANNED[kind].tools if scenario.kind != "failback" else ()
+        roles = () if scenario.is_outlasted(estate.horizon_ms) else PLANNED[kind].tools
         groups = [tuple(graph.index[name] for name in group) for group in estate.tool_groups(roles)]
         needed = {counted.get(group, -1) if len(group) > 1 else group[0] for group in groups}
         affected = tuple(sorted(lost.intersection(needed)))

@@ -31,6 +31,11 @@ class Scenario:
     asked_s: int = 0
     """When those points in time were requested, in seconds since 1970: the data loss counts up to then."""
 
+    def is_outlasted(self, horizon_ms: int) -> bool:
+        """Whether what moves still works where it leaves until a plan ends: until its replacement serves."""
+        late = self.kind == "evacuate" and (self.deadline_ms or 0) >= horizon_ms
+        return late or self.kind == "failback"
+
     @property
     def title(self) -> str:
         verb = {

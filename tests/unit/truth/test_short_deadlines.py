@@ -72,6 +72,18 @@ def test_what_no_tool_can_stop_any_more_has_no_step(tmp_path: Path) -> None:
     assert [step.target for step in made.steps if step.kind == "stop"] == ["deploy"]
 
 
+@pytest.mark.parametrize("by_hand", ["", "limits: {manual: {start: 20 s}}"])
+def test_tools_that_nothing_ends_move_by_themselves(tmp_path: Path, by_hand: str) -> None:
+    """Without a deadline they work until their replacement serves: nothing waits for people, or for ever."""
+    text = TOOLS.replace("CORES", "9").replace("limits: {manual: {start: 20 s}}", by_hand)
+    estate = written(tmp_path, text)
+    made = plan(estate, Scenario("evacuate", ("a",), estate.horizon_ms))
+    assert check(estate, made).violations == ()
+    assert [one.state for one in made.outcomes] == ["restored", "restored"]
+    assert not any(step.manual for step in made.steps)
+    assert {step.target for step in made.steps if step.kind == "stop"} == {"deploy", "shop"}
+
+
 COPY = """
 sites: {a: {}, b: {}}
 pools: {pa: {site: a, cpu: 9 cores, memory: 9 GiB}, pb: {site: b, cpu: 9 cores, memory: 9 GiB}}
