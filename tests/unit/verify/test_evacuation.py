@@ -11,7 +11,7 @@ import pytest
 from evac.app.planner.plans import Question, make_plan, scenario_of
 from evac.estate import load
 from evac.model.estate import Estate
-from evac.model.plan import Plan
+from evac.model.plan import Plan, Step
 from evac.verify import check
 
 SMALL = Path(__file__).resolve().parents[2] / "fixtures" / "estates" / "small"
@@ -45,6 +45,10 @@ def without(plan: Plan, step: str) -> Plan:
     return replace(plan, steps=tuple(one for one in plan.steps if one.id != step))
 
 
+def stopping(plan: Plan) -> Step:
+    return next(step for step in plan.steps if step.kind == "stop")
+
+
 WRONG: dict[str, tuple[str, str, Callable[[Plan], Plan]]] = {
     "before its replacement serves": (
         "F25",
@@ -65,7 +69,7 @@ WRONG: dict[str, tuple[str, str, Callable[[Plan], Plan]]] = {
     "twice": (
         "F25",
         "stop:again",
-        lambda p: replace(p, steps=(*p.steps, replace(p.steps[0], id="stop:again"))),
+        lambda p: replace(p, steps=(*p.steps, replace(stopping(p), id="stop:again"))),
     ),
     "though it stands elsewhere": ("F25", "stop:web", lambda p: changed(p, "stop:web", target="cmdb")),
     "though nobody knows it": ("F2", "stop:web", lambda p: changed(p, "stop:web", target="nobody")),
