@@ -78,6 +78,18 @@ def test_the_half_that_a_hall_took_is_no_survivor_of_the_next_loss(
     assert fates(report, "z") == {"shop": "unaffected"}
 
 
+def test_a_loss_of_the_room_for_what_is_missing_is_felt(tmp_path: Path) -> None:
+    """Nothing of the service runs there, but what an earlier loss took can come back nowhere else."""
+    text = POOLS.replace("CORES", "4 cores").replace("75 %", "25 %").replace("[a, b]", "[a, b, z]")
+    text = text.replace(
+        "64 GiB}}\nservices", "64 GiB}, pz: {site: z, cpu: 8 cores, memory: 64 GiB}}\nservices"
+    )
+    now = after(written(tmp_path, text, servers=SERVERS), "a/h1")
+    assert shop(plan(now, lose("a/h1"))).state == "restored", "at z"
+    assert shop(plan(now, lose("z"))).state == "degraded"
+    assert fates(audit(now), "z") == {"shop": "degraded"}
+
+
 def test_a_driver_that_is_set_to_run_them_does_not_say_that_they_run(tmp_path: Path) -> None:
     estate = estate_of(tmp_path)
     for count, runs in ((4, 6), (2, 5), (6, 7)):

@@ -130,10 +130,9 @@ def _as_planned(
     away = found.away.copy()
     methods, reasons = list(found.methods), dict[tuple[int, int], Reason]()
     facts: dict[int, tuple[str, ...]] = {}
-    before = foresee(now, lose(*now.lost)) if now.lost else None
-    top, already = (found.top, ()) if before is None else (topology(now), before.outcomes)
-    never = {one.service for one in already if one.state in ("shed", "unplaced", "unknown")}
-    short = set[str]() if before is None else _degraded(before)
+    top, already = (topology(now), foresee(now, lose(*now.lost)).outcomes) if now.lost else (found.top, ())
+    earlier = {one.service: one for one in already}
+    never = {name for name, one in earlier.items() if one.state in ("shed", "unplaced", "unknown")}
     gone = [row for row, service in enumerate(estate.services) if service.id in never]
     _doubt_estimates(fate, numbers, gone)
     for done, number in enumerate(numbers):
@@ -146,14 +145,9 @@ def _as_planned(
             outcome = by_service.get(service.id)
             down = bool(found.down[number, row])
             fate[number, row] = _fate(outcome, by_service, down, foreseen)
-            if (
-                fate[number, row] == DEGRADED
-                and service.id in short
-                and found.fate[number, row] == UNAFFECTED
-            ):
-                fate[number, row] = (
-                    UNAFFECTED  # it lacks replicas by what was lost before, and no more by this
-                )
+            untouched = found.fate[number, row] == UNAFFECTED and fate[number, row] == DEGRADED
+            if untouched and _is_as_before(outcome, earlier.get(service.id)):
+                fate[number, row] = UNAFFECTED
             if large and fate[number, row] == UNKNOWN and found.fate[number, row] == LOST:
                 fate[number, row] = LOST  # a plan may try capacity of unknown size, which proves nothing
             back = None if outcome is None else outcome.recovery_ms
@@ -207,11 +201,13 @@ def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool, fo
     return RECOVERS if away and outcome.state != "degraded" else DEGRADED
 
 
-def _degraded(foreseen: Foreseen) -> set[str]:
-    """Services that a plan calls degraded."""
-    by_service = {outcome.service: outcome for outcome in foreseen.outcomes}
-    every = by_service.items()
-    return {name for name, outcome in every if _fate(outcome, by_service, False, foreseen) == DEGRADED}
+def _is_as_before(outcome: Outcome | None, earlier: Outcome | None) -> bool:
+    """Whether a service lacks replicas for no longer than it does without this loss. earlier: its outcome by
+    the plan for what is lost already.
+    """
+    if outcome is None or earlier is None or outcome.goes_down or earlier.goes_down:
+        return False
+    return outcome.state == earlier.state and outcome.top_outage_ms <= earlier.top_outage_ms
 
 
 def _is_open(outcome: Outcome, foreseen: Foreseen) -> bool:
