@@ -18,6 +18,7 @@ from evac.model.estate import Backup, Store
 from evac.model.objectives import LOSS_CLASSES
 from evac.model.observation import Observation
 from evac.model.restore_times import measured_restores
+from evac.model.units import UNLIMITED
 
 LOOK_MS: Final = 300_000
 """Ages count to the end of a period of this length."""
@@ -101,4 +102,4 @@ def _limits_ms(store: Store, top: Topology) -> tuple[int, ...]:
     numbers = top.once("rows of stores", lambda: {one.id: row for row, one in enumerate(top.estate.stores)})
     limits = [rpos(top, of_class)[numbers[store.id]].limit_ms for of_class in LOSS_CLASSES]
     limits.append(None if store.backup_policy is None else store.backup_policy.rpo_ms)
-    return tuple(one for one in limits if one is not None)
+    return tuple(one for one in limits if one is not None and one < UNLIMITED)

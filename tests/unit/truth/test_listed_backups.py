@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evac.app.published import decode, encode
@@ -24,6 +24,7 @@ from evac.model.estate import Estate, Store
 from evac.model.instance import Candidate
 from evac.model.observation import Observation
 from evac.model.scenario import Policy, lose
+from evac.model.units import UNLIMITED
 from evac.views.backup_view import copy_words
 from tests.unit.steps.test_restore import ESTATE
 
@@ -63,7 +64,8 @@ def ways(estate: Estate) -> tuple[Candidate, ...]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(age_ms=ages, stated_ms=maybe_ages, rpo_ms=maybe_ages)
+@given(age_ms=ages, stated_ms=maybe_ages, rpo_ms=maybe_ages | st.just(UNLIMITED))
+@example(age_ms=400 * DAY, stated_ms=None, rpo_ms=UNLIMITED)
 def test_a_listed_age_decides_and_is_never_younger_than_it_is(
     declared: Estate, age_ms: int, stated_ms: int | None, rpo_ms: int | None
 ) -> None:
