@@ -128,6 +128,8 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
         after = "evac corrected it" if drift.corrected else "evac does not correct it: a person must look"
         style = "warning" if drift.corrected else "error"
         yield "undone elsewhere", f"{drift.step}, seen at {_clock(drift.at)}; {after}", style
+    if (rest := len(document.drifted) - SHOWN) > 0:
+        yield "", f"and {number(rest)} before these", "dim"
     for one in document.left[:SHOWN]:
         affected = f", {people(one.people)} people" if one.people else ""
         yield one.label, f"{one.name}: {one.words}{affected}", "warning"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from evac.run.waits import step_verbs
 from evac.views.documents import RunShown, run_document, run_head
 from evac.views.wait_words import forecast_facts
+from evac.web.pages import frame
 from evac.web.pages.projection import Shown, charts, projected
-from evac.web.pages.run_view import steps_page, wait_line
+from evac.web.pages.run_view import WAITS_MOST, context, steps_page, wait_line
 from tests.unit.run.test_boots import begun, forget, gone_silent, roomy
 from tests.unit.run.test_forecast import fleet
 from tests.unit.run.test_outages import boots, fails, in_flight, spec_of
@@ -94,3 +95,16 @@ def test_servers_that_are_left_to_people_are_not_counted_as_done() -> None:
     ended = projected(world.view.fork(), world.now_ms)
     assert ended.over
     assert ended.servers == (f"{len(others)} of {whole} came up", "warning")
+
+
+def test_a_run_that_nobody_executes_and_what_was_undone_elsewhere_come_first() -> None:
+    world = in_flight(spec_of(1))
+    names = [f"start:s{k}" for k in range(WAITS_MOST + 3)]
+    world.view.drifted = {name: (DAY + k, k % 2 == 0) for k, name in enumerate(names)}
+    run = RunShown(world.view, "c1", world.now_ms, untaken="the plan <b>differs</b>")
+    shown = Shown(run, projected(world.view.fork(), world.now_ms), None, 0, [])
+    page = frame.render("run.html.j2", "/runs", world.now_ms, **context(shown)).decode()
+    assert "Not running: the leader cannot take it over: the plan &lt;b&gt;differs&lt;/b&gt;</p>" in page
+    assert [name for name in names if f"<strong>{name}</strong> was undone elsewhere" in page] == names[3:]
+    assert "3 steps undone elsewhere before these." in page
+    assert page.index("Not running") < page.index("was undone elsewhere") < page.index("Steps</h2>")

@@ -90,7 +90,8 @@ def context(shown: Shown) -> dict[str, Any]:
         "events_after": max(0, document.events - len(shown.events)) if not document.silent_since else 0,
         "silent": bool(document.silent_since),
         "untaken": document.not_taken_over,
-        "drifted": [(row.step, moment_ms(row.at), row.corrected) for row in document.drifted],
+        "drifted": [(row.step, moment_ms(row.at), row.corrected) for row in document.drifted[-WAITS_MOST:]],
+        "drifted_rest": max(0, len(document.drifted) - WAITS_MOST),
     }
 
 
