@@ -39,7 +39,7 @@ name_their_tests()
 
 @pytest.fixture(scope="session", autouse=True)
 def no_store_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Commands use the store of whoever runs the tests; a test must not depend on what that store knows."""
+    """Commands use the store of their user; no test may depend on what is in the store of its developer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
         yield

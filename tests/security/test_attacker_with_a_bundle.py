@@ -70,7 +70,7 @@ def test_fewer_shares_than_needed_open_nothing(made: Path, tmp_path: Path) -> No
 
 
 def test_one_bad_share_keeps_nobody_out(made: Path, tmp_path: Path) -> None:
-    """Whoever holds one share, or a copy of it, spoils it in any way and gives it first, last or twice."""
+    """One share is forged, copied or from another bundle, and given first, last or twice."""
     paths = sorted((tmp_path / "shares").iterdir())
     first, *good = (sealing.read_share_file(path) for path in paths)
     stranger = replace(first, lock=replace(first.lock, name="0" * 16))

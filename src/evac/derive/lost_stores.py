@@ -341,7 +341,7 @@ def _first_back(
     estate: Estate, members: tuple[int, ...], stores: tuple[LostStore, ...], store_rows: dict[int, int]
 ) -> int:
     """Of the stores of a family that are all lost, the one that can be back first: one with a copy, else a
-    rebuilt one, else one of which that is in doubt, else the first.
+    rebuilt one, else one that may have a copy, else the first.
     """
 
     def key(row: int) -> tuple[int, int, str]:

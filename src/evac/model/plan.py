@@ -469,8 +469,8 @@ class Plan:
 
     @property
     def open_stores(self) -> tuple[StoreOutcome, ...]:
-        """Lost stores that may lose too much data: those of them that come back, and those of which no one
-        knows how much they would lose.
+        """Lost stores that may lose too much data: some come back without a stated limit, and for others the
+        amount is unknown.
         """
         back = {one.store for one in self.without_rpo if one.primary_ms is not None}
         return tuple(one for one in self.stores if one.in_doubt or one.store in back)

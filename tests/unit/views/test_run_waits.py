@@ -14,6 +14,7 @@ from evac.model.errors import RunError
 from evac.run.forecast import forecast
 from evac.run.limits import LimitRow, Limits, capacity_of
 from evac.run.state import apply, replay
+from evac.run.table import LIVE
 from evac.run.values import KEPT, LEFT_WORDS, Event, Left, RunLimit, RunPhase, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.run.waits import Failure, Gate, Paused, WaitKind, waiting
@@ -294,15 +295,6 @@ def test_stores_that_lose_nothing_for_the_same_reason_are_one_line() -> None:
 (SOME_WAIT,) = run_document(
     RunShown(under_way(Event("step_started", 2, "boot:s1", 1, {"token": 1})), "c1", 10)
 ).waits
-OPEN_STATES = (
-    "pending",
-    "awaiting_approval",
-    "running",
-    "paused",
-    "cancelling",
-    "rolling_back",
-    "monitoring",
-)
 
 
 @pytest.mark.parametrize("state", get_args(RunPhase))
@@ -314,11 +306,11 @@ def test_the_exit_code_of_an_open_run_says_that_it_waits_for_a_person(
     document = run_document(RunShown(under_way(), "c1", 10))
     waits = () if kind is None else (replace(SOME_WAIT, kind=kind),)
     shown = replace(document, state=state, waits=waits)
-    asks = state in OPEN_STATES and (kind is not None or state in ("awaiting_approval", "paused"))
+    asks = state in LIVE and (kind is not None or state in ("awaiting_approval", "paused"))
     assert (code_of(shown) == console.PAUSED) == asks
     assert code_of(replace(shown, in_doubt=1)) == console.UNKNOWN
     stuck = replace(shown, not_taken_over="the plan differs")
-    assert (code_of(stuck) == console.PAUSED) == (state in OPEN_STATES)
+    assert (code_of(stuck) == console.PAUSED) == (state in LIVE)
 
 
 def test_a_result_that_was_undone_elsewhere_is_said() -> None:

@@ -459,8 +459,8 @@ def _family(
     hits: StoreHits, ready_ms: IntColumn, begins: IntColumn, is_open: BoolColumn, named: tuple[int, ...]
 ) -> tuple[IndexColumn, IntColumn, CodeColumn, BoolColumn]:
     """The losses that leave no store of a family, when the first is back, what that begins with, and which
-    losses may leave none, or one that comes back with a loss that may be too much. A store of which it is in
-    doubt whether it comes back counts only if no other does; it is then back at once at best.
+    losses may leave none, or one that comes back with a loss that may be too much. A store that
+    may come back counts only if no other certainly does; it is then back at once at best.
     """
     stores = list(named)
     gone = np.asarray(hits.lost[:, stores].all(axis=1))

@@ -1,4 +1,4 @@
-"""Why the present leader could not take over an open run, so that whoever looks at the run is told.
+"""Why the current leader could not take over an open run, to be shown with the run.
 
 untaken/<run>      {"code", "message", "hint", "by", "at_ms"}, until a leader takes the run over
 
